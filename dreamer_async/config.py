@@ -1,0 +1,245 @@
+"""Configs: the presets they come from, overrides, and the JSON that a run keeps.
+
+`resolve` builds a `Config` from a suite, a size and overrides; the run directory keeps it as
+JSON. The dataclasses themselves are in `settings`, and are meant to be imported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+from dreamer_async.schema import SchemaError, decode, encode, field_types, nearest, parse, shown
+from dreamer_async.settings import (
+    Config,
+    ConfigError,
+    EnvConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    ReplayConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DEFAULT_SIZES",
+    "SIZES",
+    "SUITES",
+    "Config",
+    "ConfigError",
+    "EnvConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "ReplayConfig",
+    "TrainConfig",
+    "changed",
+    "changed_shapes",
+    "from_dict",
+    "known_settings",
+    "override",
+    "parse_overrides",
+    "resolve",
+    "to_dict",
+]
+
+
+def _size(deter: int, hidden: int, classes: int, depth: int, units: int) -> Mapping[str, Any]:
+    return MappingProxyType(
+        {
+            "model.deter": deter,
+            "model.hidden": hidden,
+            "model.classes": classes,
+            "model.depth": depth,
+            "model.units": units,
+        }
+    )
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "tiny": _size(128, 32, 4, 4, 32),
+        "size1m": _size(512, 64, 4, 4, 64),
+        "size12m": _size(2048, 256, 16, 16, 256),
+        "size25m": _size(3072, 384, 24, 24, 384),
+        "size50m": _size(4096, 512, 32, 32, 512),
+        "size100m": _size(6144, 768, 48, 48, 768),
+        "size200m": _size(8192, 1024, 64, 64, 1024),
+        "size400m": _size(12288, 1536, 96, 96, 1536),
+    }
+)
+"""Size presets; `tiny` is ours (tests, toys), the others are the official ones."""
+
+SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "atari": {"train.steps": 51_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
+        "atari100k": {"train.steps": 110_000, "train.train_ratio": 256.0, "env.num_envs": 1},
+        "toy": {
+            "size": "tiny",
+            "train.steps": 50_000,
+            "train.train_ratio": 32.0,
+            "train.batch_size": 8,
+            "train.batch_length": 32,
+            "env.num_envs": 4,
+        },
+        "classic": {
+            "size": "tiny",
+            "train.steps": 200_000,
+            "train.train_ratio": 32.0,
+            "env.num_envs": 4,
+        },
+        "gym": {
+            "size": "tiny",
+            "train.steps": 1_000_000,
+            "train.train_ratio": 32.0,
+            "env.num_envs": 4,
+        },
+    }
+)
+"""Suite presets: what differs from the defaults; `size` is the one taken when none is asked for."""
+
+DEFAULT_SIZES: Mapping[str, str] = MappingProxyType({"cuda": "size12m", "cpu": "size1m"})
+"""Size preset by kind of device, for suites that name none."""
+
+
+def known_settings() -> Mapping[str, Any]:
+    """Every setting that `-s` reaches, as dotted key -> annotation."""
+    return {
+        f"{part}.{name}": kind
+        for part, cls in field_types(Config).items()
+        if is_dataclass(cls) and isinstance(cls, type)
+        for name, kind in field_types(cls).items()
+    }
+
+
+_OWN_FLAG = {"env.suite": "the first word after train", "env.task": "--task", "size": "--size"}
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Read 'train.batch_size=8' and the like into typed values; later ones win."""
+    known, values = known_settings(), {}
+    for text in overrides:
+        key, sign, value = text.partition("=")
+        key = key.strip()
+        if not sign:
+            raise ConfigError(f"expected key=value, such as train.batch_size=8, got {shown(text)}")
+        if key in _OWN_FLAG:
+            raise ConfigError(f"{key} is set by {_OWN_FLAG[key]}, not by -s")
+        if key not in known:
+            hint = nearest(key, known) or nearest(key, SIZES)
+            raise ConfigError(f"unknown setting {shown(key)}{hint}")
+        try:
+            values[key] = parse(known[key], value, key)
+        except SchemaError as error:
+            raise ConfigError(str(error)) from None
+    return values
+
+
+def resolve(
+    suite: str,
+    task: str,
+    *,
+    size: str | None = None,
+    overrides: Iterable[str] = (),
+    device: str = "cpu",
+) -> Config:
+    """Build a config: defaults < suite preset < size preset < overrides.
+
+    `device` is the kind of device (cpu or cuda) that the default size is chosen for.
+    """
+    if suite not in SUITES:
+        choices = nearest(suite, SUITES) or f" (known: {', '.join(SUITES)})"
+        raise ConfigError(f"unknown suite {shown(suite)}{choices}")
+    preset = dict(SUITES[suite])
+    default = preset.pop("size", DEFAULT_SIZES[device])
+    chosen = default if size is None else size
+    if chosen not in SIZES:
+        choices = nearest(chosen, SIZES) or f" (known: {', '.join(SIZES)})"
+        raise ConfigError(f"unknown size {shown(chosen)}{choices}")
+    values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}
+    return _build({"size": chosen, "env.suite": suite, "env.task": task, **values})
+
+
+def override(config: Config, overrides: Iterable[str]) -> Config:
+    """Return a copy with some settings changed, as `resume -s` does."""
+    return _build({**_flat(config), **parse_overrides(overrides)})
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    """Build a config from dotted keys, each part in one go so that it is checked as a whole."""
+    parts: dict[str, Any] = {}
+    for key, value in values.items():
+        part, _, name = key.partition(".")
+        if name:
+            parts.setdefault(part, {})[name] = value
+    kinds = field_types(Config)
+    return Config(size=values["size"], **{p: kinds[p](**v) for p, v in parts.items()})
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Flatten a config to dotted keys."""
+    flat: dict[str, Any] = {"size": config.size}
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if is_dataclass(value):
+            flat |= {f"{part.name}.{f.name}": getattr(value, f.name) for f in fields(value)}
+    return flat
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Turn a config into JSON values."""
+    return encode(config)
+
+
+def from_dict(data: Any) -> Config:
+    """Read `to_dict`'s result back; every key must be there, known and of the right type."""
+    try:
+        for name in ("size", *known_settings()):
+            _present(data, name)
+        return decode(Config, data)
+    except SchemaError as error:
+        raise ConfigError(f"bad config: {error}") from None
+
+
+def _present(data: Any, key: str) -> None:
+    for name in key.split("."):
+        if not isinstance(data, Mapping):
+            raise SchemaError(f"{key}: expected an object around it, got {shown(data)}")
+        if name not in data:
+            raise SchemaError(f"missing key {key}")
+        data = data[name]
+
+
+def changed(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, as dotted key -> (old, new)."""
+    before, after = _flat(old), _flat(new)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+_RING_KEYS = (
+    "env.num_envs",
+    "replay.capacity",
+    "replay.capacity_gb",
+    "replay.directory",
+    "train.batch_length",
+)
+"""Settings that lay out the replay file."""
+
+
+def changed_shapes(old: Config, new: Config, *, drop_replay: bool = False) -> dict[str, str]:
+    """Settings that a resume must refuse, each with the reason.
+
+    The networks and the task are fixed for the life of a run; what lays out the replay ring may
+    change only when the replay is dropped; everything else (steps, ratio, losses, ...) is free.
+    """
+    refused = {}
+    for key in changed(old, new):
+        if key == "size" or key.startswith("model."):
+            refused[key] = "the checkpoint holds networks of another shape; start a new run"
+        elif key in ("env.suite", "env.task"):
+            refused[key] = "a run belongs to one task; start a new run"
+        elif key in _RING_KEYS and not drop_replay:
+            refused[key] = "the replay ring is laid out for it; add --drop-replay to start afresh"
+    return refused

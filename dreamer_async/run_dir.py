@@ -1,0 +1,376 @@
+"""The run directory: the name of every path in it, its lock, and requests to its trainer.
+
+A run is a directory `<YYYYmmdd-HHMMSS>-<suite>-<task>` below a root such as runs/. One trainer
+at a time holds its lock (a POSIX record lock, gone when the process is, however it ended).
+Files in it may come from someone else: names are checked, symbolic links are refused and
+nothing that is read can name code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer_async.schema import nearest, shown
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate")
+"""Requests that a trainer understands."""
+JSON_LIMIT = 1 << 20
+"""Largest JSON file in bytes that is read."""
+
+
+class RunNotFound(ValueError):
+    """There is no such run; the message names close matches."""
+
+
+class RunInUse(RuntimeError):
+    """Another process is training in the run directory; the message says which."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What someone asks of a running trainer."""
+
+    command: str
+    """One of COMMANDS."""
+    args: Mapping[str, Any]
+    time: float
+    """Unix time in seconds of the request."""
+
+
+class RunDir:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.name = self.path.name
+        self.config_path = self.path / "config.json"
+        self.events_path = self.path / "events.jsonl"
+        self.log_path = self.path / "log.txt"
+        self.lock_path = self.path / "lock"
+        self.checkpoints = self.path / "checkpoints"
+        self.control = self.path / "control"
+        self.pictures = self.path / "pictures"
+        self.replay_path, self.latents_path = self.replay_paths()
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunDir) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    # -- finding and making ------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        task: str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> RunDir:
+        """Make a new run directory below `root`, complete or not at all.
+
+        `task` becomes the readable part of the name; `config` is stored as config.json.
+        """
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", task).strip("-.")[:100] or "run"
+        root.mkdir(parents=True, exist_ok=True)
+        scratch = root / f".new-{secrets.token_hex(8)}"
+        scratch.mkdir()
+        try:
+            for name in ("checkpoints", "pictures"):
+                (scratch / name).mkdir()
+            (scratch / "control").mkdir(mode=0o700)
+            if config is not None:
+                write_json_atomic(scratch / "config.json", config)
+            return cls(_publish(scratch, root, label, now()))
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    @classmethod
+    def find(cls, root: Path, ref: str) -> RunDir:
+        """Look a run up by `last`, by name below `root`, or by path; raises RunNotFound."""
+        if ref == "last":
+            runs = list_runs(root)
+            if not runs:
+                raise RunNotFound(
+                    f"there are no runs in {root}; start one with `dreamer-async train`"
+                )
+            return runs[0]
+        path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
+        if "\0" in ref or not RUN_NAME.fullmatch(path.name) or ".." in path.parts:
+            raise RunNotFound(f"not a run name: {shown(ref)} (`dreamer-async runs` lists them)")
+        run = cls(path)
+        if not run.exists():
+            hint = nearest(ref, [r.name for r in list_runs(root)])
+            where = "" if os.sep in ref else f" in {root}"
+            raise RunNotFound(f"there is no run {shown(ref)}{where}{hint}")
+        run.refuse_links()
+        return run
+
+    def exists(self) -> bool:
+        """Tell whether this is a run: a real directory with a config in it."""
+        return self.path.is_dir() and not self.path.is_symlink() and self.config_path.is_file()
+
+    def refuse_links(self) -> None:
+        """Raise RunNotFound if a file that a trainer would write is a symbolic link."""
+        for path in (
+            self.config_path,
+            self.events_path,
+            self.log_path,
+            self.lock_path,
+            self.checkpoints,
+            self.control,
+            self.pictures,
+            self.replay_path,
+            self.latents_path,
+        ):
+            if path.is_symlink():
+                raise RunNotFound(f"{path} is a symbolic link; runs with links are not opened")
+
+    # -- the replay files --------------------------------------------------------------------
+
+    def replay_paths(self, directory: str = "") -> tuple[Path, Path]:
+        """Where ring and latents live: in the run, or in another directory under a unique name."""
+        if not directory:
+            return self.path / "replay.ring", self.path / "replay.latents"
+        digest = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:8]
+        stem = Path(directory).absolute() / f"dreamer-async-{self.name}-{digest}"
+        return Path(f"{stem}.ring"), Path(f"{stem}.latents")
+
+    def free_replay(self, directory: str = "") -> int:
+        """Delete the ring and the latents, wherever they are; returns the bytes freed."""
+        freed = 0
+        for place in ("", directory, "/dev/shm"):  # noqa: S108  where latents may be cached
+            for path in self.replay_paths(place):
+                with contextlib.suppress(FileNotFoundError):
+                    blocks = path.lstat().st_blocks
+                    path.unlink()
+                    freed += blocks * 512
+        return freed
+
+    # -- the lock ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; raises RunInUse at once if someone else has it.
+
+        Blocks nobody and survives nothing: the kernel drops it when the process ends.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        with _registry_lock:
+            if self._held() is not None:
+                raise RunInUse(f"{self.name} is already in use by this process")
+            fd = os.open(self.lock_path, flags, 0o644)
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                message = self._in_use(_read_owner(fd), _holder(fd))
+                os.close(fd)
+                raise RunInUse(message) from None
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(owner).encode(), 0)
+            key = _lock_key(os.fstat(fd))
+            _held_locks[key] = owner
+        try:
+            yield
+        finally:
+            with _registry_lock:
+                _held_locks.pop(key, None)
+                os.close(fd)
+
+    def owner(self) -> dict[str, Any] | None:
+        """Who trains in this run now: pid, host and since (unix seconds); None if nobody does.
+
+        Never takes the lock, and never opens the file in the process that holds it: closing
+        any descriptor of the file would drop a POSIX lock.
+        """
+        with _registry_lock:
+            mine = self._held()
+            if mine is not None:
+                return dict(mine)
+            try:
+                fd = os.open(self.lock_path, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                return None
+            try:
+                pid = _holder(fd)
+                return None if pid is None else {"pid": pid} | _read_owner(fd)
+            finally:
+                os.close(fd)
+
+    def _held(self) -> dict[str, Any] | None:
+        """What this process wrote into the lock file, if it holds the lock."""
+        try:
+            key = _lock_key(self.lock_path.stat())
+        except OSError:
+            return None
+        return _held_locks.get(key)
+
+    def _in_use(self, owner: Mapping[str, Any], pid: int | None) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", 0)))
+        who = f"pid {owner.get('pid', pid)} on {owner.get('host', 'this machine')}"
+        return f"{self.name} is in use by {who} since {since}" if owner else f"{who} uses it"
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def request(self, command: str, **args: Any) -> None:
+        """Ask the trainer for something; it takes requests in the order of their time."""
+        assert command in COMMANDS, f"{command} is none of {COMMANDS}"
+        self.control.mkdir(mode=0o700, exist_ok=True)
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+        body = {"command": command, "args": args, "time": time.time()}
+        write_json_atomic(self.control / name, body)
+
+    def take_requests(self) -> list[Request]:
+        """Take all waiting requests, oldest first; what is not a request is thrown away.
+
+        Only files of this user count, so that a shared directory gives nobody else control.
+        """
+        taken = []
+        for path in sorted(self._waiting()):
+            try:
+                if path.lstat().st_uid == os.geteuid():
+                    taken.append(_as_request(read_json(path)))
+            except (OSError, ValueError, OverflowError):
+                pass  # junk, or gone: either way it is not a request
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return taken
+
+    def _waiting(self) -> list[Path]:
+        try:
+            return [p for p in self.control.iterdir() if p.suffix == ".json"]
+        except OSError:
+            return []
+
+
+def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
+    """Rename the finished directory to the first free second, so that names sort by creation."""
+    while True:
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+        path = root / f"{stamp}-{label}"
+        try:
+            if not any(name.startswith(stamp) for name in os.listdir(root)):
+                scratch.rename(path)
+                return path
+        except OSError:
+            if not path.exists():
+                raise
+        now += 1
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """All runs below `root`, newest first."""
+    try:
+        names = sorted(os.listdir(root), reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    runs = [RunDir(root / name) for name in names if RUN_NAME.fullmatch(name)]
+    return [run for run in runs if run.exists()]
+
+
+# -- the lock's lower half -------------------------------------------------------------------
+
+_registry_lock = threading.Lock()
+_held_locks: dict[tuple[int, int, int], dict[str, Any]] = {}
+"""Locks of this process by (pid, device, inode); the pid keeps a forked child from believing it."""
+_FLOCK = struct.Struct("@hhqqi0q")
+"""Linux struct flock: type, whence, start, length, pid."""
+
+
+def _lock_key(status: os.stat_result) -> tuple[int, int, int]:
+    return os.getpid(), status.st_dev, status.st_ino
+
+
+def _holder(fd: int) -> int | None:
+    """Pid that holds a write lock on the file, without touching the lock; None if nobody does."""
+    ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, ask))
+    return None if kind == fcntl.F_UNLCK else pid
+
+
+def _read_owner(fd: int) -> dict[str, Any]:
+    """What the holder wrote; empty if it has not yet, or wrote nonsense."""
+    try:
+        data = json.loads(os.pread(fd, 4096, 0))
+        known = {"pid": int(data["pid"]), "host": str(data["host"]), "since": float(data["since"])}
+        time.localtime(known["since"])
+    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+        return {}
+    return known
+
+
+# -- JSON files ------------------------------------------------------------------------------
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Replace `path` by the JSON of `value`: readers see the old or the new file, never a part."""
+    scratch = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+    try:
+        with open(scratch, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(path: Path) -> Any:
+    """Read a small, regular JSON file; raises ValueError that names the file if it is not one."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        data = file.read(JSON_LIMIT + 1)
+    if len(data) > JSON_LIMIT:
+        raise ValueError(f"{path} is larger than {JSON_LIMIT} bytes")
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def _as_request(data: Any) -> Request:
+    """Read one request; raises ValueError if it is none."""
+    if not isinstance(data, dict) or data.get("command") not in COMMANDS:
+        raise ValueError("not a request")
+    args, when = data.get("args", {}), data.get("time", 0.0)
+    if not isinstance(args, dict) or not isinstance(when, (int, float)):
+        raise ValueError("not a request")
+    return Request(data["command"], args, float(when))
