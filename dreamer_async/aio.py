@@ -1,0 +1,196 @@
+"""Where blocking work meets the event loop: owned threads, signals, the watchdog, the runner.
+
+Long blocking calls (environment `recv`, acting, updates, file writes) each have one named
+daemon thread of their own, never the loop's default executor: `asyncio.run` joins executor
+threads for ever, so that one call stuck in C would keep a finished run from exiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+EXIT_STUCK = 75
+"""Exit code when a graceful stop took longer than its grace period."""
+
+
+class OwnedThread:
+    """A daemon thread that runs one call after the other for the event loop.
+
+    `setup` runs first in the new thread; use it for per-thread state such as
+    `torch.set_num_threads`, without which a fresh thread may run a thousand times slower.
+    """
+
+    def __init__(self, name: str, setup: Callable[[], None] | None = None) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._setup = setup
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Run the call in the thread and await its result.
+
+        Cancellation waits for the call to finish before it is passed on, so that nobody
+        touches what the thread still uses; an error of the call is then dropped.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:
+                _post(loop, _fail, done, error)
+            else:
+                _post(loop, _finish, done, result)
+
+        self._calls.put(call)
+        return await _uninterrupted(done)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Let queued calls finish and end the thread; give up waiting after `timeout` s."""
+        self._calls.put(None)
+        self._thread.join(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        if self._setup is not None:
+            self._setup()
+        while (call := self._calls.get()) is not None:
+            call()
+
+
+async def _uninterrupted(done: asyncio.Future[T]) -> T:
+    cancelled: asyncio.CancelledError | None = None
+    while not done.done():
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # the call's own error: raised by result() below
+            break
+    if cancelled is not None:
+        done.exception()  # mark it as retrieved
+        raise cancelled
+    return done.result()
+
+
+def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, *args)
+
+
+def _finish(done: asyncio.Future[T], result: T) -> None:
+    if not done.cancelled():
+        done.set_result(result)
+
+
+def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
+    if not done.cancelled():
+        done.set_exception(error)
+
+
+class Stop:
+    """The wish to stop: an event with a reason, and a deadline once it is set.
+
+    Set by the first signal, by a request through the run directory, or by the pipeline
+    itself. From then on a watchdog ends the process after `grace` seconds.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.reason = ""
+        self._event = asyncio.Event()
+        self._watchdog = Watchdog(grace)
+
+    @property
+    def requested(self) -> bool:
+        return self._event.is_set()
+
+    def request(self, reason: str) -> None:
+        """Ask for a graceful stop; later reasons do not replace the first."""
+        if not self._event.is_set():
+            self.reason = reason
+            self._event.set()
+            self._watchdog.arm()
+
+    async def wait(self) -> str:
+        await self._event.wait()
+        return self.reason
+
+    def on_signals(self) -> None:
+        """Let the first SIGINT, SIGTERM or SIGHUP ask, and the second end the process."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
+                loop.add_signal_handler(number, self._signalled, number)
+
+    def close(self) -> None:
+        self._watchdog.disarm()
+
+    def _signalled(self, number: int) -> None:
+        if self.requested:
+            os._exit(128 + number)
+        self.request(f"signal {signal.Signals(number).name}")
+
+
+class Watchdog:
+    """Ends the process when a stop takes too long, after printing where every thread hangs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._disarmed = threading.Event()
+        self._armed = False
+
+    def arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            threading.Thread(target=self._wait, name="watchdog", daemon=True).start()
+
+    def disarm(self) -> None:
+        self._disarmed.set()
+
+    def _wait(self) -> None:
+        if self._disarmed.wait(self._seconds):
+            return
+        print(f"not stopped after {self._seconds:.0f} s; threads:", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(all_threads=True)
+        os._exit(EXIT_STUCK)
+
+
+async def first(*waits: Coroutine[Any, Any, T]) -> T:
+    """Return the result of the coroutine that ends first and cancel the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task in done).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run the coroutine on uvloop."""
+    import uvloop
+
+    return uvloop.run(main)

@@ -1,0 +1,177 @@
+"""Checkpoints: atomic directories of safetensors plus a manifest with hashes.
+
+    checkpoints/step-000012345/state.safetensors    every tensor
+    checkpoints/step-000012345/manifest.json        counters, RNG, replay cursors, hashes
+
+Save order: temporary directory, files + fsync, manifest + fsync, fsync of the directory,
+rename, fsync of the parent. Whatever instant a crash hits, the directory under its final name
+is complete or absent. Nothing here is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+FORMAT = 1
+STATE = "state.safetensors"
+MANIFEST = "manifest.json"
+MAX_HEADER = 1 << 20
+"""Longest safetensors header that is parsed, in bytes (a hostile one costs minutes)."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or does not verify; the message names file and reason."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint, copied into memory."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    manifest: dict[str, Any]
+
+
+def save(
+    directory: Path, step: int, tensors: dict[str, Tensor], manifest: dict[str, Any], keep: int
+) -> Path:
+    """Write `step-N` atomically, then remove the oldest ones beyond `keep`.
+
+    Raises CheckpointError for non-finite tensors and OSError where the disk refuses; older
+    checkpoints are untouched in both cases.
+    """
+    assert keep >= 2, f"keep {keep}: the newest one may be the one that is being written"
+    _refuse_non_finite(tensors)
+    directory.mkdir(parents=True, exist_ok=True)
+    final = _free_name(directory, step)
+    temporary = directory / f".tmp-{step:012d}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        _write(temporary, tensors, manifest)
+        os.rename(temporary, final)
+        _fsync(directory)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError):  # what the library makes of a full disk
+            raise OSError(f"cannot write {final}: {error}") from error
+        raise
+    _prune(directory, keep)
+    return final
+
+
+def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that verifies, and why newer ones were skipped."""
+    skipped: list[str] = []
+    for path in candidates(directory):
+        try:
+            return read(path), skipped
+        except CheckpointError as error:
+            skipped.append(str(error))
+    return None, skipped
+
+
+def candidates(directory: Path) -> Iterator[Path]:
+    """Yield the checkpoint directories, newest first."""
+    if directory.is_dir():
+        yield from sorted((p for p in directory.glob("step-*") if p.is_dir()), reverse=True)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify one checkpoint: hash, header, finite values.
+
+    The tensors are copies: `load_file` would map the file, and pruning it later would crash.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        data = (path / STATE).read_bytes()
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.name}: unreadable ({error})") from error
+    _verify_manifest(path, manifest, data)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name}: {STATE} is not valid ({error})") from error
+    _refuse_non_finite(tensors, path.name)
+    return Checkpoint(path, tensors, manifest)
+
+
+def sweep(directory: Path) -> int:
+    """Remove what a crash left behind; call only while holding the run's lock."""
+    litter = [*directory.glob(".tmp-*"), *directory.glob(".del-*")]
+    for path in litter:
+        shutil.rmtree(path, ignore_errors=True)
+    return len(litter)
+
+
+def _verify_manifest(path: Path, manifest: Any, data: bytes) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
+    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+        raise CheckpointError(f"{path.name}: {STATE} does not match its hash")
+    if int.from_bytes(data[:8], "little") > MAX_HEADER:
+        raise CheckpointError(f"{path.name}: header of {STATE} is longer than {MAX_HEADER} bytes")
+
+
+def _refuse_non_finite(tensors: dict[str, Tensor], where: str = "state") -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{where}: {name} is not finite")
+
+
+def _write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
+    state = directory / STATE
+    save_file(tensors, state)
+    _fsync(state)
+    digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    record = {
+        **manifest,
+        "format": FORMAT,
+        "sha256": digest,
+        "bytes": state.stat().st_size,
+        "saved": time.time(),
+    }
+    with open(directory / MANIFEST, "xb") as file:
+        file.write(json.dumps(record, allow_nan=False, indent=1).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    _fsync(directory)
+
+
+def _free_name(directory: Path, step: int) -> Path:
+    """Name a new checkpoint; one of the same step (a stop right after a save) is never replaced."""
+    name = f"step-{step:012d}"
+    taken = sum(1 for path in candidates(directory) if path.name.split(".")[0] == name)
+    return directory / (f"{name}.{taken:03d}" if taken else name)
+
+
+def _prune(directory: Path, keep: int) -> None:
+    for path in list(candidates(directory))[keep:]:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    doomed = path.with_name(f".del-{path.name}-{os.getpid()}")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

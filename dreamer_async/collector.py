@@ -1,0 +1,147 @@
+"""The collector: environment rows in, actions out, everything into the replay ring.
+
+    recv -> (room?) -> act -> send -> add -> count
+
+`recv` runs in the env thread and acting in the policy thread, so that the loop never blocks
+and one half of the environments steps while the other half is acted on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.aio import OwnedThread
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.published import PublishedWeights
+from dreamer_async.replay import Replay
+from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
+from envs.spec import StepBatch
+from envs.vector import VectorEnv
+
+
+class Acted(NamedTuple):
+    """What the policy made of one batch of rows."""
+
+    action: NDArray[np.generic]
+    """int32 [N] or float32 [N, A]."""
+    deter: NDArray[np.float16]
+    """[N, D] the replay context that goes with each row."""
+    stoch: NDArray[np.uint8]
+    """[N, S] class indices."""
+
+
+class Actor:
+    """The policy with one recurrent carry per environment, kept by environment id."""
+
+    def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
+        self.policy = policy
+        self.carry = policy.initial(num_envs)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.version = -1
+        """The update whose weights are in use."""
+
+    def refresh(self, published: PublishedWeights) -> None:
+        """Take over newer weights, if there are any."""
+        if published.version != self.version:
+            self.version = published.fetch(self.policy.weights())
+
+    def act(self, step: StepBatch) -> Acted:
+        """Choose an action for each row and keep the carries."""
+        rows = torch.from_numpy(step.env_id.astype(np.int64))
+        carry = PolicyCarry(*(part[rows] for part in self.carry))
+        action, carry, deter, stoch = self.policy.act(
+            step.obs, step.is_first, carry, self.generator
+        )
+        for part, new in zip(self.carry, carry, strict=True):
+            part[rows] = new
+        return Acted(action, deter, stoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that acting depends on besides the weights."""
+        names = PolicyCarry._fields
+        carry = {f"policy/{n}": t.clone() for n, t in zip(names, self.carry, strict=True)}
+        return carry | {"policy/generator": self.generator.get_state()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        for name, part in zip(PolicyCarry._fields, self.carry, strict=True):
+            part.copy_(state[f"policy/{name}"])
+        self.generator.set_state(state["policy/generator"])
+
+
+class Collector:
+    """Steps the environments and fills the replay."""
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        actor: Actor,
+        published: PublishedWeights,
+        replay: Replay,
+        ratio: TrainRatio,
+        telemetry: Telemetry,
+        prefill: int,
+    ) -> None:
+        self.env = env
+        self.actor = actor
+        self.published = published
+        self.replay = replay
+        self.ratio = ratio
+        self.telemetry = telemetry
+        self.prefill = prefill
+        """Complete windows in the replay before the first update."""
+        self.running = False
+        """Whether the environments already run (a lockstep run that was restored exactly)."""
+        self.episodes = EpisodeTracker(env.num_envs)
+        self.stages = Stages()
+
+    async def collect(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> None:
+        """Collect until cancelled; the environments must have been started."""
+        while True:
+            with self.stages.measure("env_wait"):
+                step = await env_thread.run(self.env.recv)
+            with self.stages.measure("ratio_wait"):
+                await self.ratio.room()
+            acted = await policy_thread.run(self.act, step)
+            self.env.send(acted.action, step.env_id)
+            self.store(step, acted)
+            await self.ratio.notify()
+
+    def act(self, step: StepBatch) -> Acted:
+        """Act on the rows with the newest weights."""
+        with self.stages.measure("policy"):
+            self.actor.refresh(self.published)
+            return self.actor.act(step)
+
+    def state(self) -> dict[str, Tensor]:
+        """The running episodes' scores and lengths."""
+        return {f"episodes/{n}": torch.from_numpy(a) for n, a in self.episodes.state().items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`, after the environments and the actor were restored."""
+        self.episodes.load_state({n: state[f"episodes/{n}"].numpy() for n in self.episodes.state()})
+
+    def store(self, step: StepBatch, acted: Acted) -> None:
+        """Append the rows to the replay and count them."""
+        with self.stages.measure("insert"):
+            fields = {
+                **step.obs,
+                "action": acted.action,
+                "reward": step.reward,
+                "is_first": step.is_first,
+                "is_last": step.is_last,
+                "is_terminal": step.is_terminal,
+            }
+            self.replay.add(step.env_id, fields, acted.deter, acted.stoch)
+        self.ratio.insert(len(step.env_id))
+        self.telemetry.env_steps = self.ratio.inserted
+        for episode in self.episodes.update(step, self.ratio.inserted):
+            self.telemetry.emit(episode)
+        if not self.ratio.started and self.replay.windows >= self.prefill:
+            self.ratio.start()
+            self.telemetry.enter("training")

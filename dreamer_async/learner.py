@@ -1,0 +1,254 @@
+"""The learner: draws sequences, updates the agent, writes latents back, publishes weights.
+
+`Learner.step` does one whole update and always runs in the learner thread, which alone owns
+the trainer. `learn` is the coroutine around it: it waits for the limiter and turns reports
+into events.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.update import Batch, Noise, Trainer, Update
+from dreamer_async.aio import OwnedThread
+from dreamer_async.config import Config
+from dreamer_async.events import Metrics
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.published import PublishedWeights
+from dreamer_async.replay import Replay, RingSpec, SampleBuffers
+from dreamer_async.telemetry import Stages, Telemetry
+from envs.spec import EnvSpec
+
+
+class Diverged(RuntimeError):
+    """Too many updates in a row were not finite."""
+
+
+class Report(NamedTuple):
+    """What one call of `Learner.step` has to say."""
+
+    update: int
+    skipped: int
+    """Non-finite updates so far; they changed nothing."""
+    values: dict[str, float] | None
+    """Mean metrics since the last report, when a report is due."""
+
+
+class Staging:
+    """One preallocated batch: numpy arrays for the replay, tensors for the update.
+
+    With a GPU the host side is pinned and `to` copies asynchronously.
+    """
+
+    def __init__(self, spec: RingSpec, batch_size: int, device: torch.device) -> None:
+        self.buffers = SampleBuffers.allocate(spec, batch_size)
+        self._device = device
+        if device.type == "cuda":
+            self.buffers = _pinned(self.buffers)
+        fields = {name: torch.from_numpy(array) for name, array in self.buffers.fields.items()}
+        obs = {name: fields.pop(name) for name in list(fields) if name not in _STEP_FIELDS}
+        self._host = Batch(
+            obs=obs,
+            deter=torch.from_numpy(self.buffers.deter),
+            stoch=torch.from_numpy(self.buffers.stoch),
+            **fields,
+        )
+
+    def batch(self) -> Batch:
+        """Return the sampled batch on the device."""
+        if self._device.type == "cpu":
+            return self._host
+        move = lambda tensor: tensor.to(self._device, non_blocking=True)  # noqa: E731
+        obs = {name: move(tensor) for name, tensor in self._host.obs.items()}
+        rest = {name: move(getattr(self._host, name)) for name in Batch._fields if name != "obs"}
+        return Batch(obs=obs, **rest)
+
+
+_STEP_FIELDS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
+
+
+def _pinned(buffers: SampleBuffers) -> SampleBuffers:
+    pin = lambda array: torch.from_numpy(array).pin_memory().numpy()  # noqa: E731
+    buffers.fields = {name: pin(array) for name, array in buffers.fields.items()}
+    buffers.deter, buffers.stoch = pin(buffers.deter), pin(buffers.stoch)
+    return buffers
+
+
+@dataclass
+class _Pending:
+    """An update whose results have not been read back yet."""
+
+    update: Update
+    env: np.ndarray
+    start: np.ndarray
+    generation: int
+
+
+class Learner:
+    """Owns the trainer; every method but the constructor runs in the learner thread."""
+
+    def __init__(
+        self, spec: EnvSpec, config: Config, replay: Replay, device: torch.device, precision: str
+    ) -> None:
+        train = config.train
+        self.trainer = Trainer(spec, config, device, precision)
+        self.replay = replay
+        self.stages = Stages()
+        self.updates = 0
+        self.skipped = 0
+        self.published = PublishedWeights(self.trainer.policy_weights())
+        self._generator = torch.Generator().manual_seed(train.seed + 1)
+        self._metrics_seconds = train.metrics_seconds
+        self._skip_limit = train.skip_limit
+        # Reading results back would wait for the GPU, so there it happens one update later.
+        # In lockstep it is immediate everywhere: a checkpoint between two updates then
+        # changes nothing.
+        self._late = device.type == "cuda" and not train.sync
+        self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
+        self._pending: _Pending | None = None
+        self._metrics = MetricMeans()
+        self._streak = 0
+        self._next_report = 0.0
+
+    def warm_up(self) -> None:
+        """Compile by running one update on zeros, and put the state back afterwards."""
+        before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
+        self.trainer.compile()
+        noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
+        self.trainer.update(self._staging[0].batch(), noise)
+        self.trainer.load_state_dict(before)
+
+    def step(self) -> Report:
+        """Do one update; raises Diverged after too many non-finite ones in a row."""
+        staging = self._staging[self.updates % 2]
+        with self.stages.measure("sample"):
+            self.replay.sample(staging.buffers)
+        with self.stages.measure("transfer"):
+            batch = staging.batch()
+        noise: Noise = self.trainer.draw_noise(self._generator)
+        with self.stages.measure("update"):
+            update = self.trainer.update(batch, noise)
+            self.updates += 1
+            self.published.publish(self.trainer.policy_weights(), self.updates)
+        buffers = staging.buffers
+        previous = self._pending
+        self._pending = _Pending(
+            update, buffers.env.copy(), buffers.start.copy(), buffers.generation
+        )
+        if self._late:
+            self._settle(previous)
+        else:
+            self.settle()
+        return Report(self.updates, self.skipped, self._due_metrics())
+
+    def settle(self) -> None:
+        """Read back the last update's results; call before a checkpoint."""
+        pending, self._pending = self._pending, None
+        self._settle(pending)
+
+    def publish(self) -> None:
+        """Publish the present weights, after a restore."""
+        self.published.publish(self.trainer.policy_weights(), self.updates)
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of everything the next update depends on."""
+        self.settle()
+        tensors = {
+            f"trainer/{name}": tensor.detach().to("cpu", copy=True).contiguous()
+            for name, tensor in self.trainer.state_dict().items()
+        }
+        return tensors | {"learner/generator": self._generator.get_state()}
+
+    def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Restore `state()`; raises ValueError naming the first tensor that does not fit."""
+        prefix = "trainer/"
+        trained = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+        self.trainer.load_state_dict(trained)
+        self._generator.set_state(tensors["learner/generator"])
+        self.updates = int(counters["updates"])
+        self.skipped = int(counters["skipped"])
+        self.publish()
+
+    def _settle(self, pending: _Pending | None) -> None:
+        if pending is None:
+            return
+        result = pending.update
+        self._metrics.add(result.metrics, result.finite)
+        if bool(result.finite):
+            self._streak = 0
+            with self.stages.measure("write_latents"):
+                self.replay.write_latents(
+                    pending.env,
+                    pending.start,
+                    pending.generation,
+                    result.deter.cpu().numpy(),
+                    result.stoch.cpu().numpy(),
+                )
+            return
+        self.skipped += 1
+        self._streak += 1
+        if self._streak >= self._skip_limit:
+            raise Diverged(
+                f"{self._streak} updates in a row were not finite; the last good checkpoint stands"
+            )
+
+    def _due_metrics(self) -> dict[str, float] | None:
+        if time.monotonic() < self._next_report:
+            return None
+        self._next_report = time.monotonic() + self._metrics_seconds
+        return self._metrics.take()
+
+
+class MetricMeans:
+    """Means over the finite updates since the last `take`, kept on the device until then."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._sum: Tensor | None = None
+        self._count: Tensor | None = None
+
+    def add(self, metrics: dict[str, Tensor], finite: Tensor) -> None:
+        self._names = list(metrics)
+        values = torch.stack([value.detach().float() for value in metrics.values()])
+        values = torch.where(finite, values, 0.0)
+        count = finite.float()
+        self._sum = values if self._sum is None else self._sum + values
+        self._count = count if self._count is None else self._count + count
+
+    def take(self) -> dict[str, float] | None:
+        """Return the means and start anew; None when no finite update came in."""
+        if self._sum is None or self._count is None or float(self._count) == 0:
+            return None
+        means = (self._sum / self._count).tolist()
+        self._sum = self._count = None
+        return dict(zip(self._names, means, strict=True))
+
+
+async def learn(
+    learner: Learner, ratio: TrainRatio, thread: OwnedThread, telemetry: Telemetry
+) -> None:
+    """Update whenever the limiter allows it, until cancelled."""
+    while True:
+        await ratio.until_due()
+        await learn_once(learner, ratio, thread, telemetry)
+
+
+async def learn_once(
+    learner: Learner, ratio: TrainRatio, thread: OwnedThread, telemetry: Telemetry
+) -> None:
+    """Do the one update that is due and report it."""
+    ratio.sample()
+    await ratio.notify()
+    skipped = learner.skipped
+    report = await thread.run(learner.step)
+    telemetry.updates = report.update
+    if report.skipped > skipped:
+        telemetry.warn(f"update {report.update} was not finite and was skipped")
+    if report.values is not None:
+        telemetry.emit(Metrics(report.update, ratio.inserted, report.values))

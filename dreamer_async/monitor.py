@@ -1,0 +1,100 @@
+"""The once-a-second round: gauges out, requests from the run directory in."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from dreamer_async.aio import Stop
+from dreamer_async.collector import Collector
+from dreamer_async.events import Controlled, Gauges
+from dreamer_async.learner import Learner
+from dreamer_async.restore import Saver
+from dreamer_async.run_dir import RunDir
+from dreamer_async.telemetry import Rates, Telemetry, every, process_gauges
+
+
+class Monitor:
+    """Reports rates, stage shares and fill levels, and answers requests."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        telemetry: Telemetry,
+        collector: Collector,
+        learner: Learner,
+        saver: Saver,
+        stop: Stop,
+    ) -> None:
+        self._run_dir = run_dir
+        self._telemetry = telemetry
+        self._collector = collector
+        self._learner = learner
+        self._saver = saver
+        self._stop = stop
+        self._rates = Rates()
+        self._cores = len(os.sched_getaffinity(0))
+
+    async def report_every(self, seconds: float) -> None:
+        """Report until cancelled."""
+        await every(seconds, self.report)
+
+    def report(self) -> None:
+        """Emit one gauges event and answer pending requests."""
+        for request in self._run_dir.take_requests():
+            self._answer(request.command)
+        self._telemetry.emit(
+            Gauges(self._collector.ratio.inserted, self._learner.updates, self.gauges())
+        )
+
+    def gauges(self) -> dict[str, float]:
+        """Everything worth a look, under the names that the dashboard knows."""
+        ratio, learner = self._collector.ratio, self._learner
+        process = process_gauges()
+        stages = self._collector.stages.totals() | learner.stages.totals()
+        rates = self._rates.update(
+            {
+                "env_steps": ratio.inserted,
+                "updates": learner.updates,
+                "cpu": process.pop("cpu_seconds"),
+                **{f"stage/{name}": seconds for name, seconds in stages.items()},
+            }
+        )
+        frames = self._collector.env.spec.frames_per_step
+        values = {
+            "rate/env_steps": rates["env_steps"],
+            "rate/frames": rates["env_steps"] * frames,
+            "rate/updates": rates["updates"],
+            "cpu/percent": 100.0 * rates["cpu"] / self._cores,
+            "ratio/target": ratio.ratio,
+            "ratio/actual": self._actual_ratio(),
+            "ratio/debt": ratio.debt,
+            "policy/lag": float(learner.updates - max(0, self._collector.actor.version)),
+            "opt/skipped": float(learner.skipped),
+            "replay/gb": self._collector.replay.bytes / 1e9,
+            **process,
+            **{f"replay/{n}": v for n, v in self._collector.replay.stats().items()},
+            **{name: share for name, share in rates.items() if name.startswith("stage/")},
+        }
+        if torch.cuda.is_available():
+            values["gpu/memory_gb"] = torch.cuda.memory_allocated() / 1e9
+        return values
+
+    def _actual_ratio(self) -> float:
+        """Replayed steps per agent step since the prefill of this process."""
+        ratio = self._collector.ratio
+        trained_on = ratio.steps_since_start
+        return ratio.sampled / trained_on if trained_on else 0.0
+
+    def _answer(self, command: str) -> None:
+        match command:
+            case "stop":
+                self._telemetry.emit(Controlled(command, "accepted"))
+                self._stop.request("asked through the run directory")
+            case "checkpoint":
+                self._telemetry.emit(Controlled(command, "accepted"))
+                self._saver.ask()
+            case _:
+                reason = "this trainer knows stop and checkpoint"
+                self._telemetry.emit(Controlled(command, "refused", reason))

@@ -1,0 +1,274 @@
+"""One run from start to end: build, restore, warm up, overlap, save.
+
+The trainer process is one asyncio loop with a few owned threads (env, policy, learner,
+checkpoint writer). The collector and the learner meet in two places only: the replay ring
+and the train-ratio limiter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import envs
+from dreamer_async import __version__, aio, checkpoint
+from dreamer_async.agent.policy import Policy
+from dreamer_async.aio import OwnedThread, Stop
+from dreamer_async.collector import Actor, Collector
+from dreamer_async.config import Config, ConfigError, from_dict
+from dreamer_async.device import choose_device, choose_precision, cpu_threads
+from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
+from dreamer_async.learner import Diverged, Learner, learn, learn_once
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.monitor import Monitor
+from dreamer_async.replay import Replay, ReplaySpaceError, RingMismatch
+from dreamer_async.replay_setup import open_replay
+from dreamer_async.restore import Saver, restore
+from dreamer_async.run_dir import RunDir, RunInUse, read_json
+from dreamer_async.telemetry import Telemetry
+from envs.vector import EnvError, VectorEnv
+
+
+@dataclass
+class Parts:
+    """Everything that one run is made of."""
+
+    config: Config
+    run_dir: RunDir
+    telemetry: Telemetry
+    env: VectorEnv
+    replay: Replay
+    ratio: TrainRatio
+    learner: Learner
+    collector: Collector
+    saver: Saver
+    monitor: Monitor
+    learner_thread: OwnedThread
+    policy_thread: OwnedThread
+    env_thread: OwnedThread
+    writer_thread: OwnedThread
+
+
+def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
+    """Run the trainer in this process and return its exit code."""
+    isolate_compile_cache()
+    try:
+        config = from_dict(read_json(run_dir.config_path))
+        with run_dir.lock():
+            return aio.run(run(config, run_dir, plain=plain, resume=resume))
+    except Exception as error:
+        code = exit_code(error)
+        if code == 1:
+            traceback.print_exc()
+        print(f"error: {_message(error)}", file=sys.stderr)
+        return code
+
+
+async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> int:
+    """Train until the planned steps or a stop; raises what made it fail."""
+    stop = Stop(config.train.grace_seconds)
+    stop.on_signals()
+    writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
+    telemetry = Telemetry(writer, sys.stdout if plain else None)
+    try:
+        with ExitStack() as stack:
+            parts = await build(config, run_dir, telemetry, stop, stack, resume=resume)
+            await train(parts, stop)
+        reason = "stopped" if stop.requested else "completed"
+        _finish(telemetry, reason, 0, stop.reason)
+    except BaseException as error:
+        error = _innermost(error)
+        _finish(telemetry, "failed", exit_code(error), _message(error))
+        raise error
+    finally:
+        stop.close()
+        writer.close()
+    return 0
+
+
+async def build(
+    config: Config, run_dir: RunDir, telemetry: Telemetry, stop: Stop, stack: ExitStack, *, resume: bool
+) -> Parts:
+    """Make every part, in an order that fails early and cheaply; `stack` releases them."""
+    train, env = config.train, config.env
+    device = choose_device(train.device)
+    precision = choose_precision(train.precision, device)
+    threads = cpu_threads(train.threads)
+    spec = envs.spec(env.suite, env.task)
+    replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
+    learner_thread = _thread(stack, "learner", threads)
+    policy_thread = _thread(stack, "policy", 1)
+    learner = await learner_thread.run(Learner, spec, config, replay, device, precision)
+    policy = await policy_thread.run(Policy, spec, config, device, precision)
+    pool = stack.enter_context(make_env(config))
+    ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
+    collector = Collector(
+        pool,
+        Actor(policy, env.num_envs, train.seed + 2),
+        learner.published,
+        replay,
+        ratio,
+        telemetry,
+        prefill=train.batch_size * train.batch_length,
+    )
+    saver = Saver(run_dir, config, learner, collector)
+    parts = Parts(
+        config=config,
+        run_dir=run_dir,
+        telemetry=telemetry,
+        env=pool,
+        replay=replay,
+        ratio=ratio,
+        learner=learner,
+        collector=collector,
+        saver=saver,
+        monitor=Monitor(run_dir, telemetry, collector, learner, saver, stop),
+        learner_thread=learner_thread,
+        policy_thread=policy_thread,
+        env_thread=_thread(stack, "env", 1),
+        writer_thread=_thread(stack, "checkpoint", 1),
+    )
+    telemetry.emit(_started(parts, str(device), precision))
+    checkpoint.sweep(run_dir.checkpoints)
+    await learner_thread.run(learner.publish)
+    if resume:
+        resumed = await learner_thread.run(restore, run_dir, learner, collector, train.sync)
+        telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
+        telemetry.emit(resumed)
+    return parts
+
+
+async def train(parts: Parts, stop: Stop) -> None:
+    """Warm up, then collect and learn side by side (or in lockstep), then save."""
+    train = parts.config.train
+    if train.compile:
+        parts.telemetry.enter("compiling")
+        await parts.learner_thread.run(parts.learner.warm_up)
+    parts.telemetry.enter("training" if parts.ratio.started else "prefill")
+    if not parts.collector.running:
+        parts.env.start()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(parts.monitor.report_every(1.0))]
+        if train.sync:
+            await lockstep(parts, stop)
+        else:
+            threads = parts.learner_thread, parts.writer_thread
+            tasks += [
+                group.create_task(parts.collector.collect(parts.env_thread, parts.policy_thread)),
+                group.create_task(
+                    learn(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
+                ),
+                group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
+            ]
+            await aio.first(stop.wait(), parts.ratio.reached(train.steps))
+        parts.telemetry.enter("stopping")
+        for task in tasks:  # each ends at its next await; running calls are waited for
+            task.cancel()
+    parts.monitor.report()
+    await parts.saver.save(parts.learner_thread, parts.writer_thread)
+
+
+async def lockstep(parts: Parts, stop: Stop) -> None:
+    """Collect one batch, do every update that is due, repeat: deterministic given the seed."""
+    collector = parts.collector
+    while not stop.requested and parts.ratio.inserted < parts.config.train.steps:
+        step = await parts.env_thread.run(parts.env.recv)
+        acted = await parts.policy_thread.run(collector.act, step)
+        collector.store(step, acted)
+        parts.env.send(acted.action, step.env_id)
+        while parts.ratio.due:
+            await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
+        await parts.saver.save_if_due(
+            parts.config.train.checkpoint_seconds, parts.learner_thread, parts.writer_thread
+        )
+
+
+def make_env(config: Config) -> VectorEnv:
+    """Open the environments: all in one batch in lockstep, else half of them per batch."""
+    env = config.env
+    batch = env.num_envs if config.train.sync else env.batch_size or max(1, env.num_envs // 2)
+    return envs.make(
+        env.suite,
+        env.task,
+        num_envs=env.num_envs,
+        batch_size=batch,
+        seed=config.train.seed,
+        threads=env.threads,
+    )
+
+
+def isolate_compile_cache() -> None:
+    """Keep compiled kernels where only this user can write: they are loaded and run."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dreamer-async"
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (ConfigError, 2),
+    (checkpoint.CheckpointError, 65),
+    (RingMismatch, 65),
+    (EnvError, 69),
+    (Diverged, 70),
+    (torch.OutOfMemoryError, 71),
+    (RunInUse, 73),
+    (ReplaySpaceError, 74),
+    (OSError, 74),
+    (ValueError, 2),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented exit code of an error; 1 for one that nobody expected."""
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
+
+
+def _thread(stack: ExitStack, name: str, threads: int) -> OwnedThread:
+    return stack.enter_context(OwnedThread(name, lambda: torch.set_num_threads(threads)))
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _message(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
+    telemetry.enter("finished")
+    telemetry.emit(RunFinished(reason, telemetry.env_steps, telemetry.updates, code, message))
+
+
+def _started(parts: Parts, device: str, precision: str) -> RunStarted:
+    config, spec = parts.config, parts.env.spec
+    ring = parts.replay
+    return RunStarted(
+        run=parts.run_dir.name,
+        suite=config.env.suite,
+        task=config.env.task,
+        size=config.size,
+        parameters=parts.learner.trainer.parameter_count(),
+        device=device,
+        precision=precision,
+        num_envs=config.env.num_envs,
+        steps=config.train.steps,
+        frames_per_step=spec.frames_per_step,
+        train_ratio=config.train.train_ratio,
+        seed=config.train.seed,
+        sync=config.train.sync,
+        compiled=config.train.compile,
+        replay_capacity=ring.spec.capacity * ring.spec.num_envs,
+        replay_bytes=ring.bytes,
+        pid=os.getpid(),
+        version=__version__,
+    )

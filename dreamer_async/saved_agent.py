@@ -1,0 +1,106 @@
+"""A trained agent in three lines: load it, and ask it for actions.
+
+    agent = dreamer_async.load("runs/20260101-120000-atari-pong")
+    carry = None
+    action, carry = agent.act(obs, carry)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+import envs
+from dreamer_async import checkpoint
+from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.config import Config, from_dict
+from dreamer_async.device import choose_device, choose_precision
+from envs.spec import EnvSpec
+
+
+class SavedAgent:
+    """The policy of a checkpoint.
+
+    Observations are {key: array} with the keys, shapes and types of `spec.obs`, one
+    observation without a batch axis or N with one. As in training, actions are sampled.
+    """
+
+    def __init__(self, found: checkpoint.Checkpoint, device: str = "auto", seed: int = 0) -> None:
+        self.config: Config = from_dict(found.manifest["config"])
+        self.path = found.path
+        self.env_steps = int(found.manifest["env_steps"])
+        self.updates = int(found.manifest["updates"])
+        self.spec: EnvSpec = envs.spec(self.config.env.suite, self.config.env.task)
+        place = choose_device(device)
+        precision = choose_precision(self.config.train.precision, place)
+        self._policy = Policy(self.spec, self.config, place, precision)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._load_weights(found)
+
+    def initial(self, num_envs: int) -> PolicyCarry:
+        """The carry before a first observation, for a batch of this many environments."""
+        return self._policy.initial(num_envs)
+
+    def act(
+        self,
+        obs: Mapping[str, ArrayLike],
+        carry: PolicyCarry | None = None,
+        is_first: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.generic], PolicyCarry]:
+        """Return actions and the next carry; `carry` None starts an episode.
+
+        Pass `is_first` (bool, one per row) to start single rows of a batch anew. Raises
+        ValueError for observations that do not fit.
+        """
+        rows, single = self._rows(obs)
+        count = len(next(iter(rows.values())))
+        first = np.zeros(count, bool) if is_first is None else np.atleast_1d(is_first).astype(bool)
+        if carry is None:
+            carry, first = self.initial(count), np.ones(count, bool)
+        action, carry, _, _ = self._policy.act(rows, first, carry, self._generator)
+        return (action[0] if single else action), carry
+
+    def _rows(self, obs: Mapping[str, Any]) -> tuple[dict[str, NDArray[np.generic]], bool]:
+        rows, batched = {}, set()
+        for name, spec in self.spec.obs.items():
+            if name not in obs:
+                raise ValueError(f"observation {name!r} is missing; needed: {sorted(self.spec.obs)}")
+            array = np.asarray(obs[name], spec.dtype)
+            batched.add(array.ndim == len(spec.shape) + 1)
+            if array.shape[array.ndim - len(spec.shape) :] != spec.shape:
+                raise ValueError(f"observation {name!r} has shape {array.shape}, not {spec.shape}")
+            rows[name] = array
+        if len(batched) != 1:
+            raise ValueError("either all observations have a batch axis or none has")
+        single = not batched.pop()
+        return {name: a[None] if single else a for name, a in rows.items()}, single
+
+    def _load_weights(self, found: checkpoint.Checkpoint) -> None:
+        """Copy the policy's part of the trainer's state; raises CheckpointError if it lacks any."""
+        weights = self._policy.weights()
+        for name, target in weights.items():
+            source = found.tensors.get(f"trainer/{name}")
+            if source is None or source.shape != target.shape:
+                raise checkpoint.CheckpointError(f"{found.path.name}: {name} is missing or misshapen")
+            with torch.no_grad():
+                target.copy_(source)
+
+
+def load(path: str | Path, device: str = "auto", seed: int = 0) -> SavedAgent:
+    """Load the agent of a run directory (its newest valid checkpoint) or of one checkpoint.
+
+    Raises CheckpointError when nothing valid is there.
+    """
+    path = Path(path)
+    if (path / checkpoint.MANIFEST).exists():
+        return SavedAgent(checkpoint.read(path), device, seed)
+    found, skipped = checkpoint.newest(path / "checkpoints")
+    if found is None:
+        reasons = "; ".join(skipped) or "there is none"
+        raise checkpoint.CheckpointError(f"no valid checkpoint in {path}: {reasons}")
+    return SavedAgent(found, device, seed)

@@ -1,0 +1,204 @@
+"""What leaves a run: rates, stage shares and fill levels once a second, metrics and episodes.
+
+Everything here runs on the event loop; the owned threads only add up seconds in `Stages`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamer_async.events import Episode, Event, EventWriter, Gauges, Metrics, PhaseChanged, Warned
+from envs.spec import StepBatch
+
+
+class Stages:
+    """Seconds that each stage of the pipeline was busy, added up by whoever runs it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time inside the block to the stage; one thread per stage."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + self._clock() - start
+
+    def totals(self) -> dict[str, float]:
+        return dict(self._seconds)
+
+
+class Rates:
+    """Turns running totals into changes per second between two calls."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._time = clock()
+        self._totals: dict[str, float] = {}
+
+    def update(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """Return each total's growth per second since the last call; 0 without a past."""
+        now = self._clock()
+        elapsed = max(1e-9, now - self._time)
+        rates = {
+            name: (value - self._totals.get(name, value)) / elapsed
+            for name, value in totals.items()
+        }
+        self._time, self._totals = now, dict(totals)
+        return rates
+
+
+class EpisodeTracker:
+    """Adds up score and length of every environment's running episode."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._score: NDArray[np.float64] = np.zeros(num_envs)
+        self._length: NDArray[np.int64] = np.zeros(num_envs, np.int64)
+
+    def update(self, step: StepBatch, env_steps: int) -> list[Episode]:
+        """Count the rows and return the episodes that end with them."""
+        ids = step.env_id
+        self._score[ids] = np.where(step.is_first, 0.0, self._score[ids]) + step.reward
+        self._length[ids] = np.where(step.is_first, 0, self._length[ids] + 1)
+        return [
+            Episode(env_steps, int(i), float(self._score[i]), int(self._length[i]))
+            for i in ids[step.is_last]
+        ]
+
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """Copies of the running sums, by name."""
+        return {"score": self._score.copy(), "length": self._length.copy()}
+
+    def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        self._score[:] = state["score"]
+        self._length[:] = state["length"]
+
+
+class Telemetry:
+    """Writes events, and in plain mode a line for people now and then."""
+
+    def __init__(self, writer: EventWriter, plain: TextIO | None = None) -> None:
+        self._writer = writer
+        self._plain = PlainLog(plain) if plain is not None else None
+        self.phase = "starting"
+        self.env_steps = 0
+        self.updates = 0
+
+    def emit(self, event: Event) -> None:
+        self._writer.emit(event)
+        if self._plain is not None:
+            self._plain.show(event)
+
+    def enter(self, phase: str) -> None:
+        """Announce a phase, once."""
+        if phase != self.phase:
+            self.phase = phase
+            self.emit(PhaseChanged(phase, self.env_steps, self.updates))
+
+    def warn(self, message: str, level: str = "warning") -> None:
+        self.emit(Warned(level, message))
+
+
+class PlainLog:
+    """One line for every phase, warning and checkpoint, and one of numbers every few seconds."""
+
+    def __init__(
+        self, out: TextIO, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._out = out
+        self._seconds = seconds
+        self._clock = clock
+        self._next = clock() + seconds
+        self._values: dict[str, float | None] = {}
+        self._scores: list[float] = []
+        self._closed = False
+
+    def show(self, event: Event) -> None:
+        match event:
+            case Metrics():
+                self._values.update(event.values)
+            case Episode():
+                self._scores.append(event.score or 0.0)
+            case Gauges():
+                self._values.update(event.values)
+                self._numbers(event)
+            case PhaseChanged():
+                self._line(f"{event.phase}  (step {event.env_steps:,}, update {event.updates:,})")
+            case Warned():
+                self._line(f"{event.level}: {event.message}")
+            case _:
+                if (text := _sentence(event)) is not None:
+                    self._line(text)
+
+    def _numbers(self, event: Gauges) -> None:
+        if self._clock() < self._next:
+            return
+        self._next = self._clock() + self._seconds
+        parts = [f"step {event.env_steps:,}", f"update {event.updates:,}"]
+        recent = self._scores[-20:]
+        if recent:
+            parts.append(f"return {sum(recent) / len(recent):.2f} (last {len(recent)})")
+        wanted = ("loss/image", "loss/reward", "loss/dyn", "return/S")
+        named = [*wanted, "rate/env_steps", "rate/updates"]
+        for name in named:
+            if (value := self._values.get(name)) is not None:
+                parts.append(f"{name} {value:.3g}")
+        self._line("  ".join(parts))
+
+    def _line(self, text: str) -> None:
+        """Print; a closed pipe silences the log and never stops training."""
+        if self._closed:
+            return
+        try:
+            print(text, file=self._out, flush=True)
+        except (OSError, ValueError):
+            self._closed = True
+
+
+def _sentence(event: Event) -> str | None:
+    from dreamer_async.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
+
+    match event:
+        case RunStarted():
+            return (
+                f"run {event.run}: {event.suite}/{event.task}, {event.size} "
+                f"({event.parameters:,} parameters) on {event.device}, {event.num_envs} environments, "
+                f"replay {event.replay_bytes / 1e9:.2f} GB ({event.replay_capacity:,} steps)"
+            )
+        case Resumed():
+            source = event.checkpoint or "no checkpoint (weights start anew)"
+            return f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
+        case Checkpointed():
+            return f"saved {event.path} ({event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s)"
+        case Controlled():
+            return f"request {event.command}: {event.answer} {event.reason}".rstrip()
+        case RunFinished():
+            return f"{event.reason} at step {event.env_steps:,}, update {event.updates:,} {event.message}".rstrip()
+        case _:
+            return None
+
+
+def process_gauges() -> dict[str, float]:
+    """CPU seconds used so far by this process and its resident memory in GB."""
+    times = os.times()
+    with open("/proc/self/statm", encoding="ascii") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {"cpu_seconds": times.user + times.system, "memory/rss_gb": resident / 1e9}
+
+
+async def every(seconds: float, action: Callable[[], None]) -> None:
+    """Call the action again and again, this many seconds apart, until cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        action()

@@ -1,0 +1,129 @@
+"""Checkpoints: atomic, verified, never pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamer_async import checkpoint
+from dreamer_async.checkpoint import CheckpointError
+
+
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {"a": torch.full((3, 2), value), "count": torch.tensor(7)}
+
+
+def save(directory: Path, step: int, value: float = 1.0, keep: int = 3) -> Path:
+    return checkpoint.save(directory, step, state(value), {"env_steps": step}, keep)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = save(tmp_path, 5, 2.0)
+    found, skipped = checkpoint.newest(tmp_path)
+    assert found is not None and not skipped
+    assert found.path == path and found.manifest["env_steps"] == 5
+    assert torch.equal(found.tensors["a"], state(2.0)["a"])
+    assert found.tensors["count"].item() == 7
+
+
+def test_newest_by_step_and_oldest_are_pruned(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 20):
+        save(tmp_path, step, float(step), keep=2)
+    assert [p.name for p in checkpoint.candidates(tmp_path)] == [
+        "step-000000000020",
+        "step-000000000010",
+    ]
+
+
+def test_a_second_save_of_the_same_step_keeps_the_first_until_pruned(tmp_path: Path) -> None:
+    first, second = save(tmp_path, 5, 1.0), save(tmp_path, 5, 2.0)
+    assert first.exists() and second.exists()
+    found, _ = checkpoint.newest(tmp_path)
+    assert found is not None and found.tensors["a"][0, 0] == 2.0
+
+
+def test_non_finite_state_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match="a is not finite"):
+        save(tmp_path, 2, float("nan"))
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000000000001"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "manifest", "no-state", "junk-manifest"])
+def test_a_damaged_newest_is_skipped_by_name(tmp_path: Path, damage: str) -> None:
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    target = newest / checkpoint.STATE
+    data = bytearray(target.read_bytes())
+    match damage:
+        case "flip":
+            data[-1] ^= 1
+            target.write_bytes(data)
+        case "cut":
+            target.write_bytes(data[:-1])
+        case "manifest":
+            (newest / checkpoint.MANIFEST).unlink()
+        case "no-state":
+            target.unlink()
+        case "junk-manifest":
+            (newest / checkpoint.MANIFEST).write_text("[" * 100_000)
+    found, skipped = checkpoint.newest(tmp_path)
+    assert found is not None and found.manifest["env_steps"] == 1
+    assert len(skipped) == 1 and newest.name in skipped[0]
+    assert newest.exists(), "nothing is deleted"
+
+
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    data = (path / checkpoint.STATE).read_bytes()
+    for length in range(len(data)):
+        (path / checkpoint.STATE).write_bytes(data[:length])
+        with pytest.raises(CheckpointError):
+            checkpoint.read(path)
+    (path / checkpoint.STATE).write_bytes(data)
+    checkpoint.read(path)
+
+
+def test_a_poisoned_checkpoint_with_a_valid_hash_is_refused(tmp_path: Path) -> None:
+    import hashlib
+
+    from safetensors.torch import save_file
+
+    path = save(tmp_path, 1)
+    save_file(state(float("inf")), path / checkpoint.STATE)
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    manifest["sha256"] = hashlib.sha256((path / checkpoint.STATE).read_bytes()).hexdigest()
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="not finite"):
+        checkpoint.read(path)
+
+
+def test_litter_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-1").mkdir()
+    (tmp_path / ".del-2").mkdir()
+    kept = save(tmp_path, 1)
+    assert checkpoint.sweep(tmp_path) == 2
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("call", ["_fsync", "save_file", "rename"])
+def test_a_disk_error_keeps_the_old_and_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    save(tmp_path, 1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    target = checkpoint.os if call == "rename" else checkpoint
+    monkeypatch.setattr(target, call, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    names = [p.name for p in tmp_path.iterdir()]
+    assert names == ["step-000000000001"]
+    assert checkpoint.newest(tmp_path)[0] is not None

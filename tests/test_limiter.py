@@ -1,0 +1,110 @@
+"""The limiter's accounting and its waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dreamer_async.limiter import TrainRatio
+
+
+def updates_after(ratio: TrainRatio, steps: int) -> int:
+    """Insert one step at a time and update whenever it is due, as the official loop does."""
+    updates = 0
+    while ratio.due:
+        ratio.sample()
+        updates += 1
+    for _ in range(steps):
+        ratio.insert(1)
+        while ratio.due:
+            ratio.sample()
+            updates += 1
+    return updates
+
+
+@pytest.mark.parametrize(
+    ("train_ratio", "steps", "expected"),
+    [(32.0, 0, 1), (32.0, 31, 1), (32.0, 32, 2), (32.0, 3200, 101), (256.0, 4, 2), (1024.0, 5, 6)],
+)
+def test_updates_match_the_official_accounting(
+    train_ratio: float, steps: int, expected: int
+) -> None:
+    ratio = TrainRatio(train_ratio, cost=1024)
+    ratio.insert(2048)
+    assert not ratio.due, "nothing is due before the prefill is complete"
+    ratio.start()
+    assert updates_after(ratio, steps) == expected
+
+
+def test_debt_survives_a_resume_without_burst_or_stall() -> None:
+    first = TrainRatio(32, cost=1024)
+    first.insert(2048)
+    first.start()
+    updates = updates_after(first, 100)
+    second = TrainRatio(32, cost=1024)
+    second.inserted = first.inserted
+    second.start(first.debt)
+    whole = TrainRatio(32, cost=1024)
+    whole.insert(2048)
+    whole.start()
+    assert updates + updates_after(second, 100) == updates_after(whole, 200)
+
+
+def test_steps_since_start_excludes_the_prefill() -> None:
+    ratio = TrainRatio(32, cost=1024)
+    ratio.insert(50)
+    assert ratio.steps_since_start == 0
+    ratio.start()
+    ratio.insert(7)
+    assert ratio.steps_since_start == 7
+
+
+def test_a_bound_that_could_deadlock_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither side could move"):
+        TrainRatio(32, cost=1024, bound=1023)
+    with pytest.raises(ValueError, match="positive"):
+        TrainRatio(0, cost=1024)
+
+
+def test_sampling_without_credit_is_a_bug() -> None:
+    with pytest.raises(AssertionError, match="does not cover"):
+        TrainRatio(32, cost=1024).sample()
+
+
+def test_collector_waits_for_the_learner_and_the_learner_for_the_collector() -> None:
+    async def scenario() -> None:
+        ratio = TrainRatio(32, cost=64, bound=64)
+        due = asyncio.create_task(ratio.until_due())
+        await asyncio.sleep(0)
+        assert not due.done()
+        ratio.insert(10)
+        ratio.start()
+        await ratio.notify()
+        await due
+        ratio.insert(4)  # debt 64 + 128 is above the bound
+        room = asyncio.create_task(ratio.room())
+        await asyncio.sleep(0)
+        assert not room.done()
+        while ratio.due:
+            ratio.sample()
+        await ratio.notify()
+        await room
+        await ratio.reached(14)
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
+
+
+def test_a_cancelled_wait_leaves_the_limiter_usable() -> None:
+    async def scenario() -> None:
+        ratio = TrainRatio(32, cost=64)
+        waiting = asyncio.create_task(ratio.until_due())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        ratio.start()
+        await ratio.notify()
+        await ratio.until_due()
+
+    asyncio.run(asyncio.wait_for(scenario(), 5))
