@@ -1,0 +1,165 @@
+"""The whole agent: a world model, and the actor and critic that learn inside it.
+
+Legend: R imagined rows, H horizon, F feat, B batch, L replayed steps with imagination, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.heads import Actor, TwohotHead
+from dreamer_async.agent.losses import (
+    actor_loss,
+    imagined_return,
+    imagined_weight,
+    replay_return,
+)
+from dreamer_async.agent.normalize import ReturnRange, return_scale, update_range
+from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent.world_model import WorldModel
+from dreamer_async.config import LossConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+ImagineStep = Callable[[RSSMState, Tensor, Tensor], tuple[RSSMState, Tensor]]
+
+
+class Imagined(NamedTuple):
+    """Trajectories of the policy inside the world model; no gradient flows into them."""
+
+    feat: Tensor
+    """[R, H+1, F] start state and imagined states."""
+    action: Tensor
+    """[R, H] or [R, H, A] action taken in each state but the last."""
+
+
+class Replayed(NamedTuple):
+    """The replayed steps that started the imagination."""
+
+    feat: Tensor
+    """[B, L, F] with gradient."""
+    reward: Tensor
+    """[B, L]."""
+    is_last: Tensor
+    """[B, L]."""
+    is_terminal: Tensor
+    """[B, L]."""
+
+
+class ActorCriticLosses(NamedTuple):
+    """The losses of the behaviour and what they were made of."""
+
+    actor: Tensor
+    """[R, H] policy loss."""
+    critic: Tensor
+    """[R, H] value loss."""
+    replay_critic: Tensor
+    """[B, L-1] value loss on replay."""
+    range: ReturnRange
+    """Moving return percentiles after this batch."""
+    reward: Tensor
+    """[R, H+1] predicted rewards."""
+    cont: Tensor
+    """[R, H+1] predicted continuation."""
+    value: Tensor
+    """[R, H+1] critic."""
+    slow: Tensor
+    """[R, H] slow critic."""
+    ret: Tensor
+    """[R, H] lambda returns."""
+    replay_ret: Tensor
+    """[B, L-1] lambda returns on replay."""
+    weight: Tensor
+    """[R, H] probability of reaching the step."""
+    advantage: Tensor
+    """[R, H] normalised advantages."""
+    entropy: Tensor
+    """[R, H] policy entropy."""
+
+
+class Agent(WorldModel):
+    """World model, actor (pol), critic (val) and slow critic (slowval)."""
+
+    def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
+        super().__init__(spec, model, loss)
+        feat, units = self.feat_width, model.units
+        self.pol = Actor(feat, spec.action, model)
+        self.val = TwohotHead(feat, units, model.critic_layers, model.bins)
+        self.slowval = TwohotHead(feat, units, model.critic_layers, model.bins)
+        self.slowval.requires_grad_(False)
+
+    def imagine_step(
+        self, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
+    ) -> tuple[RSSMState, Tensor]:
+        """Act, then let the world model answer; also return the action."""
+        action = self.pol.sample(self.pol(state.feat), action_noise)
+        return self.dyn.imagine_step(state, self.embed_action(action), prior_noise), action
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        start: RSSMState,
+        action_noise: Tensor,
+        prior_noise: Tensor,
+        step: ImagineStep | None = None,
+    ) -> Imagined:
+        """Roll out H steps from [R, ...] states with noise [R, H, ...]."""
+        step = step or self.imagine_step
+        state, feats, actions = start, [start.feat], []
+        noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
+        for action_noise_t, prior_noise_t in noise:
+            state, action = step(state, action_noise_t, prior_noise_t)
+            feats.append(state.feat)
+            actions.append(action)
+        return Imagined(torch.stack(feats, 1), torch.stack(actions, 1))
+
+    def actor_critic_losses(
+        self, imagined: Imagined, replayed: Replayed, moving: ReturnRange
+    ) -> ActorCriticLosses:
+        """Eq. 7 to 12: returns, advantages, policy loss and both value losses."""
+        cfg = self.loss
+        discount = 1.0 if cfg.discount_in_cont else self.discount
+        feat = imagined.feat
+        value_logits = self.val(feat)  # [R, H+1, M]
+        with torch.no_grad():
+            reward = self.rew.mean(self.rew(feat))
+            cont = torch.sigmoid(self.con(feat))
+            value = self.val.mean(value_logits)
+            slow = self.slowval.mean(self.slowval(feat[:, :-1]))
+            ret = imagined_return(reward, discount * cont, value, cfg.return_lambda)
+            weight = imagined_weight(cont, discount)[:, :-1]
+            moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
+            advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)
+        policy = self.pol(feat[:, :-1])
+        logprob = self.pol.logprob(policy, imagined.action)
+        entropy = self.pol.entropy(policy)
+        actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
+        critic = weight * self.critic_loss(value_logits[:, :-1], ret, slow)
+        boot = ret[:, 0].view(replayed.reward.shape)
+        replay_critic, replay_ret = self.replay_critic_loss(replayed, boot)
+        return ActorCriticLosses(
+            actor, critic, replay_critic, moving, reward, cont, value, slow, ret, replay_ret,
+            weight, advantage, entropy,
+        )  # fmt: skip
+
+    def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
+        """Eq. 8: twohot(return) + regularizer * twohot(slow critic)."""
+        regularizer = self.loss.slow_regularizer * self.val.loss(logits, slow)
+        return self.val.loss(logits, ret) + regularizer
+
+    def replay_critic_loss(self, replayed: Replayed, boot: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 8 on replay, bootstrapped from imagined returns: loss and returns [B, L-1]."""
+        feat = replayed.feat[:, :-1]
+        with torch.no_grad():
+            slow = self.slowval.mean(self.slowval(feat))
+            ret = replay_return(
+                replayed.reward, replayed.is_terminal, replayed.is_last, boot,
+                self.discount, self.loss.return_lambda,
+            )  # fmt: skip
+        live = 1.0 - replayed.is_last[:, :-1].float()
+        return live * self.critic_loss(self.val(feat), ret, slow), ret

@@ -1,0 +1,70 @@
+"""What enters an update: the replayed sequences and every random number.
+
+Legend: B batch, T trained steps, H horizon, L imagined starts per row, R = B * L rows,
+D deter, S stoch, A action.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.config import Config
+
+if TYPE_CHECKING:
+    from envs.spec import ActionSpec
+
+
+class Batch(NamedTuple):
+    """Replayed sequences; index 0 of the time axis is the context step.
+
+    is_last must also be set where the next step of a row is_first (abandoned episodes).
+    """
+
+    obs: dict[str, Tensor]
+    """{key: [B, T+1, *]} in the environment's types."""
+    action: Tensor
+    """[B, T+1] int or [B, T+1, A] float32, chosen after seeing the step."""
+    reward: Tensor
+    """[B, T+1] float32, arrived with the step."""
+    is_first: Tensor
+    """[B, T+1] bool."""
+    is_last: Tensor
+    """[B, T+1] bool."""
+    is_terminal: Tensor
+    """[B, T+1] bool."""
+    deter: Tensor
+    """[B, D] stored h of the context step, any floating type."""
+    stoch: Tensor
+    """[B, S] stored classes of z of the context step, any integer type."""
+
+
+class Noise(NamedTuple):
+    """Every random number of one update; integers and float64 force samples."""
+
+    posterior: Tensor
+    """[B, T, S] uniform in [0, 1), or classes."""
+    prior: Tensor
+    """[R, H, S] uniform in [0, 1), or classes."""
+    action: Tensor
+    """[R, H] uniform or classes (discrete); [R, H, A] normal, or actions in float64."""
+
+    @staticmethod
+    def draw(
+        generator: torch.Generator,
+        config: Config,
+        action: ActionSpec,
+        device: torch.device | str = "cpu",
+    ) -> Noise:
+        """Draw the numbers of one update on the generator's device, then move them."""
+        batch, length = config.train.batch_size, config.train.batch_length
+        stoch, horizon = config.model.stoch, config.loss.imagine_length
+        rows = batch * min(config.loss.imagine_last or length, length)
+        at = generator.device
+        posterior = torch.rand(batch, length, stoch, generator=generator, device=at)
+        prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)
+        draw = torch.rand if action.kind == "discrete" else torch.randn
+        actions = draw(rows, horizon, *action.shape, generator=generator, device=at)
+        return Noise(posterior.to(device), prior.to(device), actions.to(device))

@@ -1,0 +1,237 @@
+"""Encoder and decoder: observations to an embedding and back, images and vectors together.
+
+Legend: N rows, E embed, U units, d depth, R x C minimum resolution (1/16 of the image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamer_async.agent.distributions import categorical_loss, onehot, symlog, symlog_mse
+from dreamer_async.agent.nets import (
+    MLP,
+    BlockLinear,
+    Conv,
+    Linear,
+    RMSNorm,
+    UpConv,
+    add_stack,
+    run_stack,
+)
+from dreamer_async.config import ModelConfig
+
+if TYPE_CHECKING:
+    from envs.spec import ObsSpec
+
+Obs = Mapping[str, Tensor]
+
+
+class Encoder(nn.Module):
+    """tokens = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
+
+    def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
+        super().__init__()
+        check_observations(obs, len(config.multipliers))
+        self.obs = dict(obs)
+        self.vectors = sorted(key for key, spec in obs.items() if not spec.is_image)
+        self.images = sorted(key for key, spec in obs.items() if spec.is_image)
+        self.width = 0
+        self.mlp: list[tuple[Linear, RMSNorm]] = []
+        self.cnn: list[tuple[Conv, RMSNorm]] = []
+        if self.vectors:
+            names = [(f"mlp{i}", f"mlp{i}norm") for i in range(config.encoder_layers)]
+            width = sum(vector_width(obs[key]) for key in self.vectors)
+            self.mlp = add_stack(self, names, width, config.units)
+            self.width += config.units if names else width
+        if self.images:
+            self._add_cnn(sum(obs[key].shape[-1] for key in self.images), config)
+            rows, cols = small_resolution(obs[self.images[0]], config)
+            self.width += rows * cols * config.depth * config.multipliers[-1]
+
+    def forward(self, obs: Obs, dtype: torch.dtype) -> Tensor:
+        outs = []
+        if self.vectors:
+            outs.append(run_stack(self.mlp, self.flat_vectors(obs).to(dtype)))
+        if self.images:
+            outs.append(self._encode_images(obs, dtype))
+        return torch.cat(outs, -1)
+
+    def flat_vectors(self, obs: Obs) -> Tensor:
+        """Symlog floats and one-hot integers, sorted by key: [N, inputs] float32."""
+        parts = [flat_vector(obs[key], self.obs[key]) for key in self.vectors]
+        return torch.cat(parts, -1)
+
+    def _encode_images(self, obs: Obs, dtype: torch.dtype) -> Tensor:
+        x = torch.cat([obs[key] for key in self.images], -1).to(dtype) / 255.0 - 0.5
+        for conv, norm in self.cnn:
+            x = F.silu(norm(_max_pool(conv(x))))
+        return x.flatten(1)  # in the order row, column, channel
+
+    def _add_cnn(self, inputs: int, config: ModelConfig) -> None:
+        for i, multiplier in enumerate(config.multipliers):
+            outputs = config.depth * multiplier
+            self.cnn.append((Conv(inputs, outputs, config.kernel), RMSNorm(outputs)))
+            self.add_module(f"cnn{i}", self.cnn[i][0])
+            self.add_module(f"cnn{i}norm", self.cnn[i][1])
+            inputs = outputs
+
+
+class VectorOutput(nn.Module):
+    """One linear output per vector key: symlog means for floats, logits for integers."""
+
+    def __init__(self, inputs: int, spec: ObsSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        name = "logits" if spec.classes else "pred"
+        self.out = [Linear(inputs, vector_width(spec))]
+        self.add_module(name, self.out[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.out[0](x).float()
+        return y.unflatten(-1, (-1, self.spec.classes)) if self.spec.classes else y
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Loss of each row: [N]."""
+        target = target.reshape(target.shape[0], -1)
+        if self.spec.classes:
+            return categorical_loss(output, target).sum(-1)
+        return symlog_mse(output, target)
+
+
+class Decoder(nn.Module):
+    """Reconstructions from the latent state: images in (0, 1), vectors in symlog space."""
+
+    def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vectors = [key for key, spec in obs.items() if not spec.is_image]
+        self.images = [key for key, spec in obs.items() if spec.is_image]
+        self.channels = [obs[key].shape[-1] for key in self.images]
+        latent = config.stoch * config.classes
+        if self.vectors:
+            self.mlp = MLP(latent + config.deter, config.units, config.decoder_layers)
+            self.vec = nn.Module()
+            self.outputs = {key: VectorOutput(self.mlp.width, obs[key]) for key in self.vectors}
+            for key, output in self.outputs.items():
+                self.vec.add_module(module_name(key), output)
+        if self.images:
+            self._add_images(small_resolution(obs[self.images[0]], config), latent)
+
+    def forward(self, deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
+        """[N, D], [N, S, K] -> {key: [N, H, W, C] image or [N, *] output}, float32."""
+        stoch = stoch.flatten(-2)
+        outs: dict[str, Tensor] = {}
+        if self.vectors:
+            x = self.mlp(torch.cat([stoch, deter], -1))
+            outs.update({key: self.outputs[key](x) for key in self.vectors})
+        if self.images:
+            image = torch.sigmoid(self._decode_images(deter, stoch).float())
+            outs.update(zip(self.images, image.split(self.channels, -1), strict=True))
+        return outs
+
+    def loss(self, outs: Mapping[str, Tensor], obs: Obs) -> dict[str, Tensor]:
+        """Reconstruction loss of each row: {key: [N]}; images sum over all pixels."""
+        losses = {key: self.outputs[key].loss(outs[key], obs[key]) for key in self.vectors}
+        for key in self.images:
+            error = outs[key] - obs[key].float() / 255.0
+            losses[key] = error.square().flatten(1).sum(-1)
+        return losses
+
+    def _decode_images(self, deter: Tensor, stoch: Tensor) -> Tensor:
+        blocks, (rows, cols) = self.config.block_space, self.resolution
+        x0 = self.sp0(deter.unflatten(-1, (blocks, -1)))  # [N, G, R * C * 4d/G]
+        x0 = x0.unflatten(-1, (rows, cols, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
+        x1 = self.sp2(F.silu(self.sp1norm(self.sp1(stoch)))).unflatten(-1, (rows, cols, -1))
+        x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
+        for conv, norm in self.cnn:
+            x = F.silu(norm(conv(x)))
+        return self.imgout(x)
+
+    def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
+        config = self.config
+        depths = [config.depth * multiplier for multiplier in config.multipliers]
+        self.resolution = resolution
+        width = resolution[0] * resolution[1] * depths[-1]
+        self.sp0 = BlockLinear(config.deter, width, config.block_space)
+        self.sp1, self.sp1norm = Linear(latent, 2 * config.units), RMSNorm(2 * config.units)
+        self.sp2, self.spnorm = Linear(2 * config.units, width), RMSNorm(depths[-1])
+        self.cnn: list[tuple[UpConv, RMSNorm]] = []
+        inputs = depths[-1]
+        for i in reversed(range(len(depths) - 1)):
+            self.cnn.append((UpConv(inputs, depths[i], config.kernel), RMSNorm(depths[i])))
+            self.add_module(f"conv{i}", self.cnn[-1][0])
+            self.add_module(f"conv{i}norm", self.cnn[-1][1])
+            inputs = depths[i]
+        self.imgout = UpConv(inputs, sum(self.channels), config.kernel)
+
+
+RESERVED = frozenset(
+    ["action", "reward", "cont", "is_first", "is_last", "is_terminal", "dyn", "rep"]
+    + ["actor", "critic", "replay_critic", "total", "deter", "stoch"]
+)
+"""Names that the replay and the losses use themselves."""
+
+
+def check_observations(obs: Mapping[str, ObsSpec], stages: int) -> None:
+    """Raise ValueError if an observation cannot be encoded."""
+    if not obs:
+        raise ValueError("the environment has no observation; at least one key is needed")
+    images = {key: spec.shape[:2] for key, spec in obs.items() if spec.is_image}
+    for key, spec in obs.items():
+        if key in RESERVED:
+            raise ValueError(f"observation key {key!r} is reserved; rename it")
+        if len(spec.shape) > 3:
+            raise ValueError(f"observation {key!r} has shape {spec.shape}; at most 3 axes work")
+        if spec.is_image and spec.dtype != "uint8":
+            raise ValueError(f"image {key!r} has type {spec.dtype}; images must be uint8")
+        if not spec.is_image and spec.dtype != "float32" and spec.classes < 1:
+            raise ValueError(f"observation {key!r} has type {spec.dtype} but no number of classes")
+    for key, shape in images.items():
+        if any(side % 2**stages or side < 2**stages for side in shape):
+            raise ValueError(
+                f"image {key!r} has shape {obs[key].shape}; "
+                f"height and width must be multiples of {2**stages}"
+            )
+    if len(set(images.values())) > 1:
+        raise ValueError(f"images must have one resolution, these differ: {images}")
+
+
+def small_resolution(spec: ObsSpec, config: ModelConfig) -> tuple[int, int]:
+    """Rows and columns after all pooling stages."""
+    scale = 2 ** len(config.multipliers)
+    return spec.shape[0] // scale, spec.shape[1] // scale
+
+
+def vector_width(spec: ObsSpec) -> int:
+    """Numbers that one vector observation becomes."""
+    size = 1
+    for side in spec.shape:
+        size *= side
+    return size * max(1, spec.classes)
+
+
+def flat_vector(x: Tensor, spec: ObsSpec) -> Tensor:
+    """Symlog of floats or one-hot of integers, missing values as zeros: [N, *] -> [N, width].
+
+    Missing are -inf in floats and -1 in integers.
+    """
+    if spec.classes:
+        return onehot(x, spec.classes, torch.float32).reshape(x.shape[0], -1)
+    x = symlog(x.float()).reshape(x.shape[0], -1)
+    return torch.where(x == float("-inf"), 0.0, x)
+
+
+def module_name(key: str) -> str:
+    """Turn an observation key into a legal module name."""
+    name = key.replace(".", "-") or "-"
+    return f"{name}-" if hasattr(nn.Module(), name) else name
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    """Maximum of 2x2 pixels: [N, H, W, C] -> [N, H/2, W/2, C]."""
+    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -1,0 +1,161 @@
+"""Distributions as free functions of float32 tensors.
+
+All randomness is an input: whoever samples passes the random numbers, so that eager, compiled
+and recorded runs take the same path.
+
+Legend: S variables, K classes, A action dimensions, M bins.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """Eq. 1: sign(x) ln(1 + |x|)."""
+    return torch.sign(x) * torch.log1p(torch.abs(x))
+
+
+def symexp(x: Tensor) -> Tensor:
+    """Eq. 1: sign(x) (exp(|x|) - 1), the inverse of symlog."""
+    return torch.sign(x) * torch.expm1(torch.abs(x))
+
+
+# -- categorical -------------------------------------------------------------------------------
+
+
+def unimix(logits: Tensor, share: float) -> Tensor:
+    """Mix a categorical with the uniform one; return log probabilities [..., K]."""
+    probs = torch.softmax(logits.float(), -1)
+    return torch.log((1.0 - share) * probs + share / logits.shape[-1])
+
+
+def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
+    """Turn one number per variable into a class by the inverse CDF: [..., K], [...] -> [...].
+
+    Floating noise is uniform in [0, 1). Integer noise is the class itself: this is where
+    recorded samples enter.
+    """
+    assert noise.shape == probs.shape[:-1], (noise.shape, probs.shape)
+    if not noise.dtype.is_floating_point:
+        return noise.long()
+    cdf = probs.cumsum(-1)
+    threshold = noise.unsqueeze(-1) * cdf[..., -1:]
+    return (cdf <= threshold).sum(-1).clamp(max=probs.shape[-1] - 1)
+
+
+def onehot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """One-hot of class indices [...] -> [..., K]; indices outside give a zero vector."""
+    return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).to(dtype)
+
+
+def straight_through(index: Tensor, probs: Tensor, dtype: torch.dtype) -> Tensor:
+    """One-hot in value, the probabilities in gradient: onehot + p - sg(p)."""
+    hot = onehot(index, probs.shape[-1], dtype)
+    return hot + (probs - probs.detach()).to(dtype)
+
+
+def categorical_entropy(logprobs: Tensor) -> Tensor:
+    """Entropy in nats of normalised log probabilities: [..., K] -> [...]."""
+    return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def categorical_kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) in nats of normalised log probabilities: [..., K] -> [...]."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def class_logprob(logprobs: Tensor, index: Tensor) -> Tensor:
+    """Log probability of class indices: [..., K], [...] -> [...]."""
+    return logprobs.gather(-1, index.unsqueeze(-1).long()).squeeze(-1)
+
+
+# -- bounded normal ----------------------------------------------------------------------------
+
+
+def bounded_normal(mean: Tensor, std: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Squash two raw outputs into a mean in (-1, 1) and a std in (low, high)."""
+    return torch.tanh(mean), (high - low) * torch.sigmoid(std + 2.0) + low
+
+
+def sample_normal(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+    """Shift and scale standard normal noise; float64 noise is the sample itself (recorded)."""
+    assert noise.shape == mean.shape, (noise.shape, mean.shape)
+    if noise.dtype == torch.float64:
+        return noise.to(mean.dtype)
+    return mean + std * noise
+
+
+def normal_logprob(mean: Tensor, std: Tensor, x: Tensor) -> Tensor:
+    """Log density of an independent normal, summed over the last axis."""
+    return (-0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def normal_entropy(std: Tensor) -> Tensor:
+    """Entropy in nats of an independent normal, summed over the last axis."""
+    return (std.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+# -- losses of the other outputs ---------------------------------------------------------------
+
+
+def binary_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of a Bernoulli logit and a target that may be soft."""
+    return -(target * F.logsigmoid(logit) + (1.0 - target) * F.logsigmoid(-logit))
+
+
+def symlog_mse(mean: Tensor, target: Tensor) -> Tensor:
+    """Eq. 1: squared distance to the symlog target, summed over the last axis."""
+    return (mean - symlog(target.float())).square().sum(-1)
+
+
+def categorical_loss(logits: Tensor, index: Tensor) -> Tensor:
+    """Cross entropy of logits [..., K] and class indices [...]."""
+    return -class_logprob(torch.log_softmax(logits, -1), index)
+
+
+# -- symexp two-hot ----------------------------------------------------------------------------
+
+
+def twohot_bins(count: int) -> Tensor:
+    """Bins at symexp(-20 .. 20), mirrored exactly; an even count holds 0 twice: [M]."""
+    half = symexp(torch.linspace(-20.0, 0.0, (count + 1) // 2, dtype=torch.float64)).float()
+    return torch.cat([half, -half.flip(0)[count % 2 :]])
+
+
+def twohot(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 9: the two bins around x and the weight of the lower one, each [...].
+
+    Interpolates in raw space; a target outside the bins goes to the end bin, NaN stays NaN.
+    """
+    above = torch.bucketize(x.contiguous(), bins, right=True)
+    lower = (above - 1).clamp(0, bins.shape[0] - 1)
+    upper = above.clamp(max=bins.shape[0] - 1)
+    to_lower, to_upper = (bins[lower] - x).abs(), (bins[upper] - x).abs()
+    weight = to_upper / (to_lower + to_upper)
+    return lower, upper, torch.where((lower == upper) & ~x.isnan(), 1.0, weight)
+
+
+def twohot_loss(logits: Tensor, target: Tensor, bins: Tensor) -> Tensor:
+    """Eq. 10: cross entropy of logits [..., M] and the two-hot targets [...]."""
+    assert logits.shape == (*target.shape, *bins.shape), (logits.shape, target.shape)
+    lower, upper, weight = twohot(target, bins)
+    logprobs = torch.log_softmax(logits, -1)
+    picked = logprobs.gather(-1, torch.stack([lower, upper], -1))
+    return -(weight * picked[..., 0] + (1.0 - weight) * picked[..., 1])
+
+
+def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected value of the bins: [..., M] -> [...].
+
+    Mirrored bins are added first, so that symmetric logits give exactly 0.
+    """
+    count = bins.shape[0]
+    half = count // 2
+    mass = torch.softmax(logits, -1) * bins
+    pairs = mass[..., :half].flip(-1) + mass[..., count - half :]
+    return mass[..., half : count - half].sum(-1) + pairs.sum(-1)

@@ -1,0 +1,64 @@
+"""The losses as free functions of float32 tensors: no module, no config.
+
+Legend: B batch, T time, H horizon, R imagined rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.distributions import categorical_kl
+
+
+def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor]:
+    """Eq. 5: dynamics and representation KL with free nats, each [B, T].
+
+    dyn = max(free, KL(sg(post) || prior)),  rep = max(free, KL(post || sg(prior))).
+    Takes log probabilities [B, T, S, K]; sums over S before the clip.
+    """
+    assert posterior.shape == prior.shape and posterior.ndim == 4, (posterior.shape, prior.shape)
+    dyn = categorical_kl(posterior.detach(), prior).sum(-1)
+    rep = categorical_kl(posterior, prior.detach()).sum(-1)
+    return dyn.clamp(min=free_nats), rep.clamp(min=free_nats)
+
+
+def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> Tensor:
+    """Eq. 7: lambda returns of steps 0 .. T-2, [N, T] -> [N, T-1].
+
+    ret_t = reward_{t+1} + live_{t+1} ((1 - cont_{t+1}) boot_{t+1} + cont_{t+1} ret_{t+1}),
+    ret_{T-1} = boot_{T-1}.  live is the discount until the next state, cont is lambda.
+    """
+    assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
+    inputs = reward + live * (1.0 - cont) * boot
+    decay = live * cont
+    returns = [boot[:, -1]]
+    for t in range(reward.shape[1] - 1, 0, -1):
+        returns.append(inputs[:, t] + decay[:, t] * returns[-1])
+    return torch.stack(returns[:0:-1], 1)
+
+
+def imagined_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Tensor:
+    """Eq. 7 in imagination: [R, H+1] -> [R, H]; cont already contains the discount."""
+    return lambda_return(reward, cont, torch.full_like(cont, lam), value)
+
+
+def replay_return(
+    reward: Tensor, terminal: Tensor, last: Tensor, boot: Tensor, discount: float, lam: float
+) -> Tensor:
+    """Eq. 7 on replay, bootstrapped from imagined returns: [B, L] -> [B, L-1]."""
+    live = discount * (1.0 - terminal.float())
+    return lambda_return(reward, live, lam * (1.0 - last.float()), boot)
+
+
+def imagined_weight(cont: Tensor, discount: float = 1.0) -> Tensor:
+    """Probability that an imagined step is reached: [R, H+1], starting with cont_0."""
+    return torch.cumprod(discount * cont, 1) / discount
+
+
+def actor_loss(
+    logprob: Tensor, entropy: Tensor, advantage: Tensor, weight: Tensor, scale: float
+) -> Tensor:
+    """Eq. 11: -sg(weight) (log pi(a) sg(advantage) + scale entropy), each [R, H]."""
+    assert logprob.shape == advantage.shape == weight.shape, (logprob.shape, weight.shape)
+    return -weight.detach() * (logprob * advantage.detach() + scale * entropy)

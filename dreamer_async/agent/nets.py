@@ -1,0 +1,173 @@
+"""The layers that everything is built from.
+
+Parameters are float32 and each layer casts its own to the type of its input, so the compute
+type is decided in one place (where the inputs enter) and there is no autocast. Kernels keep
+the layout of the official code ([in, out], blocks [G, in, out]), except convolutions (OIHW).
+Images stay NHWC between layers; a convolution only permutes the view.
+
+Legend: N rows, F features, G blocks, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-4
+TRUNCATED_STD = 1.1368
+"""One over the standard deviation of a standard normal truncated to [-2, 2]."""
+
+
+class Kernel(nn.Module):
+    """A weight and a bias with the official initialisation (see `initialize`)."""
+
+    def __init__(
+        self, shape: tuple[int, ...], bias: int, fan_in: int, outscale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.zeros(bias))
+        self.fan_in = fan_in
+        self.outscale = outscale
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        """Draw the kernel: truncated normal with std outscale / sqrt(fan_in); zero the bias."""
+        nn.init.trunc_normal_(self.kernel, 0.0, 1.0, -2.0, 2.0, generator=generator)
+        self.kernel.mul_(self.outscale * TRUNCATED_STD / math.sqrt(self.fan_in))
+        self.bias.zero_()
+
+
+class Linear(Kernel):
+    """y = x W + b over the last axis."""
+
+    def __init__(self, inputs: int, outputs: int, outscale: float = 1.0) -> None:
+        super().__init__((inputs, outputs), outputs, inputs, outscale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.kernel.to(x.dtype).t(), self.bias.to(x.dtype))
+
+
+class BlockLinear(Kernel):
+    """A block-diagonal linear layer: [N, G, in/G] -> [N, G, out/G].
+
+    The initial scale follows the full input width, not the width of a block.
+    """
+
+    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
+        assert inputs % blocks == 0 and outputs % blocks == 0, (inputs, outputs, blocks)
+        super().__init__((blocks, inputs // blocks, outputs // blocks), outputs, inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.ndim == 3 and x.shape[1:] == self.kernel.shape[:2], (x.shape, self.kernel.shape)
+        blocks, _, outputs = self.kernel.shape
+        bias = self.bias.to(x.dtype).view(blocks, 1, outputs)
+        y = torch.baddbmm(bias, x.transpose(0, 1), self.kernel.to(x.dtype))  # [G, N, out/G]
+        return y.transpose(0, 1)
+
+
+class Conv(Kernel):
+    """Convolution with stride 1 and zero padding to the same size, NHWC -> NHWC."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__((outputs, inputs, kernel, kernel), outputs, inputs * kernel * kernel)
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _conv(x, self.kernel.to(x.dtype), self.bias.to(x.dtype), self.padding)
+
+
+class UpConv(Conv):
+    """Nearest upsampling by 2, then a convolution: NHWC -> N 2H 2W C.
+
+    Computed without the upsampled image: each of the four output phases is a smaller
+    convolution of the small image, whose taps are sums of the kernel's taps. The result is
+    the same up to rounding, with 36 products per input pixel instead of 100 (5x5 kernels).
+    """
+
+    taps: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel)
+        self.register_buffer("taps", _phase_taps(kernel), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, height, width, _ = x.shape
+        outputs = self.bias.shape[0]
+        kernel = torch.einsum("pak,qbl,oikl->pqoiab", self.taps, self.taps, self.kernel)
+        kernel = kernel.reshape(4 * outputs, *kernel.shape[3:]).to(x.dtype)
+        bias = self.bias.to(x.dtype).repeat(4)
+        y = _conv(x, kernel, bias, kernel.shape[-1] // 2)  # [N, H, W, 2 * 2 * C]
+        y = y.reshape(rows, height, width, 2, 2, outputs).permute(0, 1, 3, 2, 4, 5)
+        return y.reshape(rows, 2 * height, 2 * width, outputs)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm of the last axis in float32, with a gain."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.scale.shape, self.scale, NORM_EPS).to(x.dtype)
+
+
+class MLP(nn.Module):
+    """Hidden layers of (linear, norm, SiLU) on the last axis."""
+
+    def __init__(self, inputs: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.width = units if layers else inputs
+        names = [(f"linear{i}", f"norm{i}") for i in range(layers)]
+        self.stack = add_stack(self, names, inputs, units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_stack(self.stack, x)
+
+
+def add_stack(
+    owner: nn.Module, names: Sequence[tuple[str, str]], inputs: int, units: int
+) -> list[tuple[Linear, RMSNorm]]:
+    """Register hidden layers under the official names; return them in order."""
+    stack = []
+    for linear, norm in names:
+        stack.append((Linear(inputs, units), RMSNorm(units)))
+        owner.add_module(linear, stack[-1][0])
+        owner.add_module(norm, stack[-1][1])
+        inputs = units
+    return stack
+
+
+def run_stack(stack: Sequence[tuple[nn.Module, RMSNorm]], x: Tensor) -> Tensor:
+    """Apply (layer, norm, SiLU) for each layer of a stack."""
+    for layer, norm in stack:
+        x = F.silu(norm(layer(x)))
+    return x
+
+
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw every kernel of a module from a generator, in the order of registration."""
+    for layer in module.modules():
+        if isinstance(layer, Kernel):
+            layer.initialize(generator)
+
+
+def _conv(x: Tensor, kernel: Tensor, bias: Tensor, padding: int) -> Tensor:
+    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=padding)
+    return y.permute(0, 2, 3, 1)
+
+
+def _phase_taps(kernel: int) -> Tensor:
+    """Which small-image pixel each tap of each phase reads: [2 phases, taps, kernel]."""
+    half = kernel // 2
+    reach = (half + 1) // 2
+    taps = torch.zeros(2, 2 * reach + 1, kernel)
+    for phase in range(2):
+        for offset in range(-half, half + 1):
+            taps[phase, (phase + offset) // 2 + reach, offset + half] = 1.0
+    return taps

@@ -1,0 +1,106 @@
+"""The optimiser: adaptive gradient clipping, then LaProp (normalise, then momentum).
+
+The stages are free functions of lists of tensors, one entry per parameter; every scalar that
+changes with time is a 0-d tensor, so nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dreamer_async.config import OptimConfig
+
+Tensors = Sequence[Tensor]
+
+
+def clip_by_agc(grads: Tensors, params: Tensors, clip: float, floor: float) -> list[Tensor]:
+    """Scale each gradient tensor to at most clip * max(floor, |param|) in norm."""
+    bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)
+    excess = (torch.stack(list(torch._foreach_norm(grads))) / bound).clamp(min=1.0)
+    return list(torch._foreach_div(grads, list(excess.unbind())))
+
+
+def scale_by_rms(
+    grads: Tensors, rms: Tensors, count: Tensor, beta: float, eps: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Divide by the bias-corrected root mean square; also return the new second moments.
+
+    v' = beta v + (1 - beta) g^2,  g' = g / (sqrt(v' / (1 - beta^n)) + eps); count is n.
+    """
+    moments = torch._foreach_mul(rms, beta)
+    torch._foreach_addcmul_(moments, grads, grads, 1.0 - beta)
+    roots = torch._foreach_div(moments, _correction(beta, count))
+    torch._foreach_sqrt_(roots)
+    torch._foreach_add_(roots, eps)
+    return list(torch._foreach_div(grads, roots)), list(moments)
+
+
+def scale_by_momentum(
+    grads: Tensors, momentum: Tensors, count: Tensor, beta: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Bias-corrected momentum of normalised gradients; also return the new momentum.
+
+    m' = beta m + (1 - beta) g,  g' = m' / (1 - beta^n); count is n.
+    """
+    moments = torch._foreach_mul(momentum, beta)
+    torch._foreach_add_(moments, grads, alpha=1.0 - beta)
+    return list(torch._foreach_div(moments, _correction(beta, count))), list(moments)
+
+
+def learning_rate(count: Tensor, lr: float, warmup: int) -> Tensor:
+    """Rise linearly over the warm-up; count is the number of updates done, so it starts at 0."""
+    return lr * ((count + (warmup == 0)) / max(1, warmup)).clamp(max=1.0)
+
+
+def global_norm(tensors: Tensors) -> Tensor:
+    """Euclidean norm of all tensors together: []."""
+    return torch.stack(list(torch._foreach_norm(tensors))).norm()
+
+
+@torch.no_grad()
+def keep_if(condition: Tensor, old: Tensors, new: Tensors) -> None:
+    """Overwrite old with new in place where a 0-d condition holds (NaN must not leak)."""
+    kept = [torch.where(condition, n, o) for o, n in zip(old, new, strict=True)]
+    torch._foreach_copy_(list(old), kept)
+
+
+class LaProp:
+    """Optimiser state over a list of parameters."""
+
+    def __init__(self, params: Sequence[torch.nn.Parameter], config: OptimConfig) -> None:
+        self.params = list(params)
+        self.config = config
+        self.size = sum(p.numel() for p in self.params)
+        self.rms = [torch.zeros_like(p, requires_grad=False) for p in self.params]
+        self.momentum = [torch.zeros_like(p, requires_grad=False) for p in self.params]
+        self.count = torch.zeros((), dtype=torch.int64, device=self.params[0].device)
+        """[] updates done."""
+
+    @torch.no_grad()
+    def step(self, grads: Tensors, finite: Tensor) -> dict[str, Tensor]:
+        """Apply one update in place if `finite`, else change nothing; return metrics."""
+        config, count = self.config, self.count + 1
+        if config.agc:
+            grads = clip_by_agc(grads, self.params, config.agc, config.agc_floor)
+        grads, rms = scale_by_rms(grads, self.rms, count, config.beta2, config.eps)
+        grads, momentum = scale_by_momentum(grads, self.momentum, count, config.momentum)
+        lr = learning_rate(self.count, config.lr, config.warmup)
+        updates = torch._foreach_mul(grads, lr)
+        params = torch._foreach_sub(self.params, updates)
+        keep_if(finite, self.params, params)
+        keep_if(finite, self.rms, rms)
+        keep_if(finite, self.momentum, momentum)
+        keep_if(finite, [self.count], [count])
+        root = self.size**0.5
+        return {
+            "opt/lr": lr,
+            "opt/update_rms": global_norm(updates) / root,
+            "opt/param_rms": global_norm(self.params) / root,
+        }
+
+
+def _correction(beta: float, count: Tensor) -> Tensor:
+    return (1.0 - beta ** count.double()).float()

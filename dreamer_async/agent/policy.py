@@ -1,0 +1,147 @@
+"""Acting: a copy of the weights, and one step of encode, observe, act.
+
+Legend: N rows, D deter, S stoch, K classes, A action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dreamer_async.agent.actor_critic import Agent
+from dreamer_async.agent.coders import Encoder
+from dreamer_async.agent.distributions import onehot
+from dreamer_async.agent.heads import Actor
+from dreamer_async.agent.rssm import RSSM, RSSMState
+from dreamer_async.agent.update import PRECISIONS
+from dreamer_async.config import Config
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+
+class PolicyCarry(NamedTuple):
+    """What the policy remembers of each environment."""
+
+    deter: Tensor
+    """[N, D] h, compute type."""
+    stoch: Tensor
+    """[N, S, K] one-hot z, compute type."""
+    action: Tensor
+    """[N] int64 or [N, A] float32, the previous action."""
+
+
+class PolicyNoise(NamedTuple):
+    """The random numbers of one acting step; see `Noise` for forced values."""
+
+    posterior: Tensor
+    """[N, S]."""
+    action: Tensor
+    """[N] or [N, A]."""
+
+
+class Acted(NamedTuple):
+    """One acting step, as the environment and the replay want it."""
+
+    action: NDArray[Any]
+    """[N] int32, or [N, A] float32 that is not clipped."""
+    carry: PolicyCarry
+    """[N, ...] rows to remember."""
+    deter: NDArray[np.float16]
+    """[N, D]."""
+    stoch: NDArray[np.uint8]
+    """[N, S] classes."""
+
+
+class Policy:
+    """Acts with its own copy of the weights; keeps no environment's state."""
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: Config,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        self.spec, self.config, self.device = spec, config, torch.device(device)
+        self.dtype = PRECISIONS[precision]
+        model = config.model
+        feat = model.deter + model.stoch * model.classes
+        self.enc = Encoder(spec.obs, model)
+        self.dyn = RSSM(model, self.enc.width, spec.action.size)
+        self.pol = Actor(feat, spec.action, model)
+        parts = nn.ModuleDict({"enc": self.enc, "dyn": self.dyn, "pol": self.pol})
+        parts.requires_grad_(False).to(self.device)
+        self._weights = dict(parts.named_parameters())
+
+    @torch.no_grad()
+    def load(self, source: Agent | Mapping[str, Tensor]) -> None:
+        """Copy the weights of an agent, or of a dictionary with the names enc, dyn, pol."""
+        named = dict(source.named_parameters()) if isinstance(source, Agent) else source
+        missing = [name for name in self._weights if name not in named]
+        if missing:
+            raise ValueError(f"the policy's weights lack {missing[0]!r}")
+        own = list(self._weights.values())
+        torch._foreach_copy_(own, [named[name] for name in self._weights])
+
+    def initial(self, num_envs: int) -> PolicyCarry:
+        """All zeros."""
+        action = self.spec.action
+        state = self.dyn.initial(num_envs, self.dtype, self.device)
+        dtype = torch.int64 if action.kind == "discrete" else torch.float32
+        return PolicyCarry(
+            *state, torch.zeros(num_envs, *action.shape, dtype=dtype, device=self.device)
+        )
+
+    def draw_noise(self, rows: int, generator: torch.Generator) -> PolicyNoise:
+        """Draw the numbers of one step on the generator's device, then move them."""
+        shape, at = self.spec.action.shape, generator.device
+        posterior = torch.rand(rows, self.config.model.stoch, generator=generator, device=at)
+        draw = torch.rand if self.spec.action.kind == "discrete" else torch.randn
+        action = draw(rows, *shape, generator=generator, device=at)
+        return PolicyNoise(posterior.to(self.device), action.to(self.device))
+
+    def act(
+        self,
+        obs: Mapping[str, NDArray[Any] | Tensor],
+        is_first: NDArray[np.bool_] | Tensor,
+        carry: PolicyCarry,
+        generator: torch.Generator,
+    ) -> Acted:
+        """Sample one action per row; the same in training and evaluation."""
+        rows = carry.deter.shape[0]
+        tensors = {key: self._tensor(obs[key]) for key in self.spec.obs}
+        noise = self.draw_noise(rows, generator)
+        carry = self.step(tensors, self._tensor(is_first), carry, noise)
+        action = carry.action.cpu().numpy()
+        return Acted(
+            action.astype(self.spec.action.dtype),
+            carry,
+            carry.deter.to(torch.float16).cpu().numpy(),
+            carry.stoch.argmax(-1).to(torch.uint8).cpu().numpy(),
+        )
+
+    @torch.no_grad()
+    def step(
+        self, obs: Mapping[str, Tensor], is_first: Tensor, carry: PolicyCarry, noise: PolicyNoise
+    ) -> PolicyCarry:
+        """Encode, observe, act: everything that happens on the device."""
+        embed = self.enc(obs, self.dtype)
+        previous = self._embed_action(carry.action)
+        state = RSSMState(carry.deter, carry.stoch)
+        state, _ = self.dyn.observe_step(state, embed, previous, is_first, noise.posterior)
+        action = self.pol.sample(self.pol(state.feat), noise.action)
+        return PolicyCarry(*state, action)
+
+    def _embed_action(self, action: Tensor) -> Tensor:
+        if self.spec.action.kind == "discrete":
+            return onehot(action, self.spec.action.size, self.dtype)
+        return action.to(self.dtype)
+
+    def _tensor(self, x: NDArray[Any] | Tensor) -> Tensor:
+        return torch.as_tensor(x).to(self.device)

@@ -1,0 +1,149 @@
+"""The recurrent state-space model: a block-diagonal GRU with categorical latents.
+
+Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action, G blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dreamer_async.agent.distributions import sample_class, straight_through, unimix
+from dreamer_async.agent.nets import BlockLinear, Linear, RMSNorm, add_stack, run_stack
+from dreamer_async.config import ModelConfig
+
+
+class RSSMState(NamedTuple):
+    """The latent state, in the compute type."""
+
+    deter: Tensor
+    """[..., D] deterministic state h."""
+    stoch: Tensor
+    """[..., S, K] one-hot samples z."""
+
+    @property
+    def feat(self) -> Tensor:
+        """[..., D + S * K] what the heads read."""
+        return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
+
+
+class Observed(NamedTuple):
+    """The posterior states of a sequence."""
+
+    state: RSSMState
+    """[B, T, ...] states after each observation."""
+    logits: Tensor
+    """[B, T, S, K] raw posterior logits, float32."""
+
+
+ObserveStep = Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], tuple[RSSMState, Tensor]]
+
+
+class RSSM(nn.Module):
+    """h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
+
+    def __init__(self, config: ModelConfig, embed: int, action: int) -> None:
+        super().__init__()
+        deter, hidden = config.deter, config.hidden
+        self.config = config
+        latent = config.stoch * config.classes
+        self.dynin0, self.dynin0norm = Linear(deter, hidden), RMSNorm(hidden)
+        self.dynin1, self.dynin1norm = Linear(latent, hidden), RMSNorm(hidden)
+        self.dynin2, self.dynin2norm = Linear(action, hidden), RMSNorm(hidden)
+        width = deter + config.blocks * 3 * hidden
+        self.dynhid: list[tuple[BlockLinear, RMSNorm]] = []
+        for i in range(config.dyn_layers):
+            self.dynhid.append((BlockLinear(width, deter, config.blocks), RMSNorm(deter)))
+            self.add_module(f"dynhid{i}", self.dynhid[i][0])
+            self.add_module(f"dynhid{i}norm", self.dynhid[i][1])
+            width = deter
+        self.dyngru = BlockLinear(width, 3 * deter, config.blocks)
+        names = [(f"obs{i}", f"obs{i}norm") for i in range(config.posterior_layers)]
+        self.obs_stack = add_stack(self, names, deter + embed, hidden)
+        self.obslogit = Linear(hidden if names else deter + embed, latent)
+        names = [(f"prior{i}", f"prior{i}norm") for i in range(config.prior_layers)]
+        self.prior_stack = add_stack(self, names, deter, hidden)
+        self.priorlogit = Linear(hidden if names else deter, latent)
+
+    def initial(self, rows: int, dtype: torch.dtype, device: torch.device | None) -> RSSMState:
+        """All zeros: the state before any episode."""
+        config = self.config
+        return RSSMState(
+            torch.zeros(rows, config.deter, dtype=dtype, device=device),
+            torch.zeros(rows, config.stoch, config.classes, dtype=dtype, device=device),
+        )
+
+    def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """h' = f(h, z, a): [N, D], [N, S, K], [N, A] -> [N, D]."""
+        blocks = self.config.blocks
+        action = action / action.detach().abs().clamp(min=1.0)
+        x0 = F.silu(self.dynin0norm(self.dynin0(deter)))
+        x1 = F.silu(self.dynin1norm(self.dynin1(stoch.flatten(-2))))
+        x2 = F.silu(self.dynin2norm(self.dynin2(action)))
+        shared = torch.cat([x0, x1, x2], -1).unsqueeze(1).expand(-1, blocks, -1)
+        x = torch.cat([deter.unflatten(-1, (blocks, -1)), shared], -1)  # [N, G, D/G + 3 Hd]
+        for layer, norm in self.dynhid:
+            x = F.silu(norm(layer(x).flatten(-2))).unflatten(-1, (blocks, -1))
+        gates = self.dyngru(x).chunk(3, -1)  # 3 x [N, G, D/G]
+        reset, cand, update = (gate.flatten(-2) for gate in gates)
+        cand = torch.tanh(torch.sigmoid(reset) * cand)
+        update = torch.sigmoid(update - 1.0)
+        return update * cand + (1.0 - update) * deter
+
+    def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
+        """Raw logits of z given h and the encoded observation: [..., S, K] float32."""
+        x = run_stack(self.obs_stack, torch.cat([deter, embed], -1))
+        return self._logits(self.obslogit(x))
+
+    def prior(self, deter: Tensor) -> Tensor:
+        """Raw logits of z given h alone: [..., S, K] float32."""
+        return self._logits(self.priorlogit(run_stack(self.prior_stack, deter)))
+
+    def observe_step(
+        self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
+    ) -> tuple[RSSMState, Tensor]:
+        """One step with an observation; reset [N] clears the state and the action first."""
+        keep = (~reset).to(state.deter.dtype)
+        deter = state.deter * keep[:, None]
+        stoch = state.stoch * keep[:, None, None]
+        deter = self.sequence_model(deter, stoch, action * keep[:, None])
+        logits = self.posterior(deter, embed)
+        return RSSMState(deter, self.sample(logits, noise, deter.dtype)), logits
+
+    def imagine_step(self, state: RSSMState, action: Tensor, noise: Tensor) -> RSSMState:
+        """One step without an observation."""
+        deter = self.sequence_model(state.deter, state.stoch, action)
+        return RSSMState(deter, self.sample(self.prior(deter), noise, deter.dtype))
+
+    def observe(
+        self,
+        state: RSSMState,
+        embed: Tensor,
+        action: Tensor,
+        reset: Tensor,
+        noise: Tensor,
+        step: ObserveStep | None = None,
+    ) -> Observed:
+        """Filter a sequence [B, T, ...] step by step, starting after `state`."""
+        step = step or self.observe_step
+        states, logits = [], []
+        inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
+        for inputs_t in inputs:
+            state, logits_t = step(state, *inputs_t)
+            states.append(state)
+            logits.append(logits_t)
+        deter = torch.stack([s.deter for s in states], 1)  # [B, T, D]
+        stoch = torch.stack([s.stoch for s in states], 1)  # [B, T, S, K]
+        return Observed(RSSMState(deter, stoch), torch.stack(logits, 1))
+
+    def sample(self, logits: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
+        """Straight-through sample of z from raw logits: [..., S, K]."""
+        probs = unimix(logits, self.config.unimix).exp()
+        return straight_through(sample_class(probs.detach(), noise), probs, dtype)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return x.float().unflatten(-1, (self.config.stoch, self.config.classes))

@@ -1,0 +1,286 @@
+"""One training step: forward, losses, gradients, optimiser, slow critic, return range.
+
+`update` is a plain function of state, batch and random numbers: no `.item()`, no Python branch
+on a tensor, fixed shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.actor_critic import (
+    ActorCriticLosses,
+    Agent,
+    Imagined,
+    ImagineStep,
+    Replayed,
+)
+from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.nets import initialize
+from dreamer_async.agent.normalize import ReturnRange, return_scale
+from dreamer_async.agent.optim import LaProp, global_norm, keep_if
+from dreamer_async.agent.rssm import Observed, ObserveStep, RSSMState
+from dreamer_async.agent.world_model import WorldModelLosses
+from dreamer_async.config import Config, LossConfig
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Forward(NamedTuple):
+    """Everything that one update computes before its gradients."""
+
+    total: Tensor
+    """[] weighted sum of the means of all loss maps."""
+    maps: dict[str, Tensor]
+    """{name: loss map} before weights."""
+    tokens: Tensor
+    """[B, T, E] encoded observations."""
+    observed: Observed
+    """[B, T, ...] posterior states."""
+    imagined: Imagined
+    """[R, H+1, ...] imagined trajectories."""
+    world_model: WorldModelLosses
+    actor_critic: ActorCriticLosses
+
+
+class Update(NamedTuple):
+    """What an update hands back; all tensors stay on the device."""
+
+    metrics: dict[str, Tensor]
+    """{slashed name: 0-d float32}."""
+    deter: Tensor
+    """[B, T, D] float16, fresh h of the trained steps; zeros if not finite."""
+    stoch: Tensor
+    """[B, T, S] uint8, fresh classes of z of the trained steps; zeros if not finite."""
+    finite: Tensor
+    """[] bool; False means that nothing was changed."""
+
+
+class Regions(NamedTuple):
+    """The functions that an update is made of, each compiled on its own."""
+
+    encode: Callable[[dict[str, Tensor]], Tensor]
+    observe_step: ObserveStep
+    imagine_step: ImagineStep
+    world_model_losses: Callable[..., WorldModelLosses]
+    actor_critic_losses: Callable[..., ActorCriticLosses]
+
+
+class Trainer:
+    """Owns the agent and everything that changes when it learns.
+
+    >>> trainer = Trainer(spec, config, device="cpu", precision="float32")
+    >>> trainer.compile()
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> update = trainer.update(batch, trainer.draw_noise(generator))
+    >>> update.metrics["loss/total"]
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: Config,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+    ) -> None:
+        check_config(config)
+        self.spec, self.config, self.device = spec, config, torch.device(device)
+        self.agent = build_agent(spec, config, self.device, precision)
+        trained = [p for p in self.agent.parameters() if p.requires_grad]
+        self.optim = LaProp(trained, config.optim)
+        self.range = ReturnRange.initial(self.device)
+        self._slow = list(self.agent.slowval.parameters())
+        self._fast = list(self.agent.val.parameters())
+        agent = self.agent
+        self._regions = Regions(
+            agent.encode,
+            agent.dyn.observe_step,
+            agent.imagine_step,
+            agent.world_model_losses,
+            agent.actor_critic_losses,
+        )
+
+    def compile(self) -> None:
+        """Replace each region by its compiled version; the thread count must not change later.
+
+        The two time loops stay in Python: an unrolled graph takes most of an hour to compile.
+        """
+        self._regions = Regions(
+            *(torch.compile(region, dynamic=False, fullgraph=True) for region in self._regions)
+        )
+
+    def draw_noise(self, generator: torch.Generator) -> Noise:
+        """Draw every random number of one update."""
+        return Noise.draw(generator, self.config, self.spec.action, self.device)
+
+    def update(self, batch: Batch, noise: Noise) -> Update:
+        """Take one training step; a non-finite loss or gradient changes nothing."""
+        forward = self.forward(batch, noise)
+        grads = torch.autograd.grad(forward.total, self.optim.params)
+        grad_norm = global_norm(grads)
+        finite = torch.isfinite(forward.total.detach()) & torch.isfinite(grad_norm)
+        metrics = self._metrics(forward)
+        metrics |= self.optim.step(grads, finite)
+        metrics |= self._grad_metrics(grad_norm, finite)
+        self._follow(forward.actor_critic.range, finite)
+        deter, stoch = forward.observed.state
+        zero = torch.zeros((), device=self.device)
+        return Update(
+            metrics,
+            torch.where(finite, deter.detach(), zero).to(torch.float16),
+            torch.where(finite, stoch.detach().argmax(-1).to(torch.uint8), zero.to(torch.uint8)),
+            finite,
+        )
+
+    def forward(self, batch: Batch, noise: Noise) -> Forward:
+        """Compute all losses of a batch; index 0 only gives the state and action before."""
+        agent, run = self.agent, self._regions
+        obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+        reward, last, terminal = batch.reward[:, 1:], batch.is_last[:, 1:], batch.is_terminal[:, 1:]
+        tokens = run.encode(obs)
+        observed = agent.dyn.observe(
+            agent.state(batch.deter, batch.stoch),
+            tokens,
+            agent.embed_action(batch.action[:, :-1]),
+            batch.is_first[:, 1:],
+            noise.posterior,
+            run.observe_step,
+        )
+        world_model = run.world_model_losses(observed, obs, reward, terminal)
+        starts = self.config.loss.imagine_last or reward.shape[1]
+        start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
+        imagined = agent.imagine(start, noise.action, noise.prior, run.imagine_step)
+        replayed = Replayed(
+            observed.state.feat[:, -starts:],
+            reward[:, -starts:],
+            last[:, -starts:],
+            terminal[:, -starts:],
+        )
+        actor_critic = run.actor_critic_losses(imagined, replayed, self.range)
+        maps = world_model.maps | {
+            "actor": actor_critic.actor,
+            "critic": actor_critic.critic,
+            "replay_critic": actor_critic.replay_critic,
+        }
+        total = weighted_total(maps, self.config.loss)
+        return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
+
+    def parameters_of_policy(self) -> dict[str, Tensor]:
+        """Return the live tensors that a policy needs, by name (enc, dyn, pol)."""
+        return {
+            name: tensor.detach()
+            for name, tensor in self.agent.named_parameters()
+            if name.split(".")[0] in ("enc", "dyn", "pol")
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state as one flat dictionary of the live tensors."""
+        state = {f"agent.{name}": p.detach() for name, p in self.agent.named_parameters()}
+        names = [name for name, p in self.agent.named_parameters() if p.requires_grad]
+        for kind, moments in (("rms", self.optim.rms), ("momentum", self.optim.momentum)):
+            state |= {f"{kind}.{name}": m for name, m in zip(names, moments, strict=True)}
+        state |= {"count": self.optim.count, "return.low": self.range.low}
+        return state | {"return.high": self.range.high}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a state in; raise ValueError naming the first difference, and change nothing."""
+        own = self.state_dict()
+        check_state(own, state)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
+        """Move the slow critic towards the critic, and the return percentiles."""
+        slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
+        keep_if(finite, self._slow, slow)
+        keep_if(finite, self.range, moved)
+
+    @torch.no_grad()
+    def _metrics(self, forward: Forward) -> dict[str, Tensor]:
+        ac, floor = forward.actor_critic, self.config.loss.return_floor
+        scale = return_scale(ac.range, floor)
+        metrics = {f"loss/{name}": value.mean() for name, value in forward.maps.items()}
+        metrics |= {
+            "loss/total": forward.total.detach(),
+            "return/S": scale,
+            "return/p5": ac.range.low,
+            "return/p95": ac.range.high,
+            "return/mean": ac.ret.mean(),
+            "return/min": ac.ret.min(),
+            "return/max": ac.ret.max(),
+            "return/rate": (ac.ret.abs() >= 1.0).float().mean(),
+            "policy/entropy": ac.entropy.mean(),
+            "policy/randomness": self.agent.pol.randomness(ac.entropy).mean(),
+            "adv/mean": ac.advantage.mean(),
+            "adv/std": ac.advantage.std(correction=0),
+            "adv/mag": ac.advantage.abs().mean(),
+            "value/mean": ac.value.mean(),
+            "value/slow": ac.slow.mean(),
+            "imagine/reward": ac.reward.mean(),
+            "imagine/cont": ac.cont.mean(),
+            "imagine/weight": ac.weight.mean(),
+            "rssm/posterior_entropy": forward.world_model.posterior_entropy,
+            "rssm/prior_entropy": forward.world_model.prior_entropy,
+        }
+        return {name: value.detach().clone() for name, value in metrics.items()}
+
+    def _grad_metrics(self, grad_norm: Tensor, finite: Tensor) -> dict[str, Tensor]:
+        return {
+            "opt/grad_norm": grad_norm,
+            "opt/grad_rms": grad_norm / self.optim.size**0.5,
+            "opt/finite": finite.float(),
+        }
+
+
+def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: str) -> Agent:
+    """Build a freshly initialised agent; the seed alone decides its weights, on any device."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; use one of {sorted(PRECISIONS)}")
+    agent = Agent(spec, config.model, config.loss)
+    initialize(agent, torch.Generator().manual_seed(config.train.seed))
+    agent.slowval.load_state_dict(agent.val.state_dict())
+    agent.dtype = PRECISIONS[precision]
+    return agent.to(device)
+
+
+def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
+    """Sum of weight * mean over all loss maps; observation keys share one weight."""
+    weights: dict[str, Any] = vars(loss)
+    terms = [weights.get(name, loss.reconstruction) * m.mean() for name, m in maps.items()]
+    return torch.stack(terms).sum()
+
+
+def check_config(config: Config) -> None:
+    """Raise ValueError for lengths that leave nothing to learn from."""
+    starts = config.loss.imagine_last or config.train.batch_length
+    if min(starts, config.train.batch_length) < 2:
+        raise ValueError(
+            f"loss.imagine_last={config.loss.imagine_last} and train.batch_length="
+            f"{config.train.batch_length} leave fewer than 2 steps; use at least 2"
+        )
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming the first key, shape, type or value that does not fit."""
+    for name in [*own, *state]:
+        if name not in state:
+            raise ValueError(f"state has no {name!r}")
+        if name not in own:
+            raise ValueError(f"state has an unknown entry {name!r}")
+        mine, other = own[name], state[name]
+        if mine.shape != other.shape or mine.dtype != other.dtype:
+            raise ValueError(
+                f"{name!r} is {other.dtype} {tuple(other.shape)}, "
+                f"expected {mine.dtype} {tuple(mine.shape)}"
+            )
+        if not torch.isfinite(other).all():
+            raise ValueError(f"{name!r} holds values that are not finite")

@@ -1,0 +1,118 @@
+"""The world model: encode, observe, imagine, and the losses that train it.
+
+Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dreamer_async.agent.coders import Decoder, Encoder
+from dreamer_async.agent.distributions import (
+    binary_loss,
+    categorical_entropy,
+    onehot,
+    unimix,
+)
+from dreamer_async.agent.heads import ContHead, TwohotHead
+from dreamer_async.agent.losses import kl_losses
+from dreamer_async.agent.rssm import RSSM, Observed, RSSMState
+from dreamer_async.config import LossConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+
+class WorldModelLosses(NamedTuple):
+    """The loss of every trained step, before weights and means."""
+
+    maps: dict[str, Tensor]
+    """{name: [B, T]}: one per observation key, then reward, cont, dyn, rep."""
+    posterior_entropy: Tensor
+    """[] mean entropy of z after the observation, in nats."""
+    prior_entropy: Tensor
+    """[] mean entropy of z before the observation, in nats."""
+
+
+class WorldModel(nn.Module):
+    """p(h', z', r, c, o | h, z, a) and q(z | h, o)."""
+
+    def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
+        super().__init__()
+        self.spec, self.model, self.loss = spec, model, loss
+        self.dtype = torch.float32
+        self.enc = Encoder(spec.obs, model)
+        self.dyn = RSSM(model, self.enc.width, spec.action.size)
+        self.dec = Decoder(spec.obs, model)
+        feat, units = self.feat_width, model.units
+        self.rew = TwohotHead(feat, units, model.reward_layers, model.bins)
+        self.con = ContHead(feat, units, model.cont_layers)
+
+    @property
+    def feat_width(self) -> int:
+        return self.model.deter + self.model.stoch * self.model.classes
+
+    def state(self, deter: Tensor, stoch: Tensor) -> RSSMState:
+        """Build a state from stored h [N, D] and classes of z [N, S]."""
+        return RSSMState(deter.to(self.dtype), onehot(stoch, self.model.classes, self.dtype))
+
+    def encode(self, obs: dict[str, Tensor]) -> Tensor:
+        """Embed observations: {key: [B, T, *]} -> [B, T, E]."""
+        lead = next(iter(obs.values())).shape[:2]
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        return self.enc(flat, self.dtype).unflatten(0, lead)
+
+    def embed_action(self, action: Tensor) -> Tensor:
+        """One-hot discrete actions, pass continuous ones on: [..., A] in the compute type."""
+        if self.spec.action.kind == "discrete":
+            return onehot(action, self.spec.action.size, self.dtype)
+        return action.to(self.dtype)
+
+    def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """h' = f(h, z, a) for raw actions: [N, D]."""
+        return self.dyn.sequence_model(deter, stoch, self.embed_action(action))
+
+    def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
+        """Log probabilities of z ~ q(z | h, o): [..., S, K]."""
+        return unimix(self.dyn.posterior(deter, embed), self.model.unimix)
+
+    def prior(self, deter: Tensor) -> Tensor:
+        """Log probabilities of z ~ p(z | h): [..., S, K]."""
+        return unimix(self.dyn.prior(deter), self.model.unimix)
+
+    def world_model_losses(
+        self,
+        observed: Observed,
+        obs: dict[str, Tensor],
+        reward: Tensor,
+        terminal: Tensor,
+    ) -> WorldModelLosses:
+        """Eq. 4 and 5: reconstruction, reward, continue and KL losses of [B, T] steps."""
+        lead = reward.shape
+        state, feat = observed.state, observed.state.feat
+        outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
+        maps["reward"] = self.rew.loss(self.rew(feat), reward)
+        maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
+        post = unimix(observed.logits, self.model.unimix)
+        prior = self.prior(state.deter)
+        maps["dyn"], maps["rep"] = kl_losses(post, prior, self.loss.free_nats)
+        return WorldModelLosses(maps, _entropy(post), _entropy(prior))
+
+    def cont_target(self, terminal: Tensor) -> Tensor:
+        """Probability of going on; contains the discount unless it is applied elsewhere."""
+        alive = 1.0 - terminal.float()
+        return alive * self.discount if self.loss.discount_in_cont else alive
+
+    @property
+    def discount(self) -> float:
+        """Gamma."""
+        return 1.0 - 1.0 / self.loss.horizon
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    return categorical_entropy(logprobs.detach()).sum(-1).mean()
