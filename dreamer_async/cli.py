@@ -1,0 +1,390 @@
+"""The command line: one small function per command, heavy imports inside them.
+
+`dreamer-async --help` imports neither torch nor numpy. Mistakes of the user become one line on
+stderr and exit code 2, and nothing has been created by then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from dreamer_async import __version__
+from dreamer_async.config import (
+    SIZES,
+    SUITES,
+    Config,
+    ConfigError,
+    changed_shapes,
+    override,
+    resolve,
+    to_dict,
+)
+from dreamer_async.inputs import (
+    as_overrides,
+    device_kind,
+    existing_directory,
+    refuse_shadowing,
+    resolve_task,
+    runs_root,
+)
+from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
+
+EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train, watch and use DreamerV3 agents.",
+)
+runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
+app.add_typer(runs_app, name="runs")
+
+RunsDir = Annotated[
+    str, typer.Option("--runs-dir", envvar="DREAMER_RUNS_DIR", help="Directory of all runs.")
+]
+RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto.")]
+
+
+# -- training --------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")],
+    task: Annotated[str | None, typer.Option(help="Task of the suite, such as breakout.")] = None,
+    size: Annotated[str | None, typer.Option(help=f"One of {', '.join(SIZES)}.")] = None,
+    steps: Annotated[str | None, typer.Option(help="End after this many agent steps.")] = None,
+    num_envs: Annotated[str | None, typer.Option("--envs", help="Parallel environments.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Seed of everything.")] = None,
+    ratio: Annotated[str | None, typer.Option(help="Replayed steps per agent step.")] = None,
+    device: Device = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
+    threads: Annotated[str | None, typer.Option(help="CPU threads of the learner.")] = None,
+    sync: Annotated[
+        bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")
+    ] = None,
+    plain: Plain = False,
+    runs_dir: RunsDir = "runs",
+    replay_dir: Annotated[
+        str | None, typer.Option("--replay-dir", help="Keep the replay file there.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Label of the run instead of its task.")] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Train an agent: `train atari` starts on Pong."""
+    flags = {
+        "train.steps": steps,
+        "env.num_envs": num_envs,
+        "train.seed": seed,
+        "train.train_ratio": ratio,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+        "train.sync": sync,
+        "train.compile": compile_,
+        "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
+    }
+    settings = as_overrides(flags) + (overrides or [])
+    task = resolve_task(suite, task)
+    chosen = resolve(suite, task, size=size, overrides=settings)
+    kind = device_kind(chosen.train.device)
+    config = resolve(suite, task, size=size, overrides=settings, device=kind)
+    run = _create_run(runs_root(runs_dir), name or f"{suite}-{task}", config)
+    where = "GPU" if kind == "cuda" else "CPU"
+    print(f"{where}: {config.size}; change with --size", flush=True)
+    return _start(run, plain=plain, resume=False)
+
+
+@app.command()
+def resume(
+    ref: RunRef = "last",
+    steps: Annotated[str | None, typer.Option(help="New end in agent steps.")] = None,
+    num_envs: Annotated[
+        str | None, typer.Option("--envs", help="Parallel environments; needs --drop-replay.")
+    ] = None,
+    device: Device = None,
+    plain: Plain = False,
+    drop_replay: Annotated[
+        bool, typer.Option("--drop-replay", help="Start with an empty replay.")
+    ] = False,
+    runs_dir: RunsDir = "runs",
+    overrides: Overrides = None,
+) -> int:
+    """Go on with a stopped or killed run.
+
+    More --steps, and settings other than those that shape networks, task or replay may change.
+    """
+    from dreamer_async.runs import load_config, remove
+
+    run = RunDir.find(runs_root(runs_dir), ref)
+    old = load_config(run)
+    flags = {"train.steps": steps, "env.num_envs": num_envs, "train.device": device}
+    new = override(old, as_overrides(flags) + (overrides or []))
+    for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
+        raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
+    device_kind(new.train.device)
+    if drop_replay:
+        freed = remove(run, only_replay=True)
+        print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
+    if new != old:
+        with run.lock():
+            write_json_atomic(run.config_path, to_dict(new))
+    return _start(run, plain=plain, resume=True)
+
+
+@app.command(hidden=True)
+def trainer(path: Path, resume: Annotated[bool, typer.Option("--resume")] = False) -> int:
+    """Run the trainer of a prepared run in the foreground."""
+    from dreamer_async.pipeline import main as run_trainer
+
+    return run_trainer(RunDir(path), plain=True, resume=resume)
+
+
+@app.command()
+def stop(
+    ref: RunRef = "last",
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Let a run save and end, and wait for it."""
+    run = RunDir.find(runs_root(runs_dir), ref)
+    owner = run.owner()
+    if owner is None:
+        print(f"{run.name} is not running")
+        return 0
+    run.request("stop")
+    deadline = time.monotonic() + timeout
+    while run.owner() is not None:
+        if time.monotonic() >= deadline:
+            _complain(f"{run.name} (pid {owner['pid']}) is still stopping after {timeout:g} s")
+            return EXIT_STUCK
+        time.sleep(0.1)
+    print(f"{run.name} has stopped; go on with `dreamer-async resume {run.name}`")
+    return 0
+
+
+# -- looking ---------------------------------------------------------------------------------
+
+
+@app.command()
+def watch(
+    ref: RunRef = "last",
+    screenshot: Annotated[
+        Path | None, typer.Option(help="Write one picture (SVG) of the dashboard instead.")
+    ] = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Attach a dashboard to a live or finished run; it never touches the trainer."""
+    from dreamer_async.launch import dashboard_command, environment
+
+    run = RunDir.find(runs_root(runs_dir), ref)
+    if screenshot is None and not _on_terminal():
+        raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
+    options = [] if screenshot is None else ["--screenshot", str(screenshot)]
+    line = dashboard_command(run, *options)
+    sys.stdout.flush()
+    os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
+
+
+@app.command(name="eval")
+def evaluate(
+    ref: RunRef = "last",
+    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 10,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Play full episodes with a run's newest checkpoint and print the scores."""
+    run = RunDir.find(runs_root(runs_dir), ref)
+    device_kind(device)
+    from dreamer_async.checkpoint import CheckpointError
+    from dreamer_async.evaluate import evaluate as play
+
+    try:
+        result = cast(dict[str, Any], play(run, episodes, seed, device))
+    except CheckpointError as error:
+        _complain(str(error))
+        return 65
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+        return 0
+    print(f"{result['run']} ({result['task']}), {result['checkpoint']}: {episodes} episodes")
+    print(" ".join(f"{score:g}" for score in result["scores"]))
+    print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")
+    return 0
+
+
+@runs_app.callback(invoke_without_command=True)
+def runs(context: typer.Context, as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
+    """List the runs, newest first."""
+    return _list(runs_dir, as_json) if context.invoked_subcommand is None else 0
+
+
+@runs_app.command(name="list")
+def runs_list(as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
+    """List the runs, newest first."""
+    return _list(runs_dir, as_json)
+
+
+@runs_app.command(name="show")
+def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
+    """Show where a run stands and how its settings differ from the presets."""
+    from dreamer_async.runs import chosen_settings, load_config, summarize
+
+    run = RunDir.find(runs_root(runs_dir), ref)
+    config, summary = load_config(run), summarize(run)
+    chosen = chosen_settings(config)
+    checkpoints = sorted(path.name for path in run.checkpoints.glob("step-*"))
+    if as_json:
+        details = {"checkpoints": checkpoints, "chosen": chosen, "config": to_dict(config)}
+        print(json.dumps(dataclasses.asdict(summary) | details))
+        return 0
+    for key, value in dataclasses.asdict(summary).items():
+        print(f"{key:15} {value}")
+    print(f"{'checkpoints':15} {' '.join(checkpoints) or 'none'}")
+    print(f"{'settings':15} {' '.join(f'{k}={v}' for k, v in chosen.items()) or 'as preset'}")
+    return 0
+
+
+@runs_app.command(name="rm")
+def runs_rm(
+    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    replay: Annotated[bool, typer.Option("--replay", help="Only the replay files.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Delete runs with their replay; refuses one that is running."""
+    from dreamer_async.runs import remove
+
+    found = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]
+    what = "the replay of " if replay else ""
+    if not yes and _on_terminal():
+        typer.confirm(f"Delete {what}{', '.join(run.name for run in found)}?", abort=True)
+    for run in found:
+        freed = remove(run, only_replay=replay)
+        print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
+    return 0
+
+
+@app.command()
+def doctor(
+    as_json: Json = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Also compile something small.")
+    ] = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Say what works on this machine."""
+    from dreamer_async.doctor import examine
+
+    findings = examine(Path(runs_dir), compile_too=compile_)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        for name, status, detail in findings:
+            print(f"{status:8} {name:10} {detail}")
+    return int(any(finding.status == "bad" for finding in findings))
+
+
+@app.command()
+def version() -> int:
+    """Print the version."""
+    print(f"dreamer-async {__version__}")
+    return 0
+
+
+# -- steps of the commands -------------------------------------------------------------------
+
+
+def _create_run(root: Path, label: str, config: Config) -> RunDir:
+    try:
+        return RunDir.create(root, label, config=to_dict(config))
+    except OSError as error:
+        raise OSError(f"cannot create a run in {root}: {error.strerror}") from error
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _start(run: RunDir, *, plain: bool, resume: bool) -> int:
+    """Train in this process, or in one of its own with the dashboard in front."""
+    if plain or not _on_terminal():
+        from dreamer_async.pipeline import main as run_trainer
+
+        return run_trainer(run, plain=True, resume=resume)
+    from dreamer_async.launch import Foreground, dashboard_command, start_trainer
+
+    print(f"starting {run.name} ...", flush=True)
+    started = start_trainer(run, resume=resume)
+    return Foreground(run, started, sys.stdout).show(dashboard_command(run, "--owner"))
+
+
+def _list(runs_dir: str, as_json: bool) -> int:
+    from dreamer_async.runs import summarize, table
+
+    summaries, broken = [], []
+    for run in list_runs(runs_root(runs_dir)):
+        try:
+            summaries.append(summarize(run))
+        except ConfigError as error:
+            broken.append(str(error))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(summary) for summary in summaries]))
+    else:
+        for row in table(summaries):
+            print(row)
+    for message in broken:
+        _complain(message)
+    return 0
+
+
+# -- running it ------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code for the shell."""
+    try:
+        refuse_shadowing()
+        result = app(arguments, prog_name="dreamer-async", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.TyperException as error:
+        return _complain(error.format_message(), EXIT_USAGE)
+    except (ConfigError, RunNotFound) as error:
+        return _complain(str(error), EXIT_USAGE)
+    except RunInUse as error:
+        return _complain(str(error), EXIT_CANNOT)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _complain(str(error), EXIT_CANNOT)
+
+
+def _complain(message: str, code: int = EXIT_USAGE) -> int:
+    """Print one line on stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

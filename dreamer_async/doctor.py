@@ -1,0 +1,152 @@
+"""`dreamer-async doctor`: what works on this machine, in a few lines.
+
+Each check is one function that returns a `Finding`; a check that fails is a finding too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from dreamer_async import __version__
+
+
+class Finding(NamedTuple):
+    """The answer to one question."""
+
+    name: str
+    status: str
+    """ok, missing (something optional is not there) or bad (training will not work well)."""
+    detail: str
+
+
+def examine(runs_dir: Path, *, compile_too: bool = False) -> list[Finding]:
+    """Run every check; compiling takes a while and is only done when asked."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _packages,
+        _torch,
+        _compiler,
+        _egl,
+        _qt,
+        _memory,
+        lambda: _disk("runs", runs_dir),
+        lambda: _disk("/dev/shm", Path("/dev/shm")),  # noqa: S108  its size is what is asked
+    ]
+    if compile_too:
+        checks.append(_compile)
+    return [check() for check in checks]
+
+
+def _python() -> Finding:
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return Finding("python", "ok", f"{platform.python_version()} at {sys.executable}, {system}")
+
+
+def _packages() -> Finding:
+    names = ("envpool", "gymnasium", "numpy", "safetensors", "textual", "typer", "uvloop")
+    versions, absent = [f"dreamer-async {__version__}"], []
+    for name in names:
+        try:
+            versions.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            absent.append(name)
+    missing = f"; not installed: {', '.join(absent)}" if absent else ""
+    return Finding("packages", "bad" if absent else "ok", ", ".join(versions) + missing)
+
+
+def _torch() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("torch", "bad", str(error))
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        device = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free (default size12m)"
+    else:
+        device = f"CPU, {len(os.sched_getaffinity(0))} cores (default size1m)"
+    return Finding("torch", "ok", f"{torch.__version__}: {device}")
+
+
+def _compiler() -> Finding:
+    """Inductor needs a C++ compiler on CPUs."""
+    wanted = [os.environ.get("CXX", ""), "g++", "clang++"]
+    found = next((path for name in wanted if name and (path := shutil.which(name))), None)
+    if found is None:
+        hint = "no g++ or clang++: install one (apt install g++), or train with --no-compile"
+        return Finding("compiler", "missing", hint)
+    return Finding("compiler", "ok", found)
+
+
+def _compile() -> Finding:
+    import torch
+
+    began = time.monotonic()
+    try:
+        result = torch.compile(lambda x: torch.nn.functional.silu(x) + 1)(torch.ones(8))
+    except RuntimeError as error:
+        return Finding("compile", "bad", str(error).strip().splitlines()[-1])
+    works = bool(torch.isfinite(result).all())
+    return Finding("compile", "ok" if works else "bad", f"{time.monotonic() - began:.1f} s")
+
+
+def _egl() -> Finding:
+    """MuJoCo renders through EGL where there is no screen."""
+    return _library("EGL", "libEGL.so.1", "rendering without a screen (apt install libegl1)")
+
+
+def _qt() -> Finding:
+    """Procgen is linked against Qt."""
+    return _library("Qt", "libQt5Gui.so.5", "procgen (apt install libqt5gui5)")
+
+
+def _library(name: str, file: str, purpose: str) -> Finding:
+    try:
+        ctypes.CDLL(file)
+    except OSError:
+        return Finding(name, "missing", f"{file} is not here; it is only needed for {purpose}")
+    return Finding(name, "ok", file)
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = cgroup_limit()
+    text = f"{total / 1e9:.1f} GB"
+    if limit is not None and limit < total:
+        text += f", this process may use {limit / 1e9:.1f} GB (cgroup)"
+    return Finding("memory", "ok", text)
+
+
+def cgroup_limit() -> int | None:
+    """Memory limit in bytes of this process's control group, None if there is none."""
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return int(Path(file).read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _disk(name: str, path: Path) -> Finding:
+    """Free space where `path` is or would be made, and whether it can be written."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    text = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {there}"
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return Finding(name, "ok", text)
+    except OSError as error:
+        return Finding(name, "bad", f"{text}, but not writable: {error.strerror}")

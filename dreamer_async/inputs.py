@@ -1,0 +1,75 @@
+"""Checks of what the user typed, before anything is created; each raises ConfigError."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from dreamer_async.config import SUITES, ConfigError, resolve
+
+
+def as_overrides(flags: dict[str, Any]) -> list[str]:
+    """Turn given flags into settings; None means not given."""
+    return [f"{key}={value}" for key, value in flags.items() if value is not None]
+
+
+def resolve_task(suite: str, task: str | None) -> str:
+    """Canonical task name, the suite's default for None; raises ConfigError."""
+    if suite not in SUITES:
+        resolve(suite, "unknown")  # says which suites there are
+    import envs
+
+    try:
+        return envs.resolve_task(suite, envs.default_task(suite) if task is None else task)
+    except envs.UnknownTask as error:
+        raise ConfigError(str(error)) from None
+
+
+def device_kind(device: str) -> str:
+    """Resolve a device to cpu or cuda; raises ConfigError if it is not there.
+
+    Importing torch takes seconds, so that it is left out where there cannot be a GPU.
+    """
+    no_driver = not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))
+    if device == "cpu" or (device == "auto" and no_driver):
+        return "cpu"
+    from dreamer_async.device import choose_device
+
+    try:
+        return choose_device(device).type
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def runs_root(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ConfigError(f"--runs-dir needs the path of a directory, got {text!r}")
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--runs-dir {text} is not a directory")
+    return path
+
+
+def existing_directory(text: str) -> str:
+    path = Path(text).expanduser()
+    if not text or "\0" in text or not path.is_dir():
+        raise ConfigError(f"--replay-dir needs an existing directory, got {text!r}")
+    if not os.access(path, os.W_OK):
+        raise ConfigError(f"--replay-dir {text} is not writable")
+    return str(path.absolute())
+
+
+def refuse_shadowing() -> None:
+    """Raise ConfigError if a foreign package named envs or tui comes before ours."""
+    here = Path(__file__).resolve().parent.parent
+    for name in ("envs", "tui"):
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != here:
+            found = origin.parent if origin else "nothing"
+            raise ConfigError(
+                f"the package {name!r} that belongs to {here / 'dreamer_async'} is {here / name}, "
+                f"but Python finds {found}; start from another folder or clean PYTHONPATH"
+            )

@@ -1,0 +1,230 @@
+"""Start the trainer in its own session, with the dashboard in front of it.
+
+The launcher owns the terminal and nothing else: the trainer lives on when the launcher, the
+dashboard or the terminal goes away, and is reached through its run directory from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import site
+import subprocess
+import sys
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from dreamer_async.run_dir import RunDir
+from dreamer_async.runs import summarize
+
+ASKED_TO_STOP = 10
+"""Exit code of a dashboard whose user asked for a stop and saw it happen."""
+LOG_TAIL = 15
+"""Lines of the log that are shown when a trainer fails."""
+_LEAVE_SCREEN = "\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m"
+"""Back to the normal screen, cursor on, mouse and bracketed paste off."""
+
+
+class _HungUp(Exception):
+    """The terminal is gone."""
+
+
+def package_root() -> Path:
+    """Folder that this installation was imported from."""
+    return Path(__file__).resolve().parent.parent
+
+
+def command(module: str, *args: str | Path) -> list[str]:
+    """Command line for one of our modules that no folder of the user can shadow (-P)."""
+    return [sys.executable, "-P", "-m", module, *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    """Environment for our own processes: they find the same packages as this one."""
+    result = os.environ | {"PYTHONUNBUFFERED": "1"}
+    root = str(package_root())
+    if root not in (*site.getsitepackages(), site.getusersitepackages()):
+        result["PYTHONPATH"] = os.pathsep.join(filter(None, [root, result.get("PYTHONPATH")]))
+    return result
+
+
+def start_trainer(run: RunDir, *, resume: bool) -> subprocess.Popen[bytes]:
+    """Start the trainer in a session of its own; what it prints goes to the run's log."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    log = os.open(run.log_path, flags, 0o644)
+    try:
+        return subprocess.Popen(
+            command("dreamer_async", "trainer", *(["--resume"] if resume else []), run.path),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+def dashboard_command(run: RunDir, *options: str) -> list[str]:
+    """Command line of a dashboard for a run."""
+    return command("tui", run.path, *options)
+
+
+class Foreground:
+    """A trainer in the background and its dashboard in front, as one job of the terminal.
+
+    SIGINT and SIGTERM are passed to the trainer, whose exit code becomes ours. SIGHUP, a
+    detached or a broken dashboard leave the trainer alone.
+    """
+
+    def __init__(self, run: RunDir, trainer: subprocess.Popen[bytes], out: IO[str]) -> None:
+        self.run = run
+        self._trainer = trainer
+        self._dashboard: subprocess.Popen[bytes] | None = None
+        self._out = out
+        self._asked = False
+
+    def show(self, dashboard: list[str]) -> int:
+        """Run the dashboard until it ends or a signal asks; returns the exit code for the shell."""
+        with self._signals(), _terminal_restored():
+            try:
+                if self._wait_for_lock() and not self._asked:
+                    self._dashboard = subprocess.Popen(dashboard, env=environment())
+                code = self._wait()
+            except _HungUp:
+                return 0
+            finally:
+                self._end_dashboard()
+        return self._conclude(code)
+
+    # -- waiting -----------------------------------------------------------------------------
+
+    def _wait_for_lock(self, pause: float = 0.05) -> bool:
+        """Wait until the trainer has the run; False if it ended before."""
+        while self._trainer.poll() is None:
+            owner = self.run.owner()
+            if owner is not None and owner.get("pid") == self._trainer.pid:
+                return True
+            time.sleep(pause)
+        return False
+
+    def _wait(self) -> int | None:
+        """Wait for the dashboard, or for the trainer if we asked it; returns the former's code."""
+        while True:
+            trainer_gone = self._trainer.poll() is not None
+            code = None if self._dashboard is None else self._dashboard.poll()
+            if trainer_gone and (self._asked or self._dashboard is None):
+                return code
+            if self._dashboard is not None and code is not None and not self._asked:
+                if code == ASKED_TO_STOP:
+                    self._trainer.wait()
+                return code
+            # WNOWAIT: only learn that a child ended; its Popen collects it
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+    def _end_dashboard(self) -> None:
+        """End a dashboard that still runs; it restores the terminal itself if it can."""
+        dashboard = self._dashboard
+        if dashboard is None or dashboard.poll() is not None:
+            return
+        dashboard.terminate()
+        try:
+            dashboard.wait(3.0)
+        except subprocess.TimeoutExpired:
+            dashboard.kill()
+            dashboard.wait()
+
+    # -- signals -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+            signal.SIGINT: self._forward,
+            signal.SIGTERM: self._forward,
+            signal.SIGHUP: self._hang_up,
+        }
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        """Pass a signal to the trainer, or close the dashboard of one that is gone.
+
+        A process id stays the child's until its exit code has been collected.
+        """
+        self._asked = True
+        with contextlib.suppress(ProcessLookupError):
+            if self._trainer.returncode is None:
+                os.kill(self._trainer.pid, number)
+            elif self._dashboard is not None and self._dashboard.returncode is None:
+                os.kill(self._dashboard.pid, signal.SIGTERM)
+
+    def _hang_up(self, *_: Any) -> None:
+        raise _HungUp
+
+    # -- last words --------------------------------------------------------------------------
+
+    def _conclude(self, dashboard_code: int | None) -> int:
+        """Say how the trainer ended, or how to come back to it."""
+        code = self._trainer.poll()
+        if code is None:
+            if dashboard_code:
+                self._say(f"the dashboard failed (exit code {dashboard_code}); the run goes on")
+            self._say(
+                f"detached from {self.run.name}, which goes on: come back with "
+                f"`dreamer-async watch {self.run.name}`, end it with "
+                f"`dreamer-async stop {self.run.name}`"
+            )
+            return 0
+        if code:
+            for line in log_tail(self.run):
+                self._say(line)
+            self._say(f"{self.run.name} failed (exit code {code}); its log: {self.run.log_path}")
+        else:
+            end = summarize(self.run)
+            self._say(
+                f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}; "
+                f"go on with `dreamer-async resume {end.name}`"
+            )
+        return code if code >= 0 else 128 - code
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+
+@contextlib.contextmanager
+def _terminal_restored() -> Iterator[None]:
+    """Bring the terminal back to what it was, even if the dashboard was killed."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, termios.error):
+            if termios.tcgetattr(fd) != before:
+                termios.tcsetattr(fd, termios.TCSANOW, before)
+                os.write(fd, _LEAVE_SCREEN.encode())
+        os.close(fd)
+
+
+def log_tail(run: RunDir, lines: int = LOG_TAIL) -> list[str]:
+    """The last lines of a run's log, without control characters."""
+    try:
+        with open(run.log_path, encoding="utf-8", errors="replace") as file:
+            last = deque(file, lines)
+    except OSError:
+        return []
+    return ["".join(c for c in line if c.isprintable()) for line in last]

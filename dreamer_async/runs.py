@@ -1,0 +1,164 @@
+"""What `dreamer-async runs` says about the runs on disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dreamer_async.config import Config, ConfigError, changed, from_dict, resolve
+from dreamer_async.events import (
+    MAX_LINE,
+    Episode,
+    Gauges,
+    PhaseChanged,
+    Record,
+    RunFinished,
+    RunStarted,
+    read_events,
+)
+from dreamer_async.run_dir import RunDir, read_json
+
+RECENT = 20
+"""Episodes that the shown return is the mean of."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of `runs list`."""
+
+    name: str
+    path: str
+    suite: str
+    task: str
+    size: str
+    state: str
+    """A phase while someone trains in it; else completed, stopped, failed, killed or new."""
+    env_steps: int
+    steps: int
+    """Planned agent steps."""
+    updates: int
+    recent_return: float | None
+    """Mean score of the last episodes, None before the first."""
+    bytes_on_disk: int
+    owner: dict[str, Any] | None
+    """Who trains in it now: pid, host, since."""
+
+
+def load_config(run: RunDir) -> Config:
+    """Read a run's config; raises ConfigError that names the file."""
+    try:
+        return from_dict(read_json(run.config_path))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{run.name}: {error}") from None
+
+
+def summarize(run: RunDir) -> Summary:
+    """Sum a run up from its config and the last few MB of its events."""
+    config, owner = load_config(run), run.owner()
+    records = _last_records(run)
+    state, env_steps, updates = _state(records, running=owner is not None)
+    scores = [r.event.score for r in records if isinstance(r.event, Episode)][-RECENT:]
+    known = [score for score in scores if score is not None]
+    return Summary(
+        name=run.name,
+        path=str(run.path),
+        suite=config.env.suite,
+        task=config.env.task,
+        size=config.size,
+        state=state,
+        env_steps=env_steps,
+        steps=config.train.steps,
+        updates=updates,
+        recent_return=sum(known) / len(known) if known else None,
+        bytes_on_disk=disk_usage(run, config.replay.directory),
+        owner=owner,
+    )
+
+
+def _last_records(run: RunDir) -> list[Record]:
+    try:
+        size = run.events_path.stat().st_size
+    except FileNotFoundError:
+        return []
+    return read_events(run.events_path, max(0, size - 4 * MAX_LINE))[0]
+
+
+def _state(records: list[Record], *, running: bool) -> tuple[str, int, int]:
+    """State, agent steps and updates; killed: nobody holds the run and it did not finish."""
+    state, env_steps, updates = ("starting" if running else "new"), 0, 0
+    for record in records:
+        event = record.event
+        if isinstance(event, Gauges | PhaseChanged | RunFinished):
+            env_steps, updates = event.env_steps, event.updates
+        if isinstance(event, RunStarted):
+            state = "starting" if running else "killed"
+        elif isinstance(event, PhaseChanged):
+            state = event.phase if running else "killed"
+        elif isinstance(event, RunFinished) and not running:
+            state = event.reason
+    return state, env_steps, updates
+
+
+def disk_usage(run: RunDir, replay_directory: str = "") -> int:
+    """Bytes that a run takes, its replay elsewhere included; files may vanish meanwhile."""
+    files = {Path(d) / name for d, _, names in os.walk(run.path) for name in names}
+    files |= set(run.replay_paths(replay_directory))
+    return sum(map(_blocks, files))
+
+
+def _blocks(path: Path) -> int:
+    try:
+        return path.lstat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def chosen_settings(config: Config) -> dict[str, Any]:
+    """Settings that differ from those of the suite and size alone, as dotted keys."""
+    env = config.env
+    plain = resolve(env.suite, env.task, size=config.size)
+    return {key: new for key, (_, new) in changed(plain, config).items()}
+
+
+def remove(run: RunDir, *, only_replay: bool = False) -> int:
+    """Delete a run, or only its replay, wherever that is; returns the bytes freed.
+
+    Raises RunInUse if someone trains in it. A run leaves the list at once, then its files go.
+    """
+    with run.lock():
+        freed = run.free_replay(_replay_directory(run))
+        if only_replay:
+            return freed
+        freed += disk_usage(run)
+        doomed = run.path.with_name(f".del-{secrets.token_hex(8)}")
+        run.path.rename(doomed)
+    shutil.rmtree(doomed)
+    return freed
+
+
+def _replay_directory(run: RunDir) -> str:
+    """Where else the replay is; a run whose config cannot be read keeps it inside."""
+    try:
+        return load_config(run).replay.directory
+    except ConfigError:
+        return ""
+
+
+def table(summaries: Sequence[Summary]) -> list[str]:
+    """Lines of `runs list`, a header first."""
+    if not summaries:
+        return ["no runs yet; start one with `dreamer-async train toy`"]
+    width = max(len(summary.name) for summary in summaries)
+    rows = [f"{'run':{width}}  {'state':10} {'size':9} {'step':>13} {'return':>9} {'disk':>9}"]
+    for row in summaries:
+        score = "-" if row.recent_return is None else f"{row.recent_return:.2f}"
+        rows.append(
+            f"{row.name:{width}}  {row.state:10} {row.size:9} {row.env_steps:>13,} {score:>9} "
+            f"{row.bytes_on_disk / 1e9:>6.2f} GB"
+        )
+    return rows
