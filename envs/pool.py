@@ -1,0 +1,172 @@
+"""Environments of envpool: C++ threads that step many environments of one task.
+
+envpool checks almost nothing, and a wrong action or option kills the process (out of bounds, a
+failed assertion, a segmentation fault), so that everything is validated here. Its `recv` waits in
+C without the GIL and can neither be interrupted nor timed out; with too little in flight it waits
+for ever. Its destructor joins the threads while it holds the GIL.
+
+This module imports envpool and gymnasium; only import it inside functions.
+
+Legend: N rows of one batch, E environments.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import envpool
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.pool_task import PoolTask
+from envs.spaces import ActionWriter, ObsReader, UnsupportedSpace, read_space, write_space
+from envs.spec import EnvSpec, StepBatch
+from envs.suite import Options
+from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
+
+CLOSE_SECONDS = 5.0
+"""How long `close` waits for steps in flight before it leaves the pool alone for ever."""
+
+
+def describe(task: PoolTask) -> EnvSpec:
+    """Describe a task without opening an environment."""
+    return _plan(task)[0]
+
+
+def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[ObsReader, ...], ActionWriter]:
+    with _quiet():
+        spec = envpool.make_spec(task.env_id, **task.options)
+        observation, action = spec.observation_space, spec.action_space
+    try:
+        if spec.config.max_num_players > 1:
+            raise UnsupportedSpace("tasks for several players are not supported")
+        readers, writer = read_space(observation), write_space(action)
+    except UnsupportedSpace as error:
+        raise UnsupportedSpace(f"{task.suite} {task.task}: {error}") from None
+    obs = {reader.name: reader.spec for reader in readers}
+    frames = task.frames_per_step
+    return EnvSpec(task.suite, task.task, obs, writer.spec, frames), readers, writer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the warnings of gymnasium about bounds that lose precision."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class PoolEnv(VectorEnv):
+    """One envpool pool; see VectorEnv."""
+
+    def __init__(self, task: PoolTask, options: Options) -> None:
+        self.spec, self._readers, self._writer = _plan(task)
+        self.num_envs, self.batch_size = options.num_envs, options.batch_size
+        self._time_limit_is_terminal = task.time_limit_is_terminal
+        self._first = np.ones(self.num_envs, np.bool_)
+        self._requests = Requests(self.spec.action, self.num_envs, self.batch_size)
+        self._sending = threading.Lock()
+        with _quiet():
+            self._pool: Any = envpool.make(
+                task.env_id,
+                env_type="gymnasium",
+                num_envs=self.num_envs,
+                batch_size=self.batch_size,
+                num_threads=min(options.threads, self.num_envs),
+                seed=env_seeds(options.seed, self.num_envs),
+                **task.options,
+            )
+
+    @property
+    def in_flight(self) -> int:
+        return self._requests.in_flight
+
+    def start(self) -> None:
+        with self._sending:
+            self._requests.take_all()
+            self._first[:] = True
+            self._pool.async_reset()
+
+    def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
+        with self._sending:
+            self._requests.take(action, env_id)
+            self._pool.send(self._writer.write(action), env_id)
+
+    def recv(self) -> StepBatch:
+        with self._requests.receiving():
+            obs, reward, terminated, truncated, info = self._pool.recv()
+            env_id = self._cross_off(info)
+            return self._in_order(self._rows(env_id, obs, reward, terminated, truncated))
+
+    def _cross_off(self, info: Mapping[str, Any]) -> NDArray[np.int32]:
+        env_id = info["env_id"].astype(np.int32)
+        if len(env_id) != self.batch_size:
+            raise EnvError(f"envpool delivered {len(env_id)} rows instead of {self.batch_size}")
+        self._requests.put(env_id)
+        return env_id
+
+    def _rows(
+        self,
+        env_id: NDArray[np.int32],
+        obs: Any,
+        reward: NDArray[Any],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+    ) -> StepBatch:
+        """Convert a batch; where an episode starts comes from our books, not from envpool's step
+        counter, and the reward there is whatever was in memory."""
+        first = self._first[env_id]
+        last = terminated | truncated
+        self._first[env_id] = last
+        return StepBatch(
+            env_id=env_id,
+            obs={reader.name: reader.read(obs) for reader in self._readers},
+            reward=np.where(first, 0, reward).astype(np.float32),
+            is_first=first,
+            is_last=last,
+            is_terminal=last.copy() if self._time_limit_is_terminal else terminated,
+        )
+
+    def _in_order(self, rows: StepBatch) -> StepBatch:
+        """Check rows, and sort them if they are of all environments."""
+        if self.batch_size == self.num_envs and (np.diff(rows.env_id) < 0).any():
+            order = np.argsort(rows.env_id)
+            rows = StepBatch(
+                env_id=rows.env_id[order],
+                obs={name: value[order] for name, value in rows.obs.items()},
+                reward=rows.reward[order],
+                is_first=rows.is_first[order],
+                is_last=rows.is_last[order],
+                is_terminal=rows.is_terminal[order],
+            )
+        return check_rows(self.spec, rows)
+
+    def close(self) -> None:
+        """Receive what is in flight and free the pool, or leave it alone if that takes too long."""
+        if not self._requests.close():
+            return
+        with self._sending:
+            pool, self._pool = self._pool, None
+        drain = threading.Thread(
+            target=self._drain, args=(pool,), name="envpool close", daemon=True
+        )
+        del pool  # a thread that hangs keeps the only reference, and so the destructor away
+        drain.start()
+        drain.join(CLOSE_SECONDS)
+
+    def _drain(self, pool: Any) -> None:
+        """Receive until nothing is in flight, asking idle environments to fill the last batch."""
+        with self._requests.draining():
+            pending = self._requests.pending
+            while count := int(pending.sum()):
+                idle = np.flatnonzero(~pending)[: max(0, self.batch_size - count)].astype(np.int32)
+                if len(idle):
+                    action = self.spec.action
+                    zeros = np.zeros((len(idle), *action.shape), action.dtype)
+                    pool.send(self._writer.write(zeros), idle)
+                    pending[idle] = True
+                pending[pool.recv()[-1]["env_id"]] = False

@@ -1,0 +1,331 @@
+"""Python environments, each in a process of its own, behind the interface of VectorEnv.
+
+Workers are not in lockstep: each answers when its step is done, and `recv` takes the first
+`batch_size` answers. Rows and actions lie in a shared block; the sockets carry one word each way.
+
+A worker is started by a command and not by `multiprocessing`: its thread count can be set without
+touching our own environment variables, the user's main script is not imported again, and nothing
+is pickled. A worker that dies or hangs is replaced a few times: its episode is cut, and its next
+row is_first. An exception in an environment is not worth a second try and becomes EnvError.
+
+Legend: N rows of one batch, E environments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import send_handle
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import wire
+from envs.block import Block, anonymous_file
+from envs.spec import EnvSpec, StepBatch
+from envs.suite import Options
+from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seed
+
+MAX_RESTARTS = 3
+"""How often a worker may be replaced."""
+HANG_SECONDS = 300.0
+"""How long a step or a reset may take before the worker counts as hung."""
+START_SECONDS = 300.0
+"""How long building an environment may take."""
+CLOSE_SECONDS = 5.0
+"""How long workers may take to finish before they are killed."""
+
+_COMMAND = (
+    "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "sys.path[:] = json.loads(sys.argv[1]); "
+    "from envs.worker import main; main(int(sys.argv[2]))"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a worker finds its environment."""
+
+    suite: str
+    """Our suite."""
+    task: str
+    """Our name of the task."""
+    target: str
+    """`module:attribute` of something that returns a gymnasium environment."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Its keyword arguments, as JSON can carry them."""
+
+
+@dataclass
+class Worker:
+    """One process and what we know about it."""
+
+    process: subprocess.Popen[bytes]
+    """The process."""
+    connection: Connection
+    """Our end of its socket."""
+    fresh: bool = True
+    """Its next request must be a reset."""
+    asked: float = 0.0
+    """When the request in flight was made, in monotonic seconds."""
+
+
+class WorkerDied(EnvError):
+    """A worker ended without a word."""
+
+
+class ProcessEnv(VectorEnv):
+    """E processes; see VectorEnv."""
+
+    def __init__(
+        self, source: Source, options: Options, *, hang_seconds: float = HANG_SECONDS
+    ) -> None:
+        self.num_envs, self.batch_size = options.num_envs, options.batch_size
+        self._source, self._seed, self._hang_seconds = source, options.seed, hang_seconds
+        self._restarts = [0] * self.num_envs
+        self._selector = selectors.DefaultSelector()
+        self._sending = threading.Lock()
+        self._workers: list[Worker] = []
+        try:
+            for env_id in range(self.num_envs):  # they build their environments side by side
+                self._workers.append(self._launch(env_id))
+            for entry in enumerate(self._workers):
+                self.spec = self._greet(*entry)
+            self._block = Block(self.spec, self.num_envs, anonymous_file())
+            for entry in enumerate(self._workers):
+                self._hand_over(*entry)
+        except BaseException:
+            self._finish(0.0)
+            raise
+        self._requests = Requests(self.spec.action, self.num_envs, self.batch_size)
+        self._is_first = np.zeros(self.num_envs, np.bool_)
+        self._ready: deque[int] = deque()
+
+    @property
+    def in_flight(self) -> int:
+        return self._requests.in_flight
+
+    def start(self) -> None:
+        with self._sending:
+            for env_id in self._requests.take_all().tolist():
+                self._workers[env_id].fresh = True
+                self._ask(env_id)
+
+    def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
+        with self._sending:
+            self._requests.take(action, env_id)
+            self._block["action"][env_id] = action
+            for each in env_id.tolist():
+                self._ask(each)
+
+    def _ask(self, env_id: int) -> None:
+        """Request a row; that a worker is dead is noticed by `recv`."""
+        worker = self._workers[env_id]
+        worker.asked = time.monotonic()
+        with suppress(OSError):
+            worker.connection.send_bytes(wire.RESET if worker.fresh else wire.STEP)
+
+    def recv(self) -> StepBatch:
+        with self._requests.receiving():
+            while len(self._ready) < self.batch_size:
+                self._wait()
+            ids = np.array([self._ready.popleft() for _ in range(self.batch_size)], np.int32)
+            if self.batch_size == self.num_envs:
+                ids.sort()
+            rows = self._rows(ids)
+            self._requests.put(ids)
+            return check_rows(self.spec, rows)
+
+    def _rows(self, ids: NDArray[np.int32]) -> StepBatch:
+        """Copy rows out of the shared block."""
+        terminated = self._block["terminated"][ids].astype(np.bool_)
+        return StepBatch(
+            env_id=ids,
+            obs={name: column[ids] for name, column in self._block.obs.items()},
+            reward=self._block["reward"][ids].astype(np.float32),
+            is_first=self._is_first[ids],
+            is_last=terminated | self._block["truncated"][ids].astype(np.bool_),
+            is_terminal=terminated,
+        )
+
+    def _wait(self) -> None:
+        """Wait for answers, and kill workers that owe one for too long."""
+        answers = self._selector.select(self._patience())
+        for key, _ in answers:
+            self._listen(key.data)
+        if not answers:
+            for worker in self._overdue(time.monotonic() - self._hang_seconds):
+                worker.process.kill()  # its socket closes, and the next wait replaces it
+
+    def _patience(self) -> float:
+        """Seconds until the oldest request is too old."""
+        oldest = min((worker.asked for worker in self._overdue(time.monotonic())), default=0.0)
+        return max(0.01, oldest + self._hang_seconds - time.monotonic())
+
+    def _overdue(self, since: float) -> list[Worker]:
+        """Workers that were asked before a moment and have not answered."""
+        with self._sending:
+            owing = [i for i in np.flatnonzero(self._requests.pending) if i not in self._ready]
+            return [self._workers[i] for i in owing if self._workers[i].asked <= since]
+
+    def _listen(self, env_id: int) -> None:
+        """Take in one answer of a worker."""
+        worker = self._workers[env_id]
+        try:
+            kind, body = wire.split(worker.connection.recv_bytes())
+        except (EOFError, OSError):
+            self._replace(env_id)
+            return
+        if kind != wire.ROW:
+            raise EnvError(f"{self._name(env_id)} failed:\n{body}")
+        self._is_first[env_id] = worker.fresh
+        worker.fresh = bool(self._block["terminated"][env_id] or self._block["truncated"][env_id])
+        self._ready.append(env_id)
+
+    def _replace(self, env_id: int) -> None:
+        """Start another worker in place of one that died, and ask it for the row that is owed."""
+        old = self._workers[env_id]
+        self._selector.unregister(old.connection)
+        old.process.kill()
+        reason = _ending(old.process.wait())
+        worker = self._relaunch(env_id, reason)
+        with self._sending:
+            old.connection.close()
+            self._workers[env_id] = worker
+            if self._requests.pending[env_id] and env_id not in self._ready:
+                self._ask(env_id)
+
+    def _relaunch(self, env_id: int, reason: str) -> Worker:
+        """Start workers until one is ready; EnvError when too many have died."""
+        while True:
+            if self._requests.closed:
+                raise RuntimeError("the environments are closed")
+            self._restarts[env_id] += 1
+            if self._restarts[env_id] > MAX_RESTARTS:
+                raise EnvError(
+                    f"{self._name(env_id)} died {self._restarts[env_id]} times, at last by {reason}"
+                )
+            worker = self._launch(env_id)
+            try:
+                self._greet(env_id, worker)
+                self._hand_over(env_id, worker)
+                return worker
+            except WorkerDied:
+                worker.connection.close()
+                reason = _ending(worker.process.wait())
+            except BaseException:
+                _stop(worker, 0.0)
+                raise
+
+    def _launch(self, env_id: int) -> Worker:
+        """Start a process and give it its job."""
+        ours, theirs = Pipe()
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+                [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **one_thread},
+            )
+        source = self._source
+        job = {
+            "suite": source.suite,
+            "task": source.task,
+            "target": source.target,
+            "kwargs": dict(source.kwargs),
+            "env_id": env_id,
+            "num_envs": self.num_envs,
+            "seed": env_seed(self._seed, env_id, self._restarts[env_id]),
+        }
+        with suppress(OSError):  # that it is dead is noticed when it does not greet
+            ours.send_bytes(json.dumps(job).encode())
+        return Worker(process, ours)
+
+    def _greet(self, env_id: int, worker: Worker) -> EnvSpec:
+        """Wait until a worker has built its environment, and check that it is like the others."""
+        if not worker.connection.poll(START_SECONDS):
+            worker.process.kill()
+            raise EnvError(f"{self._name(env_id)} was not ready after {START_SECONDS:.0f} seconds")
+        try:
+            kind, body = wire.split(worker.connection.recv_bytes())
+        except (EOFError, OSError):
+            ending = _ending(worker.process.wait())
+            raise WorkerDied(f"{self._name(env_id)} died at its start by {ending}") from None
+        if kind == wire.REFUSED:
+            raise ValueError(f"{self._source.suite} {self._source.task}: {body}")
+        if kind != wire.READY:
+            raise EnvError(f"{self._name(env_id)} could not be built:\n{body}")
+        spec = wire.decode_spec(self._source.suite, self._source.task, json.loads(body))
+        if spec != getattr(self, "spec", spec):
+            raise EnvError(f"{self._name(env_id)} has other spaces than the first one had")
+        return spec
+
+    def _hand_over(self, env_id: int, worker: Worker) -> None:
+        """Give a worker the shared block, and listen to it from now on."""
+        try:
+            send_handle(worker.connection, self._block.fd, worker.process.pid)
+        except OSError:
+            ending = _ending(worker.process.wait())
+            raise WorkerDied(f"{self._name(env_id)} died at its start by {ending}") from None
+        self._selector.register(worker.connection, selectors.EVENT_READ, env_id)
+
+    def _name(self, env_id: int) -> str:
+        return f"environment {env_id} of {self._source.suite} {self._source.task}"
+
+    def close(self) -> None:
+        """Ask workers to finish, kill those that do not, and wait for a receiver to leave."""
+        if self._requests.close():
+            with self._sending:
+                for worker in self._workers:
+                    with suppress(OSError):
+                        worker.connection.send_bytes(wire.CLOSE)
+            self._finish(CLOSE_SECONDS)
+
+    def _finish(self, seconds: float) -> None:
+        """End all workers within a time; a receiver then sees their sockets close and leaves."""
+        deadline = time.monotonic() + seconds
+        for worker in self._workers:
+            _stop(worker, deadline - time.monotonic())
+        if not hasattr(self, "_requests"):
+            self._free()
+            return
+        with self._requests.draining(CLOSE_SECONDS) as alone:
+            if alone:
+                self._free()
+
+    def _free(self) -> None:
+        """Close every file."""
+        self._selector.close()
+        for worker in self._workers:
+            worker.connection.close()
+        if hasattr(self, "_block"):
+            self._block.close()
+
+
+def _stop(worker: Worker, seconds: float) -> None:
+    """Wait for a process to end, and kill it if it does not."""
+    try:
+        worker.process.wait(max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        worker.process.wait()
+
+
+def _ending(code: int) -> str:
+    """Name an exit code: signal 9 (Killed), or exit code 3."""
+    if code < 0:
+        return f"signal {-code} ({signal.strsignal(-code)})"
+    return f"exit code {code}"

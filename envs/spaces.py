@@ -1,0 +1,160 @@
+"""From gymnasium spaces to our specs, and the values with them.
+
+This module imports gymnasium; only modules that are themselves imported late may import it.
+
+Legend: N rows of one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.spec import ActionSpec, ObsSpec
+
+Array = NDArray[Any]
+
+RESERVED = {"action", "reward", "is_first", "is_last", "is_terminal", "env_id"}
+"""Names of other columns of a row; an observation key of that name gets a prefix."""
+LARGEST_BOUND = 1e6
+"""Action bounds beyond this are how some environments write that they have none."""
+
+
+class UnsupportedSpace(ValueError):
+    """An observation or action space that no agent here can use; the message names it."""
+
+
+@dataclass(frozen=True)
+class ObsReader:
+    """How to read one observation key from what an environment delivers."""
+
+    name: str
+    """Key on our side."""
+    path: tuple[str, ...]
+    """Keys of the nested dictionaries on the environment's side; empty if there are none."""
+    spec: ObsSpec
+    """What comes out."""
+    channels_first: bool = False
+    """The environment's images are CHW."""
+    offset: int = 0
+    """The environment's first class."""
+
+    def read(self, obs: Any) -> Array:
+        """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
+        for key in self.path:
+            obs = obs[key]
+        value = np.asarray(obs)
+        if self.spec.dtype == "int32":
+            return (value.reshape(len(value)) - self.offset).astype(np.int32)
+        if self.spec.dtype == "float32":
+            return value.reshape(len(value), -1).astype(np.float32)
+        if self.channels_first:
+            value = value.transpose(0, 2, 3, 1)
+        elif value.ndim == 3:
+            value = value[..., None]
+        return np.ascontiguousarray(value)
+
+
+def read_space(space: gymnasium.Space[Any]) -> tuple[ObsReader, ...]:
+    """Plan how to read observations of `space`; UnsupportedSpace if that is not possible."""
+    readers = tuple(_readers(space, ()))
+    seen = [reader.name for reader in readers]
+    if not seen or len(set(seen)) < len(seen):
+        raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
+    return readers
+
+
+def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsReader]:
+    if isinstance(space, spaces.Dict):
+        return [
+            reader for key, part in space.spaces.items() for reader in _readers(part, (*path, key))
+        ]
+    if isinstance(space, spaces.Discrete):
+        name = _name(path, "state")
+        return [ObsReader(name, path, ObsSpec((), "int32", int(space.n)), False, int(space.start))]
+    if isinstance(space, spaces.Box):
+        return [_box_reader(space, path)]
+    where = f" of key {'/'.join(path)}" if path else ""
+    raise UnsupportedSpace(
+        f"observation space {space}{where} is not supported yet; "
+        "Box, Discrete and Dict of these are (wrap the environment to convert it)"
+    )
+
+
+def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
+    """An image if it is uint8 with two axes of 16 pixels or more, else a vector."""
+    shape = tuple(space.shape)
+    channels_first = len(shape) == 3 and shape[2] > 4 and shape[0] < min(shape[1:])
+    height, width = shape[1:] if channels_first else (*shape, 1, 1)[:2]
+    if space.dtype != np.uint8 or len(shape) not in (2, 3) or max(height, width) < 16:
+        size = math.prod(shape)
+        if not size:
+            raise UnsupportedSpace(f"observation space {space} is empty")
+        return ObsReader(_name(path, "vector"), path, ObsSpec((size,), "float32"))
+    if height % 16 or width % 16:
+        raise UnsupportedSpace(
+            f"images of {height}x{width} pixels are not supported, as 16 must divide both sides; "
+            "wrap the environment in gymnasium.wrappers.ResizeObservation"
+        )
+    channels = math.prod(shape) // (height * width)
+    spec = ObsSpec((height, width, channels), "uint8")
+    return ObsReader(_name(path, "image"), path, spec, channels_first)
+
+
+def _name(path: tuple[str, ...], plain: str) -> str:
+    """Join keys with slashes; without dots, which cannot be in the name of a torch module."""
+    name = "/".join(path).replace(".", "_") or plain
+    return f"obs_{name}" if name in RESERVED else name
+
+
+@dataclass(frozen=True, eq=False)
+class ActionWriter:
+    """How to hand our actions to an environment."""
+
+    spec: ActionSpec
+    """What comes in."""
+    shape: tuple[int, ...]
+    """Shape of one action on the environment's side."""
+    dtype: np.dtype[Any]
+    """Type on the environment's side."""
+    low: Array
+    """Lower bound of each dimension, or the first class."""
+    high: Array
+    """Upper bound of each dimension (continuous only)."""
+
+    def write(self, action: Array) -> Array:
+        """Convert a valid batch: int32 [N] or float32 [N, A] to [N, *shape], always a copy."""
+        if self.spec.kind == "discrete":
+            return (action + self.low).astype(self.dtype)
+        share = (np.clip(action.astype(np.float64), -1, 1) + 1) / 2
+        bounded = np.clip(self.low + share * (self.high - self.low), self.low, self.high)
+        return bounded.astype(self.dtype).reshape(len(action), *self.shape)
+
+
+def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
+    """Plan how to write actions of `space`; UnsupportedSpace if that is not possible."""
+    if isinstance(space, spaces.Discrete):
+        spec = ActionSpec("discrete", int(space.n))
+        start = np.array(int(space.start), np.int64)
+        return ActionWriter(spec, (), np.dtype(space.dtype), start, start)
+    if not isinstance(space, spaces.Box):
+        raise UnsupportedSpace(
+            f"action space {space} is not supported yet; Discrete and Box are "
+            "(wrap the environment to convert it)"
+        )
+    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    if not (np.abs([low, high]) < LARGEST_BOUND).all() or not (low < high).all():
+        raise UnsupportedSpace(
+            f"action space {space} has no finite bounds that actions could be scaled to; "
+            "wrap the environment so that it has"
+        )
+    if not np.issubdtype(space.dtype, np.floating):
+        raise UnsupportedSpace(f"action space {space} is a Box of whole numbers, not of reals")
+    spec = ActionSpec("continuous", len(low))
+    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high)

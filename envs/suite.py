@@ -1,0 +1,51 @@
+"""What a suite is: its tasks, their spelling, and how to open one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envs.spec import EnvSpec
+from envs.vector import VectorEnv
+
+
+@dataclass(frozen=True)
+class Options:
+    """How many environments to open and how to run them."""
+
+    num_envs: int
+    """Number of environments."""
+    batch_size: int
+    """Rows per recv, at most `num_envs`."""
+    seed: int
+    """Seed of every random number, 0 or larger."""
+    threads: int = 0
+    """Worker threads where environments run in threads; 0 leaves it to them."""
+
+    def __post_init__(self) -> None:
+        if self.num_envs < 1:
+            raise ValueError(f"num_envs is {self.num_envs}, but one environment is the least")
+        if not 1 <= self.batch_size <= self.num_envs:
+            raise ValueError(f"batch_size {self.batch_size} is outside 1 to {self.num_envs}")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}, but must not be negative")
+        if self.threads < 0:
+            raise ValueError(f"threads is {self.threads}, but must not be negative")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One family of tasks with one protocol."""
+
+    name: str
+    """Name on the command line."""
+    default_task: str
+    """The task that is meant when none is named."""
+    tasks: tuple[str, ...]
+    """Canonical task names; empty if the suite takes any id."""
+    resolve: Callable[[str], str]
+    """Canonical name of a task, or UnknownTask."""
+    spec: Callable[[str], EnvSpec]
+    """What a task (canonical) looks like, without keeping an environment open."""
+    make: Callable[[str, Options], VectorEnv]
+    """Open environments of a task (canonical)."""

@@ -1,0 +1,353 @@
+"""Toy tasks with a known optimum, vectorised in numpy.
+
+| task | observation | action | optimum | random |
+|---|---|---|---|---|
+| catch | ball and paddle as 3 numbers | 3 | 1 | -0.6 |
+| catch_pixels | the same as a 32x32x1 image | 3 | 1 | -0.6 |
+| reach | position and target, 4 numbers | 2 continuous | 18 | about -3.1 |
+| cue | cue and go signal, 5 numbers | 4 | 1 | -0.5 |
+
+Legend: E environments, n of them in one call (`ids`), A action dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import names
+from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from envs.suite import Options, Suite
+from envs.vector import Requests, VectorEnv, check_rows, env_seeds
+
+Ids = NDArray[np.int32]
+Array = NDArray[Any]
+
+
+class Streams:
+    """One SplitMix64 generator per environment (Steele, Lea and Flood, 2014).
+
+    Its whole state is one uint64 [E], so that a snapshot is an array, and what an environment
+    draws does not depend on the others.
+    """
+
+    def __init__(self, seed: int, num_envs: int) -> None:
+        self.state = np.array(env_seeds(seed, num_envs), np.uint64)
+        self.uniform(np.arange(num_envs, dtype=np.int32))  # mixes the 31-bit seeds once
+
+    def uniform(self, ids: Ids) -> NDArray[np.float64]:
+        """Draw one number in [0, 1) for each of `ids`."""
+        self.state[ids] += np.uint64(0x9E3779B97F4A7C15)
+        word = self.state[ids]
+        word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        word ^= word >> np.uint64(31)
+        return (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def integers(self, ids: Ids, count: int) -> NDArray[np.int32]:
+        """Draw one integer in 0 to count - 1 for each of `ids`."""
+        return (self.uniform(ids) * count).astype(np.int32)
+
+
+class Outcome(NamedTuple):
+    """What one step did to n environments."""
+
+    reward: NDArray[np.float32]
+    """[n] reward."""
+    last: NDArray[np.bool_]
+    """[n] the episode is over."""
+    terminal: NDArray[np.bool_]
+    """[n] and because of the task."""
+
+
+class Toy(Protocol):
+    """The rules of one task over E environments at once; `state` is all there is to know."""
+
+    obs: ClassVar[dict[str, ObsSpec]]
+    """Observations, as in EnvSpec."""
+    action: ClassVar[ActionSpec]
+    """The action, as in EnvSpec."""
+    optimum: ClassVar[float]
+    """Return of the best policy, the same in every episode."""
+    random_return: ClassVar[float]
+    """Mean return of uniformly random actions."""
+    state: dict[str, Array]
+    """{name: [E, *]}."""
+
+    def __init__(self, num_envs: int) -> None: ...
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        """Begin an episode."""
+        ...
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        """Apply int32 [n] or float32 [n, A] actions."""
+        ...
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """Look at the present state."""
+        ...
+
+
+class Catch(Toy):
+    """Catch a falling ball with a paddle that moves one column left, not at all, or right.
+
+    The board has 8 rows of 5 columns and the ball falls one row per step, so an episode has 7
+    steps. The last one pays 1 if the paddle is under the ball and -1 if not. The paddle starts
+    in the middle and can always be in time; blindly it meets one ball in five.
+    """
+
+    rows: ClassVar[int] = 8
+    columns: ClassVar[int] = 5
+    obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((3,), "float32")}
+    action: ClassVar[ActionSpec] = ActionSpec("discrete", 3)
+    optimum: ClassVar[float] = 1.0
+    random_return: ClassVar[float] = -0.6
+
+    def __init__(self, num_envs: int) -> None:
+        self.row = np.zeros(num_envs, np.int32)
+        self.column = np.zeros(num_envs, np.int32)
+        self.paddle = np.zeros(num_envs, np.int32)
+        self.state = {"row": self.row, "column": self.column, "paddle": self.paddle}
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        self.row[ids] = 0
+        self.column[ids] = streams.integers(ids, self.columns)
+        self.paddle[ids] = self.columns // 2
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        self.paddle[ids] = np.clip(self.paddle[ids] + action - 1, 0, self.columns - 1)
+        self.row[ids] += 1
+        last = self.row[ids] == self.rows - 1
+        caught = self.paddle[ids] == self.column[ids]
+        reward = np.where(last, np.where(caught, 1, -1), 0).astype(np.float32)
+        return Outcome(reward, last, last)
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """Ball column, ball row and paddle column, each from -1 to 1."""
+        where = np.stack([self.column[ids], self.row[ids], self.paddle[ids]], 1)
+        sides = np.array([self.columns, self.rows, self.columns]) - 1
+        return {"vector": (2 * where / sides - 1).astype(np.float32)}
+
+
+class CatchPixels(Catch):
+    """Catch, seen only as a 32x32 gray image: cells of 4x6 pixels, the ball brighter."""
+
+    obs: ClassVar[dict[str, ObsSpec]] = {"image": ObsSpec((32, 32, 1), "uint8")}
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        bottom = np.full_like(self.row, self.rows - 1)
+        ball = self._cells(self.row[ids], self.column[ids])
+        paddle = self._cells(bottom[ids], self.paddle[ids])
+        image = np.where(ball, 255, np.where(paddle, 128, 0)).astype(np.uint8)
+        return {"image": image[..., None]}
+
+    @staticmethod
+    def _cells(row: NDArray[np.int32], column: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Mark the pixels of one cell per image, [n, 32, 32]."""
+        pixel = np.arange(32)
+        down = pixel // 4 == row[:, None]
+        across = (pixel - 1) // 6 == column[:, None]  # one pixel of margin on either side
+        return down[:, :, None] & across[:, None, :]
+
+
+class Reach(Toy):
+    """Move a point on the plane to a target at distance 1 and stay there, for 20 steps.
+
+    The action is a velocity, cut to the unit disc, of which a step makes 0.2. The reward is 1
+    minus the distance after the step. The best policy loses 0.8 + 0.6 + 0.4 + 0.2 on its way. The
+    end is a time limit: is_last without is_terminal.
+    """
+
+    steps: ClassVar[int] = 20
+    speed: ClassVar[float] = 0.2
+    obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((4,), "float32")}
+    action: ClassVar[ActionSpec] = ActionSpec("continuous", 2)
+    optimum: ClassVar[float] = 18.0
+    random_return: ClassVar[float] = -1.3
+
+    def __init__(self, num_envs: int) -> None:
+        self.position = np.zeros((num_envs, 2), np.float64)
+        self.target = np.zeros((num_envs, 2), np.float64)
+        self.time = np.zeros(num_envs, np.int32)
+        self.state = {"position": self.position, "target": self.target, "time": self.time}
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        angle = 2 * np.pi * streams.uniform(ids)
+        self.position[ids] = 0
+        self.target[ids] = np.stack([np.cos(angle), np.sin(angle)], 1)
+        self.time[ids] = 0
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        velocity = np.clip(action.astype(np.float64), -1, 1)
+        velocity /= np.maximum(1, np.linalg.norm(velocity, axis=1, keepdims=True))
+        self.position[ids] += self.speed * velocity
+        self.time[ids] += 1
+        distance = np.linalg.norm(self.target[ids] - self.position[ids], axis=1)
+        last = self.time[ids] == self.steps
+        return Outcome((1 - distance).astype(np.float32), last, np.zeros_like(last))
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """Position and target, each x and y."""
+        both = np.concatenate([self.position[ids], self.target[ids]], 1)
+        return {"vector": both.astype(np.float32)}
+
+
+class Cue(Toy):
+    """Remember which of 4 cues the first observation showed until the go signal 6 steps later.
+
+    The action given to the go signal pays 1 if it names the cue and -1 if not, and ends the
+    episode; all others do nothing.
+    """
+
+    cues: ClassVar[int] = 4
+    delay: ClassVar[int] = 6
+    obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((5,), "float32")}
+    action: ClassVar[ActionSpec] = ActionSpec("discrete", 4)
+    optimum: ClassVar[float] = 1.0
+    random_return: ClassVar[float] = -0.5
+
+    def __init__(self, num_envs: int) -> None:
+        self.cue = np.zeros(num_envs, np.int32)
+        self.time = np.zeros(num_envs, np.int32)
+        self.state = {"cue": self.cue, "time": self.time}
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        self.cue[ids] = streams.integers(ids, self.cues)
+        self.time[ids] = 0
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        last = self.time[ids] == self.delay
+        self.time[ids] += 1
+        right = action == self.cue[ids]
+        reward = np.where(last, np.where(right, 1, -1), 0).astype(np.float32)
+        return Outcome(reward, last, last)
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """The cue, one-hot and only at first, then the go signal."""
+        cue = (self.cue[ids, None] == np.arange(self.cues)) & (self.time[ids, None] == 0)
+        go = self.time[ids, None] == self.delay
+        return {"vector": np.concatenate([cue, go], 1).astype(np.float32)}
+
+
+TOYS: dict[str, type[Toy]] = {
+    "catch": Catch,
+    "catch_pixels": CatchPixels,
+    "reach": Reach,
+    "cue": Cue,
+}
+
+
+class ToyEnv(VectorEnv):
+    """Environments of one toy task; rows are computed in `recv`, in the order of the requests."""
+
+    def __init__(self, task: str, options: Options) -> None:
+        self.spec = spec(task)
+        self.num_envs, self.batch_size = options.num_envs, options.batch_size
+        self._toy = TOYS[task](self.num_envs)
+        self._streams = Streams(options.seed, self.num_envs)
+        self._first = np.ones(self.num_envs, np.bool_)
+        action = self.spec.action
+        self._action = np.zeros((self.num_envs, *action.shape), action.dtype)
+        self._requests = Requests(action, self.num_envs, self.batch_size)
+        self._queue: deque[int] = deque()
+        self._lock = threading.Lock()  # around everything a snapshot reads
+
+    @property
+    def in_flight(self) -> int:
+        return self._requests.in_flight
+
+    def start(self) -> None:
+        with self._lock:
+            ids = self._requests.take_all()
+            self._first[:] = True
+            self._queue.extend(ids.tolist())
+
+    def send(self, action: Array, env_id: Ids) -> None:
+        with self._lock:
+            self._requests.take(action, env_id)
+            self._action[env_id] = action
+            self._queue.extend(env_id.tolist())
+
+    def recv(self) -> StepBatch:
+        with self._requests.receiving(), self._lock:
+            queued = [self._queue.popleft() for _ in range(self.batch_size)]
+            ids = np.array(queued, np.int32)
+            if self.batch_size == self.num_envs:
+                ids.sort()
+            self._requests.put(ids)
+            return check_rows(self.spec, self._rows(ids))
+
+    def _rows(self, ids: Ids) -> StepBatch:
+        """Reset or step environments and look at them."""
+        first = self._first[ids]
+        reward = np.zeros(len(ids), np.float32)
+        last, terminal = np.zeros((2, len(ids)), np.bool_)
+        if first.any():
+            self._toy.reset(ids[first], self._streams)
+        if not first.all():
+            moved = ids[~first]
+            outcome = self._toy.step(moved, self._action[moved])
+            reward[~first], last[~first], terminal[~first] = outcome
+        self._first[ids] = last
+        return StepBatch(ids, self._toy.observe(ids), reward, first, last, terminal)
+
+    def snapshot(self) -> dict[str, Array]:
+        with self._lock:
+            queue = np.full(self.num_envs, -1, np.int32)
+            queue[: len(self._queue)] = self._queue
+            return {"queue": queue} | {key: value.copy() for key, value in self._state().items()}
+
+    def restore(self, snapshot: dict[str, Array]) -> None:
+        with self._lock:
+            state = self._state()
+            _check_like({"queue": np.zeros(self.num_envs, np.int32)} | state, snapshot)
+            queue = snapshot["queue"][snapshot["queue"] >= 0].astype(np.int32)
+            if len(np.unique(queue)) < len(queue) or (queue >= self.num_envs).any():
+                raise ValueError(f"queue {queue.tolist()} of the toy snapshot is not possible")
+            for key, value in state.items():
+                value[...] = snapshot[key]
+            self._queue = deque(queue.tolist())
+            self._requests.book(queue)
+
+    def _state(self) -> dict[str, Array]:
+        """The arrays that make up the state, themselves and not copies."""
+        own = {"stream": self._streams.state, "first": self._first, "action": self._action}
+        return own | {f"task/{key}": value for key, value in self._toy.state.items()}
+
+    def close(self) -> None:
+        self._requests.close()
+
+
+def _check_like(expected: dict[str, Array], given: dict[str, Array]) -> None:
+    """Raise ValueError naming the first entry of a snapshot that does not fit."""
+    for key in sorted(expected.keys() | given.keys()):
+        if key not in expected or key not in given:
+            raise ValueError(f"toy snapshot: {key} is {'missing' if key in expected else 'extra'}")
+        want, have = expected[key], given[key]
+        if (want.shape, want.dtype) != (have.shape, have.dtype):
+            raise ValueError(
+                f"toy snapshot: {key} is {have.dtype} {list(have.shape)}, "
+                f"not {want.dtype} {list(want.shape)}"
+            )
+
+
+def spec(task: str) -> EnvSpec:
+    """Describe a toy task."""
+    return EnvSpec("toy", task, TOYS[task].obs, TOYS[task].action)
+
+
+_SPELLINGS = {names.squash(task): task for task in TOYS}
+
+SUITE = Suite(
+    name="toy",
+    default_task="catch",
+    tasks=tuple(TOYS),
+    resolve=lambda task: names.find("toy task", task, _SPELLINGS),
+    spec=spec,
+    make=ToyEnv,
+)

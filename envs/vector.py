@@ -1,0 +1,245 @@
+"""The one interface to every environment: requests go out and rows come back by environment id.
+
+An environment has at most one request in flight. `start` asks all of them for a reset, `recv`
+returns `batch_size` rows, and `send` asks for one more row from each environment it names. The
+row after an is_last row is the reset row (is_first, reward 0) and its action is ignored.
+
+Legend: N rows of one batch, E environments, A action dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.spec import ActionSpec, EnvSpec, StepBatch
+
+
+class EnvError(RuntimeError):
+    """An environment died or delivered garbage; the message names it and shows its traceback."""
+
+
+class VectorEnv(Protocol):
+    """Many environments of one task; one thread receives, any thread may send."""
+
+    spec: EnvSpec
+    """What the environments look like."""
+    num_envs: int
+    """Number of environments E; ids are 0 to E - 1."""
+    batch_size: int
+    """Rows per `recv`; fewer than `num_envs` is the asynchronous mode."""
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that were asked for and not yet received."""
+        ...
+
+    def start(self) -> None:
+        """Ask every environment for a reset. RuntimeError while rows are in flight."""
+        ...
+
+    def recv(self) -> StepBatch:
+        """Wait for the next `batch_size` rows, sorted by env_id when that is all of them.
+
+        RuntimeError when fewer rows are in flight, as nothing could end the wait; EnvError when
+        an environment failed.
+        """
+        ...
+
+    def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
+        """Ask for one more row of each environment named.
+
+        `action` is int32 [N] or float32 [N, A] (clipped to [-1, 1]), `env_id` int32 [N].
+        ValueError, before any environment sees it, if a batch is malformed.
+        """
+        ...
+
+    def snapshot(self) -> dict[str, NDArray[Any]] | None:
+        """Copy the full state, requests in flight included; None if that is impossible."""
+        return None
+
+    def restore(self, snapshot: dict[str, NDArray[Any]]) -> None:
+        """Continue bit for bit from `snapshot`, in place of `start`; ValueError if it differs."""
+        raise ValueError(f"{self.spec.suite} {self.spec.task} cannot be restored, only restarted")
+
+    def close(self) -> None:
+        """Free the environments without ever hanging; further calls do nothing."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Requests:
+    """Which environments owe a row: the books that the sender and the receiver share."""
+
+    def __init__(self, spec: ActionSpec, num_envs: int, batch_size: int) -> None:
+        self.pending = np.zeros(num_envs, np.bool_)
+        self.closed = False
+        self._spec = spec
+        self._batch_size = batch_size
+        self._count = 0
+        self._books = threading.Lock()
+        self._receiver = threading.Lock()
+
+    @property
+    def in_flight(self) -> int:
+        """Rows that were asked for and not yet received."""
+        return self._count
+
+    def take_all(self) -> NDArray[np.int32]:
+        """Book a reset of every environment and return their ids."""
+        with self._books:
+            self._check_open()
+            if self._count:
+                raise RuntimeError(f"start with {self._count} rows still in flight")
+            self.pending[:] = True
+            self._count = len(self.pending)
+        return np.arange(len(self.pending), dtype=np.int32)
+
+    def take(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
+        """Validate a batch of actions and book one row of each environment; see VectorEnv.send."""
+        check_env_id(env_id, len(self.pending))
+        check_action(self._spec, action, len(env_id))
+        with self._books:
+            self._check_open()
+            if self.pending[env_id].any():
+                busy = env_id[self.pending[env_id]].tolist()
+                raise ValueError(f"environments {busy} already have a request in flight")
+            self.pending[env_id] = True
+            self._count += len(env_id)
+
+    def book(self, env_id: NDArray[np.int32]) -> None:
+        """Replace the books by one request of each environment named."""
+        with self._books:
+            self._check_open()
+            self.pending[:] = False
+            self.pending[env_id] = True
+            self._count = len(env_id)
+
+    def put(self, env_id: NDArray[np.int32]) -> None:
+        """Cross off rows that arrived; EnvError if nobody asked for one of them."""
+        with self._books:
+            if not self.pending[env_id].all():
+                strays = env_id[~self.pending[env_id]].tolist()
+                raise EnvError(f"environments {strays} delivered rows that nobody asked for")
+            self.pending[env_id] = False
+            self._count -= len(env_id)
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Hold the place of the one receiver; RuntimeError if the wait could not end."""
+        if not self._receiver.acquire(blocking=False):
+            raise RuntimeError("another thread is already receiving")
+        try:
+            self._check_open()
+            if self._count < self._batch_size:
+                raise RuntimeError(
+                    f"recv of {self._batch_size} rows with only {self._count} in flight"
+                )
+            yield
+        finally:
+            self._receiver.release()
+
+    @contextmanager
+    def draining(self, seconds: float = -1) -> Iterator[bool]:
+        """Take the place of the receiver after close; yield False if it was not left in time."""
+        taken = self._receiver.acquire(timeout=seconds)
+        try:
+            yield taken
+        finally:
+            if taken:
+                self._receiver.release()
+
+    def close(self) -> bool:
+        """Refuse whatever comes from now on; False if that was already so."""
+        with self._books:
+            was_open, self.closed = not self.closed, True
+        return was_open
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("the environments are closed")
+
+
+def check_env_id(env_id: NDArray[np.int32], num_envs: int) -> None:
+    """Raise ValueError unless `env_id` is a non-empty int32 vector of distinct valid ids."""
+    if not isinstance(env_id, np.ndarray) or env_id.dtype != np.int32 or env_id.ndim != 1:
+        raise ValueError(f"env_id must be an int32 vector, not {_kind(env_id)}")
+    if not len(env_id):
+        raise ValueError("env_id names no environment")
+    if env_id.min() < 0 or env_id.max() >= num_envs:
+        raise ValueError(f"env_id {env_id.tolist()} is outside 0 to {num_envs - 1}")
+    if np.bincount(env_id).max() > 1:
+        raise ValueError(f"env_id {env_id.tolist()} names an environment twice")
+
+
+def check_action(spec: ActionSpec, action: NDArray[Any], rows: int) -> None:
+    """Raise ValueError unless `action` is what VectorEnv.send asks for, with `rows` rows."""
+    shape = (rows, *spec.shape)
+    if not isinstance(action, np.ndarray) or action.dtype != spec.dtype or action.shape != shape:
+        raise ValueError(f"action must be {spec.dtype} {list(shape)}, not {_kind(action)}")
+    if spec.kind == "discrete":
+        if action.min() < 0 or action.max() >= spec.size:
+            raise ValueError(f"action {action.tolist()} is outside 0 to {spec.size - 1}")
+    elif not np.isfinite(action).all():
+        raise ValueError("action is not finite")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__
+
+
+def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
+    """Return `rows`, or raise EnvError if an environment delivered what nobody can learn from."""
+    _check_each(spec, rows, np.isfinite(rows.reward), "a reward that is not finite")
+    for name, entry in spec.obs.items():
+        value: NDArray[Any] = rows.obs[name]
+        expected = (len(rows.env_id), *entry.shape)
+        if value.dtype != entry.dtype or value.shape != expected:
+            raise EnvError(
+                f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, "
+                f"not {entry.dtype} {list(expected)}"
+            )
+        if entry.dtype == "float32":
+            _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")
+        elif entry.dtype == "int32":
+            good = (value >= 0) & (value < entry.classes)
+            _check_each(spec, rows, good, f"{name} outside 0 to {entry.classes - 1}")
+    return rows
+
+
+def _check_each(spec: EnvSpec, rows: StepBatch, good: NDArray[np.bool_], what: str) -> None:
+    if not good.all():
+        bad = rows.env_id[~good.reshape(len(good), -1).all(1)]
+        raise EnvError(f"environment {bad[0]} of {spec.suite} {spec.task} delivered {what}")
+
+
+def env_seed(seed: int, env_id: int, attempt: int = 0) -> int:
+    """Derive the seed of one environment, 31 bits; `attempt` counts its restarts.
+
+    Unlike seed + env_id it shares no stream with a run of a neighbouring seed.
+    """
+    sequence = np.random.SeedSequence([seed, env_id, attempt])
+    return int(sequence.generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def env_seeds(seed: int, num_envs: int) -> list[int]:
+    """Seeds of environments 0 to `num_envs` - 1."""
+    return [env_seed(seed, env_id) for env_id in range(num_envs)]

@@ -1,0 +1,41 @@
+"""The words that the trainer and its worker processes exchange, and specs as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from envs.spec import ActionSpec, EnvSpec, ObsSpec
+
+RESET, STEP, CLOSE = b"reset", b"step", b"close"
+"""Commands to a worker."""
+ROW, READY, FAILED, REFUSED = b"row", b"ready", b"failed", b"refused"
+"""Answers, up to the first newline: a row lies in the block; specs; a traceback; a reason."""
+
+
+def answer(kind: bytes, body: str = "") -> bytes:
+    """Put an answer together."""
+    return kind + b"\n" + body.encode(errors="replace")
+
+
+def split(message: bytes) -> tuple[bytes, str]:
+    """Take an answer apart."""
+    kind, _, body = message.partition(b"\n")
+    return kind, body.decode(errors="replace")
+
+
+def encode_spec(spec: EnvSpec) -> dict[str, Any]:
+    """Turn a spec into JSON."""
+    obs = {
+        name: [list(entry.shape), entry.dtype, entry.classes] for name, entry in spec.obs.items()
+    }
+    return {"obs": obs, "action": [spec.action.kind, spec.action.size]}
+
+
+def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
+    """Turn JSON from `encode_spec` back into a spec."""
+    obs = {
+        name: ObsSpec(tuple(shape), dtype, classes)
+        for name, (shape, dtype, classes) in data["obs"].items()
+    }
+    return EnvSpec(suite, task, obs, ActionSpec(*data["action"]))
