@@ -1,0 +1,101 @@
+"""How many steps of replay make sense on a machine: disk, memory and container limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+OFFICIAL_CAPACITY = 5_000_000
+"""Steps that the official configuration keeps at most."""
+PAGING_SHARE = 0.8
+"""Share of the available memory above which a replay is read from the disk all the time."""
+
+Reader = Callable[[str], str]
+"""Returns the text of a file, or raises OSError."""
+
+
+def default_capacity(
+    planned_steps: int,
+    bytes_per_step: int,
+    free_disk: int,
+    memory_limit: int,
+    cap: int = OFFICIAL_CAPACITY,
+) -> int:
+    """Choose the steps to keep over all environments.
+
+    The smallest of `cap`, the planned steps, half of the free disk and half of the memory (both
+    in bytes); never below 1.
+    """
+    half = min(free_disk, memory_limit) // 2
+    return max(1, min(cap, planned_steps, half // bytes_per_step))
+
+
+def capacity_per_env(steps: int, num_envs: int, length: int, windows: int = 1) -> int:
+    """Share `steps` over the environments, rounded up.
+
+    The result holds at least `windows` windows of `length` steps over all environments, and at
+    least two lengths each, so that a window stays while a step is being added.
+    """
+    least = length + -(-windows // num_envs)
+    return max(-(-steps // num_envs), least, 2 * length)
+
+
+def read_text(path: str) -> str:
+    """Read a small system file."""
+    return Path(path).read_text()
+
+
+def memory_limit(read: Reader = read_text) -> int:
+    """Bytes that this process may use: the memory, or a smaller limit of its control groups."""
+    return min(_meminfo(read, "MemTotal"), *_cgroup_limits(read))
+
+
+def available_memory(read: Reader = read_text) -> int:
+    """Bytes that can be had without swapping, bounded by the limits of the control groups."""
+    return min(_meminfo(read, "MemAvailable"), *_cgroup_limits(read))
+
+
+def paging_warning(replay_bytes: int, available: int) -> str | None:
+    """Say in one line that a replay will not stay in memory, if that is so."""
+    if replay_bytes <= PAGING_SHARE * available:
+        return None
+    return (
+        f"the replay ({replay_bytes / 1e9:.1f} GB) is larger than {PAGING_SHARE:.0%} of the "
+        f"available memory ({available / 1e9:.1f} GB); when it is full, sampling reads from the "
+        f"disk (smaller: -s replay.capacity_gb=N)"
+    )
+
+
+def _meminfo(read: Reader, name: str) -> int:
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/meminfo has no {name}")
+
+
+def _cgroup_limits(read: Reader) -> list[int]:
+    """Collect every limit between our control groups (version 1 or 2) and their roots."""
+    limits = [1 << 62]
+    for path in _limit_files(read):
+        try:
+            limits.append(int(read(path)))
+        except (OSError, ValueError):
+            # Not there (another version, another mount), or "max": no limit.
+            continue
+    return limits
+
+
+def _limit_files(read: Reader) -> Iterator[str]:
+    try:
+        lines = read("/proc/self/cgroup").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        for place in (PurePosixPath(group), *PurePosixPath(group).parents):
+            # Inside a container the group's own path is often not mounted; its root always is.
+            if controllers == "":
+                yield f"/sys/fs/cgroup{place}/memory.max"
+            elif "memory" in controllers.split(","):
+                yield f"/sys/fs/cgroup/memory{place}/memory.limit_in_bytes"
