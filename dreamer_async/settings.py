@@ -41,6 +41,10 @@ def _below_one(value: float) -> bool:
     return 0 <= value < 1
 
 
+def _is_name(value: str) -> bool:
+    return 0 < len(value) <= 200 and value.isprintable()
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shapes of the networks (spec of the official repository, size presets below)."""
@@ -233,7 +237,7 @@ class EnvConfig:
     """Stepping threads of the environment pool; 0 lets the pool choose."""
 
     def __post_init__(self) -> None:
-        _need(self, "suite task", bool, "a name")
+        _need(self, "suite task", _is_name, "a name of printable characters")
         _need(self, "num_envs", lambda n: 1 <= n <= 4096, "from 1 to 4096")
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         if not 0 <= self.batch_size <= self.num_envs:
@@ -260,6 +264,7 @@ class ReplayConfig:
 
     def __post_init__(self) -> None:
         _need(self, "capacity capacity_gb", _not_negative, "at least 0")
+        _need(self, "directory", str.isprintable, "a path of printable characters")
 
 
 PRECISIONS = ("auto", "float32", "bfloat16")
