@@ -6,7 +6,7 @@ changes with time is a 0-d tensor, so nothing waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -68,10 +68,10 @@ def keep_if(condition: Tensor, old: Tensors, new: Tensors) -> None:
 
 
 class LaProp:
-    """Optimiser state over a list of parameters."""
+    """Optimiser state over named parameters."""
 
-    def __init__(self, params: Sequence[torch.nn.Parameter], config: OptimConfig) -> None:
-        self.params = list(params)
+    def __init__(self, params: Mapping[str, torch.nn.Parameter], config: OptimConfig) -> None:
+        self.names, self.params = list(params), list(params.values())
         self.config = config
         self.size = sum(p.numel() for p in self.params)
         self.rms = [torch.zeros_like(p, requires_grad=False) for p in self.params]

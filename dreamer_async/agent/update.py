@@ -93,7 +93,7 @@ class Trainer:
         check_config(config)
         self.spec, self.config, self.device = spec, config, torch.device(device)
         self.agent = build_agent(spec, config, self.device, precision)
-        trained = [p for p in self.agent.parameters() if p.requires_grad]
+        trained = {n: p for n, p in self.agent.named_parameters() if p.requires_grad}
         self.optim = LaProp(trained, config.optim)
         self.range = ReturnRange.initial(self.device)
         self._slow = list(self.agent.slowval.parameters())
@@ -122,8 +122,7 @@ class Trainer:
 
     def update(self, batch: Batch, noise: Noise) -> Update:
         """Take one training step; a non-finite loss or gradient changes nothing."""
-        forward = self.forward(batch, noise)
-        grads = torch.autograd.grad(forward.total, self.optim.params)
+        forward, grads = self.gradients(batch, noise)
         grad_norm = global_norm(grads)
         finite = torch.isfinite(forward.total.detach()) & torch.isfinite(grad_norm)
         metrics = self._metrics(forward)
@@ -138,6 +137,11 @@ class Trainer:
             torch.where(finite, stoch.detach().argmax(-1).to(torch.uint8), zero.to(torch.uint8)),
             finite,
         )
+
+    def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, tuple[Tensor, ...]]:
+        """Compute all losses and the gradient of every trained parameter."""
+        forward = self.forward(batch, noise)
+        return forward, torch.autograd.grad(forward.total, self.optim.params)
 
     def forward(self, batch: Batch, noise: Noise) -> Forward:
         """Compute all losses of a batch; index 0 only gives the state and action before."""
@@ -183,9 +187,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all state as one flat dictionary of the live tensors."""
         state = {f"agent.{name}": p.detach() for name, p in self.agent.named_parameters()}
-        names = [name for name, p in self.agent.named_parameters() if p.requires_grad]
         for kind, moments in (("rms", self.optim.rms), ("momentum", self.optim.momentum)):
-            state |= {f"{kind}.{name}": m for name, m in zip(names, moments, strict=True)}
+            state |= {f"{kind}.{name}": m for name, m in zip(self.optim.names, moments, strict=True)}
         state |= {"count": self.optim.count, "return.low": self.range.low}
         return state | {"return.high": self.range.high}
 
@@ -217,7 +220,7 @@ class Trainer:
             "return/mean": ac.ret.mean(),
             "return/min": ac.ret.min(),
             "return/max": ac.ret.max(),
-            "return/rate": (ac.ret.abs() >= 1.0).float().mean(),
+            "return/rate": (((ac.ret - ac.range.low) / scale).abs() >= 1.0).float().mean(),
             "policy/entropy": ac.entropy.mean(),
             "policy/randomness": self.agent.pol.randomness(ac.entropy).mean(),
             "adv/mean": ac.advantage.mean(),

@@ -1,0 +1,243 @@
+"""Whole updates of tiny agents, compared with the official code (g_* in tests/oracle)."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from oracle_cases import Case, close, config, env_spec, layout, load, names, our_name, ours
+from oracle_cases import set_parameters
+from torch import Tensor
+
+from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update
+from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
+from dreamer_async.agent.update import Forward
+
+pytestmark = pytest.mark.oracle
+CASES = names("g_*") or ["g_none"]
+TOLERANCE = 5e-5
+LOSSES = {
+    "rew": "reward", "con": "cont", "policy": "actor", "value": "critic",
+    "repval": "replay_critic",
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One case, replayed by the code that trains."""
+
+    case: Case
+    trainer: Trainer
+    batch: Batch
+    noise: Noise
+    before: Forward
+    grads: dict[str, Tensor]
+    update: Update
+
+
+def forced(action: Tensor) -> Tensor:
+    """Noise that makes the actor take a recorded action."""
+    return action.long() if not action.is_floating_point() else action.double()
+
+
+def make_batch(case: Case, trainer: Trainer) -> Batch:
+    return Batch(
+        {key: case[f"data/{key}"] for key in trainer.spec.obs},
+        case["data/action"],
+        case["data/reward"],
+        case["data/is_first"],
+        case["data/is_last"],
+        case["data/is_terminal"],
+        case["in/carry/deter"],
+        case["in/carry/stoch"].argmax(-1),
+    )
+
+
+@functools.cache
+def run(name: str) -> Run:
+    case = load(name)
+    trainer = Trainer(env_spec(case.settings), config(case.settings))
+    set_parameters(trainer.agent, case.under("params/"))
+    trainer.range.low.copy_(case["state/retnorm/lo/value"])
+    trainer.range.high.copy_(case["state/retnorm/hi/value"])
+    batch = make_batch(case, trainer)
+    action = forced(case["img/action/action"][:, :-1])
+    noise = Noise(case["sample/post_index"], case["sample/img_index"], action)
+    forward, grads = trainer.gradients(batch, noise)
+    named = dict(zip(trainer.optim.names, grads, strict=True))
+    return Run(case, trainer, batch, noise, forward, named, trainer.update(batch, noise))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_world_model_outputs(name: str) -> None:
+    r = run(name)
+    state, case = r.before.observed.state, r.case
+    close(r.before.tokens, case["out/tokens"], TOLERANCE, "tokens")
+    close(state.deter, case["out/repfeat/deter"], TOLERANCE, "deter")
+    close(r.before.observed.logits, case["out/repfeat/logit"], TOLERANCE, "logits")
+    assert torch.equal(state.stoch, case["out/repfeat/stoch"])
+    assert torch.equal(state.stoch[:, -1], case["out/carry/stoch"])
+    with torch.no_grad():
+        trainer_before = fresh(r)
+        close(trainer_before.agent.dyn.prior(state.deter), case["out/prior_logit"], TOLERANCE)
+
+
+def fresh(r: Run) -> Trainer:
+    """The same agent with the parameters from before the update."""
+    trainer = Trainer(r.trainer.spec, r.trainer.config)
+    set_parameters(trainer.agent, r.case.under("params/"))
+    return trainer
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_imagination_outputs(name: str) -> None:
+    r = run(name)
+    case, ac = r.case, r.before.actor_critic
+    feat = torch.cat([case["img/feat/deter"], case["img/feat/stoch"].flatten(-2)], -1)
+    close(r.before.imagined.feat[:, 1:], feat, TOLERANCE, "feat")
+    close(r.before.imagined.action.double(), case["img/action/action"][:, :-1], 1e-7, "action")
+    close(ac.reward, case["img/rew"], TOLERANCE, "reward")
+    close(ac.cont, case["img/con"], TOLERANCE, "cont")
+    close(ac.value, case["img/val"], TOLERANCE, "value")
+    close(ac.slow, case["img/slowval"][:, :-1], TOLERANCE, "slow")
+    close(ac.ret, case["img/ret"], TOLERANCE, "ret")
+    close(ac.replay_ret, case["repl/ret"], TOLERANCE, "replay_ret")
+    close(ac.ret[:, 0].reshape(case["repl/boot"].shape), case["repl/boot"], TOLERANCE, "boot")
+    close(ac.actor, case["img/loss/policy"], TOLERANCE, "actor")
+    close(ac.critic, case["img/loss/value"], TOLERANCE, "critic")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policy_distribution(name: str) -> None:
+    r = run(name)
+    agent = fresh(r).agent
+    params = agent.pol(r.before.imagined.feat)
+    expected = r.case.under("img/policy/action/")
+    if agent.pol.discrete:
+        close(params[0], torch.log_softmax(expected["logits"], -1), TOLERANCE, "logits")
+    else:
+        close(params[0], expected["mean"], TOLERANCE, "mean")
+        close(params[1], expected["stddev"], TOLERANCE, "std")
+    close(agent.val(r.before.imagined.feat), r.case["img/value_logits"], TOLERANCE, "value logits")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_loss_map_and_the_total(name: str) -> None:
+    r = run(name)
+    maps = dict(r.before.maps)
+    shape = r.case["loss_map/value"].shape
+    for key in ("actor", "critic"):
+        maps[key] = maps[key].mean(1).reshape(shape)
+    expected = {LOSSES.get(k, k): v for k, v in r.case.under("loss_map/").items()}
+    assert sorted(maps) == sorted(expected)
+    for key, value in expected.items():
+        close(maps[key], value, TOLERANCE, key)
+        metric = r.update.metrics[f"loss/{key}"]
+        official = {v: k for k, v in LOSSES.items()}.get(key, key)
+        close(metric, r.case[f"loss_mean/{official}"], TOLERANCE, key)
+    close(r.before.total, r.case["loss_total"], TOLERANCE, "total")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_gradient(name: str) -> None:
+    r = run(name)
+    expected = ours(r.case.under("grads/"))
+    assert sorted(expected) == sorted(r.grads)
+    for key, value in expected.items():
+        close(r.grads[key], value, TOLERANCE, key)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_after_the_update(name: str) -> None:
+    r = run(name)
+    expected = r.case.under("params_after/")
+    own = dict(r.trainer.agent.named_parameters())
+    assert len(expected) == len(own)
+    for key, value in expected.items():
+        error = (own[our_name(key)].detach() - layout(value, key)).abs()
+        mask = r.case.tensors.get(f"ill_conditioned/{key}")
+        if mask is not None:
+            error = error[~layout(mask, key)]
+        assert error.max() <= 5e-6, (key, error.max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_update_moved_parameters_and_slow_critic(name: str) -> None:
+    """Negative control: the comparison above would notice a missing update."""
+    case = load(name)
+    before, after = case.under("params/"), case.under("params_after/")
+    for part in ("dyn/", "val/", "slowval/"):
+        change = max((after[k] - before[k]).abs().max() for k in after if k.startswith(part))
+        assert change > 1e-5, part
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_normaliser_and_metrics(name: str) -> None:
+    r = run(name)
+    close(r.trainer.range.low, r.case["state_after/retnorm/lo/value"], TOLERANCE)
+    close(r.trainer.range.high, r.case["state_after/retnorm/hi/value"], TOLERANCE)
+    scale = r.update.metrics["return/S"]
+    metrics = {
+        "opt/grad_norm": "mets/opt/grad_norm",
+        "opt/grad_rms": "mets/opt/grad_rms",
+        "opt/param_rms": "mets/opt/param_rms",
+        "adv/mean": "mets/metric/adv",
+        "adv/std": "mets/metric/adv_std",
+        "adv/mag": "mets/metric/adv_mag",
+        "imagine/reward": "mets/metric/rew",
+        "imagine/cont": "mets/metric/con",
+        "return/rate": "mets/metric/ret_rate",
+        "value/mean": "mets/metric/val",
+        "policy/entropy": "mets/metric/ent/action",
+        "rssm/posterior_entropy": "mets/metric/rep_ent",
+        "rssm/prior_entropy": "mets/metric/dyn_ent",
+    }
+    for key, official in metrics.items():
+        if official in r.case.tensors:
+            close(r.update.metrics[key], r.case[official], TOLERANCE, key)
+    # The official metric normalises the returns; ours keeps the units of the reward.
+    normalised = (r.update.metrics["return/mean"] - r.trainer.range.low) / scale
+    close(normalised, r.case["mets/metric/ret"], TOLERANCE, "return/mean")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_replay_write_back(name: str) -> None:
+    r = run(name)
+    deter, stoch = r.case["replay_update/dyn/deter"], r.case["replay_update/dyn/stoch"]
+    assert r.update.deter.dtype == torch.float16 and r.update.stoch.dtype == torch.uint8
+    assert bool(r.update.finite)
+    assert torch.equal(r.update.stoch.long(), stoch.argmax(-1))
+    assert torch.equal(r.update.deter, r.before.observed.state.deter.half())
+    close(r.before.observed.state.deter, deter, TOLERANCE, "deter")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_policy_call(name: str) -> None:
+    r = run(name)
+    policy = Policy(r.trainer.spec, r.trainer.config)
+    policy.load(r.trainer.agent)
+    carry = PolicyCarry(
+        r.case["policy/carry/deter"],
+        r.case["policy/carry/stoch"],
+        r.case["policy/carry/prevact/action"],
+    )
+    noise = PolicyNoise(r.case["policy/post_index"], forced(r.case["policy/action/action"]))
+    obs = {key: r.case[f"policy/obs/{key}"] for key in r.trainer.spec.obs}
+    after = policy.step(obs, r.case["policy/obs/is_first"], carry, noise)
+    close(after.deter, r.case["policy/deter"], TOLERANCE, "deter")
+    assert torch.equal(after.stoch.argmax(-1), r.case["policy/post_index"].long())
+    np.testing.assert_allclose(after.action.numpy(), r.case["policy/action/action"].numpy())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_wrong_class_is_noticed(name: str) -> None:
+    """Negative control: another posterior class moves the outputs far beyond the tolerance."""
+    r = run(name)
+    posterior = r.noise.posterior.clone()
+    classes = r.trainer.config.model.classes
+    posterior[0, 0, 0] = (posterior[0, 0, 0] + 1) % classes
+    forward = fresh(r).forward(r.batch, r.noise._replace(posterior=posterior))
+    with pytest.raises(AssertionError, match="deter"):
+        close(forward.observed.state.deter, r.case["out/repfeat/deter"], TOLERANCE, "deter")
