@@ -8,14 +8,11 @@ and one half of the environments steps while the other half is acted on.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.agent.policy import Acted, Policy, PolicyCarry
 from dreamer_async.aio import OwnedThread
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
@@ -23,17 +20,6 @@ from dreamer_async.replay import Replay
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
 from envs.spec import StepBatch
 from envs.vector import VectorEnv
-
-
-class Acted(NamedTuple):
-    """What the policy made of one batch of rows."""
-
-    action: NDArray[np.generic]
-    """int32 [N] or float32 [N, A]."""
-    deter: NDArray[np.float16]
-    """[N, D] the replay context that goes with each row."""
-    stoch: NDArray[np.uint8]
-    """[N, S] class indices."""
 
 
 class Actor:
@@ -49,18 +35,16 @@ class Actor:
     def refresh(self, published: PublishedWeights) -> None:
         """Take over newer weights, if there are any."""
         if published.version != self.version:
-            self.version = published.fetch(self.policy.weights())
+            self.version = published.fetch(self.policy.load)
 
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
         rows = torch.from_numpy(step.env_id.astype(np.int64))
         carry = PolicyCarry(*(part[rows] for part in self.carry))
-        action, carry, deter, stoch = self.policy.act(
-            step.obs, step.is_first, carry, self.generator
-        )
-        for part, new in zip(self.carry, carry, strict=True):
+        acted = self.policy.act(step.obs, step.is_first, carry, self.generator)
+        for part, new in zip(self.carry, acted.carry, strict=True):
             part[rows] = new
-        return Acted(action, deter, stoch)
+        return acted
 
     def state(self) -> dict[str, Tensor]:
         """Everything that acting depends on besides the weights."""

@@ -102,7 +102,7 @@ class Learner:
         self.stages = Stages()
         self.updates = 0
         self.skipped = 0
-        self.published = PublishedWeights(self.trainer.policy_weights())
+        self.published = PublishedWeights(self.trainer.parameters_of_policy())
         self._generator = torch.Generator().manual_seed(train.seed + 1)
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
@@ -135,7 +135,7 @@ class Learner:
         with self.stages.measure("update"):
             update = self.trainer.update(batch, noise)
             self.updates += 1
-            self.published.publish(self.trainer.policy_weights(), self.updates)
+            self.published.publish(self.trainer.parameters_of_policy(), self.updates)
         buffers = staging.buffers
         previous = self._pending
         self._pending = _Pending(
@@ -154,7 +154,7 @@ class Learner:
 
     def publish(self) -> None:
         """Publish the present weights, after a restore."""
-        self.published.publish(self.trainer.policy_weights(), self.updates)
+        self.published.publish(self.trainer.parameters_of_policy(), self.updates)
 
     def state(self) -> dict[str, Tensor]:
         """Copies of everything the next update depends on."""

@@ -29,7 +29,7 @@ from dreamer_async.learner import Diverged, Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
 from dreamer_async.replay import Replay, ReplaySpaceError, RingMismatch
-from dreamer_async.replay_setup import open_replay
+from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
 from dreamer_async.run_dir import RunDir, RunInUse, read_json
 from dreamer_async.telemetry import Telemetry
@@ -116,7 +116,7 @@ async def build(
         replay,
         ratio,
         telemetry,
-        prefill=train.batch_size * train.batch_length,
+        prefill=prefill_windows(config),
     )
     saver = Saver(run_dir, config, learner, collector)
     parts = Parts(
@@ -171,6 +171,7 @@ async def train(parts: Parts, stop: Stop) -> None:
         parts.telemetry.enter("stopping")
         for task in tasks:  # each ends at its next await; running calls are waited for
             task.cancel()
+    parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     await parts.saver.save(parts.learner_thread, parts.writer_thread)
 
@@ -257,7 +258,7 @@ def _started(parts: Parts, device: str, precision: str) -> RunStarted:
         suite=config.env.suite,
         task=config.env.task,
         size=config.size,
-        parameters=parts.learner.trainer.parameter_count(),
+        parameters=parts.learner.trainer.optim.size,
         device=device,
         precision=precision,
         num_envs=config.env.num_envs,

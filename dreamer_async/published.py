@@ -8,7 +8,7 @@ the other's copy. On a GPU the copies are ordered by events across the two strea
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -26,20 +26,27 @@ class PublishedWeights:
     def publish(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Copy the weights in; called by the learner."""
         with self._lock:
-            self._copy(self._buffer, weights)
+            self._after_last_copy()
+            with torch.no_grad():
+                torch._foreach_copy_(
+                    list(self._buffer.values()), [weights[name] for name in self._buffer]
+                )
+            self._mark_copied()
             self.version = version
 
-    def fetch(self, into: Mapping[str, Tensor]) -> int:
-        """Copy the weights out and return their version; called by the policy."""
+    def fetch(self, load: Callable[[Mapping[str, Tensor]], None]) -> int:
+        """Let `load` copy the weights out and return their version; called by the policy."""
         with self._lock:
-            self._copy(into, self._buffer)
+            self._after_last_copy()
+            load(self._buffer)
+            self._mark_copied()
             return self.version
 
-    @torch.no_grad()
-    def _copy(self, target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+    def _after_last_copy(self) -> None:
         if self._copied is not None:
             self._copied.wait()
-        torch._foreach_copy_(list(target.values()), [source[name] for name in target])
-        if next(iter(target.values())).is_cuda:
+
+    def _mark_copied(self) -> None:
+        if next(iter(self._buffer.values())).is_cuda:
             self._copied = torch.cuda.Event()
             self._copied.record()

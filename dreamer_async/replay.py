@@ -55,6 +55,8 @@ _COUNTERS = ("sampled", "torn", "online_served", "online_dropped", "contexts_los
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
+_Piece = tuple[tuple[int, slice], tuple[int, slice]]
+"""(row, steps) of a batch and (environment, slots) of the ring."""
 
 
 @dataclass(frozen=True)
@@ -418,14 +420,18 @@ class Replay:
     def _copy(self, out: SampleBuffers, rows: Indices, draw: _Draw) -> None:
         """Copy windows, each as one or two contiguous slices per column."""
         places = zip(rows.tolist(), draw.env.tolist(), draw.start.tolist(), strict=True)
-        for row, env, start in places:
-            for slots, steps in self._spans(start, self.spec.length):
-                for name, column in self._columns.items():
-                    self._take(out.fields[name][row], steps, column[env], slots)
+        pieces = [
+            ((row, steps), (env, slots))
+            for row, env, start in places
+            for slots, steps in self._spans(start, self.spec.length)
+        ]
+        for name, column in self._columns.items():
+            self._take(out.fields[name], column, pieces)
 
-    def _take(self, target: Array, steps: slice, column: Array, slots: slice) -> None:
-        """Copy one contiguous piece of one column."""
-        target[steps] = column[slots]
+    def _take(self, target: Array, column: Array, pieces: list[_Piece]) -> None:
+        """Copy contiguous pieces of one column."""
+        for here, there in pieces:
+            target[here] = column[there]
 
     def _spans(self, first: int, count: int) -> Iterator[tuple[slice, slice]]:
         """Cut `count` steps from `first` on into pieces that are contiguous in the ring.

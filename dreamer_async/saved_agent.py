@@ -82,13 +82,12 @@ class SavedAgent:
 
     def _load_weights(self, found: checkpoint.Checkpoint) -> None:
         """Copy the policy's part of the trainer's state; raises CheckpointError if it lacks any."""
-        weights = self._policy.weights()
-        for name, target in weights.items():
-            source = found.tensors.get(f"trainer/{name}")
-            if source is None or source.shape != target.shape:
-                raise checkpoint.CheckpointError(f"{found.path.name}: {name} is missing or misshapen")
-            with torch.no_grad():
-                target.copy_(source)
+        prefix = "trainer/agent."
+        trained = {n.removeprefix(prefix): t for n, t in found.tensors.items() if prefix in n}
+        try:
+            self._policy.load(trained)
+        except (ValueError, RuntimeError) as error:
+            raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 
 
 def load(path: str | Path, device: str = "auto", seed: int = 0) -> SavedAgent:

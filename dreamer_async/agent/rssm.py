@@ -107,7 +107,7 @@ class RSSM(nn.Module):
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
         """One step with an observation; reset [N] clears the state and the action first."""
-        keep = (~reset).to(state.deter.dtype)
+        keep = 1.0 - reset.to(state.deter.dtype)
         deter = state.deter * keep[:, None]
         stoch = state.stoch * keep[:, None, None]
         deter = self.sequence_model(deter, stoch, action * keep[:, None])

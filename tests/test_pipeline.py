@@ -1,0 +1,298 @@
+"""Whole runs of the trainer on a toy: overlapped, in lockstep, stopped, resumed, broken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamer_async import checkpoint, events, pipeline
+from dreamer_async.config import Config, resolve, to_dict
+from dreamer_async.run_dir import RunDir
+
+TINY = (
+    "model.deter=32",
+    "model.hidden=8",
+    "model.units=8",
+    "model.stoch=4",
+    "model.classes=4",
+    "model.depth=2",
+    "model.blocks=4",
+    "train.batch_size=4",
+    "train.batch_length=8",
+    "train.train_ratio=16",
+    "train.compile=false",
+    "train.threads=1",
+    "train.metrics_seconds=0.001",
+    "env.num_envs=4",
+    "replay.capacity=1000",
+)
+
+
+def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
+    config = resolve("toy", task, size="tiny", overrides=(*TINY, *overrides))
+    return RunDir.create(root, f"toy-{task}", config=to_dict(config))
+
+
+def read(run: RunDir) -> list[events.Event]:
+    records, _ = events.read_events(run.events_path)
+    return [record.event for record in records]
+
+
+def newest(run: RunDir) -> checkpoint.Checkpoint:
+    found, skipped = checkpoint.newest(run.checkpoints)
+    assert found is not None, skipped
+    return found
+
+
+def trained(run: RunDir) -> dict[str, torch.Tensor]:
+    return {n: t for n, t in newest(run).tensors.items() if n.startswith("trainer/")}
+
+
+@pytest.mark.parametrize("sync", ["true", "false"])
+@pytest.mark.parametrize("task", ["catch", "reach"])
+def test_a_run_collects_learns_and_saves(tmp_path: Path, sync: str, task: str) -> None:
+    run = make_run(tmp_path, "train.steps=120", f"train.sync={sync}", task=task)
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    seen = read(run)
+    finished = seen[-1]
+    assert isinstance(finished, events.RunFinished) and finished.reason == "completed"
+    assert 120 <= finished.env_steps <= 124
+    ratio = 16 * (finished.env_steps - prefill_steps(seen)) / 32
+    assert abs(finished.updates - ratio) <= 3
+    phases = [e.phase for e in seen if isinstance(e, events.PhaseChanged)]
+    assert phases == ["prefill", "training", "stopping", "finished"]
+    values = next(e for e in reversed(seen) if isinstance(e, events.Metrics)).values
+    for name in ("loss/reward", "loss/cont", "loss/dyn", "loss/rep", "loss/actor", "loss/critic"):
+        assert name in values
+    for name in ("loss/replay_critic", "return/S", "return/p5", "return/p95"):
+        assert name in values
+    assert any(isinstance(e, events.Episode) for e in seen)
+    assert newest(run).manifest["updates"] == finished.updates
+
+
+def prefill_steps(seen: list[events.Event]) -> int:
+    return next(
+        e.env_steps
+        for e in seen
+        if isinstance(e, events.PhaseChanged) and e.phase == "training"
+    )
+
+
+def test_lockstep_runs_are_identical_and_the_seed_matters(tmp_path: Path) -> None:
+    states = []
+    for i, seed in enumerate((1, 1, 2)):
+        run = make_run(
+            tmp_path / str(i), "train.steps=100", "train.sync=true", f"train.seed={seed}"
+        )
+        assert pipeline.main(run, plain=False, resume=False) == 0
+        states.append(trained(run))
+    assert equal(states[0], states[1])
+    assert not equal(states[0], states[2])
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """N steps, stop, resume, N steps equal 2N steps: weights, moments, replay latents, episodes."""
+    whole = make_run(tmp_path / "whole", "train.steps=200", "train.sync=true")
+    assert pipeline.main(whole, plain=False, resume=False) == 0
+    halved = make_run(tmp_path / "halved", "train.steps=100", "train.sync=true")
+    assert pipeline.main(halved, plain=False, resume=False) == 0
+    halfway = trained(halved)
+    extend(halved, "train.steps=200")
+    assert pipeline.main(halved, plain=False, resume=True) == 0
+    assert equal(trained(whole), trained(halved))
+    assert not equal(trained(whole), halfway), "the comparison must be able to fail"
+    everything = newest(whole).tensors, newest(halved).tensors
+    assert equal(*everything), "policy carry, generators, environments and episodes too"
+    scores = [
+        [(e.env_id, e.score, e.env_steps) for e in read(run) if isinstance(e, events.Episode)]
+        for run in (whole, halved)
+    ]
+    assert scores[0] == scores[1] and scores[0]
+
+
+def extend(run: RunDir, *overrides: str) -> None:
+    from dreamer_async.config import from_dict, override
+    from dreamer_async.run_dir import read_json, write_json_atomic
+
+    config: Config = from_dict(read_json(run.config_path))
+    write_json_atomic(run.config_path, to_dict(override(config, overrides)))
+
+
+def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=120")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    first = newest(run).manifest
+    extend(run, "train.steps=240")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    second = newest(run).manifest
+    updates = second["updates"] - first["updates"]
+    expected = 16 * (second["env_steps"] - first["env_steps"]) / 32
+    assert abs(updates - expected) <= 3
+    resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
+    assert resumed.env_steps == first["env_steps"] and resumed.lost_updates == 0
+
+
+def test_resuming_without_the_replay_fills_it_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=120")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    before = newest(run).manifest
+    run.free_replay()
+    extend(run, "train.steps=240")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    after = newest(run).manifest
+    assert after["env_steps"] >= 240
+    assert before["updates"] < after["updates"]
+    phases = [e.phase for e in read(run) if isinstance(e, events.PhaseChanged)]
+    assert phases.count("prefill") == 2
+
+
+def test_a_damaged_checkpoint_falls_back_and_says_so(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=100")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    extend(run, "train.steps=120")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    paths = list(checkpoint.candidates(run.checkpoints))
+    assert len(paths) == 2
+    (paths[0] / checkpoint.STATE).write_bytes(b"junk")
+    extend(run, "train.steps=140")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    resumed = [e for e in read(run) if isinstance(e, events.Resumed)][-1]
+    assert resumed.checkpoint.endswith(paths[1].name)
+    assert paths[0].name in resumed.skipped[0]
+    assert resumed.lost_updates > 0
+
+
+def test_nothing_valid_is_an_error_and_nothing_is_deleted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, "train.steps=100")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    path = newest(run).path
+    (path / checkpoint.STATE).write_bytes(b"junk")
+    extend(run, "train.steps=120")
+    assert pipeline.main(run, plain=False, resume=True) == 65
+    assert path.name in capfd.readouterr().err
+    assert path.exists() and run.replay_path.exists()
+
+
+def test_another_size_is_refused_by_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, "train.steps=100")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    extend(run, "train.steps=120", "model.units=16")
+    assert pipeline.main(run, plain=False, resume=True) == 65
+    assert "step-" in capfd.readouterr().err
+
+
+def test_poisoned_weights_skip_every_update_and_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dreamer_async.learner import Learner
+
+    run = make_run(tmp_path, "train.steps=2000", "train.skip_limit=3")
+    publish = Learner.publish
+
+    def poison(self: Learner) -> None:
+        publish(self)
+        parameter = next(iter(self.trainer.agent.parameters()))
+        with torch.no_grad():
+            parameter.fill_(float("nan"))
+
+    monkeypatch.setattr(Learner, "publish", poison)
+    assert pipeline.main(run, plain=False, resume=False) == 70
+    assert "3 updates in a row" in capfd.readouterr().err
+    seen = read(run)
+    assert sum("not finite" in e.message for e in seen if isinstance(e, events.Warned)) >= 2
+    assert isinstance(seen[-1], events.RunFinished) and seen[-1].exit_code == 70
+    assert not list(checkpoint.candidates(run.checkpoints)), "no state that is not finite is saved"
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, "train.steps=100")
+    with run.lock():
+        assert pipeline.main(run, plain=False, resume=False) == 73
+    assert "in use" in capfd.readouterr().err
+
+
+def start(run: RunDir) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path\n"
+            "from dreamer_async import pipeline; from dreamer_async.run_dir import RunDir\n"
+            "sys.exit(pipeline.main(RunDir(Path(sys.argv[1])), plain=True, resume=False))",
+            str(run.path),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def is_metrics(event: events.Event) -> bool:
+    return isinstance(event, events.Metrics)
+
+
+def is_late_checkpoint(event: events.Event) -> bool:
+    return isinstance(event, events.Checkpointed) and event.updates > 0
+
+
+def wait_for(
+    good: Callable[[events.Event], bool], run: RunDir, process: subprocess.Popen[str]
+) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if run.events_path.exists() and any(map(good, read(run))):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError(f"never saw {good.__name__}")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "request"])
+def test_every_way_to_stop_saves_and_exits_cleanly(tmp_path: Path, how: int | str) -> None:
+    run = make_run(tmp_path, "train.steps=10_000_000")
+    process = start(run)
+    wait_for(is_metrics, run, process)
+    if isinstance(how, str):
+        run.request("stop")
+    else:
+        process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    finished = read(run)[-1]
+    assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
+    assert newest(run).manifest["updates"] == finished.updates > 0
+
+
+@pytest.mark.faults
+def test_kill_9_loses_no_published_step_and_the_run_goes_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=10_000_000", "train.checkpoint_seconds=0.3")
+    process = start(run)
+    wait_for(is_late_checkpoint, run, process)
+    process.kill()
+    process.communicate()
+    before = max(getattr(e, "env_steps", 0) for e in read(run))
+    extend(run, f"train.steps={before + 200}")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
+    assert resumed.env_steps >= before
+    assert resumed.updates > 0
+    assert newest(run).manifest["env_steps"] >= before + 200
