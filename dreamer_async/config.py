@@ -155,11 +155,15 @@ def resolve(
     preset = dict(SUITES[suite])
     default = preset.pop("size", DEFAULT_SIZES[device])
     chosen = default if size is None else size
-    if chosen not in SIZES:
-        choices = nearest(chosen, SIZES) or f" (known: {', '.join(SIZES)})"
-        raise ConfigError(f"unknown size {shown(chosen)}{choices}")
+    _check_size(chosen)
     values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}
     return _build({"size": chosen, "env.suite": suite, "env.task": task, **values})
+
+
+def _check_size(size: str) -> None:
+    if size not in SIZES:
+        choices = nearest(size, SIZES) or f" (known: {', '.join(SIZES)})"
+        raise ConfigError(f"unknown size {shown(size)}{choices}")
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:
@@ -198,7 +202,9 @@ def from_dict(data: Any) -> Config:
     try:
         for name in ("size", *known_settings()):
             _present(data, name)
-        return decode(Config, data)
+        config = decode(Config, data)
+        _check_size(config.size)
+        return config
     except SchemaError as error:
         raise ConfigError(f"bad config: {error}") from None
 

@@ -1,0 +1,264 @@
+"""Presets, overrides and the strict JSON of configs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreamer_async.config import (
+    SIZES,
+    SUITES,
+    Config,
+    ConfigError,
+    changed,
+    changed_shapes,
+    from_dict,
+    known_settings,
+    override,
+    parse_overrides,
+    resolve,
+    to_dict,
+)
+
+
+def test_atari_preset_is_the_official_one() -> None:
+    config = resolve("atari", "pong", size="size200m")
+    assert (config.train.steps, config.train.train_ratio) == (51_000_000, 32.0)
+    assert (config.env.num_envs, config.train.batch_size, config.train.batch_length) == (16, 16, 64)
+    model = config.model
+    assert (model.deter, model.hidden, model.classes, model.depth) == (8192, 1024, 64, 64)
+    assert (config.optim.lr, config.optim.warmup) == (4e-5, 1000)
+
+
+def test_atari100k_preset_is_the_official_one() -> None:
+    train, env = resolve("atari100k", "pong").train, resolve("atari100k", "pong").env
+    assert (train.steps, train.train_ratio, env.num_envs) == (110_000, 256.0, 1)
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", "size1m"), ("cuda", "size12m")])
+def test_the_device_chooses_the_size_when_nobody_else_does(device: str, size: str) -> None:
+    assert resolve("atari", "pong", device=device).size == size
+    assert resolve("atari", "pong", device=device, size="size25m").size == "size25m"
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_no_preset_touches_the_fixed_hyperparameters(suite: str) -> None:
+    """Suites choose sizes, batches and schedules; losses and the optimiser are the paper's."""
+    config = resolve(suite, "task")
+    assert config.loss == Config().loss
+    assert config.optim == Config().optim
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_change_the_five_widths_only(size: str) -> None:
+    different = changed(Config(), resolve("atari", "pong", size=size))
+    widths = {f"model.{name}" for name in ("deter", "hidden", "classes", "depth", "units")}
+    assert set(different) <= widths | {"size"}
+
+
+def test_overrides_win_over_size_and_suite_and_the_last_one_wins() -> None:
+    config = resolve(
+        "toy",
+        "catch",
+        size="size12m",
+        overrides=["model.units=128", "train.steps=7", "train.steps=1e4", "model.deter=2_048"],
+    )
+    assert (config.model.units, config.model.hidden, config.train.steps) == (128, 256, 10_000)
+
+
+def test_values_are_checked_together_not_one_by_one() -> None:
+    config = resolve("toy", "catch", overrides=["model.blocks=3", "model.deter=24"])
+    assert (config.model.blocks, config.model.deter) == (3, 24)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_siz=8", "unknown setting 'train.batch_siz' (did you mean train.batch_size"),
+        ("batch_length=8", "(did you mean train.batch_length"),
+        ("train=8", "unknown setting 'train'"),
+        ("", "expected key=value"),
+        ("train.batch_size", "expected key=value"),
+        ("=3", "unknown setting ''"),
+        ("train.batch_size=", "train.batch_size: expected a whole number, got ''"),
+        ("train.batch_size=8.5", "train.batch_size: expected a whole number, got '8.5'"),
+        ("train.batch_size=0", "train.batch_size must be positive, got 0"),
+        ("train.batch_length=1", "train.batch_length must be at least 2, got 1"),
+        ("train.steps=-5", "train.steps must be positive, got -5"),
+        ("train.train_ratio=nan", "train.train_ratio: expected a number, got 'nan'"),
+        ("train.train_ratio=0", "train.train_ratio must be positive"),
+        ("train.seed=-1", "train.seed must be from 0 to 2147483647"),
+        ("train.device=tpu", "train.device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        ("train.device=cuda:x", "train.device must be"),
+        ("train.precision=float16", "train.precision must be auto, float32 or bfloat16"),
+        ("train.compile=yes", "train.compile: expected true or false, got 'yes'"),
+        ("train.keep_checkpoints=1", "train.keep_checkpoints must be at least 2"),
+        ("train.grace_seconds=0", "train.grace_seconds must be positive"),
+        ("train.threads=-1", "train.threads must be from 0 to 1024"),
+        ("train.skip_limit=0", "train.skip_limit must be positive"),
+        ("env.num_envs=0", "env.num_envs must be from 1 to 4096, got 0"),
+        ("env.batch_size=99", "env.batch_size must be from 0 to env.num_envs = 16, got 99"),
+        ("env.suite=toy", "env.suite is set by the first word after train, not by -s"),
+        ("env.task=pong", "env.task is set by --task, not by -s"),
+        ("size=tiny", "size is set by --size, not by -s"),
+        ("replay.capacity=10", "replay.capacity must hold one window per environment"),
+        ("replay.capacity_gb=-1", "replay.capacity_gb must be at least 0"),
+        ("model.deter=100", "model.deter must be a multiple of model.blocks = 8, got 100"),
+        ("model.classes=257", "model.classes must be from 2 to 256"),
+        ("model.bins=254", "model.bins must be odd"),
+        ("model.kernel=4", "model.kernel must be odd"),
+        ("model.multipliers=", "model.multipliers must be positive whole numbers"),
+        ("model.multipliers=2,0", "model.multipliers must be positive whole numbers"),
+        ("model.unimix=1", "model.unimix must be at least 0 and below 1"),
+        ("model.actor_max_std=0.01", "model.actor_max_std must be at least model.actor_min_std"),
+        ("loss.horizon=1", "loss.horizon must be more than 1 step"),
+        ("loss.return_lambda=1.5", "loss.return_lambda must be between 0 and 1"),
+        ("loss.return_low=99", "percentiles with low < high"),
+        ("optim.lr=0", "optim.lr must be positive"),
+        ("optim.beta2=1", "optim.beta2 must be at least 0 and below 1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_work(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve("atari", "pong", overrides=[override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("suite", "size", "message"),
+    [
+        ("atarii", None, "unknown suite 'atarii' (did you mean atari"),
+        ("", None, "unknown suite '' (known: atari, "),
+        ("atari", "size1", "unknown size 'size1' (did you mean size1m"),
+        ("atari", "", "unknown size '' (known: tiny, "),
+    ],
+)
+def test_unknown_suites_and_sizes_name_the_known_ones(
+    suite: str, size: str | None, message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve(suite, "pong", size=size)
+    assert message in str(error.value)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_setting_or_a_config_error(text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_overrides([text])
+    assert len(str(error.value).splitlines()) == 1
+
+
+VALUES = st.one_of(
+    st.text(max_size=20),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["true", "", "0", "-1", "1e400", "1,2", "auto", "\x00", "9" * 100]),
+)
+
+
+@given(st.sampled_from(sorted(known_settings())), VALUES)
+def test_any_value_of_any_setting_is_taken_or_refused_in_one_line(key: str, value: str) -> None:
+    try:
+        config = resolve("atari", "pong", overrides=[f"{key}={value}"])
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("size", SIZES)
+def test_json_round_trip(suite: str, size: str) -> None:
+    config = resolve(suite, "some_task", size=size)
+    assert from_dict(json.loads(json.dumps(to_dict(config), allow_nan=False))) == config
+
+
+def _without(data: dict[str, Any], part: str, name: str) -> dict[str, Any]:
+    del data[part][name]
+    return data
+
+
+def _with(data: dict[str, Any], part: str, name: str, value: Any) -> dict[str, Any]:
+    data[part][name] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: _without(d, "train", "seed"), "missing key train.seed"),
+        (lambda d: _with(d, "train", "sed", 1), "unknown key train.sed (did you mean seed?)"),
+        (lambda d: _with(d, "train", "seed", "1"), "train.seed: expected a whole number"),
+        (lambda d: _with(d, "train", "seed", True), "train.seed: expected a whole number"),
+        (lambda d: _with(d, "train", "seed", -1), "train.seed must be from 0"),
+        (lambda d: _with(d, "model", "unimix", None), "model.unimix: expected a number"),
+        (lambda d: _with(d, "env", "task", "a\x1b[2J"), "env.task must be a name of printable"),
+        (lambda d: d | {"extra": 1}, "unknown key extra"),
+        (lambda d: d | {"model": []}, "expected an object"),
+        (lambda d: [d], "expected an object"),
+        (lambda d: None, "expected an object"),
+    ],
+)
+def test_a_spoiled_config_file_is_refused(spoil: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_dict(spoil(copy.deepcopy(to_dict(resolve("toy", "catch")))))
+    assert message in str(error.value)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(JSON_VALUES, st.sampled_from(["size", "model", "train", "new"]))
+def test_any_json_is_a_config_or_a_config_error(data: Any, key: str) -> None:
+    for value in (data, to_dict(Config()) | {key: data}):
+        with pytest.raises(ConfigError):
+            from_dict(value)
+
+
+def test_override_keeps_everything_else() -> None:
+    old = resolve("toy", "catch", size="size12m", overrides=["train.seed=3"])
+    new = override(old, ["train.steps=99"])
+    assert changed(old, new) == {"train.steps": (old.train.steps, 99)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "refused", "refused_without_replay"),
+    [
+        ("train.steps=99", False, False),
+        ("train.train_ratio=7", False, False),
+        ("train.batch_size=3", False, False),
+        ("optim.lr=1e-3", False, False),
+        ("loss.entropy=0", False, False),
+        ("train.device=cuda", False, False),
+        ("env.num_envs=3", True, False),
+        ("replay.capacity=9999", True, False),
+        ("replay.directory=/somewhere", True, False),
+        ("train.batch_length=16", True, False),
+        ("model.units=48", True, True),
+        ("model.unimix=0.02", True, True),
+    ],
+)
+def test_a_resume_refuses_what_changes_shapes(
+    setting: str, refused: bool, refused_without_replay: bool
+) -> None:
+    old = resolve("toy", "catch")
+    new = override(old, [setting])
+    key = setting.partition("=")[0]
+    assert list(changed_shapes(old, new)) == [key] * refused
+    assert list(changed_shapes(old, new, drop_replay=True)) == [key] * refused_without_replay
+
+
+def test_a_resume_refuses_another_size_or_task() -> None:
+    old = resolve("toy", "catch", size="tiny")
+    assert "env.task" in changed_shapes(old, resolve("toy", "other", size="tiny"))
+    assert "size" in changed_shapes(old, resolve("toy", "catch", size="size1m"))
