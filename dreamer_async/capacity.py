@@ -93,9 +93,13 @@ def _limit_files(read: Reader) -> Iterator[str]:
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        for place in (PurePosixPath(group), *PurePosixPath(group).parents):
-            # Inside a container the group's own path is often not mounted; its root always is.
-            if controllers == "":
-                yield f"/sys/fs/cgroup{place}/memory.max"
-            elif "memory" in controllers.split(","):
-                yield f"/sys/fs/cgroup/memory{place}/memory.limit_in_bytes"
+        if controllers == "":
+            root, name = PurePosixPath("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = PurePosixPath("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        # Inside a container the group's own path is often not mounted; its root always is.
+        inside = PurePosixPath(group.lstrip("/"))
+        for place in (inside, *inside.parents):
+            yield str(root / place / name)

@@ -12,6 +12,7 @@ E environments, C slots per environment, D deter, S stoch.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import uuid
 from collections import deque
@@ -32,6 +33,7 @@ from dreamer_async.ring import (
     RingFile,
     RingMismatch,
     Schema,
+    check_space,
     stored_schema,
 )
 
@@ -210,6 +212,8 @@ class Replay:
         Raises ReplaySpaceError, with nothing left behind, if they do not fit the disk.
         """
         _check_capacity(spec)
+        if os.stat(path.parent).st_dev == os.stat(latents_path.parent).st_dev:
+            check_space(path, sum(ring_bytes(spec)))
         ring_id, latents_id = uuid.uuid4().hex, uuid.uuid4().hex
         ring = RingFile.create(path, spec.ring_schema(ring_id), Record(1, partner=latents_id))
         try:

@@ -214,6 +214,15 @@ class RingFile:
         self._fd = -1
 
 
+def check_space(path: Path, needed: int) -> int:
+    """Return the free bytes where `path` will be; raises ReplaySpaceError if `needed` is more."""
+    disk = os.statvfs(path.parent)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise ReplaySpaceError(path, needed, free)
+    return free
+
+
 def stored_schema(path: Path) -> Schema:
     """Read what the header of an existing file says about it."""
     fd = os.open(path, os.O_RDONLY)
@@ -247,10 +256,7 @@ def _view(memory: mmap.mmap, offset: int, array: Field) -> NDArray[Any]:
 
 def _allocate(fd: int, path: Path, nbytes: int) -> None:
     """Reserve every block now, so that a full disk is an error here and not a SIGBUS later."""
-    state = os.fstatvfs(fd)
-    free = state.f_bavail * state.f_frsize
-    if nbytes > free:
-        raise ReplaySpaceError(path, nbytes, free)
+    free = check_space(path, nbytes)
     try:
         os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:
