@@ -119,7 +119,8 @@ class RunDir:
                 )
             return runs[0]
         path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
-        if "\0" in ref or not RUN_NAME.fullmatch(path.name) or ".." in path.parts:
+        name = path.name if os.sep in ref else ref
+        if "\0" in ref or not RUN_NAME.fullmatch(name) or ".." in path.parts:
             raise RunNotFound(f"not a run name: {shown(ref)} (`dreamer-async runs` lists them)")
         run = cls(path)
         if not run.exists():
@@ -176,7 +177,8 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; raises RunInUse at once if someone else has it.
 
-        Blocks nobody and survives nothing: the kernel drops it when the process ends.
+        Blocks nobody and survives nothing: the kernel drops it when the process ends. Requests
+        that an earlier trainer left behind are thrown away.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         with _registry_lock:
@@ -195,6 +197,7 @@ class RunDir:
             key = _lock_key(os.fstat(fd))
             _held_locks[key] = owner
         try:
+            self.take_requests()
             yield
         finally:
             with _registry_lock:

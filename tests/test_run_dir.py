@@ -280,6 +280,14 @@ def test_requests_come_once_and_in_order(run: RunDir) -> None:
     assert os.listdir(run.control) == []
 
 
+def test_a_trainer_ignores_requests_from_before_its_time(run: RunDir) -> None:
+    run.request("stop")
+    with run.lock():
+        assert run.take_requests() == []
+        run.request("stop")
+        assert len(run.take_requests()) == 1
+
+
 def test_what_is_no_request_is_thrown_away(run: RunDir, tmp_path: Path) -> None:
     for number, text in enumerate(
         [

@@ -129,7 +129,7 @@ def test_parse_reads(kind: Any, text: str, value: Any) -> None:
     ],
 )
 def test_parse_refuses(kind: Any, text: str) -> None:
-    with pytest.raises(SchemaError, match="^key: "):
+    with pytest.raises(SchemaError, match=r"^key: "):
         parse(kind, text, "key")
 
 

@@ -1,0 +1,482 @@
+"""The command line: mistakes cost one line and nothing is created; the read commands read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dreamer_async import __version__, cli, inputs, pipeline
+from dreamer_async.config import from_dict, resolve, to_dict
+from dreamer_async.events import (
+    Checkpointed,
+    Episode,
+    EventWriter,
+    Gauges,
+    PhaseChanged,
+    RunFinished,
+)
+from dreamer_async.run_dir import RunDir, list_runs, read_json
+from dreamer_async.runs import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def invoke(here: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process and return exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(arguments)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunDir, bool, bool]]:
+    """Replace the trainer; holds what it was called with."""
+    calls: list[tuple[RunDir, bool, bool]] = []
+
+    def main(run: RunDir, *, plain: bool, resume: bool) -> int:
+        calls.append((run, plain, resume))
+        return 0
+
+    monkeypatch.setattr(pipeline, "main", main)
+    return calls
+
+
+def make_run(root: Path, *overrides: str) -> RunDir:
+    config = resolve("toy", "catch", overrides=overrides)
+    return RunDir.create(root / "runs", "toy-catch", config=to_dict(config))
+
+
+# -- mistakes --------------------------------------------------------------------------------
+
+TRAIN_TOY = "train toy --plain"
+MISTAKES = [
+    ("", "Usage"),
+    ("trian atari", "did you mean"),
+    ("--nonsense", "no such option"),
+    ("train", "missing argument 'suite'"),
+    ("train --plain", "missing argument 'suite'"),
+    ("train toy extra", "unexpected extra argument"),
+    ("train atarii", "did you mean atari"),
+    ("train ''", "unknown suite ''"),
+    ("train Atari:pong", "unknown suite"),
+    ("train atari --task pongg", "pong"),
+    ("train atari --task ''", "task"),
+    ("train atari --task ../../etc/passwd", "task"),
+    ("train toy --task zzz", "task"),
+    ("train gym --task NoSuchEnv-v0", "NoSuchEnv-v0"),
+    ("train classic --task CartPole-v9999", "CartPole"),
+    (f"{TRAIN_TOY} --siz tiny", "possible options: --size"),
+    (f"{TRAIN_TOY} --size", "requires an argument"),
+    (f"{TRAIN_TOY} --size huge", "unknown size 'huge' (known: tiny, size1m"),
+    (f"{TRAIN_TOY} --size size12", "did you mean size12m"),
+    (f"{TRAIN_TOY} --steps ten", "train.steps: expected a whole number, got 'ten'"),
+    (f"{TRAIN_TOY} --steps 0", "train.steps must be positive, got 0"),
+    (f"{TRAIN_TOY} --steps -5", "train.steps must be positive, got -5"),
+    (f"{TRAIN_TOY} --steps 1.5", "train.steps: expected a whole number"),
+    (f"{TRAIN_TOY} --steps inf", "train.steps: expected a whole number"),
+    (f"{TRAIN_TOY} --steps ''", "train.steps: expected a whole number"),
+    (f"{TRAIN_TOY} --envs 0", "env.num_envs must be from 1 to 4096"),
+    (f"{TRAIN_TOY} --envs 99999", "env.num_envs must be from 1 to 4096"),
+    (f"{TRAIN_TOY} --seed -1", "train.seed must be from 0"),
+    (f"{TRAIN_TOY} --seed 99999999999", "train.seed must be from 0"),
+    (f"{TRAIN_TOY} --ratio 0", "train.train_ratio must be positive"),
+    (f"{TRAIN_TOY} --ratio nan", "train.train_ratio: expected a number"),
+    (f"{TRAIN_TOY} --device tpu", "train.device must be auto, cpu, cuda or cuda:N"),
+    (f"{TRAIN_TOY} --device cuda:999", "cuda:999"),
+    (f"{TRAIN_TOY} --precision float16", "train.precision must be auto, float32 or bfloat16"),
+    (f"{TRAIN_TOY} --threads -1", "train.threads must be from 0 to 1024"),
+    (f"{TRAIN_TOY} -s", "requires an argument"),
+    (f"{TRAIN_TOY} -s train.batch_siz=8", "did you mean train.batch_size"),
+    (f"{TRAIN_TOY} -s batch_size", "expected key=value"),
+    (f"{TRAIN_TOY} -s =", "unknown setting ''"),
+    (f"{TRAIN_TOY} -s train.batch_size=big", "train.batch_size: expected a whole number"),
+    (f"{TRAIN_TOY} -s train.batch_length=1", "train.batch_length must be at least 2"),
+    (f"{TRAIN_TOY} -s train.compile=maybe", "train.compile: expected true or false"),
+    (f"{TRAIN_TOY} -s train.keep_checkpoints=1", "at least 2"),
+    (f"{TRAIN_TOY} -s env.task=x", "env.task is set by --task"),
+    (f"{TRAIN_TOY} -s size=tiny", "size is set by --size"),
+    (f"{TRAIN_TOY} -s env.batch_size=5", "env.batch_size must be from 0 to env.num_envs"),
+    (f"{TRAIN_TOY} -s replay.capacity=3", "replay.capacity must hold one window"),
+    (f"{TRAIN_TOY} -s model.deter=100", "model.deter must be a multiple"),
+    (f"{TRAIN_TOY} -s model.classes=300", "model.classes must be from 2 to 256"),
+    (f"{TRAIN_TOY} -s __class__=1", "unknown setting"),
+    (f"{TRAIN_TOY} -s 'a\x1b[2Jb=1'", "unknown setting"),
+    (f"{TRAIN_TOY} --runs-dir ''", "--runs-dir needs the path of a directory"),
+    (f"{TRAIN_TOY} --runs-dir /dev/null", "is not a directory"),
+    (f"{TRAIN_TOY} --replay-dir nowhere", "--replay-dir needs an existing directory"),
+    (f"{TRAIN_TOY} --replay-dir /dev/null", "--replay-dir needs an existing directory"),
+    ("resume", "there are no runs in runs"),
+    ("resume nothing", "there is no run 'nothing' in runs"),
+    ("resume ../..", "not a run name"),
+    ("resume ''", "not a run name"),
+    ("resume 'a\nb'", "not a run name"),
+    ("resume a b", "unexpected extra argument"),
+    ("watch", "there are no runs"),
+    ("watch /etc", "there is no run"),
+    ("watch ' '", "not a run name"),
+    ("stop", "there are no runs"),
+    ("stop x --timeout -1", "timeout"),
+    ("stop x --timeout soon", "timeout"),
+    ("eval", "there are no runs"),
+    ("eval last --episodes 0", "episodes"),
+    ("eval last --episodes many", "episodes"),
+    ("eval last --seed -3", "seed"),
+    ("eval last --devise cpu", "--device"),
+    ("runs show", "there are no runs"),
+    ("runs show '-rf'", "no such option"),
+    ("runs show -- -rf", "not a run name"),
+    ("runs rm", "missing argument"),
+    ("runs rm nothing", "there is no run 'nothing'"),
+    ("runs rm ..", "not a run name"),
+    ("runs sho", "did you mean"),
+    ("runs --runs-dir /dev/null", "is not a directory"),
+    ("doctor --jsn", "possible options: --json"),
+    ("trainer", "missing argument"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_a_mistake_is_one_line_and_creates_nothing(
+    invoke: Run, here: Path, line: str, message: str
+) -> None:
+    code, out, err = invoke(*_split(line))
+    if line == "":
+        assert message in out + err
+        return
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert message.lower() in err.lower()
+    assert list(here.iterdir()) == []
+
+
+def _split(line: str) -> list[str]:
+    """Split like a shell, but leave control characters alone."""
+    return shlex.split(line)
+
+
+def test_a_runs_directory_that_cannot_be_made_is_exit_code_73(invoke: Run, here: Path) -> None:
+    (here / "file").touch()
+    code, _, err = invoke("train", "toy", "--plain", "--runs-dir", "file/runs")
+    assert code == 73
+    assert err.startswith("error: cannot create a run in file/runs: Not a directory")
+
+
+def test_a_foreign_envs_package_is_named_with_ours(tmp_path: Path) -> None:
+    for name in ("envs", "tui"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
+        done = subprocess.run(
+            [sys.executable, "-m", "dreamer_async", "version"],
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert str(tmp_path / name) in done.stderr
+        assert str(ROOT / name) in done.stderr
+        assert done.stderr.count("\n") == 1
+        (tmp_path / name / "__init__.py").unlink()
+        (tmp_path / name).rmdir()
+
+
+def test_shadowing_is_found_in_this_process_too(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs.refuse_shadowing()
+    (here / "envs.py").touch()
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "envs", raising=False)
+    assert cli.main(["version"]) == 2
+
+
+# -- training --------------------------------------------------------------------------------
+
+
+def test_train_writes_the_config_and_starts_the_trainer(
+    invoke: Run, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    code, out, err = invoke(
+        *[
+            "train",
+            "toy",
+            "--task",
+            "catch",
+            "--size",
+            "size1m",
+            "--steps",
+            "1e4",
+            "--envs",
+            "2",
+            "--seed",
+            "7",
+            "--ratio",
+            "8",
+        ],
+        *[
+            "--device",
+            "cpu",
+            "--precision",
+            "float32",
+            "--threads",
+            "1",
+            "--sync",
+            "--no-compile",
+            "--plain",
+        ],
+        *["-s", "train.batch_size=4", "-s", "optim.warmup=10", "--name", "first"],
+    )
+    assert (code, err) == (0, "")
+    assert out == "CPU: size1m; change with --size\n"
+    run, plain, resume = trained[0]
+    assert (plain, resume) == (True, False)
+    assert run.name.endswith("-first")
+    config = load_config(run)
+    train = config.train
+    assert (config.env.suite, config.env.task, config.size) == ("toy", "catch", "size1m")
+    assert (train.steps, config.env.num_envs, train.seed, train.train_ratio) == (10_000, 2, 7, 8)
+    assert (train.device, train.precision, train.threads) == ("cpu", "float32", 1)
+    assert (train.sync, train.compile, train.batch_size) == (True, False, 4)
+    assert config.optim.warmup == 10
+
+
+@pytest.mark.parametrize(
+    ("suite", "task"),
+    [("atari", "pong"), ("atari100k", "pong"), ("toy", "catch"), ("gym --task CartPole-v1", "")],
+)
+def test_every_suite_has_a_task(
+    invoke: Run, trained: list[tuple[RunDir, bool, bool]], suite: str, task: str
+) -> None:
+    code, _, err = invoke("train", *suite.split(), "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert task in load_config(trained[0][0]).env.task
+
+
+def test_runs_dir_comes_from_the_environment_or_the_flag(
+    invoke: Run,
+    here: Path,
+    trained: list[tuple[RunDir, bool, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DREAMER_RUNS_DIR", str(here / "by-environment"))
+    invoke("train", "toy")
+    invoke("train", "toy", "--runs-dir", "by-flag")
+    assert [run.path.parent.name for run, _, _ in trained] == ["by-environment", "by-flag"]
+
+
+def test_replay_dir_is_kept_as_an_absolute_path(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    (here / "fast").mkdir()
+    invoke("train", "toy", "--replay-dir", "fast")
+    assert load_config(trained[0][0]).replay.directory == str(here / "fast")
+
+
+def test_resume_changes_what_may_change(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    run = make_run(here)
+    code, _, err = invoke("resume", "last", "--steps", "99", "-s", "train.train_ratio=5")
+    assert (code, err) == (0, "")
+    assert trained == [(run, True, True)]
+    train = load_config(run).train
+    assert (train.steps, train.train_ratio) == (99, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--envs 2", "env.num_envs cannot change in"),
+        ("-s model.units=8", "model.units cannot change in"),
+        ("-s replay.capacity=9000", "--drop-replay"),
+        ("--steps x", "train.steps: expected a whole number"),
+        ("--device nope", "train.device must be"),
+    ],
+)
+def test_resume_refuses_what_may_not(
+    invoke: Run,
+    here: Path,
+    trained: list[tuple[RunDir, bool, bool]],
+    arguments: str,
+    message: str,
+) -> None:
+    run = make_run(here)
+    before = run.config_path.read_bytes()
+    code, _, err = invoke("resume", "last", *arguments.split())
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+    assert run.config_path.read_bytes() == before
+    assert trained == []
+
+
+def test_resume_with_other_environments_drops_the_replay(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    run = make_run(here)
+    run.replay_path.write_bytes(b"x" * 4096)
+    code, out, _ = invoke("resume", "last", "--envs", "2", "--drop-replay")
+    assert code == 0
+    assert "dropped 0.00 GB of replay" in out
+    assert not run.replay_path.exists()
+    assert load_config(run).env.num_envs == 2
+    assert trained == [(run, True, True)]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"size": 3}', "[" * 100_000, "\x00"])
+def test_a_damaged_config_is_one_line(invoke: Run, here: Path, text: str) -> None:
+    run = make_run(here)
+    run.config_path.write_text(text)
+    for command in ("resume", "runs show"):
+        code, out, err = invoke(*command.split(), run.name)
+        assert (code, out) == (2, "")
+        assert run.name in err
+        assert err.count("\n") == 1
+    code, _, err = invoke("runs", "list")
+    assert code == 0
+    assert err.count("\n") == 1
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def test_runs_lists_shows_and_removes(invoke: Run, here: Path) -> None:
+    assert "no runs yet" in invoke("runs")[1]
+    run = make_run(here, "train.seed=3")
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(Gauges(50, 4))
+        writer.emit(Episode(60, 0, 1.5, 10))
+        writer.emit(Episode(70, 1, None, 10))
+        writer.emit(RunFinished("stopped", 80, 5, 0))
+    code, out, _ = invoke("runs", "--json")
+    assert code == 0
+    [listed] = json.loads(out)
+    assert listed["name"] == run.name
+    assert (listed["state"], listed["env_steps"], listed["updates"]) == ("stopped", 80, 5)
+    assert listed["recent_return"] == 1.5
+    assert json.loads(invoke("runs", "list", "--json")[1]) == [listed]
+    assert run.name in invoke("runs")[1]
+    shown = json.loads(invoke("runs", "show", "last", "--json")[1])
+    assert shown["chosen"] == {"train.seed": 3}
+    assert from_dict(shown["config"]) == load_config(run)
+    assert "train.seed=3" in invoke("runs", "show")[1]
+    assert invoke("runs", "rm", run.name)[0] == 0
+    assert list_runs(here / "runs") == []
+    assert os.listdir(here / "runs") == []
+
+
+def test_state_follows_the_stream_and_the_lock(invoke: Run, here: Path) -> None:
+    def state() -> str:
+        return json.loads(invoke("runs", "--json")[1])[0]["state"]
+
+    run = make_run(here)
+    assert state() == "new"
+    with run.lock():
+        assert state() == "starting"
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(Checkpointed("checkpoints/step-1", 1, 1, 1, 0.1))
+        writer.emit(PhaseChanged("training", 1, 1))
+        with run.lock():
+            assert state() == "training"
+        assert state() == "killed"
+        writer.emit(RunFinished("completed", 80, 5, 0))
+        assert state() == "completed"
+
+
+def test_rm_refuses_a_running_run_and_frees_only_the_replay_when_asked(
+    invoke: Run, here: Path
+) -> None:
+    run = make_run(here)
+    run.replay_path.write_bytes(b"x" * 4096)
+    with run.lock():
+        code, _, err = invoke("runs", "rm", run.name)
+        assert code == 73
+        assert "in use" in err
+    assert run.replay_path.exists()
+    assert invoke("runs", "rm", run.name, "--replay")[0] == 0
+    assert not run.replay_path.exists()
+    assert run.exists()
+
+
+def test_rm_takes_the_replay_elsewhere_along(invoke: Run, here: Path) -> None:
+    (here / "fast").mkdir()
+    run = make_run(here, f"replay.directory={here / 'fast'}")
+    run.replay_paths(str(here / "fast"))[0].write_bytes(b"x")
+    invoke("runs", "rm", run.name)
+    assert os.listdir(here / "fast") == []
+
+
+def test_rm_removes_a_run_with_a_damaged_config(invoke: Run, here: Path) -> None:
+    run = make_run(here)
+    run.config_path.write_text("{")
+    assert invoke("runs", "rm", run.name)[0] == 0
+    assert not run.path.exists()
+
+
+def test_eval_without_a_checkpoint_is_exit_code_65(invoke: Run, here: Path) -> None:
+    make_run(here)
+    code, out, err = invoke("eval", "last", "--device", "cpu")
+    assert (code, out) == (65, "")
+    assert "no valid checkpoint" in err
+
+
+def test_stop_of_a_run_that_does_not_run_says_so(invoke: Run, here: Path) -> None:
+    run = make_run(here)
+    code, out, _ = invoke("stop")
+    assert code == 0
+    assert out == f"{run.name} is not running\n"
+    assert run.take_requests() == []
+
+
+def test_stop_gives_up_after_its_timeout(invoke: Run, here: Path) -> None:
+    run = make_run(here)
+    with run.lock():
+        code, _, err = invoke("stop", "last", "--timeout", "0.2")
+        assert code == 75
+        assert "still stopping" in err
+        assert [request.command for request in run.take_requests()] == ["stop"]
+
+
+def test_watch_needs_a_terminal(invoke: Run, here: Path) -> None:
+    make_run(here)
+    code, _, err = invoke("watch")
+    assert code == 2
+    assert "needs a terminal" in err
+
+
+def test_doctor_and_version(invoke: Run, here: Path) -> None:
+    code, out, _ = invoke("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(out)}
+    assert code == 0
+    assert findings["torch"]["status"] == "ok"
+    assert findings["packages"]["detail"].startswith(f"dreamer-async {__version__}")
+    assert list(here.iterdir()) == []
+    assert invoke("version") == (0, f"dreamer-async {__version__}\n", "")
+
+
+def test_json_of_a_config_stays_readable_by_people(here: Path) -> None:
+    run = make_run(here)
+    assert run.config_path.read_text().startswith('{\n  "size": "tiny",\n')
+    assert read_json(run.config_path)["train"]["batch_size"] == 8
