@@ -94,7 +94,13 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
 
 
 async def build(
-    config: Config, run_dir: RunDir, telemetry: Telemetry, stop: Stop, stack: ExitStack, *, resume: bool
+    config: Config,
+    run_dir: RunDir,
+    telemetry: Telemetry,
+    stop: Stop,
+    stack: ExitStack,
+    *,
+    resume: bool,
 ) -> Parts:
     """Make every part, in an order that fails early and cheaply; `stack` releases them."""
     train, env = config.train, config.env

@@ -132,9 +132,7 @@ class Saver:
         )
 
 
-def restore(
-    run_dir: RunDir, learner: Learner, collector: Collector, sync: bool
-) -> Resumed:
+def restore(run_dir: RunDir, learner: Learner, collector: Collector, sync: bool) -> Resumed:
     """Bring back the newest checkpoint that verifies and what the ring holds.
 
     Raises CheckpointError when checkpoints exist and none verifies; nothing is deleted then.

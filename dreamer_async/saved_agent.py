@@ -1,8 +1,8 @@
 """A trained agent in three lines: load it, and ask it for actions.
 
-    agent = dreamer_async.load("runs/20260101-120000-atari-pong")
-    carry = None
-    action, carry = agent.act(obs, carry)
+agent = dreamer_async.load("runs/20260101-120000-atari-pong")
+carry = None
+action, carry = agent.act(obs, carry)
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class SavedAgent:
         rows, batched = {}, set()
         for name, spec in self.spec.obs.items():
             if name not in obs:
-                raise ValueError(f"observation {name!r} is missing; needed: {sorted(self.spec.obs)}")
+                raise ValueError(
+                    f"observation {name!r} is missing; needed: {sorted(self.spec.obs)}"
+                )
             array = np.asarray(obs[name], spec.dtype)
             batched.add(array.ndim == len(spec.shape) + 1)
             if array.shape[array.ndim - len(spec.shape) :] != spec.shape:

@@ -12,44 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
-from dreamer_async.config import Config, resolve, to_dict
-from dreamer_async.run_dir import RunDir
-
-TINY = (
-    "model.deter=32",
-    "model.hidden=8",
-    "model.units=8",
-    "model.stoch=4",
-    "model.classes=4",
-    "model.depth=2",
-    "model.blocks=4",
-    "train.batch_size=4",
-    "train.batch_length=8",
-    "train.train_ratio=16",
-    "train.compile=false",
-    "train.threads=1",
-    "train.metrics_seconds=0.001",
-    "env.num_envs=4",
-    "replay.capacity=1000",
-)
-
-
-def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
-    config = resolve("toy", task, size="tiny", overrides=(*TINY, *overrides))
-    return RunDir.create(root, f"toy-{task}", config=to_dict(config))
-
-
-def read(run: RunDir) -> list[events.Event]:
-    records, _ = events.read_events(run.events_path)
-    return [record.event for record in records]
-
-
-def newest(run: RunDir) -> checkpoint.Checkpoint:
-    found, skipped = checkpoint.newest(run.checkpoints)
-    assert found is not None, skipped
-    return found
+from dreamer_async.config import Config, from_dict, override, to_dict
+from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 
 
 def trained(run: RunDir) -> dict[str, torch.Tensor]:
@@ -80,9 +47,7 @@ def test_a_run_collects_learns_and_saves(tmp_path: Path, sync: str, task: str) -
 
 def prefill_steps(seen: list[events.Event]) -> int:
     return next(
-        e.env_steps
-        for e in seen
-        if isinstance(e, events.PhaseChanged) and e.phase == "training"
+        e.env_steps for e in seen if isinstance(e, events.PhaseChanged) and e.phase == "training"
     )
 
 
@@ -124,9 +89,6 @@ def test_a_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 def extend(run: RunDir, *overrides: str) -> None:
-    from dreamer_async.config import from_dict, override
-    from dreamer_async.run_dir import read_json, write_json_atomic
-
     config: Config = from_dict(read_json(run.config_path))
     write_json_atomic(run.config_path, to_dict(override(config, overrides)))
 
@@ -188,9 +150,7 @@ def test_nothing_valid_is_an_error_and_nothing_is_deleted(
     assert path.exists() and run.replay_path.exists()
 
 
-def test_another_size_is_refused_by_name(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_another_size_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path, "train.steps=100")
     assert pipeline.main(run, plain=False, resume=False) == 0
     extend(run, "train.steps=120", "model.units=16")

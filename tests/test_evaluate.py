@@ -1,0 +1,81 @@
+"""Loading a trained agent, acting with it, and scoring it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_run import TINY
+
+import dreamer_async
+from dreamer_async import checkpoint, pipeline
+from dreamer_async.config import resolve, to_dict
+from dreamer_async.evaluate import evaluate, play
+from dreamer_async.run_dir import RunDir
+from dreamer_async.saved_agent import SavedAgent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A toy run that was trained for a moment."""
+    root = tmp_path_factory.mktemp("runs")
+    config = resolve("toy", "catch", size="tiny", overrides=(*TINY, "train.steps=60"))
+    run = RunDir.create(root, "toy-catch", config=to_dict(config))
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    return run
+
+
+def observation(agent: SavedAgent, *batch: int) -> dict[str, np.ndarray]:
+    return {n: np.zeros((*batch, *s.shape), s.dtype) for n, s in agent.spec.obs.items()}
+
+
+def test_scores_are_complete_and_repeatable(run: RunDir) -> None:
+    first = evaluate(run, episodes=11, seed=5, device="cpu")
+    assert first == evaluate(run, episodes=11, seed=5, device="cpu")
+    assert first["episodes"] == 11 and first["task"] == "toy/catch"
+    scores = np.array(first["scores"])
+    assert scores.shape == (11,) and set(scores) <= {-1.0, 1.0}
+    assert first["mean"] == pytest.approx(scores.mean())
+    assert first["scores"] != evaluate(run, episodes=11, seed=6, device="cpu")["scores"]
+
+
+def test_three_lines_are_enough(run: RunDir) -> None:
+    agent = dreamer_async.load(run.path)
+    action, carry = agent.act(observation(agent))
+    assert action.shape == () and 0 <= int(action) < agent.spec.action.size
+    action, carry = agent.act(observation(agent), carry)
+    assert action.shape == ()
+
+
+def test_batched_rows_act_alone_and_can_start_anew(run: RunDir) -> None:
+    """Rows do not mix, and is_first wipes the carry: row 1 restarted equals a fresh row."""
+    ours, fresh = (dreamer_async.load(run.path, "cpu", seed=3) for _ in range(2))
+    _, carry = ours.act(observation(ours, 2))
+    _, restarted = ours.act(observation(ours, 2), carry, is_first=[False, True])
+    assert not np.array_equal(restarted.deter[0].numpy(), restarted.deter[1].numpy())
+    _, new = fresh.act(observation(fresh, 2))
+    np.testing.assert_allclose(restarted.deter[1].numpy(), new.deter[1].numpy(), atol=1e-6)
+
+
+def test_observations_that_do_not_fit_are_named(run: RunDir) -> None:
+    agent = dreamer_async.load(run.path)
+    with pytest.raises(ValueError, match="is missing"):
+        agent.act({})
+    name = next(iter(agent.spec.obs))
+    with pytest.raises(ValueError, match=name):
+        agent.act({name: np.zeros((3, 99, 2), np.float32)})
+
+
+def test_a_single_checkpoint_can_be_loaded_and_nothing_is_an_error(
+    run: RunDir, tmp_path: Path
+) -> None:
+    path = next(checkpoint.candidates(run.checkpoints))
+    assert dreamer_async.load(path).path == path
+    with pytest.raises(checkpoint.CheckpointError, match="no valid checkpoint"):
+        dreamer_async.load(tmp_path)
+
+
+def test_episodes_are_shared_out_over_the_environments(run: RunDir) -> None:
+    scores, lengths = play(dreamer_async.load(run.path), episodes=3, seed=0)
+    assert len(scores) == len(lengths) == 3 and min(lengths) > 0

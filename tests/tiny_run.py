@@ -1,0 +1,43 @@
+"""A run that trains in seconds: a toy task and the smallest model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamer_async import checkpoint, events
+from dreamer_async.config import resolve, to_dict
+from dreamer_async.run_dir import RunDir
+
+TINY = (
+    "model.deter=32",
+    "model.hidden=8",
+    "model.units=8",
+    "model.stoch=4",
+    "model.classes=4",
+    "model.depth=2",
+    "model.blocks=4",
+    "train.batch_size=4",
+    "train.batch_length=8",
+    "train.train_ratio=16",
+    "train.compile=false",
+    "train.threads=1",
+    "train.metrics_seconds=0.001",
+    "env.num_envs=4",
+    "replay.capacity=1000",
+)
+
+
+def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
+    config = resolve("toy", task, size="tiny", overrides=(*TINY, *overrides))
+    return RunDir.create(root, f"toy-{task}", config=to_dict(config))
+
+
+def read(run: RunDir) -> list[events.Event]:
+    records, _ = events.read_events(run.events_path)
+    return [record.event for record in records]
+
+
+def newest(run: RunDir) -> checkpoint.Checkpoint:
+    found, skipped = checkpoint.newest(run.checkpoints)
+    assert found is not None, skipped
+    return found
