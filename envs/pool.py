@@ -3,7 +3,9 @@
 envpool checks almost nothing, and a wrong action or option kills the process (out of bounds, a
 failed assertion, a segmentation fault), so that everything is validated here. Its `recv` waits in
 C without the GIL and can neither be interrupted nor timed out; with too little in flight it waits
-for ever. Its destructor joins the threads while it holds the GIL.
+for ever. When `batch_size` is `num_envs`, it expects the actions of all environments in one `send`:
+from two it makes rows that nobody stepped, and hangs in its destructor. The destructor joins the
+threads while it holds the GIL.
 
 This module imports envpool and gymnasium; only import it inside functions.
 
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from envs.pool_task import PoolTask
 from envs.spaces import ActionWriter, ObsReader, UnsupportedSpace, read_space, write_space
-from envs.spec import EnvSpec, StepBatch
+from envs.spec import ActionSpec, EnvSpec, StepBatch
 from envs.suite import Options
 from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
 
@@ -70,8 +72,10 @@ class PoolEnv(VectorEnv):
         self._first = np.ones(self.num_envs, np.bool_)
         self._requests = Requests(self.spec.action, self.num_envs, self.batch_size)
         self._sending = threading.Lock()
+        self._lockstep = self.batch_size == self.num_envs
+        self._held = self._writer.write(_zeros(self.spec.action, self.num_envs))
         with _quiet():
-            self._pool: Any = envpool.make(
+            pool = envpool.make(
                 task.env_id,
                 env_type="gymnasium",
                 num_envs=self.num_envs,
@@ -80,6 +84,8 @@ class PoolEnv(VectorEnv):
                 seed=env_seeds(options.seed, self.num_envs),
                 **task.options,
             )
+            _ = pool.observation_space  # which warns when it is first used, else in recv
+        self._pool: Any = pool
 
     @property
     def in_flight(self) -> int:
@@ -94,13 +100,18 @@ class PoolEnv(VectorEnv):
     def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
         with self._sending:
             self._requests.take(action, env_id)
-            self._pool.send(self._writer.write(action), env_id)
+            if not self._lockstep:
+                self._pool.send(self._writer.write(action), env_id)
+                return
+            self._held[env_id] = self._writer.write(action)
+            if self.in_flight == self.num_envs:  # in order of env_id, as the rows then are too
+                self._pool.send(self._held, np.arange(self.num_envs, dtype=np.int32))
 
     def recv(self) -> StepBatch:
         with self._requests.receiving():
             obs, reward, terminated, truncated, info = self._pool.recv()
             env_id = self._cross_off(info)
-            return self._in_order(self._rows(env_id, obs, reward, terminated, truncated))
+            return check_rows(self.spec, self._rows(env_id, obs, reward, terminated, truncated))
 
     def _cross_off(self, info: Mapping[str, Any]) -> NDArray[np.int32]:
         env_id = info["env_id"].astype(np.int32)
@@ -131,20 +142,6 @@ class PoolEnv(VectorEnv):
             is_terminal=last.copy() if self._time_limit_is_terminal else terminated,
         )
 
-    def _in_order(self, rows: StepBatch) -> StepBatch:
-        """Check rows, and sort them if they are of all environments."""
-        if self.batch_size == self.num_envs and (np.diff(rows.env_id) < 0).any():
-            order = np.argsort(rows.env_id)
-            rows = StepBatch(
-                env_id=rows.env_id[order],
-                obs={name: value[order] for name, value in rows.obs.items()},
-                reward=rows.reward[order],
-                is_first=rows.is_first[order],
-                is_last=rows.is_last[order],
-                is_terminal=rows.is_terminal[order],
-            )
-        return check_rows(self.spec, rows)
-
     def close(self) -> None:
         """Receive what is in flight and free the pool, or leave it alone if that takes too long."""
         if not self._requests.close():
@@ -162,11 +159,16 @@ class PoolEnv(VectorEnv):
         """Receive until nothing is in flight, asking idle environments to fill the last batch."""
         with self._requests.draining():
             pending = self._requests.pending
+            if self._lockstep and not pending.all():
+                return  # whatever was asked for is held here
             while count := int(pending.sum()):
                 idle = np.flatnonzero(~pending)[: max(0, self.batch_size - count)].astype(np.int32)
                 if len(idle):
-                    action = self.spec.action
-                    zeros = np.zeros((len(idle), *action.shape), action.dtype)
-                    pool.send(self._writer.write(zeros), idle)
+                    pool.send(self._writer.write(_zeros(self.spec.action, len(idle))), idle)
                     pending[idle] = True
                 pending[pool.recv()[-1]["env_id"]] = False
+
+
+def _zeros(spec: ActionSpec, rows: int) -> NDArray[Any]:
+    """A valid batch of actions."""
+    return np.zeros((rows, *spec.shape), spec.dtype)

@@ -234,7 +234,7 @@ class ProcessEnv(VectorEnv):
         ours, theirs = Pipe()
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with theirs:
-            process = subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+            process = subprocess.Popen(
                 [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

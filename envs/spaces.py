@@ -99,8 +99,8 @@ def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
         return ObsReader(_name(path, "vector"), path, ObsSpec((size,), "float32"))
     if height % 16 or width % 16:
         raise UnsupportedSpace(
-            f"images of {height}x{width} pixels are not supported, as 16 must divide both sides; "
-            "wrap the environment in gymnasium.wrappers.ResizeObservation"
+            f"images of {height}x{width} pixels are not supported, as 16 must divide both sides "
+            "(gymnasium.wrappers.ResizeObservation makes them so)"
         )
     channels = math.prod(shape) // (height * width)
     spec = ObsSpec((height, width, channels), "uint8")

@@ -4,7 +4,7 @@
 |---|---|---|---|---|
 | catch | ball and paddle as 3 numbers | 3 | 1 | -0.6 |
 | catch_pixels | the same as a 32x32x1 image | 3 | 1 | -0.6 |
-| reach | position and target, 4 numbers | 2 continuous | 18 | about -3.1 |
+| reach | position and target, 4 numbers | 2 continuous | 18 | about -1.3 |
 | cue | cue and go signal, 5 numbers | 4 | 1 | -0.5 |
 
 Legend: E environments, n of them in one call (`ids`), A action dimensions.
@@ -12,6 +12,7 @@ Legend: E environments, n of them in one call (`ids`), A action dimensions.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -158,13 +159,17 @@ class CatchPixels(Catch):
 class Reach(Toy):
     """Move a point on the plane to a target at distance 1 and stay there, for 20 steps.
 
-    The action is a velocity, cut to the unit disc, of which a step makes 0.2. The reward is 1
-    minus the distance after the step. The best policy loses 0.8 + 0.6 + 0.4 + 0.2 on its way. The
-    end is a time limit: is_last without is_terminal.
+    The target lies in one of 360 directions. The action is a velocity, cut to the unit disc, of
+    which a step makes 0.2. The reward is 1 minus the distance after the step, and so the best
+    policy loses 0.8 + 0.6 + 0.4 + 0.2 on its way. The end is a time limit: is_last without
+    is_terminal.
     """
 
     steps: ClassVar[int] = 20
     speed: ClassVar[float] = 0.2
+    targets: ClassVar[NDArray[np.float64]] = np.array(
+        [(math.cos(math.tau * k / 360), math.sin(math.tau * k / 360)) for k in range(360)]
+    )
     obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((4,), "float32")}
     action: ClassVar[ActionSpec] = ActionSpec("continuous", 2)
     optimum: ClassVar[float] = 18.0
@@ -177,17 +182,16 @@ class Reach(Toy):
         self.state = {"position": self.position, "target": self.target, "time": self.time}
 
     def reset(self, ids: Ids, streams: Streams) -> None:
-        angle = 2 * np.pi * streams.uniform(ids)
         self.position[ids] = 0
-        self.target[ids] = np.stack([np.cos(angle), np.sin(angle)], 1)
+        self.target[ids] = self.targets[streams.integers(ids, len(self.targets))]
         self.time[ids] = 0
 
     def step(self, ids: Ids, action: Array) -> Outcome:
         velocity = np.clip(action.astype(np.float64), -1, 1)
-        velocity /= np.maximum(1, np.linalg.norm(velocity, axis=1, keepdims=True))
+        velocity /= np.maximum(1, _length(velocity))[:, None]
         self.position[ids] += self.speed * velocity
         self.time[ids] += 1
-        distance = np.linalg.norm(self.target[ids] - self.position[ids], axis=1)
+        distance = _length(self.target[ids] - self.position[ids])
         last = self.time[ids] == self.steps
         return Outcome((1 - distance).astype(np.float32), last, np.zeros_like(last))
 
@@ -195,6 +199,11 @@ class Reach(Toy):
         """Position and target, each x and y."""
         both = np.concatenate([self.position[ids], self.target[ids]], 1)
         return {"vector": both.astype(np.float32)}
+
+
+def _length(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean length of the rows of [n, 2], rounded the same whatever n is."""
+    return np.sqrt(vector[:, 0] ** 2 + vector[:, 1] ** 2)
 
 
 class Cue(Toy):

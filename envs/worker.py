@@ -29,7 +29,7 @@ from envs.spaces import ActionWriter, ObsReader, UnsupportedSpace, read_space, w
 from envs.spec import EnvSpec
 
 LONGEST_TRACEBACK = 60_000
-ORPHAN_SECONDS = 5.0
+ORPHAN_SECONDS = 1.0
 """How long a step may go on after the trainer is gone."""
 
 

@@ -1,0 +1,111 @@
+"""Gymnasium environments that worker processes build in the tests, and their faults."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Walk(gymnasium.Env[Any, Any]):
+    """Random steps; every third episode of 7 steps ends by truncation."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.observation_space = spaces.Dict(
+            {
+                "image": spaces.Box(0, 255, (16, 32), np.uint8),
+                "robot.pose": spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
+                "room": spaces.Discrete(5, start=3),
+            }
+        )
+        self.action_space: spaces.Space[Any] = spaces.Discrete(3, start=-1)
+        self.pause, self.episode, self.time = pause, 0, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episode, self.time = self.episode + 1, 0
+        return self.look(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        time.sleep(self.pause)
+        self.time += 1
+        over = self.time == 7
+        limit = over and self.episode % 3 == 0
+        return self.look(), float(np.sum(action)), over and not limit, limit, {}
+
+    def look(self) -> Any:
+        draw = self.np_random
+        return {
+            "image": draw.integers(0, 255, (16, 32), np.uint8),
+            "robot.pose": draw.normal(size=(2, 2)),
+            "room": int(draw.integers(3, 8)),
+        }
+
+
+class Steer(Walk):
+    """Continuous actions with uneven bounds, which the reward adds up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(np.array([[0.0], [-2.0]]), np.array([[1.0], [6.0]]))
+
+
+class Faulty(Walk):
+    """Go wrong in the third step, once if `marker` names a file that then exists."""
+
+    def __init__(self, fault: str, marker: str = "") -> None:
+        super().__init__()
+        self.fault, self.marker = fault, marker
+        if fault == "constructor":
+            raise OSError("no such simulator")
+        if fault == "tuple":
+            self.observation_space = spaces.Tuple([spaces.Discrete(2)])
+        if fault == "multi":
+            self.action_space = spaces.MultiDiscrete([2, 3])
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if self.time == 3 and not (self.marker and Path(self.marker).exists()):
+            if self.marker:
+                Path(self.marker).touch()
+            return self.fail(*result)
+        return result
+
+    def fail(self, obs: Any, reward: Any, *rest: Any) -> Any:
+        if self.fault == "raise":
+            raise ArithmeticError("the wheel came off")
+        if self.fault == "exit":
+            os._exit(3)
+        if self.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "hang":
+            time.sleep(1000)
+        if self.fault == "nan":
+            return obs, float("nan"), *rest
+        if self.fault == "nan observation":
+            return obs | {"robot.pose": np.full((2, 2), np.nan)}, reward, *rest
+        if self.fault == "class":
+            return obs | {"room": 8}, reward, *rest
+        if self.fault == "shape":
+            return obs | {"image": np.zeros((16, 16), np.uint8)}, reward, *rest
+        if self.fault == "type":
+            return obs | {"image": np.zeros((16, 32))}, reward, *rest
+        if self.fault == "old step":
+            return obs, reward, False, {}
+        return obs, reward, *rest
+
+
+class OldReset(Walk):
+    """Reset as it was before gymnasium."""
+
+    def reset(self, **_: Any) -> Any:
+        return self.look()

@@ -1,0 +1,111 @@
+"""What gymnasium spaces become, and which are refused."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from envs.spaces import UnsupportedSpace, read_space, write_space
+from envs.spec import ActionSpec, ObsSpec
+
+BYTES = np.uint8
+
+
+@pytest.mark.parametrize(
+    ("space", "name", "spec"),
+    [
+        (spaces.Box(0, 255, (64, 64, 3), BYTES), "image", ObsSpec((64, 64, 3), "uint8")),
+        (spaces.Box(0, 255, (3, 64, 96), BYTES), "image", ObsSpec((64, 96, 3), "uint8")),
+        (spaces.Box(0, 255, (1, 96, 96), BYTES), "image", ObsSpec((96, 96, 1), "uint8")),
+        (spaces.Box(0, 255, (32, 16), BYTES), "image", ObsSpec((32, 16, 1), "uint8")),
+        (spaces.Box(0, 255, (7, 7, 3), BYTES), "vector", ObsSpec((147,), "float32")),
+        (spaces.Box(0, 255, (128,), BYTES), "vector", ObsSpec((128,), "float32")),
+        (spaces.Box(0, 1, (10, 5), np.float32), "vector", ObsSpec((50,), "float32")),
+        (spaces.Box(0, 1, (), np.float64), "vector", ObsSpec((1,), "float32")),
+        (spaces.Discrete(4), "state", ObsSpec((), "int32", 4)),
+    ],
+)
+def test_plain_spaces(space: gymnasium.Space, name: str, spec: ObsSpec) -> None:
+    (reader,) = read_space(space)
+    assert (reader.name, reader.spec) == (name, spec)
+    space.seed(0)
+    batch = np.stack([np.asarray(space.sample()) for _ in range(3)])
+    value = reader.read(batch)
+    assert (value.shape, value.dtype) == ((3, *spec.shape), spec.dtype)
+    if reader.channels_first:
+        assert (value == np.moveaxis(batch, 1, -1)).all()
+    else:
+        assert (value.reshape(-1) == batch.reshape(-1).astype(spec.dtype)).all()
+
+
+def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
+    space = spaces.Dict(
+        {
+            "arm": spaces.Dict({"joint.1": spaces.Box(-1, 1, (2,)), "grip": spaces.Discrete(2)}),
+            "reward": spaces.Box(-1, 1, (1,)),
+        }
+    )
+    readers = read_space(space)
+    assert {reader.name for reader in readers} == {"arm/grip", "arm/joint_1", "obs_reward"}
+    batch = {
+        "arm": {"joint.1": np.ones((3, 2)), "grip": np.array([0, 1, 0])},
+        "reward": np.zeros((3, 1)),
+    }
+    assert {reader.name: reader.read(batch).shape for reader in readers} == {
+        "arm/grip": (3,),
+        "arm/joint_1": (3, 2),
+        "obs_reward": (3, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(0, 255, (84, 84, 3), BYTES), "84x84 pixels are not supported"),
+        (spaces.Box(0, 255, (4, 84, 84), BYTES), "84x84"),
+        (spaces.Tuple([spaces.Discrete(2)]), "Tuple.* is not supported yet"),
+        (spaces.Dict({"word": spaces.Text(5)}), "Text.* of key word is not supported yet"),
+        (spaces.MultiDiscrete([2, 3]), "MultiDiscrete"),
+        (spaces.Dict({}), "has no or ambiguous keys"),
+        (spaces.Dict({"a.b": spaces.Discrete(2), "a_b": spaces.Discrete(2)}), "ambiguous"),
+        (spaces.Box(0, 1, (0,)), "is empty"),
+    ],
+)
+def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: str) -> None:
+    with pytest.raises(UnsupportedSpace, match=message):
+        read_space(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.MultiDiscrete([2, 3]), r"MultiDiscrete\(\[2 3\]\) is not supported yet"),
+        (spaces.Dict({"a": spaces.Discrete(2)}), "Dict.* is not supported yet"),
+        (spaces.Box(-np.inf, np.inf, (2,)), "no finite bounds"),
+        (spaces.Box(-1.8e308, 1.8e308, (2,), np.float64), "no finite bounds"),
+        (spaces.Box(1, 1, (2,)), "no finite bounds"),
+        (spaces.Box(0, 5, (2,), np.int32), "whole numbers"),
+    ],
+)
+def test_action_spaces_that_are_refused(space: gymnasium.Space, message: str) -> None:
+    with pytest.raises(UnsupportedSpace, match=message):
+        write_space(space)
+
+
+def test_discrete_actions_start_where_theirs_do() -> None:
+    writer = write_space(spaces.Discrete(3, start=-1))
+    assert writer.spec == ActionSpec("discrete", 3)
+    assert writer.write(np.array([0, 1, 2], np.int32)).tolist() == [-1, 0, 1]
+
+
+def test_continuous_actions_fill_their_bounds_and_no_more() -> None:
+    space = spaces.Box(np.array([-1.0, 0.1]), np.array([1.0, 0.7]), dtype=np.float64)
+    writer = write_space(space)
+    action = np.array([[-1, -1], [1, 1], [0, 0], [-5, 5], [0.3, 0.1]], np.float32)
+    got = writer.write(action)
+    assert got.dtype == np.float64 and all(space.contains(row) for row in got)
+    assert got[:4] == pytest.approx(np.array([[-1, 0.1], [1, 0.7], [0, 0.4], [-1, 0.7]]))
+    assert got[4, 0] == pytest.approx(0.3)
+    assert writer.write(action) is not action
