@@ -121,6 +121,16 @@ class Naive(Replay):
         return super()._settle(draw) & False
 
 
+class Deliberate(Replay):
+    """A writer that takes its time between two columns, where kills are interesting."""
+
+    def _put(self, *args: Any, **kwargs: Any) -> None:
+        end = time.perf_counter() + 50e-6
+        while time.perf_counter() < end:
+            pass
+        super()._put(*args, **kwargs)
+
+
 def write(folder: Path, seconds: float) -> None:
     """Add flat out."""
     with Replay.open(*paths(folder), SPEC, seed=0, online=False) as replay:
@@ -147,20 +157,20 @@ def read(folder: Path, seconds: float, kind: str) -> dict[str, Any]:
 
 
 def mother(folder: Path) -> None:
-    """For every line of input fork a writer, say its pid, and wait until it is dead."""
-    for _ in sys.stdin:
+    """For every line (plain or deliberate) fork a writer, say its pid, wait for its death."""
+    for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            doomed(folder)
+            doomed(folder, Deliberate if line.strip() == "deliberate" else Replay)
         print(child, flush=True)
         os.waitpid(child, 0)
         print("dead", flush=True)
 
 
-def doomed(folder: Path) -> None:
+def doomed(folder: Path, kind: type[Replay]) -> None:
     """Add and learn until somebody kills this process (or nobody does for ten seconds)."""
     acknowledge = os.open(acknowledged(folder), os.O_WRONLY | os.O_CREAT, 0o600)
-    replay = Replay.open(*paths(folder), SPEC, seed=os.getpid())
+    replay = kind.open(*paths(folder), SPEC, seed=os.getpid())
     out = SampleBuffers.allocate(SPEC, 2)
     step, end = int(replay._head[0]), time.monotonic() + 10
     while time.monotonic() < end:

@@ -104,7 +104,8 @@ def test_a_killed_writer_leaves_no_wrong_step(tmp_path: Path) -> None:
     interrupted, let_in = 0, 0
     with process("mother", tmp_path) as mother:
         for kill in range(KILLS):
-            kill_one_writer(mother, chance.uniform(0.0, 0.06))
+            kind = "deliberate" if kill % 4 else "plain"
+            kill_one_writer(mother, kind, chance.uniform(0.0, 0.06))
             with Replay.open(*paths(tmp_path), SPEC, seed=kill, readonly=True) as replay:
                 assert count_wrong(replay) == (0, 0)
                 assert replay._head.min() >= acknowledged_steps(tmp_path)
@@ -116,11 +117,11 @@ def test_a_killed_writer_leaves_no_wrong_step(tmp_path: Path) -> None:
         assert let_in > 0, "the mistake would have been seen"
 
 
-def kill_one_writer(mother: subprocess.Popen[str], seconds: float) -> None:
+def kill_one_writer(mother: subprocess.Popen[str], kind: str, seconds: float) -> None:
     """Let the mother start a writer and kill it after some time."""
     assert mother.stdin is not None
     assert mother.stdout is not None
-    print("go", file=mother.stdin, flush=True)
+    print(kind, file=mother.stdin, flush=True)
     pid = int(mother.stdout.readline())
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
