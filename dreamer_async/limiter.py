@@ -31,7 +31,8 @@ class TrainRatio:
         self.bound = 2.0 * cost if bound is None else bound
         if self.bound < cost:
             raise ValueError(
-                f"debt bound {self.bound} is below one update ({cost} steps): neither side could move"
+                f"debt bound {self.bound} is below one update of {cost} steps: "
+                "neither side could move"
             )
         self.inserted = 0
         self.sampled = 0

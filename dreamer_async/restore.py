@@ -9,6 +9,7 @@ updates that those extra steps had paid for are forgiven and counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,8 @@ class Saver:
     ) -> None:
         """Save now and then, and when asked, until cancelled."""
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            except TimeoutError:
-                pass
             self._asked.clear()
             await self.save(learner_thread, writer_thread)
 

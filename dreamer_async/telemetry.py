@@ -15,7 +15,20 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.events import Episode, Event, EventWriter, Gauges, Metrics, PhaseChanged, Warned
+from dreamer_async.events import (
+    Checkpointed,
+    Controlled,
+    Episode,
+    Event,
+    EventWriter,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    Warned,
+)
 from envs.spec import StepBatch
 
 
@@ -167,13 +180,12 @@ class PlainLog:
 
 
 def _sentence(event: Event) -> str | None:
-    from dreamer_async.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
-
     match event:
         case RunStarted():
             return (
                 f"run {event.run}: {event.suite}/{event.task}, {event.size} "
-                f"({event.parameters:,} parameters) on {event.device}, {event.num_envs} environments, "
+                f"({event.parameters:,} parameters) on {event.device}, "
+                f"{event.num_envs} environments, "
                 f"replay {event.replay_bytes / 1e9:.2f} GB ({event.replay_capacity:,} steps)"
             )
         case Resumed():
@@ -184,7 +196,8 @@ def _sentence(event: Event) -> str | None:
         case Controlled():
             return f"request {event.command}: {event.answer} {event.reason}".rstrip()
         case RunFinished():
-            return f"{event.reason} at step {event.env_steps:,}, update {event.updates:,} {event.message}".rstrip()
+            at = f"step {event.env_steps:,}, update {event.updates:,}"
+            return f"{event.reason} at {at} {event.message}".rstrip()
         case _:
             return None
 

@@ -1,0 +1,83 @@
+"""Rates, stages, episodes and the plain log."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, Warned
+from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages
+from envs.spec import StepBatch
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_rates_are_growth_per_second() -> None:
+    clock = Clock()
+    rates = Rates(clock)
+    assert rates.update({"steps": 10.0}) == {"steps": 0.0}
+    clock.now += 2.0
+    assert rates.update({"steps": 30.0, "new": 5.0}) == {"steps": 10.0, "new": 0.0}
+
+
+def test_stages_add_up_their_blocks() -> None:
+    clock = Clock()
+    stages = Stages(clock)
+    for seconds in (1.0, 2.0):
+        with stages.measure("policy"):
+            clock.now += seconds
+    assert stages.totals() == {"policy": 3.0}
+
+
+def rows(env_id: list[int], reward: list[float], first: list[int], last: list[int]) -> StepBatch:
+    flags = [np.array(x, bool) for x in (first, last, last)]
+    return StepBatch(np.array(env_id, np.int32), {}, np.array(reward, np.float32), *flags)
+
+
+def test_episodes_are_summed_per_environment_in_any_order() -> None:
+    tracker = EpisodeTracker(2)
+    assert tracker.update(rows([0, 1], [0, 0], [1, 1], [0, 0]), 2) == []
+    assert tracker.update(rows([1], [5], [0], [0]), 3) == []
+    assert tracker.update(rows([1, 0], [1, 2], [0, 0], [1, 0]), 5) == [Episode(5, 1, 6.0, 2)]
+    assert tracker.update(rows([1, 0], [0, 3], [1, 0], [0, 1]), 7) == [Episode(7, 0, 5.0, 2)]
+
+
+def test_running_episodes_can_be_carried_over() -> None:
+    first, second = EpisodeTracker(1), EpisodeTracker(1)
+    first.update(rows([0], [0], [1], [0]), 1)
+    first.update(rows([0], [2], [0], [0]), 2)
+    second.load_state(first.state())
+    assert second.update(rows([0], [3], [0], [1]), 3) == [Episode(3, 0, 5.0, 2)]
+
+
+def test_the_plain_log_speaks_now_and_then() -> None:
+    clock, out = Clock(), io.StringIO()
+    log = PlainLog(out, seconds=5.0, clock=clock)
+    log.show(PhaseChanged("training", 10, 0))
+    log.show(Episode(20, 0, 1.0, 9))
+    log.show(Metrics(3, 20, {"loss/reward": 0.5}))
+    log.show(Gauges(30, 3, {"rate/updates": 2.0}))
+    clock.now += 6.0
+    log.show(Gauges(40, 4, {"rate/updates": 2.0}))
+    log.show(Warned("warning", "disk nearly full"))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "training  (step 10, update 0)"
+    assert lines[1].startswith("step 40  update 4  return 1.00 (last 1)  loss/reward 0.5")
+    assert lines[2] == "warning: disk nearly full"
+
+
+def test_a_closed_pipe_silences_the_log() -> None:
+    out = io.StringIO()
+    log = PlainLog(out)
+    out.close()
+    log.show(Warned("warning", "nobody reads this"))
+    log.show(Warned("warning", "nor this"))
