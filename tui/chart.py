@@ -1,0 +1,270 @@
+"""Curves as braille: pure numpy, from points to one code and one owner per character cell.
+
+A cell of a terminal holds 2 x 4 braille dots. Every column of dots shows the smallest and the
+largest value that fall into it, so that no spike is lost however many points there are.
+
+Legend: N points, W columns and H rows of cells; a canvas is bool [4 H, 2 W], row 0 on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Canvas = NDArray[np.bool_]
+Cells = NDArray[np.int16]
+
+EMPTY = -1
+"""Owner of a cell without a dot."""
+
+_DOT_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.int16)
+"""Bit of each dot of a braille cell, [4, 2]."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One curve: points [N] in drawing order of their x."""
+
+    x: Array
+    y: Array
+    low: Array | None = None
+    """Smallest value behind each point, where a point stands for several; else y."""
+    high: Array | None = None
+    kind: Literal["line", "dots"] = "line"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A range of values and how it is laid on an axis."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def position(self, values: Array) -> Array:
+        """Map values to 0 (low end) .. 1 (high end); a log axis takes positive ones only."""
+        if not self.log:
+            position = values - self.low
+            position /= self.high - self.low
+            return position
+        return np.log(values / self.low) / math.log(self.high / self.low)
+
+    def value(self, position: float) -> float:
+        """Return the value at a position between 0 and 1."""
+        if not self.log:
+            return self.low + position * (self.high - self.low)
+        return self.low * (self.high / self.low) ** position
+
+
+def value_scale(
+    traces: Sequence[Trace], include: Sequence[float] = (), *, log: bool = False
+) -> Scale | None:
+    """Return the range of all finite values and those to include, or None without any.
+
+    A log axis needs a positive value; without one the axis is linear.
+    """
+    parts = [np.asarray(include, dtype=np.float64)]
+    for trace in traces:
+        parts += [trace.y if trace.low is None else trace.low]
+        parts += [trace.y if trace.high is None else trace.high]
+    bounds = _bounds(parts, positive=True) if log else None
+    if bounds is not None:
+        return _widened(*bounds, log=True)
+    bounds = _bounds(parts, positive=False)
+    return None if bounds is None else _widened(*bounds, log=False)
+
+
+def step_scale(traces: Sequence[Trace]) -> Scale | None:
+    """Return the range of the x of all traces, or None without a point."""
+    bounds = _bounds([trace.x for trace in traces], positive=False)
+    return None if bounds is None else _widened(*bounds, log=False)
+
+
+def wants_log(traces: Sequence[Trace], factor: float = 20.0) -> bool:
+    """Tell whether all values are positive and spread over more than `factor`."""
+    scale = value_scale(traces)
+    return scale is not None and scale.low > 0 and scale.high / scale.low > factor
+
+
+def draw(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Canvas:
+    """Draw one trace on a canvas of `width` x `height` cells, bool [4 H, 2 W]."""
+    canvas = np.zeros((4 * height, 2 * width), dtype=np.bool_)
+    x, y, low, high = _points(trace, positive=up.log)
+    if not len(x) or not canvas.size:
+        return canvas
+    starts, columns = _columns(x, across, 2 * width)
+    if trace.kind == "dots":
+        column = np.repeat(columns.astype(np.int32), np.diff(starts, append=len(x)))
+        for values in (low,) if high is low else (low, high):
+            index = _rows(values, up, 4 * height)
+            index *= 2 * width
+            index += column
+            canvas.reshape(-1)[index] = True
+        return canvas
+    ends = np.append(starts[1:], len(x)) - 1
+    bottom, top = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
+    ranges = _joined(columns, bottom, top, y[starts], y[ends], 2 * width, up)
+    used = np.zeros(2 * width, dtype=np.bool_)
+    used[columns[0] : columns[-1] + 1] = True
+    lowest, highest = (_pixel_rows(part, 4 * height) for part in ranges)
+    rows = np.arange(4 * height)[:, None]
+    return (rows >= highest) & (rows <= lowest) & used
+
+
+def rule(value: float, up: Scale, width: int, height: int) -> Canvas:
+    """Draw a dotted horizontal line at `value`, bool [4 H, 2 W]."""
+    canvas = np.zeros((4 * height, 2 * width), dtype=np.bool_)
+    if up.log and value <= 0:
+        return canvas
+    position = float(up.position(np.array([value]))[0])
+    if canvas.size and 0 <= position <= 1:
+        canvas[_pixel_rows(np.array([position]), 4 * height)[0], ::2] = True
+    return canvas
+
+
+def layer(canvases: Sequence[Canvas]) -> tuple[Cells, Cells]:
+    """Lay canvases over each other, the last on top: codes and owners, both [H, W].
+
+    A cell shows the dots of its topmost canvas only, so that every line keeps its own shape;
+    its owner is that canvas' index, or EMPTY.
+    """
+    height, width = canvases[0].shape[0] // 4, canvases[0].shape[1] // 2
+    codes = np.zeros((height, width), dtype=np.int16)
+    owners = np.full((height, width), EMPTY, dtype=np.int16)
+    for index, canvas in enumerate(canvases):
+        dots = canvas.reshape(height, 4, width, 2)
+        bits = np.einsum("hrwc,rc->hw", dots, _DOT_BITS, dtype=np.int16, casting="unsafe")
+        codes = np.where(bits > 0, bits, codes)
+        owners = np.where(bits > 0, np.int16(index), owners)
+    return codes, owners
+
+
+def text_rows(codes: Cells) -> list[str]:
+    """Turn cells [H, W] into H strings of W characters; an empty cell is a space."""
+    return ["".join(chr(0x2800 + code) if code else " " for code in row) for row in codes.tolist()]
+
+
+def ticks(scale: Scale, most: int) -> list[float]:
+    """Choose at most `most` round values inside a linear scale (1, 2 or 5 times a power of 10)."""
+    span = scale.high - scale.low
+    if most < 1 or not math.isfinite(span) or span <= 0:
+        return []
+    step = _round_up(span / most)
+    first = math.ceil(scale.low / step - 1e-9)
+    last = math.floor(scale.high / step + 1e-9)
+    return [index * step for index in range(first, min(last, first + most) + 1)]
+
+
+def decades(scale: Scale) -> list[float]:
+    """Return the powers of ten inside a positive range, or its ends if there are not two."""
+    first, last = math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high))
+    if last <= first:
+        return [scale.low, scale.high]
+    step = max(1, (last - first) // 6)
+    return [10.0**power for power in range(first, last + 1, step)]
+
+
+def _round_up(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+
+
+def _bounds(parts: Sequence[Array], *, positive: bool) -> tuple[float, float] | None:
+    low, high = math.inf, -math.inf
+    for part in parts:
+        kept = part if _drawable(part, positive=positive) else part[_usable(part, positive)]
+        if len(kept):
+            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+    return (low, high) if low <= high else None
+
+
+def _widened(low: float, high: float, *, log: bool) -> Scale:
+    """Give a constant series room on both sides."""
+    if log:
+        return Scale(low, high, log) if high / low > 1 + 1e-9 else Scale(low / 2, high * 2, log)
+    if high - low > 1e-9 * max(abs(low), abs(high)):
+        return Scale(low, high)
+    room = 0.1 * abs(low) or 1.0
+    return Scale(low - room, high + room)
+
+
+def _drawable(values: Array, *, positive: bool) -> bool:
+    """Tell whether all values have a place on the axis, in two passes without a copy."""
+    if not len(values):
+        return True
+    low, high = float(values.min()), float(values.max())
+    return math.isfinite(low) and math.isfinite(high) and (low > 0 or not positive)
+
+
+def _usable(values: Array, positive: bool) -> Canvas:
+    return np.isfinite(values) & ((values > 0) | (not positive))
+
+
+def _points(trace: Trace, *, positive: bool) -> tuple[Array, Array, Array, Array]:
+    """Return x, y, low, high of the drawable points, ascending in x; low is high without both."""
+    low = trace.y if trace.low is None else trace.low
+    high = trace.y if trace.high is None else trace.high
+    points = (trace.x, trace.y, low, high)
+    if not _drawable(low, positive=positive) or not _drawable(high, positive=positive):
+        points = _picked(points, _usable(low, positive) & _usable(high, positive))
+    if not _drawable(points[0], positive=False):
+        points = _picked(points, np.isfinite(points[0]))
+    if np.any(points[0][1:] < points[0][:-1]):
+        points = _picked(points, np.argsort(points[0], kind="stable"))
+    x, y, low, high = points
+    return x, y, low, low if trace.low is trace.high else high
+
+
+def _picked(points: tuple[Array, ...], which: NDArray[Any]) -> tuple[Array, Array, Array, Array]:
+    x, y, low, high = (part[which] for part in points)
+    return x, y, low, high
+
+
+def _columns(x: Array, across: Scale, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find the occupied columns of dots and the index of the first point in each of them."""
+    inner = (np.arange(1, size) - 0.5) / max(1, size - 1)
+    borders = np.concatenate(([-np.inf], across.low + inner * (across.high - across.low)))
+    starts = np.searchsorted(x, borders)
+    filled = np.diff(starts, append=len(x)) > 0
+    return starts[filled], np.flatnonzero(filled)
+
+
+def _rows(values: Array, up: Scale, size: int) -> NDArray[np.intp]:
+    return _pixel_rows(up.position(values), size)
+
+
+def _pixel_rows(position: Array, size: int) -> NDArray[np.intp]:
+    """Turn positions 0..1 into rows size-1..0 of a canvas."""
+    scaled = position * (1 - size)
+    scaled += size - 0.5
+    rows = scaled.astype(np.int32)
+    return np.clip(rows, 0, size - 1, out=rows)
+
+
+def _joined(
+    columns: NDArray[np.intp],
+    bottom: Array,
+    top: Array,
+    first: Array,
+    last: Array,
+    size: int,
+    up: Scale,
+) -> tuple[Array, Array]:
+    """Return the lowest and highest position of the line in each of `size` columns.
+
+    Neighbouring columns meet halfway between the last value of one and the first of the other,
+    and columns without points are crossed in a straight line.
+    """
+    corners = np.repeat(columns, 2) + np.tile([-0.25, 0.25], len(columns))
+    heights = np.stack((up.position(first), up.position(last)), axis=1).reshape(-1)
+    borders = np.interp(np.arange(size + 1) - 0.5, corners, heights)
+    lows, highs = np.minimum(borders[:-1], borders[1:]), np.maximum(borders[:-1], borders[1:])
+    lows[columns] = np.minimum(lows[columns], up.position(bottom))
+    highs[columns] = np.maximum(highs[columns], up.position(top))
+    return lows, highs

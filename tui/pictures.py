@@ -1,0 +1,207 @@
+"""From a RunView to what each widget shows: words, curves and looks, without Textual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tui.chart import Trace
+from tui.series import Series
+from tui.state import (
+    FLOORS,
+    SCALE_FLOOR,
+    Phase,
+    RunView,
+    at_floor,
+    label,
+    optional_charts,
+    required_charts,
+)
+from tui.text import count, duration, plain, plural, short
+from tui.widgets.chart import Curve, LogMode, Picture
+from tui.widgets.meters import Meter
+from tui.widgets.panel import Part, Row
+
+SMOOTHINGS = (20, 100, 500, 1)
+"""How many episodes or metrics events a line averages; 1 draws them as they are."""
+
+STAGES = {
+    "stage/env_wait": "env wait",
+    "stage/policy": "policy",
+    "stage/sample": "sample",
+    "stage/update": "update",
+    "stage/learner_wait": "learner wait",
+    "stage/transfer": "transfer",
+    "stage/write_latents": "write latents",
+    "stage/insert": "insert",
+    "stage/ratio_wait": "ratio wait",
+}
+"""Stages in their order on the screen; the first five are always there."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person at the keyboard chose."""
+
+    smoothing: int = SMOOTHINGS[0]
+    log: LogMode = "auto"
+
+
+def returns(view: RunView, options: Options) -> Picture:
+    """Episode scores as dots, their rolling mean as a line."""
+    series = view.episodes
+    curves = [Curve(_envelope(series, "dots"), "dots")]
+    mean = series.rolling_mean(options.smoothing)
+    if options.smoothing > 1:
+        curves.append(Curve(Trace(series.x, mean)))
+    legend: list[Part] = []
+    if len(series):
+        for look, mark, title, value in (
+            ("line", "━ ", "mean", short(float(mean[-1]))),
+            ("dots", "  • ", "last", short(series.last)),
+            ("dim", "  ", "best", short(view.best_score)),
+        ):
+            legend += [Part(mark, look), Part(f"{title} ", "dim"), Part(value, "strong")]
+        legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
+        legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
+    return Picture(
+        title="returns",
+        note=f"mean of {options.smoothing} episodes" if options.smoothing > 1 else "",
+        legend=legend,
+        curves=curves,
+        steps=True,
+        empty="no finished episode yet",
+    )
+
+
+def scale(view: RunView) -> Picture:
+    """The return scale S and the percentiles that it spans."""
+    looks = {"return/S": "line", "return/p5": "line-2", "return/p95": "line-3"}
+    legend: list[Part] = []
+    for name, look in looks.items():
+        legend += [Part(f"{name.removeprefix('return/')} ", look)]
+        legend += [Part(f"{short(view.latest.get(name))}  ", "strong")]
+    known = [(view.metrics[name], look) for name, look in looks.items() if name in view.metrics]
+    return Picture(
+        title="return scale S",
+        value=[Part("at its floor 1", "warn")] if at_floor(view) else [],
+        legend=legend,
+        curves=[Curve(_envelope(series), look) for series, look in reversed(known)],
+        references=[SCALE_FLOOR] if known else [],
+    )
+
+
+def losses(view: RunView, options: Options, room: int) -> list[Picture]:
+    """One small chart for every required metric and for others while there is room."""
+    required = required_charts(view)
+    names = required + optional_charts(view)
+    return [_metric(view, name, options) for name in names[: max(room, len(required))]]
+
+
+def losses_note(options: Options) -> Row:
+    """Say how the small charts are drawn."""
+    if options.smoothing > 1:
+        smooth = f"mean of {options.smoothing} over min and max"
+    else:
+        smooth = "min and max"
+    axis = {"auto": "log where it helps", "log": "log axis", "linear": "linear axis"}
+    return [Part(f"env steps · {smooth} · {axis[options.log]}", "dim")]
+
+
+def pipeline(view: RunView) -> list[Meter]:
+    """How each stage of the pipeline spends its time."""
+    rows = []
+    for index, (name, title) in enumerate(STAGES.items()):
+        share = view.gauges.get(name)
+        if share is None and index >= 5:
+            continue
+        look = "bar-wait" if name.endswith("_wait") else "bar"
+        rows.append(Meter(title, "–" if share is None else f"{share:.0%}", share or 0.0, look))
+    return rows
+
+
+def replay(view: RunView) -> list[Meter]:
+    """How full the ring is, and whether training keeps pace with collecting."""
+    gauges = view.gauges
+    fill, gigabytes = gauges.get("replay/fill"), gauges.get("replay/gb")
+    steps, queue = gauges.get("replay/steps"), gauges.get("replay/online_queue")
+    lag = gauges.get("policy/lag")
+    actual, target = gauges.get("ratio/actual"), gauges.get("ratio/target")
+    size = f"{short(gigabytes)} GB" if gigabytes is not None else "–"
+    if view.started is not None and view.started.replay_capacity:
+        size += f" for {plain(view.started.replay_capacity)}"
+    return [
+        Meter("fill", "–" if fill is None else f"{fill:.0%}", fill or 0.0),
+        Meter("train ratio", f"{short(actual)} of {'–' if target is None else plain(target)}"),
+        Meter("size", size),
+        Meter("policy lag", "–" if lag is None else plural(lag, "update")),
+        Meter("steps added", "–" if steps is None else count(steps)),
+        Meter("online queue", "–" if queue is None else plural(queue, "window")),
+    ]
+
+
+def alert(view: RunView, phase: Phase, now: float) -> Row:
+    """The one thing a person should know now."""
+    if phase.name == "lost":
+        return [Part("▲ lost  ", "bad"), Part(_lost_hint(view))]
+    if view.finished is not None and phase.name == "finished":
+        said = view.finished.message or view.finished.reason
+        return [Part("● finished  ", "good"), Part(f"{said} at step {count(view.env_steps)}")]
+    if not view.alerts:
+        return [Part("no warnings", "dim")]
+    newest = view.alerts[-1]
+    look = {"error": "bad", "warning": "warn"}.get(newest.level, "accent")
+    age = duration(now - newest.time)
+    return [
+        Part(f"▲ {newest.level}  ", look),
+        Part(newest.message),
+        Part(f"  {age} ago", "dim"),
+    ]
+
+
+def safety(view: RunView, now: float) -> Row:
+    """What was skipped and what is saved."""
+    row: list[Part] = []
+    skipped = view.gauges.get("opt/skipped")
+    if skipped:
+        row.append(Part(f"{count(skipped)} NaN updates skipped  ", "bad"))
+    if view.checkpoint is None:
+        return [*row, Part("no checkpoint yet", "dim")]
+    age = duration(now - view.checkpoint_at)
+    size = short(view.checkpoint.bytes / 1e6)
+    return [*row, Part(f"saved {age} ago ({size} MB)", "dim")]
+
+
+def _lost_hint(view: RunView) -> str:
+    if view.started is None:
+        return "no trainer works on this run"
+    return f"the trainer is gone; `dreamer-async resume {view.started.run}` goes on"
+
+
+def _envelope(series: Series, kind: str = "line") -> Trace:
+    return Trace(
+        series.x, series.mean, series.low, series.high, "dots" if kind == "dots" else "line"
+    )
+
+
+def _metric(view: RunView, name: str, options: Options) -> Picture:
+    series = view.metrics.get(name)
+    known = name in view.latest
+    latest = view.latest.get(name)
+    value = Part("NaN", "bad") if known and latest is None else Part(short(latest), "strong")
+    curves = []
+    if series is not None and len(series):
+        curves.append(Curve(_envelope(series), "dots" if options.smoothing > 1 else "line"))
+        if options.smoothing > 1:
+            mean = series.rolling_mean(options.smoothing)
+            curves.append(Curve(Trace(series.x, mean)))
+    floor = FLOORS.get(name)
+    return Picture(
+        title=label(name),
+        value=[value],
+        curves=curves,
+        note="" if floor is None else f"floor {plain(floor)}",
+        references=[floor] if floor is not None and curves else [],
+        include=[0.0] if floor is not None and curves else [],
+        log=options.log,
+        empty="–",
+    )

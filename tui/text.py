@@ -1,0 +1,83 @@
+"""Words and numbers of a run as they may stand on a terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+_IDLE_ZEROS = re.compile(r"\.?0+(?=[kMGT]?$)")
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that move the cursor, flip the direction or show nothing."""
+
+
+def clean(text: object, limit: int = 200) -> str:
+    """Return `text` on one line without control characters, at most `limit` characters."""
+    head = str(text)[: 4 * limit]
+    visible = "".join(
+        " " if char in "\n\r\t" else char
+        for char in head
+        if char in "\n\r\t" or unicodedata.category(char) not in _HIDDEN
+    )
+    return visible if len(visible) <= limit else visible[: limit - 1] + "…"
+
+
+def short(value: float | None) -> str:
+    """Write a number in at most six characters: 0.0123, 12.3, 1.23k, 4.5e-05."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3:
+        return f"{value:.0e}".replace("e-0", "e-")
+    if size >= 999.5:
+        return _with_suffix(value)
+    return _three_digits(value)
+
+
+def count(value: float) -> str:
+    """Write a whole number exactly below a thousand and with a suffix above."""
+    return str(int(value)) if abs(value) < 1000 else _with_suffix(value)
+
+
+def plain(value: float) -> str:
+    """Write a number like `short`, without zeros that say nothing: 5, 2.5, 50k."""
+    text = short(value if value else 0.0)
+    return _IDLE_ZEROS.sub("", text) if "." in text else text
+
+
+def plural(number: float, noun: str) -> str:
+    """Count a noun: 1 window, 2 windows."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def _three_digits(value: float) -> str:
+    size = abs(value)
+    digits = 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{value:.{digits}f}"
+
+
+def _with_suffix(value: float) -> str:
+    for suffix in ("k", "M", "G", "T"):
+        value /= 1000
+        if abs(value) < 999.5:
+            return _three_digits(value) + suffix
+    return f"{value * 1e12:.0e}".replace("e+", "e")
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units: 42s, 3m07s, 2h05m, 4d03h."""
+    total = max(0, int(seconds))
+    minutes, hours, days = total // 60, total // 3600, total // 86_400
+    if minutes < 1:
+        return f"{total}s"
+    if hours < 1:
+        return f"{minutes}m{total % 60:02}s"
+    if days < 1:
+        return f"{hours}h{minutes % 60:02}m"
+    if days < 1000:
+        return f"{days}d{hours % 24:02}h"
+    return f"{days // 365}y"

@@ -1,0 +1,168 @@
+"""One chart: a title with the current value, then curves in braille with labelled axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+
+from tui.chart import (
+    EMPTY,
+    Scale,
+    Trace,
+    decades,
+    draw,
+    layer,
+    rule,
+    step_scale,
+    text_rows,
+    ticks,
+    value_scale,
+    wants_log,
+)
+from tui.text import plain, short
+from tui.widgets.panel import Panel, Part, Row, cells, crop, fit, spread
+
+LogMode = Literal["auto", "linear", "log"]
+
+_GUTTER = 7
+"""Columns left of the curves: a label of six and a space."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A trace and how it looks."""
+
+    trace: Trace
+    look: str = "line"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything that a chart shows."""
+
+    title: str
+    note: str = ""
+    """Said in the title row, after the title."""
+    value: Row = ()
+    """Shown at the right end of the title row."""
+    legend: Row = ()
+    """A row of its own below the title, if there is one."""
+    curves: Sequence[Curve] = ()
+    references: Sequence[float] = field(default=())
+    """Values that get a dotted line."""
+    include: Sequence[float] = field(default=())
+    """Values that the axis covers in any case."""
+    log: LogMode = "linear"
+    steps: bool = False
+    """Label the environment steps below the curves."""
+    empty: str = "no data yet"
+
+
+class Chart(Panel):
+    """Draws a Picture in whatever room there is, down to a single cell."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.picture = Picture("")
+
+    def show(self, picture: Picture) -> None:
+        """Replace the picture."""
+        self.picture = picture
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        picture = self.picture
+        traces = [curve.trace for curve in picture.curves]
+        log = picture.log == "log" or (picture.log == "auto" and wants_log(traces))
+        up = value_scale(traces, [*picture.references, *picture.include], log=log)
+        rows = [_title(picture, width, log=up is not None and up.log)]
+        if picture.legend and height > 4:
+            rows.append(crop(picture.legend, width))
+        return rows + self._plot(width, height - len(rows), up)
+
+    def _plot(self, width: int, height: int, up: Scale | None) -> list[Row]:
+        picture = self.picture
+        across = step_scale([curve.trace for curve in picture.curves])
+        if height <= 0:
+            return []
+        if up is None or across is None:
+            return _centred(picture.empty, width, height)
+        axis = picture.steps and height > 3
+        height -= axis
+        gutter = _GUTTER if width >= 16 else 0
+        labels = _value_labels(up, height)
+        body = _curve_rows(picture, across, up, width - gutter, height)
+        rows: list[Row] = [
+            [Part(f"{labels.get(y, ''):>{gutter - 1}} ", "axis"), *row] if gutter else row
+            for y, row in enumerate(body)
+        ]
+        return [*rows, _step_labels(across, gutter, width)] if axis else rows
+
+
+def _title(picture: Picture, width: int, *, log: bool) -> Row:
+    notes = [note for note in (picture.note, "log" if log else "") if note]
+    left = [Part(picture.title, "title")]
+    if notes:
+        left.append(Part("  " + " · ".join(notes), "dim"))
+    if cells(left) + cells(picture.value) + 1 > width:
+        left = left[:1]
+    return spread(left, picture.value, width, Part("─", "rule"))
+
+
+def _centred(text: str, width: int, height: int) -> list[Row]:
+    rows: list[Row] = [[] for _ in range(height)]
+    rows[(height - 1) // 2] = [Part(fit(text, min(width, len(text))).center(width), "dim")]
+    return rows
+
+
+def _curve_rows(picture: Picture, across: Scale, up: Scale, width: int, height: int) -> list[Row]:
+    looks = ["floor"] * len(picture.references) + [curve.look for curve in picture.curves]
+    canvases = [rule(value, up, width, height) for value in picture.references]
+    canvases += [draw(curve.trace, across, up, width, height) for curve in picture.curves]
+    codes, owners = layer(canvases)
+    return [
+        _coloured(text, row, looks)
+        for text, row in zip(text_rows(codes), owners.tolist(), strict=True)
+    ]
+
+
+def _coloured(text: str, owners: list[int], looks: list[str]) -> Row:
+    """Cut a row of cells into runs of one owner."""
+    parts: list[Part] = []
+    start = 0
+    for owner, run in groupby(owners):
+        stop = start + len(list(run))
+        parts.append(Part(text[start:stop], "text" if owner == EMPTY else looks[owner]))
+        start = stop
+    return parts
+
+
+def _value_labels(up: Scale, height: int) -> dict[int, str]:
+    """Place round values on tall linear axes, and the two ends on all others."""
+    if height < 6:
+        ends = {height - 1: short(up.low), 0: short(up.high)}
+        return ends if height > 1 else {0: short(up.high)}
+    values = np.array(decades(up) if up.log else ticks(up, max(3, height // 2)))
+    rows = np.rint((1 - up.position(values)) * (height - 1)).astype(int)
+    return {row: plain(value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}
+
+
+def _step_labels(across: Scale, gutter: int, width: int) -> Row:
+    """Write round step counts below the columns that they belong to."""
+    line = [" "] * width
+    room = width - gutter
+    span = across.high - across.low
+    for value in ticks(across, max(2, room // 10)):
+        text = plain(value)
+        middle = gutter + round((value - across.low) / span * (room - 1))
+        start = max(gutter, min(width - len(text), middle - len(text) // 2))
+        if all(char == " " for char in line[max(0, start - 1) : start + len(text) + 1]):
+            line[start : start + len(text)] = text
+    unit = " steps"
+    if all(char == " " for char in line[width - len(unit) :]):
+        line[width - len(unit) :] = unit
+    return [Part("".join(line), "axis")]

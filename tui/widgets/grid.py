@@ -1,0 +1,66 @@
+"""Small multiples: as many charts as asked for, arranged to fill the room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from textual.containers import Grid
+from textual.message import Message
+
+from tui.widgets.chart import Chart, Picture
+
+_MIN_WIDTH, _MIN_HEIGHT = 22, 4
+_ASPECT = 4.0
+"""Columns per row of a chart that reads well."""
+
+
+class ChartGrid(Grid):
+    """A grid of charts of one size."""
+
+    class Resized(Message):
+        """There is more or less room for charts now."""
+
+    def lay_out(self, required: int, available: int) -> int:
+        """Lay out a grid for the current size and return how many charts it has room for."""
+        columns, rows = grid_shape(required, available, *self.content_size)
+        self.styles.grid_size_columns = columns
+        self.styles.grid_size_rows = rows
+        return columns * rows
+
+    def show(self, pictures: Sequence[Picture]) -> None:
+        """Draw one chart per picture; charts are kept and only re-drawn."""
+        charts = list(self.query_children(Chart))
+        if len(pictures) > len(charts):
+            new = [Chart() for _ in range(len(pictures) - len(charts))]
+            self.mount_all(new)
+            charts += new
+        for index, chart in enumerate(charts):
+            chart.display = index < len(pictures)
+            if chart.display:
+                chart.show(pictures[index])
+
+    def on_resize(self) -> None:
+        self.post_message(self.Resized())
+
+
+def grid_shape(required: int, available: int, width: int, height: int) -> tuple[int, int]:
+    """Choose (columns, rows) for at least `required` charts.
+
+    Looks for charts about `_ASPECT` times as wide as high, without empty places or empty rows;
+    where the room is too small for all, the charts become flat before they become narrow.
+    """
+    best, lowest = (1, max(1, required)), math.inf
+    for columns in range(1, max(1, width // _MIN_WIDTH) + 1):
+        most = max(math.ceil(required / columns), height // _MIN_HEIGHT)
+        for rows in range(math.ceil(required / columns), most + 1):
+            places = columns * rows
+            if places - columns >= max(required, available):
+                continue
+            shape = max(1.0, width / columns) / max(1.0, height / rows)
+            blank = max(0, places - available)
+            flat = max(0.0, _MIN_HEIGHT - height / rows)
+            cost = abs(math.log(shape / _ASPECT)) + 0.2 * blank + flat
+            if cost < lowest:
+                best, lowest = (columns, rows), cost
+    return best

@@ -1,0 +1,132 @@
+"""The three rows on top: which run, how it is set up, how far it is and how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tui.state import Phase, RunView, eta_seconds
+from tui.text import count, duration, short
+from tui.widgets.panel import Panel, Part, Row, bar, cells, spread
+
+_CHIPS = {
+    "training": "chip-good",
+    "finished": "chip-good",
+    "compiling": "chip-busy",
+    "starting": "chip-busy",
+    "prefill": "chip-busy",
+    "stopping": "chip-busy",
+    "lost": "chip-bad",
+    "failed": "chip-bad",
+}
+_AT_REST = ("lost", "finished", "failed")
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """What the header shows."""
+
+    run: str = ""
+    phase: Phase = field(default_factory=lambda: Phase("waiting"))
+    now: float = 0.0
+    """Unix seconds."""
+    reading: float | None = None
+    """Share of the history that has been read, while it is being read."""
+
+
+class Header(Panel):
+    """Says what is running and where it stands."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._view = RunView()
+        self._facts = HeaderFacts()
+
+    def show(self, view: RunView, facts: HeaderFacts) -> None:
+        """Replace what is shown."""
+        self._view, self._facts = view, facts
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        view, facts = self._view, self._facts
+        name: Row = [Part("▌", "accent"), Part("dreamer-async ", "dim"), Part(facts.run, "strong")]
+        rows = [
+            spread(name, _chip(facts), width),
+            _machine_row(_setup(view), _machine(view), width),
+            _progress(view, width, moving=facts.phase.name not in _AT_REST),
+        ]
+        return rows[:height]
+
+
+def _chip(facts: HeaderFacts) -> Row:
+    phase = facts.phase
+    text = phase.name.upper()
+    if phase.since:
+        text += f" {duration(facts.now - phase.since)}"
+    chip = Part(f" {text} ", _CHIPS.get(phase.name, "chip-quiet"))
+    if facts.reading is None:
+        return [chip]
+    return [Part(f"reading history {facts.reading:.0%}  ", "dim"), chip]
+
+
+def _setup(view: RunView) -> list[str]:
+    run = view.started
+    if run is None:
+        return ["waiting for the trainer's first event"]
+    return [
+        f"{run.suite}/{run.task}",
+        f"{run.size} {short(run.parameters)} parameters",
+        f"{run.device} {run.precision}",
+        f"{run.num_envs} envs",
+        f"seed {run.seed}",
+        *(["sync"] if run.sync else []),
+        *([] if run.compiled else ["eager"]),
+    ]
+
+
+def _machine(view: RunView) -> list[Row]:
+    """CPU, memory and GPU memory, as far as the trainer tells."""
+    rows: list[Row] = []
+    for title, name, unit in (
+        ("cpu", "cpu/percent", "%"),
+        ("ram", "memory/rss_gb", " GB"),
+        ("gpu", "gpu/memory_gb", " GB"),
+    ):
+        if (value := view.gauges.get(name)) is not None:
+            shown = f"{value:.0f}" if unit == "%" else short(value)
+            rows.append([Part(f"  {title} ", "dim"), Part(shown + unit)])
+    return rows
+
+
+def _machine_row(setup: list[str], machine: list[Row], width: int) -> Row:
+    """Join both; what does not fit goes, first the details of the setup."""
+    while True:
+        left: Row = [Part("  " + " · ".join(setup), "dim")]
+        right = [part for row in machine for part in row]
+        if cells(left) + cells(right) <= width or (len(setup) <= 3 and not machine):
+            return spread(left, right, width)
+        if len(setup) > 3:
+            setup = setup[:-1]
+        else:
+            machine = machine[1:]
+
+
+def _progress(view: RunView, width: int, *, moving: bool) -> Row:
+    """How far the run is; rates and the end in sight only while it moves."""
+    planned = view.started.steps if view.started else 0
+    share = view.env_steps / planned if planned > 0 else 0.0
+    left: list[Part] = [Part("  "), Part(count(view.env_steps), "strong")]
+    left += [Part(f" / {count(planned)} steps" if planned else " steps", "dim")]
+    left += [Part(f"  {100 * share:.1f}% " if planned else " ")]
+    seconds = eta_seconds(view) if moving else None
+    right: list[Part] = [Part(" ETA ", "dim")]
+    right.append(Part("–" if seconds is None else duration(seconds)))
+    for name, unit in (("rate/env_steps", "steps/s"), ("rate/updates", "updates/s")):
+        right += [
+            Part("  "),
+            Part(short(view.gauges.get(name) if moving else None), "strong"),
+            Part(f" {unit}", "dim"),
+        ]
+    room = width - cells(left) - cells(right) - 1
+    if room >= 6:
+        left += bar(share, room)
+    return spread(left, right, width)

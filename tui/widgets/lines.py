@@ -1,0 +1,39 @@
+"""One-row panels: a section's title, the line of alerts."""
+
+from __future__ import annotations
+
+from tui.widgets.panel import Panel, Part, Row, spread
+
+
+class Caption(Panel):
+    """A title with a rule behind it and a note at its end."""
+
+    def __init__(self, title: str, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._title = title
+        self._note: Row = ()
+
+    def show(self, note: Row) -> None:
+        """Replace the note."""
+        self._note = note
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        return [spread([Part(self._title, "title")], self._note, width, Part("─", "rule"))]
+
+
+class AlertLine(Panel):
+    """What a person should know, and what is saved."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._left: Row = ()
+        self._right: Row = ()
+
+    def show(self, left: Row, right: Row) -> None:
+        """Replace both ends."""
+        self._left, self._right = left, right
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        return [spread(self._left, self._right, width)]

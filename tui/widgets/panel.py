@@ -1,0 +1,130 @@
+"""The base of every widget here: rows of styled text, painted once and kept until they change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+
+class Part(NamedTuple):
+    """A piece of a row: its text and the name of its look in dashboard.tcss."""
+
+    text: str
+    look: str = "text"
+
+
+Row = Sequence[Part]
+
+LOOKS = (
+    "accent",
+    "axis",
+    "bad",
+    "bar",
+    "bar-rest",
+    "bar-wait",
+    "chip-bad",
+    "chip-busy",
+    "chip-good",
+    "chip-quiet",
+    "dim",
+    "dots",
+    "floor",
+    "good",
+    "line",
+    "line-2",
+    "line-3",
+    "rule",
+    "strong",
+    "text",
+    "title",
+    "warn",
+)
+
+
+class Panel(Widget):
+    """Shows the rows that `paint` returns; there is no markup anywhere on the way."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"panel--{look}" for look in LOOKS}
+
+    _strips: list[Strip] | None = None
+    _painted = (0, 0)
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        """Return up to `height` rows for a content area of `width` columns."""
+        raise NotImplementedError
+
+    def repaint(self) -> None:
+        """Forget the rows and draw anew."""
+        self._strips = None
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width, height = self.content_size
+        if self._strips is None or self._painted != (width, height):
+            self._painted = (width, height)
+            rows = self.paint(width, height) if width and height else []
+            self._strips = [self._strip(row, width) for row in rows]
+        return self._strips[y] if y < len(self._strips) else Strip.blank(width, self.rich_style)
+
+    def notify_style_update(self) -> None:
+        self._strips = None
+        super().notify_style_update()
+
+    def _strip(self, row: Row, width: int) -> Strip:
+        segments = [Segment(text, self._style(look)) for text, look in row if text]
+        return Strip(segments).adjust_cell_length(width, self.rich_style)
+
+    def _style(self, look: str) -> Style:
+        return self.get_component_rich_style(f"panel--{look}")
+
+
+def cells(row: Row) -> int:
+    """Count the columns that a row takes."""
+    return sum(cell_len(part.text) for part in row)
+
+
+def fit(text: str, width: int) -> str:
+    """Crop or pad to exactly `width` columns; a cropped text ends in …"""
+    if cell_len(text) <= width:
+        return set_cell_size(text, width)
+    return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+
+
+def spread(left: Row, right: Row, width: int, fill: Part | None = None) -> Row:
+    """Put one row at each end of `width` columns; the left one gives way if they do not fit."""
+    room = width - cells(right)
+    if room <= 0:
+        return crop(right, width)
+    kept = crop(left, room - 1 if right else room)
+    gap = room - cells(kept)
+    if fill is None or gap < 3:
+        return [*kept, Part(" " * gap), *right]
+    return [*kept, Part(" "), Part(fill.text * (gap - 2), fill.look), Part(" "), *right]
+
+
+def crop(row: Row, width: int) -> Row:
+    """Cut a row after `width` columns, with … where text is missing."""
+    kept: list[Part] = []
+    for part in row:
+        size = cell_len(part.text)
+        if size > width:
+            if width > 0:
+                kept.append(Part(fit(part.text, width), part.look))
+            break
+        kept.append(part)
+        width -= size
+    return kept
+
+
+def bar(share: float, width: int, look: str = "bar") -> Row:
+    """Draw a share of 0..1 as a line of `width` columns, in half-column steps."""
+    halves = round(max(0.0, min(1.0, share)) * 2 * width)
+    full, half = divmod(halves, 2)
+    rest = width - full - half
+    return [Part("━" * full + "╸" * half, look), Part("━" * rest, "bar-rest")]
