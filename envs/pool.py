@@ -108,13 +108,13 @@ class PoolEnv(VectorEnv):
                 self._pool.send(self._held, np.arange(self.num_envs, dtype=np.int32))
 
     def recv(self) -> StepBatch:
-        with self._requests.receiving():
+        with self._requests.receiving:
             obs, reward, terminated, truncated, info = self._pool.recv()
             env_id = self._cross_off(info)
             return check_rows(self.spec, self._rows(env_id, obs, reward, terminated, truncated))
 
     def _cross_off(self, info: Mapping[str, Any]) -> NDArray[np.int32]:
-        env_id = info["env_id"].astype(np.int32)
+        env_id = info["env_id"].astype(np.int32, copy=False)
         if len(env_id) != self.batch_size:
             raise EnvError(f"envpool delivered {len(env_id)} rows instead of {self.batch_size}")
         self._requests.put(env_id)
@@ -136,7 +136,7 @@ class PoolEnv(VectorEnv):
         return StepBatch(
             env_id=env_id,
             obs={reader.name: reader.read(obs) for reader in self._readers},
-            reward=np.where(first, 0, reward).astype(np.float32),
+            reward=np.where(first, 0, reward).astype(np.float32, copy=False),
             is_first=first,
             is_last=last,
             is_terminal=last.copy() if self._time_limit_is_terminal else terminated,
@@ -159,14 +159,15 @@ class PoolEnv(VectorEnv):
         """Receive until nothing is in flight, asking idle environments to fill the last batch."""
         with self._requests.draining():
             pending = self._requests.pending
-            if self._lockstep and not pending.all():
+            if self._lockstep and len(pending) < self.num_envs:
                 return  # whatever was asked for is held here
-            while count := int(pending.sum()):
-                idle = np.flatnonzero(~pending)[: max(0, self.batch_size - count)].astype(np.int32)
-                if len(idle):
-                    pool.send(self._writer.write(_zeros(self.spec.action, len(idle))), idle)
-                    pending[idle] = True
-                pending[pool.recv()[-1]["env_id"]] = False
+            while pending:
+                idle = [i for i in range(self.num_envs) if i not in pending]
+                fill = np.array(idle[: max(0, self.batch_size - len(pending))], np.int32)
+                if len(fill):
+                    pool.send(self._writer.write(_zeros(self.spec.action, len(fill))), fill)
+                pending.update(fill.tolist())
+                pending.difference_update(pool.recv()[-1]["env_id"].tolist())
 
 
 def _zeros(spec: ActionSpec, rows: int) -> NDArray[Any]:

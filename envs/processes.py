@@ -138,7 +138,7 @@ class ProcessEnv(VectorEnv):
             worker.connection.send_bytes(wire.RESET if worker.fresh else wire.STEP)
 
     def recv(self) -> StepBatch:
-        with self._requests.receiving():
+        with self._requests.receiving:
             while len(self._ready) < self.batch_size:
                 self._wait()
             ids = np.array([self._ready.popleft() for _ in range(self.batch_size)], np.int32)
@@ -177,7 +177,7 @@ class ProcessEnv(VectorEnv):
     def _overdue(self, since: float) -> list[Worker]:
         """Workers that were asked before a moment and have not answered."""
         with self._sending:
-            owing = [i for i in np.flatnonzero(self._requests.pending) if i not in self._ready]
+            owing = self._requests.pending.difference(self._ready)
             return [self._workers[i] for i in owing if self._workers[i].asked <= since]
 
     def _listen(self, env_id: int) -> None:
@@ -204,7 +204,7 @@ class ProcessEnv(VectorEnv):
         with self._sending:
             old.connection.close()
             self._workers[env_id] = worker
-            if self._requests.pending[env_id] and env_id not in self._ready:
+            if env_id in self._requests.pending.difference(self._ready):
                 self._ask(env_id)
 
     def _relaunch(self, env_id: int, reason: str) -> Worker:

@@ -283,7 +283,7 @@ class ToyEnv(VectorEnv):
             self._queue.extend(env_id.tolist())
 
     def recv(self) -> StepBatch:
-        with self._requests.receiving(), self._lock:
+        with self._requests.receiving, self._lock:
             queued = [self._queue.popleft() for _ in range(self.batch_size)]
             ids = np.array(queued, np.int32)
             if self.batch_size == self.num_envs:
@@ -321,7 +321,7 @@ class ToyEnv(VectorEnv):
             for key, value in state.items():
                 value[...] = snapshot[key]
             self._queue = deque(queue.tolist())
-            self._requests.book(queue)
+            self._requests.book(set(queue.tolist()))
 
     def _state(self) -> dict[str, Array]:
         """The arrays that make up the state, themselves and not copies."""

@@ -85,85 +85,75 @@ class VectorEnv(Protocol):
 
 
 class Requests:
-    """Which environments owe a row: the books that the sender and the receiver share."""
+    """Which environments owe a row: the books that the sender and the receiver share.
+
+    Sets of Python integers, as for so few of them numpy costs more than the work.
+    """
 
     def __init__(self, spec: ActionSpec, num_envs: int, batch_size: int) -> None:
-        self.pending = np.zeros(num_envs, np.bool_)
+        self.pending: set[int] = set()
+        """Ids of environments that owe a row."""
         self.closed = False
+        self.receiving = Receiving(self)
+        """Context manager around one recv."""
+        self.receiver = threading.Lock()
+        """Held by whoever receives."""
+        self.batch_size = batch_size
+        self._num_envs = num_envs
         self._spec = spec
-        self._batch_size = batch_size
-        self._count = 0
         self._books = threading.Lock()
-        self._receiver = threading.Lock()
 
     @property
     def in_flight(self) -> int:
         """Rows that were asked for and not yet received."""
-        return self._count
+        return len(self.pending)
 
     def take_all(self) -> NDArray[np.int32]:
         """Book a reset of every environment and return their ids."""
         with self._books:
-            self._check_open()
-            if self._count:
-                raise RuntimeError(f"start with {self._count} rows still in flight")
-            self.pending[:] = True
-            self._count = len(self.pending)
-        return np.arange(len(self.pending), dtype=np.int32)
+            self.check_open()
+            if self.pending:
+                raise RuntimeError(f"start with {len(self.pending)} rows still in flight")
+            self.pending = set(range(self._num_envs))
+        return np.arange(self._num_envs, dtype=np.int32)
 
     def take(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
         """Validate a batch of actions and book one row of each environment; see VectorEnv.send."""
-        check_env_id(env_id, len(self.pending))
+        ids = check_env_id(env_id, self._num_envs)
         check_action(self._spec, action, len(env_id))
         with self._books:
-            self._check_open()
-            if self.pending[env_id].any():
-                busy = env_id[self.pending[env_id]].tolist()
+            self.check_open()
+            if not self.pending.isdisjoint(ids):
+                busy = sorted(self.pending & ids)
                 raise ValueError(f"environments {busy} already have a request in flight")
-            self.pending[env_id] = True
-            self._count += len(env_id)
+            self.pending |= ids
 
-    def book(self, env_id: NDArray[np.int32]) -> None:
+    def book(self, ids: set[int]) -> None:
         """Replace the books by one request of each environment named."""
         with self._books:
-            self._check_open()
-            self.pending[:] = False
-            self.pending[env_id] = True
-            self._count = len(env_id)
+            self.check_open()
+            self.pending = set(ids)
 
     def put(self, env_id: NDArray[np.int32]) -> None:
         """Cross off rows that arrived; EnvError if nobody asked for one of them."""
+        ids = set(env_id.tolist())
         with self._books:
-            if not self.pending[env_id].all():
-                strays = env_id[~self.pending[env_id]].tolist()
-                raise EnvError(f"environments {strays} delivered rows that nobody asked for")
-            self.pending[env_id] = False
-            self._count -= len(env_id)
-
-    @contextmanager
-    def receiving(self) -> Iterator[None]:
-        """Hold the place of the one receiver; RuntimeError if the wait could not end."""
-        if not self._receiver.acquire(blocking=False):
-            raise RuntimeError("another thread is already receiving")
-        try:
-            self._check_open()
-            if self._count < self._batch_size:
-                raise RuntimeError(
-                    f"recv of {self._batch_size} rows with only {self._count} in flight"
+            if len(ids) < len(env_id) or not ids <= self.pending:
+                raise EnvError(
+                    f"environments {env_id.tolist()} delivered rows, but only "
+                    f"{sorted(self.pending)} were asked for one each"
                 )
-            yield
-        finally:
-            self._receiver.release()
+            self.pending -= ids
 
     @contextmanager
     def draining(self, seconds: float = -1) -> Iterator[bool]:
         """Take the place of the receiver after close; yield False if it was not left in time."""
-        taken = self._receiver.acquire(timeout=seconds)
+        taken = self.receiver.acquire(timeout=seconds)
         try:
             yield taken
         finally:
             if taken:
-                self._receiver.release()
+                self.receiver.release()
 
     def close(self) -> bool:
         """Refuse whatever comes from now on; False if that was already so."""
@@ -171,31 +161,62 @@ class Requests:
             was_open, self.closed = not self.closed, True
         return was_open
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         if self.closed:
             raise RuntimeError("the environments are closed")
 
 
-def check_env_id(env_id: NDArray[np.int32], num_envs: int) -> None:
-    """Raise ValueError unless `env_id` is a non-empty int32 vector of distinct valid ids."""
-    if not isinstance(env_id, np.ndarray) or env_id.dtype != np.int32 or env_id.ndim != 1:
+class Receiving:
+    """The place of the one receiver."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def __enter__(self) -> None:
+        """Take the place; RuntimeError if it is taken or if the wait could not end."""
+        requests = self._requests
+        if not requests.receiver.acquire(blocking=False):
+            raise RuntimeError("another thread is already receiving")
+        try:
+            requests.check_open()
+            if requests.in_flight < requests.batch_size:
+                raise RuntimeError(
+                    f"recv of {requests.batch_size} rows with only {requests.in_flight} in flight"
+                )
+        except RuntimeError:
+            requests.receiver.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._requests.receiver.release()
+
+
+_DTYPES = {name: np.dtype(name) for name in ("uint8", "int32", "float32")}
+
+
+def check_env_id(env_id: NDArray[np.int32], num_envs: int) -> set[int]:
+    """Return the ids, or raise ValueError unless they are an int32 vector, valid and distinct."""
+    if not isinstance(env_id, np.ndarray) or env_id.dtype != _DTYPES["int32"] or env_id.ndim != 1:
         raise ValueError(f"env_id must be an int32 vector, not {_kind(env_id)}")
-    if not len(env_id):
+    ids = set(env_id.tolist())
+    if not ids:
         raise ValueError("env_id names no environment")
-    if env_id.min() < 0 or env_id.max() >= num_envs:
+    if min(ids) < 0 or max(ids) >= num_envs:
         raise ValueError(f"env_id {env_id.tolist()} is outside 0 to {num_envs - 1}")
-    if np.bincount(env_id).max() > 1:
+    if len(ids) < len(env_id):
         raise ValueError(f"env_id {env_id.tolist()} names an environment twice")
+    return ids
 
 
 def check_action(spec: ActionSpec, action: NDArray[Any], rows: int) -> None:
     """Raise ValueError unless `action` is what VectorEnv.send asks for, with `rows` rows."""
-    shape = (rows, *spec.shape)
-    if not isinstance(action, np.ndarray) or action.dtype != spec.dtype or action.shape != shape:
-        raise ValueError(f"action must be {spec.dtype} {list(shape)}, not {_kind(action)}")
+    shape, dtype = (rows, *spec.shape), _DTYPES[spec.dtype]
+    if not isinstance(action, np.ndarray) or action.dtype != dtype or action.shape != shape:
+        raise ValueError(f"action must be {dtype} {list(shape)}, not {_kind(action)}")
     if spec.kind == "discrete":
-        if action.min() < 0 or action.max() >= spec.size:
-            raise ValueError(f"action {action.tolist()} is outside 0 to {spec.size - 1}")
+        classes = action.tolist()
+        if min(classes) < 0 or max(classes) >= spec.size:
+            raise ValueError(f"action {classes} is outside 0 to {spec.size - 1}")
     elif not np.isfinite(action).all():
         raise ValueError("action is not finite")
 
@@ -211,11 +232,10 @@ def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
     _check_each(spec, rows, np.isfinite(rows.reward), "a reward that is not finite")
     for name, entry in spec.obs.items():
         value: NDArray[Any] = rows.obs[name]
-        expected = (len(rows.env_id), *entry.shape)
-        if value.dtype != entry.dtype or value.shape != expected:
+        if value.shape[1:] != entry.shape or value.dtype != _DTYPES[entry.dtype]:
+            expected = f"{entry.dtype} {[len(rows.env_id), *entry.shape]}"
             raise EnvError(
-                f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, "
-                f"not {entry.dtype} {list(expected)}"
+                f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, not {expected}"
             )
         if entry.dtype == "float32":
             _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")

@@ -116,14 +116,14 @@ def test_only_one_thread_receives() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with requests.receiving():
+        with requests.receiving:
             inside.set()
             leave.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
     inside.wait()
-    with pytest.raises(RuntimeError, match="another thread"), requests.receiving():
+    with pytest.raises(RuntimeError, match="another thread"), requests.receiving:
         pass
     with requests.draining(0.01) as alone:
         assert not alone
@@ -136,7 +136,7 @@ def test_only_one_thread_receives() -> None:
 def test_a_row_that_nobody_asked_for_is_an_error() -> None:
     requests = Requests(ActionSpec("discrete", 2), 4, 2)
     requests.take(np.zeros(2, np.int32), IDS[:2])
-    with pytest.raises(EnvError, match=r"\[2\]"):
+    with pytest.raises(EnvError, match=r"\[1, 2\] delivered"):
         requests.put(IDS[1:3])
 
 
@@ -154,7 +154,7 @@ def test_books_survive_many_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert requests.in_flight == 0 and not requests.pending.any()
+    assert requests.in_flight == 0
 
 
 SPEC = EnvSpec(
