@@ -183,6 +183,15 @@ def test_the_same_seed_and_calls_give_the_same_samples(tmp_path: Path) -> None:
     assert seen[0] == seen[1] != seen[2]
 
 
+def test_allocated_buffers_begin_at_a_page() -> None:
+    """Copies into buffers at other addresses were seen to take three times as long."""
+    out = SampleBuffers.allocate(make_spec(), 3)
+    for array in (*out.fields.values(), out.deter, out.stoch):
+        assert array.ctypes.data % 4096 == 0
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+
+
 def test_buffers_of_the_caller_are_filled_in_place(replay: Replay) -> None:
     Experience(replay).fill(9)
     out = SampleBuffers.allocate(replay.spec, 2)
@@ -345,6 +354,23 @@ def test_lost_latents_read_as_a_reset_with_zero_context(
         assert sorted(contexts(replay, 0).values())[-4:] == [101, 102, 103, 104]
 
 
+def test_half_written_latents_read_as_lost(replay: Replay) -> None:
+    """What a process leaves that is killed in `write_latents`."""
+    Experience(replay).fill(5)
+    replay._latent["valid"][1, 0] = 0
+    out = sample(replay, 32)
+    np.testing.assert_array_equal(out.fields["is_first"][:, 1], out.env == 1)
+    feed = Experience(replay)
+    feed.count += 5
+    feed.fill(7)
+    replay._latent["valid"][:, 5] = 0
+    rows = (out := sample(replay, 64)).start == 5
+    assert rows.any()
+    assert not out.deter[rows].any()
+    assert not out.stoch[rows].any()
+    assert out.deter[~rows & (out.start > 0)].all()
+
+
 def test_latents_cost_one_byte_per_step_besides_themselves() -> None:
     """Figures of docs/replay.md: size1m, 64x64x3."""
     fields = FIELDS | {"frame": Field((64, 64, 3), "uint8"), "vector": Field((1,), "float32")}
@@ -436,6 +462,25 @@ def test_after_a_kill_the_ring_is_newer_than_the_checkpoint(paths: tuple[Path, P
         assert replay.stats()["online_dropped"] == 1, "step 1 of environment 0 is overwritten"
         served = starts(sample(replay, 4, online=True))
         assert served == [(1, 1), (0, 6), (1, 6), (0, 11)], "the last one is newer than the state"
+
+
+def test_windows_completed_since_the_checkpoint_come_in_the_order_of_their_steps(
+    paths: tuple[Path, Path],
+) -> None:
+    replay = Replay.create(*paths, make_spec(), seed=0)
+    state = replay.state()
+    Experience(replay).fill(11)
+    replay.close()
+    with reopened(paths, make_spec(), state) as replay:
+        served = starts(sample(replay, 6, online=True))
+        assert served == [(0, 1), (1, 1), (2, 1), (0, 6), (1, 6), (2, 6)]
+
+
+def test_loading_a_state_replaces_the_present_one(replay: Replay) -> None:
+    Experience(replay).fill(11)
+    state = replay.state()
+    assert replay.load_state(state)
+    assert replay.state() == state
 
 
 def test_the_state_of_another_ring_gives_its_generator_only(tmp_path: Path) -> None:
