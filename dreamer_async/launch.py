@@ -176,6 +176,9 @@ class Foreground:
     def _conclude(self, dashboard_code: int | None) -> int:
         """Say how the trainer ended, or how to come back to it."""
         code = self._trainer.poll()
+        if code is None and self.run.owner() is None:  # done and saved, only not gone yet
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._trainer.wait(30.0)
         if code is None:
             if dashboard_code:
                 self._say(f"the dashboard failed (exit code {dashboard_code}); the run goes on")

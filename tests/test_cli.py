@@ -84,7 +84,7 @@ MISTAKES = [
     ("train toy --task zzz", "task"),
     ("train gym --task NoSuchEnv-v0", "NoSuchEnv-v0"),
     ("train classic --task CartPole-v9999", "CartPole"),
-    (f"{TRAIN_TOY} --siz tiny", "possible options: --size"),
+    (f"{TRAIN_TOY} --siz tiny", "--size"),
     (f"{TRAIN_TOY} --size", "requires an argument"),
     (f"{TRAIN_TOY} --size huge", "unknown size 'huge' (known: tiny, size1m"),
     (f"{TRAIN_TOY} --size size12", "did you mean size12m"),

@@ -1,0 +1,193 @@
+"""Who may import whom: the rules of docs/cli.md, checked on the source and in real processes."""
+
+from __future__ import annotations
+
+import ast
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("dreamer_async", "envs", "tui")
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in PACKAGES
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+FLOOR = {
+    f"dreamer_async.{name}"
+    for name in ("schema", "settings", "config", "run_dir", "events", "limiter", "aio")
+}
+"""Standard library only; aio starts uvloop inside a function."""
+DATA = {f"dreamer_async.{name}" for name in ("replay", "ring", "capacity")}
+"""Standard library, numpy and the floor."""
+LIGHT = {*FLOOR, *(f"dreamer_async.{n}" for n in ("inputs", "launch", "runs", "cli", "doctor"))}
+"""Importing these modules imports neither torch nor numpy."""
+HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
+FRONT = {"dreamer_async.cli", "dreamer_async.launch", "dreamer_async.inputs", "dreamer_async.runs"}
+"""Only the command line uses these."""
+ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}
+
+
+def imports(source: str, module: str, *, top_only: bool = False) -> Iterator[str]:
+    """Absolute dotted names that a module imports; `top_only` leaves out those in functions."""
+    tree = ast.parse(source)
+    inner = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or _type_checking(outer)
+        for node in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        if top_only and id(node) in inner:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(module.split(".")[: -node.level]) if node.level else ""
+            name = ".".join(filter(None, [base, node.module]))
+            for alias in node.names:
+                full = f"{name}.{alias.name}"
+                yield full if full in SOURCES or f"{full}.__init__" in SOURCES else name
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def third_party(names: set[str]) -> set[str]:
+    return {top(n) for n in names} - set(sys.stdlib_module_names) - set(PACKAGES)
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Every rule that the module's imports break, in words."""
+    everywhere = set(imports(source, module))
+    at_top = set(imports(source, module, top_only=True))
+    ours = {n for n in everywhere if top(n) in PACKAGES}
+    package = top(module)
+    found = []
+
+    def rule(text: str, names: set[str]) -> None:
+        found.extend(f"{module} imports {name}: {text}" for name in sorted(names))
+
+    if package == "envs":
+        rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
+        rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
+    if package == "tui":
+        seen = {"dreamer_async.events", "dreamer_async.run_dir"}
+        rule("tui knows events and run_dir", {n for n in ours if top(n) != "tui"} - seen)
+        rule(
+            "tui uses numpy, rich, textual", third_party(everywhere) - {"numpy", "rich", "textual"}
+        )
+    else:
+        rule("nothing imports tui", {n for n in ours if top(n) == "tui"})
+    if module in FLOOR:
+        rule("the floor knows the floor", {n for n in ours if n != "dreamer_async"} - FLOOR)
+        rule("the floor is standard library", third_party(at_top))
+    if module in LIGHT:
+        rule("heavy imports go inside functions", third_party(at_top) & HEAVY)
+    if module in DATA:
+        rule("data modules know the floor", ours - FLOOR - DATA)
+        rule("data modules know numpy only", third_party(everywhere) - {"numpy"})
+        rule("data modules know no asyncio", everywhere & {"asyncio"})
+    if module.startswith("dreamer_async.agent"):
+        allowed = {"dreamer_async.config", "dreamer_async.settings", "envs.spec"}
+        outside = {n for n in ours if not n.startswith("dreamer_async.agent")}
+        rule("agent/ knows configs and specs", outside - allowed)
+        rule("agent/ uses torch and numpy", third_party(everywhere) - {"torch", "numpy"})
+        rule("agent/ knows no asyncio, files, logs", {top(n) for n in everywhere} & ASYNC_AND_FILES)
+    if package != "dreamer_async" or module not in {*FRONT, "dreamer_async.__main__"}:
+        rule("only the command line imports it", ours & FRONT)
+    return found
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_follow_the_rules(module: str) -> None:
+    assert violations(module, SOURCES[module].read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("envs.toy", "import torch"),
+        ("envs.toy", "def f():\n    from dreamer_async import config"),
+        ("tui.app", "from dreamer_async.config import resolve"),
+        ("tui.app", "from dreamer_async import config"),
+        ("tui.app", "import torch.nn"),
+        ("tui.widgets.chart", "from envs import spec"),
+        ("dreamer_async.pipeline", "import tui.app"),
+        ("dreamer_async.pipeline", "from dreamer_async import cli"),
+        ("dreamer_async.events", "import numpy as np"),
+        ("dreamer_async.run_dir", "from dreamer_async.replay import Replay"),
+        ("dreamer_async.cli", "import torch"),
+        ("dreamer_async.cli", "from numpy import array"),
+        ("dreamer_async.replay", "import torch"),
+        ("dreamer_async.replay", "def f():\n    import asyncio"),
+        ("dreamer_async.agent.losses", "import logging"),
+        ("dreamer_async.agent.losses", "from pathlib import Path"),
+        ("dreamer_async.agent.losses", "from dreamer_async.learner import Learner"),
+        ("dreamer_async.agent.losses", "from ..learner import Learner"),
+    ],
+)
+def test_the_checker_sees_a_violation(module: str, source: str) -> None:
+    assert violations(module, source) != []
+
+
+def test_the_checker_sees_every_package() -> None:
+    assert {top(module) for module in SOURCES} == set(PACKAGES)
+    assert {*FLOOR, *DATA, *FRONT, *LIGHT} <= set(SOURCES)
+
+
+# -- what really gets loaded -----------------------------------------------------------------
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return {top(name) for name in done.stderr.split()}
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import dreamer_async", HEAVY | {"typer"}),
+        ("import dreamer_async.config, dreamer_async.events, dreamer_async.run_dir", HEAVY),
+        ("import dreamer_async.cli", HEAVY),
+        ("import tui.app", HEAVY - {"numpy", "textual"}),
+        ("import envs", HEAVY - {"numpy"}),
+    ],
+)
+def test_imports_stay_light(statement: str, absent: set[str]) -> None:
+    assert loaded_after(statement) & absent == set()
+
+
+def test_the_probe_sees_a_heavy_import() -> None:
+    assert "numpy" in loaded_after("import envs.spec")
+
+
+@pytest.mark.parametrize("command", ["--help", "train --help", "runs --help", "version"])
+def test_help_is_light_and_quick(command: str) -> None:
+    arguments = command.split()
+    call = f"from dreamer_async.cli import main\nmain({arguments!r})"
+    assert loaded_after(call) & HEAVY == set()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "dreamer_async", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 1.0, "help takes 0.15 s of processor time on a free machine"
