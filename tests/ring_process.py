@@ -168,11 +168,16 @@ def mother(folder: Path) -> None:
 
 
 def doomed(folder: Path, kind: type[Replay]) -> None:
-    """Add and learn until somebody kills this process (or nobody does for ten seconds)."""
+    """Add and learn until somebody kills this process (or nobody does for ten seconds).
+
+    A deliberate writer says when it has begun; on a busy machine that can take a while.
+    """
     acknowledge = os.open(acknowledged(folder), os.O_WRONLY | os.O_CREAT, 0o600)
     replay = kind.open(*paths(folder), SPEC, seed=os.getpid())
     out = SampleBuffers.allocate(SPEC, 2)
     step, end = int(replay._head[0]), time.monotonic() + 10
+    if kind is Deliberate:
+        print("begun", flush=True)
     while time.monotonic() < end:
         add(replay, step)
         step += 1

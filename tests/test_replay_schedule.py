@@ -335,7 +335,7 @@ def search(kind: type[Stepped], folder: Path, examples: int) -> None:
 
 
 def test_the_protocol_holds_for_all_schedules(folder: Path) -> None:
-    search(Stepped, folder, 150)
+    search(Stepped, folder, 100)
 
 
 @pytest.mark.slow
