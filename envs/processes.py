@@ -44,6 +44,8 @@ HANG_SECONDS = 300.0
 """How long a step or a reset may take before the worker counts as hung."""
 START_SECONDS = 300.0
 """How long building an environment may take."""
+EXIT_SECONDS = 1.0
+"""How long a worker may take from closing its socket to its end."""
 CLOSE_SECONDS = 5.0
 """How long workers may take to finish before they are killed."""
 
@@ -198,10 +200,11 @@ class ProcessEnv(VectorEnv):
         """Start another worker in place of one that died, and ask it for the row that is owed."""
         old = self._workers[env_id]
         self._selector.unregister(old.connection)
-        old.process.kill()
-        reason = _ending(old.process.wait())
-        worker = self._relaunch(env_id, reason)
+        worker = self._relaunch(env_id, _ending(old))
         with self._sending:
+            if self._requests.closed:  # too late for close to have seen this worker
+                _stop(worker, 0.0)
+                raise RuntimeError("the environments are closed")
             old.connection.close()
             self._workers[env_id] = worker
             if env_id in self._requests.pending.difference(self._ready):
@@ -224,7 +227,7 @@ class ProcessEnv(VectorEnv):
                 return worker
             except WorkerDied:
                 worker.connection.close()
-                reason = _ending(worker.process.wait())
+                reason = _ending(worker)
             except BaseException:
                 _stop(worker, 0.0)
                 raise
@@ -262,8 +265,9 @@ class ProcessEnv(VectorEnv):
         try:
             kind, body = wire.split(worker.connection.recv_bytes())
         except (EOFError, OSError):
-            ending = _ending(worker.process.wait())
-            raise WorkerDied(f"{self._name(env_id)} died at its start by {ending}") from None
+            raise WorkerDied(
+                f"{self._name(env_id)} died at its start by {_ending(worker)}"
+            ) from None
         if kind == wire.REFUSED:
             raise ValueError(f"{self._source.suite} {self._source.task}: {body}")
         if kind != wire.READY:
@@ -278,8 +282,9 @@ class ProcessEnv(VectorEnv):
         try:
             send_handle(worker.connection, self._block.fd, worker.process.pid)
         except OSError:
-            ending = _ending(worker.process.wait())
-            raise WorkerDied(f"{self._name(env_id)} died at its start by {ending}") from None
+            raise WorkerDied(
+                f"{self._name(env_id)} died at its start by {_ending(worker)}"
+            ) from None
         self._selector.register(worker.connection, selectors.EVENT_READ, env_id)
 
     def _name(self, env_id: int) -> str:
@@ -324,8 +329,10 @@ def _stop(worker: Worker, seconds: float) -> None:
         worker.process.wait()
 
 
-def _ending(code: int) -> str:
-    """Name an exit code: signal 9 (Killed), or exit code 3."""
+def _ending(worker: Worker) -> str:
+    """Say how a worker ended that has closed its socket: signal 9 (Killed), or exit code 3."""
+    _stop(worker, EXIT_SECONDS)
+    code = worker.process.returncode
     if code < 0:
         return f"signal {-code} ({signal.strsignal(-code)})"
     return f"exit code {code}"

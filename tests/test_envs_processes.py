@@ -149,7 +149,7 @@ def test_a_missing_environment_is_named() -> None:
 def test_a_worker_that_dies_once_is_replaced_and_its_episode_cut(
     fault: str, tmp_path: Path
 ) -> None:
-    patience = 0.5 if fault == "hang" else 60.0
+    patience = 1.5 if fault == "hang" else 60.0
     marker = str(tmp_path / "marker")
     with make("Faulty", hang_seconds=patience, fault=fault, marker=marker) as env:
         env.start()
