@@ -212,6 +212,9 @@ class Replay:
         Raises ReplaySpaceError, with nothing left behind, if they do not fit the disk.
         """
         _check_capacity(spec)
+        if not path.exists():
+            # Latents that have lost their ring are worth nothing and take room.
+            latents_path.unlink(missing_ok=True)
         if os.stat(path.parent).st_dev == os.stat(latents_path.parent).st_dev:
             check_space(path, sum(ring_bytes(spec)))
         ring_id, latents_id = uuid.uuid4().hex, uuid.uuid4().hex

@@ -692,6 +692,13 @@ def test_a_file_size_limit_is_a_space_error_too(paths: tuple[Path, Path], tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_latents_without_their_ring_do_not_stand_in_the_way(paths: tuple[Path, Path]) -> None:
+    Replay.create(*paths, make_spec(), seed=0).close()
+    paths[0].unlink()
+    with Replay.create(*paths, make_spec(deter=9), seed=0) as replay:
+        assert replay.steps == 0
+
+
 def test_create_does_not_touch_an_existing_replay(paths: tuple[Path, Path]) -> None:
     with Replay.create(*paths, make_spec(), seed=0) as replay:
         Experience(replay).fill(9)
