@@ -8,8 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from oracle_cases import Case, close, config, env_spec, layout, load, names, our_name, ours
-from oracle_cases import set_parameters
+from oracle_cases import (
+    Case,
+    close,
+    config,
+    env_spec,
+    layout,
+    load,
+    names,
+    our_name,
+    ours,
+    set_parameters,
+)
 from torch import Tensor
 
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update

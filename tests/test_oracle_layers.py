@@ -10,11 +10,10 @@ from oracle_cases import Case, close, load, set_parameters
 from torch import Tensor, nn
 
 from dreamer_async.agent.coders import Decoder, Encoder
-from dreamer_async.agent.distributions import onehot
+from dreamer_async.agent.distributions import categorical_entropy, categorical_kl, onehot, unimix
 from dreamer_async.agent.losses import kl_losses
 from dreamer_async.agent.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
 from dreamer_async.agent.rssm import RSSM, RSSMState
-from dreamer_async.agent.distributions import categorical_entropy, categorical_kl, unimix
 from dreamer_async.config import ModelConfig
 from envs.spec import ObsSpec
 
@@ -166,9 +165,7 @@ def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str) -> None:
     seq = {k: d[f"{kind}/seq/{k}"] for k in ("tokens", "reset", "post_index")}
     assert seq["reset"].any() and not seq["reset"].all()
     action = actions(d, kind, "seq/action")
-    observed = model.observe(
-        carry(d, kind), seq["tokens"], action, seq["reset"], seq["post_index"]
-    )
+    observed = model.observe(carry(d, kind), seq["tokens"], action, seq["reset"], seq["post_index"])
     state, prior_logits = observed.state, model.prior(observed.state.deter)
     match(state.deter, d[f"{kind}/seq/deter"])
     match(observed.logits, d[f"{kind}/seq/post_logit"])

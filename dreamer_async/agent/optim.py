@@ -83,8 +83,7 @@ class LaProp:
     def step(self, grads: Tensors, finite: Tensor) -> dict[str, Tensor]:
         """Apply one update in place if `finite`, else change nothing; return metrics."""
         config, count = self.config, self.count + 1
-        if config.agc:
-            grads = clip_by_agc(grads, self.params, config.agc, config.agc_floor)
+        grads = clip_by_agc(grads, self.params, config.agc, config.agc_floor)
         grads, rms = scale_by_rms(grads, self.rms, count, config.beta2, config.eps)
         grads, momentum = scale_by_momentum(grads, self.momentum, count, config.momentum)
         lr = learning_rate(self.count, config.lr, config.warmup)

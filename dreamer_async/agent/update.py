@@ -188,7 +188,9 @@ class Trainer:
         """Return all state as one flat dictionary of the live tensors."""
         state = {f"agent.{name}": p.detach() for name, p in self.agent.named_parameters()}
         for kind, moments in (("rms", self.optim.rms), ("momentum", self.optim.momentum)):
-            state |= {f"{kind}.{name}": m for name, m in zip(self.optim.names, moments, strict=True)}
+            state |= {
+                f"{kind}.{name}": m for name, m in zip(self.optim.names, moments, strict=True)
+            }
         state |= {"count": self.optim.count, "return.low": self.range.low}
         return state | {"return.high": self.range.high}
 
