@@ -340,7 +340,7 @@ def test_the_protocol_holds_for_all_schedules(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_protocol_holds_for_many_more_schedules(folder: Path) -> None:
-    search(Stepped, folder, 20_000)
+    search(Stepped, folder, 5_000)
 
 
 @pytest.mark.parametrize("kind", MISTAKES, ids=lambda kind: kind.__name__)
