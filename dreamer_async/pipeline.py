@@ -22,6 +22,7 @@ import envs
 from dreamer_async import __version__, aio, checkpoint
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
+from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config, ConfigError, from_dict
 from dreamer_async.device import choose_device, choose_precision, cpu_threads
@@ -144,6 +145,8 @@ async def build(
         writer_thread=_thread(stack, "checkpoint", 1),
     )
     telemetry.emit(_started(parts, str(device), precision))
+    if warning := paging_warning(replay.bytes, available_memory()):
+        telemetry.warn(warning)
     checkpoint.sweep(run_dir.checkpoints)
     await learner_thread.run(learner.publish)
     if resume:
