@@ -42,7 +42,6 @@ EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     help="Train, watch and use DreamerV3 agents.",
 )
@@ -50,7 +49,10 @@ runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None
 app.add_typer(runs_app, name="runs")
 
 RunsDir = Annotated[
-    str, typer.Option("--runs-dir", envvar="DREAMER_RUNS_DIR", help="Directory of all runs.")
+    str,
+    typer.Option(
+        "--runs-dir", metavar="DIR", envvar="DREAMER_RUNS_DIR", help="Directory of all runs."
+    ),
 ]
 RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")]
 Overrides = Annotated[
@@ -59,7 +61,7 @@ Overrides = Annotated[
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
 
 
 # -- training --------------------------------------------------------------------------------
@@ -68,15 +70,29 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 @app.command()
 def train(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")],
-    task: Annotated[str | None, typer.Option(help="Task of the suite, such as breakout.")] = None,
-    size: Annotated[str | None, typer.Option(help=f"One of {', '.join(SIZES)}.")] = None,
-    steps: Annotated[str | None, typer.Option(help="End after this many agent steps.")] = None,
-    num_envs: Annotated[str | None, typer.Option("--envs", help="Parallel environments.")] = None,
-    seed: Annotated[str | None, typer.Option(help="Seed of everything.")] = None,
-    ratio: Annotated[str | None, typer.Option(help="Replayed steps per agent step.")] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="End after this many agent steps.")
+    ] = None,
+    num_envs: Annotated[
+        str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
+    ratio: Annotated[
+        str | None, typer.Option(metavar="X", help="Replayed steps per agent step.")
+    ] = None,
     device: Device = None,
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or auto.")] = None,
-    threads: Annotated[str | None, typer.Option(help="CPU threads of the learner.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or auto.")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(metavar="N", help="CPU threads of the learner.")
+    ] = None,
     sync: Annotated[
         bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
     ] = None,
@@ -86,9 +102,11 @@ def train(
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
-        str | None, typer.Option("--replay-dir", help="Keep the replay file there.")
+        str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Label of the run instead of its task.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
+    ] = None,
     overrides: Overrides = None,
 ) -> int:
     """Train an agent: `train atari` starts on Pong."""
@@ -118,9 +136,10 @@ def train(
 @app.command()
 def resume(
     ref: RunRef = "last",
-    steps: Annotated[str | None, typer.Option(help="New end in agent steps.")] = None,
+    steps: Annotated[str | None, typer.Option(metavar="N", help="New end in agent steps.")] = None,
     num_envs: Annotated[
-        str | None, typer.Option("--envs", help="Parallel environments; needs --drop-replay.")
+        str | None,
+        typer.Option("--envs", metavar="N", help="Parallel environments; needs --drop-replay."),
     ] = None,
     device: Device = None,
     plain: Plain = False,
@@ -211,7 +230,9 @@ def evaluate(
     ref: RunRef = "last",
     episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 10,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")
+    ] = "auto",
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -367,7 +388,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
     try:
         refuse_shadowing()
-        result = app(arguments, prog_name="dreamer-async", standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        result = app(words, prog_name="dreamer-async", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
         return _complain(error.format_message(), EXIT_USAGE)
