@@ -50,10 +50,13 @@ STOPPED = 10
 """Exit code: a stop was asked for here and the trainer has ended."""
 
 POLL_SECONDS = 0.25
+PAINT_SECONDS = 0.5
 HANG_UP_SECONDS = 3.0
 START_GRACE_SECONDS = 30.0
 """How long a trainer that was just started may take until it holds its lock."""
 _DETACH = "Close the dashboard; the trainer goes on"
+_WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
+_HEIGHTS = [(0, "-low"), (32, "-tall")]
 _LOG_MODES: tuple[LogMode, ...] = ("auto", "log", "linear")
 
 
@@ -67,15 +70,9 @@ class Overview(Screen[None]):
         Binding("y", "log_axis", "Log", tooltip="Axis of the losses: auto, log, linear"),
         Binding("s", "smoothing", "Smooth", tooltip="Average over 20, 100, 500 or no points"),
     ]
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [
-        (0, "-tiny"),
-        (60, "-narrow"),
-        (100, "-normal"),
-        (160, "-wide"),
-    ]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]]] = [(0, "-low"), (32, "-tall")]
 
     options = Options()
+    _seen = (-1, -1, -1)
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
@@ -99,16 +96,34 @@ class Overview(Screen[None]):
         )
 
     def show_view(self, view: RunView) -> None:
-        """Show what changes with the events."""
-        self.query_one("#returns", Chart).show(pictures.returns(view, self.options))
-        self.query_one("#scale", Chart).show(pictures.scale(view))
-        self.query_one("#pipeline", Meters).show(pictures.pipeline(view))
-        self.query_one("#replay", Meters).show(pictures.replay(view))
+        """Show everything that comes from the events."""
         self.query_one(Caption).show(pictures.losses_note(self.options))
+        self._show_episodes(view)
+        self._show_metrics(view)
+        self._show_gauges(view)
+
+    def show_news(self, view: RunView) -> None:
+        """Show what changed since the last time, in a view that only grew."""
+        seen = (view.episode_count, view.metrics_seen, view.gauges_seen)
+        shows = (self._show_episodes, self._show_metrics, self._show_gauges)
+        for show, number, before in zip(shows, seen, self._seen, strict=True):
+            if number != before:
+                show(view)
+        self._seen = seen
+
+    def _show_episodes(self, view: RunView) -> None:
+        self.query_one("#returns", Chart).show(pictures.returns(view, self.options))
+
+    def _show_metrics(self, view: RunView) -> None:
+        self.query_one("#scale", Chart).show(pictures.scale(view))
         grid = self.query_one(ChartGrid)
         required = len(required_charts(view))
         room = grid.lay_out(required, required + len(optional_charts(view)))
         grid.show(pictures.losses(view, self.options, room))
+
+    def _show_gauges(self, view: RunView) -> None:
+        self.query_one("#pipeline", Meters).show(pictures.pipeline(view))
+        self.query_one("#replay", Meters).show(pictures.replay(view))
 
     def on_chart_grid_resized(self) -> None:
         self._dashboard.show_now()
@@ -148,6 +163,8 @@ class Dashboard(App[int]):
     TITLE = "dreamer-async"
     CSS_PATH = "dashboard.tcss"
     ENABLE_COMMAND_PALETTE = True
+    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = _WIDTHS
+    VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "detach", "Detach", tooltip=_DETACH),
         Binding("ctrl+q", "detach", "Detach", show=False, priority=True, tooltip=_DETACH),
@@ -158,7 +175,7 @@ class Dashboard(App[int]):
             "Interrupt",
             show=False,
             priority=True,
-            tooltip="Stop and save where the run was started, else close the dashboard",
+            tooltip="Stop and save if the run began here, else detach",
         ),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="Show this list"),
         Binding("t", "theme", "Theme", tooltip="Next colours"),
@@ -205,7 +222,7 @@ class Dashboard(App[int]):
             self._catch_signals()
         self.check_trainer()
         self.run_worker(self._follow(), exclusive=True)
-        self.set_interval(POLL_SECONDS, self.show)
+        self.set_interval(PAINT_SECONDS, self.show)
         self.set_interval(1.0, self.check_trainer)
 
     def on_unmount(self) -> None:
@@ -241,8 +258,10 @@ class Dashboard(App[int]):
         news, second = (self._restarts, self.view.records), int(self.clock())
         if news != self._shown_news or second != self._shown_second:
             self._show_header()
-        if news != self._shown_news:
+        if news[0] != self._shown_news[0]:
             self.overview.show_view(self.view)
+        elif news != self._shown_news:
+            self.overview.show_news(self.view)
         self._shown_news, self._shown_second = news, second
         self._leave_when_stopped()
 
@@ -355,9 +374,16 @@ class Dashboard(App[int]):
     def _catch_signals(self) -> None:
         """Turn signals into keys: Textual handles none of them itself."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self.action_interrupt)
-        loop.add_signal_handler(signal.SIGTERM, self.action_interrupt)
+        loop.add_signal_handler(signal.SIGINT, self._terminate)
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+
+    def _terminate(self) -> None:
+        """Do what ctrl+c does, but leave at once if the trainer has just ended."""
+        if self.owner and self.run_dir.owner() is None:
+            self.exit(STOPPED)
+        else:
+            self.action_interrupt()
 
     def _hang_up(self) -> None:
         """Detach; if the lost terminal keeps the app from closing, leave without it."""

@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Canvas = NDArray[np.bool_]
 Cells = NDArray[np.int16]
+Pixels = NDArray[np.signedinteger[Any]]
+
+LIMIT = 1e100
+"""Larger numbers are drawn as little as infinities are."""
 
 EMPTY = -1
 """Owner of a cell without a dot."""
@@ -49,17 +53,12 @@ class Scale:
 
     def position(self, values: Array) -> Array:
         """Map values to 0 (low end) .. 1 (high end); a log axis takes positive ones only."""
-        if not self.log:
-            position = values - self.low
-            position /= self.high - self.low
-            return position
-        return np.log(values / self.low) / math.log(self.high / self.low)
-
-    def value(self, position: float) -> float:
-        """Return the value at a position between 0 and 1."""
-        if not self.log:
-            return self.low + position * (self.high - self.low)
-        return self.low * (self.high / self.low) ** position
+        if self.log:
+            position = np.log(values) - math.log(self.low)
+            return position / (math.log(self.high) - math.log(self.low))
+        position = np.asarray(values - self.low, dtype=np.float64)
+        position /= self.high - self.low
+        return position
 
 
 def value_scale(
@@ -89,7 +88,7 @@ def step_scale(traces: Sequence[Trace]) -> Scale | None:
 def wants_log(traces: Sequence[Trace], factor: float = 20.0) -> bool:
     """Tell whether all values are positive and spread over more than `factor`."""
     scale = value_scale(traces)
-    return scale is not None and scale.low > 0 and scale.high / scale.low > factor
+    return scale is not None and 0 < scale.low * factor < scale.high
 
 
 def draw(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Canvas:
@@ -187,7 +186,7 @@ def _bounds(parts: Sequence[Array], *, positive: bool) -> tuple[float, float] | 
 def _widened(low: float, high: float, *, log: bool) -> Scale:
     """Give a constant series room on both sides."""
     if log:
-        return Scale(low, high, log) if high / low > 1 + 1e-9 else Scale(low / 2, high * 2, log)
+        return Scale(low, high, log) if high > low * (1 + 1e-9) else Scale(low / 2, high * 2, log)
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return Scale(low, high)
     room = 0.1 * abs(low) or 1.0
@@ -199,11 +198,11 @@ def _drawable(values: Array, *, positive: bool) -> bool:
     if not len(values):
         return True
     low, high = float(values.min()), float(values.max())
-    return math.isfinite(low) and math.isfinite(high) and (low > 0 or not positive)
+    return low >= -LIMIT and high <= LIMIT and (low > 0 or not positive)
 
 
 def _usable(values: Array, positive: bool) -> Canvas:
-    return np.isfinite(values) & ((values > 0) | (not positive))
+    return (np.abs(values) <= LIMIT) & ((values > 0) | (not positive))
 
 
 def _points(trace: Trace, *, positive: bool) -> tuple[Array, Array, Array, Array]:
@@ -214,7 +213,7 @@ def _points(trace: Trace, *, positive: bool) -> tuple[Array, Array, Array, Array
     if not _drawable(low, positive=positive) or not _drawable(high, positive=positive):
         points = _picked(points, _usable(low, positive) & _usable(high, positive))
     if not _drawable(points[0], positive=False):
-        points = _picked(points, np.isfinite(points[0]))
+        points = _picked(points, _usable(points[0], False))
     if np.any(points[0][1:] < points[0][:-1]):
         points = _picked(points, np.argsort(points[0], kind="stable"))
     x, y, low, high = points
@@ -226,7 +225,7 @@ def _picked(points: tuple[Array, ...], which: NDArray[Any]) -> tuple[Array, Arra
     return x, y, low, high
 
 
-def _columns(x: Array, across: Scale, size: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _columns(x: Array, across: Scale, size: int) -> tuple[Pixels, Pixels]:
     """Find the occupied columns of dots and the index of the first point in each of them."""
     inner = (np.arange(1, size) - 0.5) / max(1, size - 1)
     borders = np.concatenate(([-np.inf], across.low + inner * (across.high - across.low)))
@@ -235,11 +234,11 @@ def _columns(x: Array, across: Scale, size: int) -> tuple[NDArray[np.intp], NDAr
     return starts[filled], np.flatnonzero(filled)
 
 
-def _rows(values: Array, up: Scale, size: int) -> NDArray[np.intp]:
+def _rows(values: Array, up: Scale, size: int) -> Pixels:
     return _pixel_rows(up.position(values), size)
 
 
-def _pixel_rows(position: Array, size: int) -> NDArray[np.intp]:
+def _pixel_rows(position: Array, size: int) -> Pixels:
     """Turn positions 0..1 into rows size-1..0 of a canvas."""
     scaled = position * (1 - size)
     scaled += size - 0.5
@@ -248,7 +247,7 @@ def _pixel_rows(position: Array, size: int) -> NDArray[np.intp]:
 
 
 def _joined(
-    columns: NDArray[np.intp],
+    columns: Pixels,
     bottom: Array,
     top: Array,
     first: Array,

@@ -26,16 +26,16 @@ SMOOTHINGS = (20, 100, 500, 1)
 
 STAGES = {
     "stage/env_wait": "env wait",
+    "stage/ratio_wait": "ratio wait",
     "stage/policy": "policy",
-    "stage/sample": "sample",
     "stage/update": "update",
+    "stage/sample": "sample",
     "stage/learner_wait": "learner wait",
     "stage/transfer": "transfer",
     "stage/write_latents": "write latents",
     "stage/insert": "insert",
-    "stage/ratio_wait": "ratio wait",
 }
-"""Stages in their order on the screen; the first five are always there."""
+"""Stages by importance: a low terminal shows the first five."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ def scale(view: RunView) -> Picture:
     looks = {"return/S": "line", "return/p5": "line-2", "return/p95": "line-3"}
     legend: list[Part] = []
     for name, look in looks.items():
-        legend += [Part(f"{name.removeprefix('return/')} ", look)]
-        legend += [Part(f"{short(view.latest.get(name))}  ", "strong")]
+        gap = "  " if legend else ""
+        legend += [Part(f"{gap}{name.removeprefix('return/')} ", look)]
+        legend += [Part(short(view.latest.get(name)), "strong")]
     known = [(view.metrics[name], look) for name, look in looks.items() if name in view.metrics]
     return Picture(
         title="return scale S",
@@ -109,14 +110,13 @@ def losses_note(options: Options) -> Row:
 
 def pipeline(view: RunView) -> list[Meter]:
     """How each stage of the pipeline spends its time."""
-    rows = []
-    for index, (name, title) in enumerate(STAGES.items()):
-        share = view.gauges.get(name)
-        if share is None and index >= 5:
-            continue
-        look = "bar-wait" if name.endswith("_wait") else "bar"
-        rows.append(Meter(title, "–" if share is None else f"{share:.0%}", share or 0.0, look))
-    return rows
+    known = [name for name in STAGES if name in view.gauges]
+    return [_stage(name, view.gauges.get(name)) for name in known or tuple(STAGES)[:5]]
+
+
+def _stage(name: str, share: float | None) -> Meter:
+    look = "bar-wait" if name.endswith("_wait") else "bar"
+    return Meter(STAGES[name], "–" if share is None else f"{share:.0%}", share or 0.0, look)
 
 
 def replay(view: RunView) -> list[Meter]:

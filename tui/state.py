@@ -12,16 +12,16 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from statistics import median
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from dreamer_async.events import (
     Checkpointed,
     Controlled,
     Episode,
-    Event,
     Gauges,
     Metrics,
     PhaseChanged,
+    Record,
     Resumed,
     RunFinished,
     RunStarted,
@@ -70,17 +70,6 @@ FLOORS: Mapping[str, float] = {"loss/dyn": FREE_NATS, "loss/rep": FREE_NATS}
 Kept = TypeVar("Kept", RunStarted, Checkpointed, Resumed, Controlled, RunFinished)
 
 
-class Record(Protocol):
-    """One line of the event stream."""
-
-    @property
-    def event(self) -> Event: ...
-    @property
-    def time(self) -> float: ...
-    @property
-    def generation(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Alert:
     """A warning of the trainer and when it came (unix seconds)."""
@@ -107,9 +96,12 @@ class RunView:
     resumed_update: float = math.inf
     """Older generations count only up to this update."""
     metrics: dict[str, Series] = field(default_factory=dict)
+    metrics_seen: int = 0
+    """Metrics events and resumes so far: the charts of metrics are as old as this number."""
     latest: dict[str, float | None] = field(default_factory=dict)
     """Newest value of every metric; None is a number that was not finite."""
     gauges: dict[str, float | None] = field(default_factory=dict)
+    gauges_seen: int = 0
     rates: deque[float] = field(default_factory=lambda: deque(maxlen=30))
     """Recent environment steps per second, for a calm ETA."""
     episodes: Series = field(default_factory=lambda: Series(limit=65_536))
@@ -196,6 +188,7 @@ def _metrics(view: RunView, event: Metrics, generation: int) -> None:
     update = _whole(event.update)
     if generation < view.generation and update > view.resumed_update:
         return
+    view.metrics_seen += 1
     _progress(view, event.env_steps, event.update)
     x = max(0, _whole(event.env_steps))
     for name, raw in event.values.items():
@@ -208,6 +201,7 @@ def _metrics(view: RunView, event: Metrics, generation: int) -> None:
 
 
 def _gauges(view: RunView, event: Gauges) -> None:
+    view.gauges_seen += 1
     _progress(view, event.env_steps, event.updates)
     for name, raw in event.values.items():
         key = clean(name, 60)
@@ -243,12 +237,14 @@ def _phase(view: RunView, phase: str, time: float) -> None:
 def _started(view: RunView, event: RunStarted, time: float) -> None:
     view.started, view.started_at, view.finished = event, time, None
     view.gauges.clear()
+    view.gauges_seen += 1
     _phase(view, "starting", time)
 
 
 def _resumed(view: RunView, event: Resumed) -> None:
     view.resumed = event
     view.resumed_update = _whole(event.updates)
+    view.metrics_seen += 1
     for series in view.metrics.values():
         series.cut(view.resumed_update)
     view.latest = {name: series.last for name, series in view.metrics.items() if len(series)}

@@ -23,13 +23,13 @@ def clean(text: object, limit: int = 200) -> str:
 
 
 def short(value: float | None) -> str:
-    """Write a number in at most six characters: 0.0123, 12.3, 1.23k, 4.5e-05."""
+    """Write a number in at most six characters: 0.012, 12.3, 1.23k, 5e-5."""
     if value is None:
         return "–"
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
     size = abs(value)
-    if size == 0:
+    if size < 1e-99:
         return "0"
     if size < 1e-3:
         return f"{value:.0e}".replace("e-0", "e-")
@@ -47,6 +47,17 @@ def plain(value: float) -> str:
     """Write a number like `short`, without zeros that say nothing: 5, 2.5, 50k."""
     text = short(value if value else 0.0)
     return _IDLE_ZEROS.sub("", text) if "." in text else text
+
+
+def apart(low: float, high: float) -> tuple[str, str]:
+    """Write two different numbers so that they look different, if six characters allow it."""
+    texts = short(low), short(high)
+    for digits in (3, 4, 5):
+        if texts[0] != texts[1]:
+            break
+        wider = f"{low:.{digits}f}", f"{high:.{digits}f}"
+        texts = wider if max(map(len, wider)) <= 6 else texts
+    return texts
 
 
 def plural(number: float, noun: str) -> str:

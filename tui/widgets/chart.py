@@ -23,8 +23,8 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
-from tui.text import plain, short
-from tui.widgets.panel import Panel, Part, Row, cells, crop, fit, spread
+from tui.text import apart, plain
+from tui.widgets.panel import Panel, Part, Row, cells, fit, spread, whole
 
 LogMode = Literal["auto", "linear", "log"]
 
@@ -81,7 +81,7 @@ class Chart(Panel):
         up = value_scale(traces, [*picture.references, *picture.include], log=log)
         rows = [_title(picture, width, log=up is not None and up.log)]
         if picture.legend and height > 4:
-            rows.append(crop(picture.legend, width))
+            rows.append(whole(picture.legend, width))
         return rows + self._plot(width, height - len(rows), up)
 
     def _plot(self, width: int, height: int, up: Scale | None) -> list[Row]:
@@ -144,8 +144,8 @@ def _coloured(text: str, owners: list[int], looks: list[str]) -> Row:
 def _value_labels(up: Scale, height: int) -> dict[int, str]:
     """Place round values on tall linear axes, and the two ends on all others."""
     if height < 6:
-        ends = {height - 1: short(up.low), 0: short(up.high)}
-        return ends if height > 1 else {0: short(up.high)}
+        low, high = apart(up.low, up.high)
+        return {height - 1: low, 0: high} if height > 1 else {0: high}
     values = np.array(decades(up) if up.log else ticks(up, max(3, height // 2)))
     rows = np.rint((1 - up.position(values)) * (height - 1)).astype(int)
     return {row: plain(value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}

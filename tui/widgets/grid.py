@@ -24,8 +24,9 @@ class ChartGrid(Grid):
     def lay_out(self, required: int, available: int) -> int:
         """Lay out a grid for the current size and return how many charts it has room for."""
         columns, rows = grid_shape(required, available, *self.content_size)
-        self.styles.grid_size_columns = columns
-        self.styles.grid_size_rows = rows
+        if (self.styles.grid_size_columns, self.styles.grid_size_rows) != (columns, rows):
+            self.styles.grid_size_columns = columns
+            self.styles.grid_size_rows = rows
         return columns * rows
 
     def show(self, pictures: Sequence[Picture]) -> None:
@@ -36,8 +37,10 @@ class ChartGrid(Grid):
             self.mount_all(new)
             charts += new
         for index, chart in enumerate(charts):
-            chart.display = index < len(pictures)
-            if chart.display:
+            wanted = index < len(pictures)
+            if chart.display != wanted:
+                chart.display = wanted
+            if wanted:
                 chart.show(pictures[index])
 
     def on_resize(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tui.state import Phase, RunView, eta_seconds
-from tui.text import count, duration, short
+from tui.text import count, duration, plain, short
 from tui.widgets.panel import Panel, Part, Row, bar, cells, spread
 
 _CHIPS = {
@@ -115,7 +115,7 @@ def _progress(view: RunView, width: int, *, moving: bool) -> Row:
     planned = view.started.steps if view.started else 0
     share = view.env_steps / planned if planned > 0 else 0.0
     left: list[Part] = [Part("  "), Part(count(view.env_steps), "strong")]
-    left += [Part(f" / {count(planned)} steps" if planned else " steps", "dim")]
+    left += [Part(f" / {plain(planned)} steps" if planned else " steps", "dim")]
     left += [Part(f"  {100 * share:.1f}% " if planned else " ")]
     seconds = eta_seconds(view) if moving else None
     right: list[Part] = [Part(" ETA ", "dim")]

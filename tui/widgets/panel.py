@@ -52,8 +52,11 @@ class Panel(Widget):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"panel--{look}" for look in LOOKS}
 
-    _strips: list[Strip] | None = None
-    _painted = (0, 0)
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._strips: list[Strip] | None = None
+        self._painted = (0, 0)
+        self._looks: dict[str, Style] = {}
 
     def paint(self, width: int, height: int) -> list[Row]:
         """Return up to `height` rows for a content area of `width` columns."""
@@ -70,18 +73,22 @@ class Panel(Widget):
             self._painted = (width, height)
             rows = self.paint(width, height) if width and height else []
             self._strips = [self._strip(row, width) for row in rows]
-        return self._strips[y] if y < len(self._strips) else Strip.blank(width, self.rich_style)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(width, self._style("text"))
 
     def notify_style_update(self) -> None:
         self._strips = None
+        self._looks.clear()
         super().notify_style_update()
 
     def _strip(self, row: Row, width: int) -> Strip:
         segments = [Segment(text, self._style(look)) for text, look in row if text]
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        return Strip(segments).adjust_cell_length(width, self._style("text"))
 
     def _style(self, look: str) -> Style:
-        return self.get_component_rich_style(f"panel--{look}")
+        """Look a style up; Textual forgets its own cache at every refresh."""
+        if look not in self._looks:
+            self._looks[look] = self.get_component_rich_style(f"panel--{look}")
+        return self._looks[look]
 
 
 def cells(row: Row) -> int:
@@ -119,6 +126,17 @@ def crop(row: Row, width: int) -> Row:
             break
         kept.append(part)
         width -= size
+    return kept
+
+
+def whole(row: Row, width: int) -> Row:
+    """Keep the leading parts that fit into `width` columns as they are."""
+    kept: list[Part] = []
+    for part in row:
+        width -= cell_len(part.text)
+        if width < 0:
+            break
+        kept.append(part)
     return kept
 
 

@@ -1,0 +1,591 @@
+"""The dashboard itself, driven by Textual's pilot: sizes, keys, states, hostile text."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import pytest
+from textual.pilot import Pilot
+
+from dreamer_async.events import (
+    Episode,
+    Event,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    RunFinished,
+    RunStarted,
+    Warned,
+    encode_line,
+)
+from dreamer_async.run_dir import RunDir
+from tui.__main__ import cli
+from tui.app import DETACHED, STOPPED, Dashboard
+from tui.pictures import SMOOTHINGS
+from tui.widgets.dialogs import ConfirmStop, Help
+from tui.widgets.grid import grid_shape
+from tui.widgets.panel import Panel
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+NOW = 1795388000.0
+"""A few minutes after the recording."""
+P = ParamSpec("P")
+SIZES = [(80, 24), (120, 40), (200, 60)]
+
+
+def driven(scenario: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a coroutine as a test."""
+
+    @functools.wraps(scenario)
+    def test(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(scenario(*args, **kwargs))
+
+    return test
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """A run directory with the recorded stream."""
+    path = tmp_path / "20261122-222755-toy-catch"
+    (path / "control").mkdir(parents=True)
+    (path / "events.jsonl").write_bytes(RECORDED.read_bytes())
+    return RunDir(path)
+
+
+def append(run: RunDir, *events: Event) -> None:
+    with open(run.events_path, "ab") as file:
+        for event in events:
+            file.write(encode_line(event, NOW, 0.0, 0))
+
+
+def dashboard(run: RunDir, *, owner: bool = False) -> Dashboard:
+    return Dashboard(run.path, owner=owner, clock=lambda: NOW)
+
+
+async def settle(pilot: Pilot[int]) -> None:
+    """Read all there is, look for the trainer twice, and show it."""
+    app = pilot.app
+    assert isinstance(app, Dashboard)
+    app.read_piece()
+    while app.tail.behind:
+        app.read_piece()
+    app.check_trainer()
+    app.check_trainer()
+    app.show()
+    await pilot.pause()
+    app.show_now()
+    await pilot.pause()
+
+
+def screen(pilot: Pilot[int]) -> list[str]:
+    """The rows of text on the terminal."""
+    strips = pilot.app.screen._compositor.render_strips()
+    return [strip.text for strip in strips]
+
+
+def text(pilot: Pilot[int]) -> str:
+    return "\n".join(screen(pilot))
+
+
+def trainer(run: RunDir, alive: bool = True) -> AbstractContextManager[None]:
+    return run.lock() if alive else nullcontext()
+
+
+# --- what is on the screen ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@driven
+async def test_everything_is_on_the_screen(run: RunDir, size: tuple[int, int]) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            shown = text(pilot)
+            for words in (
+                run.name,
+                "toy/catch",
+                "tiny 116k",
+                "cpu float32",
+                " TRAINING ",
+                "/ 60k steps",
+                "ETA 1h",
+                "steps/s",
+                "updates/s",
+                "returns  mean of 20 episodes",
+                "return scale S",
+                "at its floor 1",
+                "p95 -0.",
+                "pipeline",
+                "replay",
+                "64.0 of 64",
+                "no warnings",
+                "saved ",
+                "Detach",
+                "Help",
+            ):
+                assert words in shown, words
+            await pilot.press("2")
+            await settle(pilot)
+            shown = text(pilot)
+            for words in (
+                "vector recon.",
+                "reward",
+                "continue",
+                "dynamics KL",
+                "represent. KL",
+                "actor",
+                "critic",
+                "replay critic",
+                "entropy",
+                "grad norm",
+            ):
+                assert words in shown, words
+            assert "return scale S" not in shown
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (60, 33), (9, 4), (1, 1)])
+@driven
+async def test_every_size_is_filled_and_nothing_overflows(
+    run: RunDir, size: tuple[int, int]
+) -> None:
+    async with dashboard(run).run_test(size=size) as pilot:
+        for page in ("1", "2"):
+            await pilot.press(page)
+            await settle(pilot)
+            rows = screen(pilot)
+            assert len(rows) == size[1]
+            assert {len(row) for row in rows} == {size[0]}
+            for panel in pilot.app.screen.query(Panel):
+                if panel.display and panel.region and size >= (60, 24):
+                    assert pilot.app.screen.region.contains_region(panel.region), panel
+
+
+@driven
+async def test_an_empty_run_says_so(tmp_path: Path) -> None:
+    app = dashboard(RunDir(tmp_path))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert " WAITING " in text(pilot)
+        await settle(pilot)
+        shown = text(pilot)
+        assert " LOST " in shown and "no finished episode yet" in shown and "ETA –" in shown
+
+
+@driven
+async def test_the_screen_follows_the_file(run: RunDir) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=(120, 40)) as pilot:
+            await settle(pilot)
+            append(
+                run,
+                Warned("warning", "environment 3 was restarted"),
+                Metrics(5000, 20_000, {"loss/image": 4.25, "loss/dyn": None, "return/S": 1.5}),
+                Gauges(20_000, 5000, {"rate/env_steps": 123.0, "opt/skipped": 2.0}),
+                Episode(20_000, 0, 0.75, 9),
+            )
+            await settle(pilot)
+            shown = text(pilot)
+            for words in (
+                "environment 3 was restarted",
+                "image recon.",
+                "4.25",
+                "NaN",
+                "S 1.50",
+                "123 steps/s",
+                "2 NaN updates skipped",
+                "last 0.750",
+                "20.0k / 60k",
+            ):
+                assert words in shown, words
+            assert "at its floor" not in shown
+
+
+@driven
+async def test_a_rewritten_file_is_shown_anew(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.view.episode_count > 100
+        run.events_path.write_bytes(b"")
+        append(run, Episode(7, 0, 1.0, 3))
+        await settle(pilot)
+        assert app.view.episode_count == 1
+        assert "1 episode " in text(pilot)
+
+
+@driven
+async def test_history_is_read_while_keys_work(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = dashboard(run)
+    read = app.tail.read
+    monkeypatch.setattr(app.tail, "read", lambda: read(1))
+    async with app.run_test(size=(120, 40)) as pilot:
+        app.show()
+        await pilot.pause()
+        assert not app.caught_up and "reading history" in text(pilot)
+        await pilot.press("q")
+    assert app.return_value == DETACHED and not app.caught_up
+
+
+# --- states ---------------------------------------------------------------------------------
+
+
+@driven
+async def test_a_lost_trainer_is_a_state(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        with trainer(run):
+            await settle(pilot)
+            assert " TRAINING " in text(pilot)
+        await settle(pilot)
+        shown = text(pilot)
+        assert " LOST " in shown and "▲ lost  the trainer is gone" in shown and "ETA –" in shown
+        with trainer(run):
+            await settle(pilot)
+            assert " TRAINING " in text(pilot), "it may come back"
+
+
+@driven
+async def test_one_miss_is_not_a_loss(run: RunDir) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+    app.check_trainer()
+    assert app.phase().name == "training"
+
+
+@driven
+async def test_a_finished_run(run: RunDir) -> None:
+    append(run, RunFinished("completed", 60_000, 20_000, 0))
+    async with dashboard(run).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        shown = text(pilot)
+        assert " FINISHED " in shown and "● finished  completed at step 60.0k" in shown
+
+
+@driven
+async def test_a_failed_run(run: RunDir) -> None:
+    append(run, RunFinished("failed", 9, 9, 70, "ten updates in a row were not finite"))
+    async with dashboard(run).run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert " FAILED " in text(pilot) and "ten updates in a row" in text(pilot)
+
+
+@driven
+async def test_compiling_has_a_timer(run: RunDir) -> None:
+    with open(run.events_path, "ab") as file:
+        file.write(encode_line(PhaseChanged("compiling", 0, 0), NOW - 187, 0.0, 0))
+    with trainer(run):
+        async with dashboard(run).run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            assert " COMPILING 3m07s " in text(pilot)
+
+
+@driven
+async def test_a_started_trainer_may_take_its_time(run: RunDir) -> None:
+    now = [NOW]
+    app = Dashboard(run.path, owner=True, clock=lambda: now[0])
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.phase().name != "lost"
+        now[0] += 60
+        await settle(pilot)
+        assert app.phase().name == "lost"
+
+
+# --- keys -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
+@driven
+async def test_detaching_asks_nothing_and_requests_nothing(run: RunDir, key: str) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            await pilot.press(key)
+        assert app.return_value == DETACHED
+        assert run.take_requests() == []
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@driven
+async def test_stopping_asks_first(run: RunDir, size: tuple[int, int]) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            for answer in ("n", "escape", "enter"):
+                await pilot.press("Q")
+                assert isinstance(app.screen, ConfirmStop)
+                await pilot.press(answer)
+                assert not isinstance(app.screen, ConfirmStop)
+                assert run.take_requests() == [], answer
+            await pilot.press("Q", "y")
+            await pilot.pause()
+            assert [request.command for request in run.take_requests()] == ["stop"]
+            assert " STOPPING 0s " in text(pilot)
+            await pilot.press("Q")
+            assert not isinstance(app.screen, ConfirmStop), "asked already"
+            append(run, RunFinished("stopped", 9, 9, 0))
+            await settle(pilot)
+    assert app.return_value == STOPPED
+
+
+@driven
+async def test_the_button_stops_too(run: RunDir) -> None:
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            await pilot.press("Q", "tab", "enter")
+            await pilot.pause()
+            assert len(run.take_requests()) == 1
+            await pilot.press("q")
+    assert app.return_value == DETACHED, "one may leave while it stops"
+
+
+@driven
+async def test_a_stop_ends_when_the_trainer_is_gone(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        with trainer(run):
+            await settle(pilot)
+            await pilot.press("Q", "y")
+        await settle(pilot)
+    assert app.return_value == STOPPED
+
+
+@pytest.mark.parametrize("key", ["Q", "ctrl+c"])
+@driven
+async def test_nothing_is_asked_of_a_finished_run(run: RunDir, key: str) -> None:
+    append(run, RunFinished("completed", 9, 9, 0))
+    app = dashboard(run, owner=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press(key)
+    assert app.return_value == STOPPED
+    assert run.take_requests() == []
+
+
+@driven
+async def test_ctrl_c_of_the_owner_stops_without_a_question(run: RunDir) -> None:
+    app = dashboard(run, owner=True)
+    with trainer(run):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            await pilot.press("Q", "ctrl+c", "ctrl+c")
+            assert [request.command for request in run.take_requests()] == ["stop"]
+            append(run, RunFinished("stopped", 9, 9, 0))
+            await settle(pilot)
+    assert app.return_value == STOPPED
+
+
+@driven
+async def test_a_request_that_cannot_be_written_is_told(run: RunDir) -> None:
+    run.control.rmdir()
+    run.control.touch()
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=(80, 24), notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("Q", "y")
+            await pilot.pause()
+            told = [notification.message for notification in app._notifications]
+            assert len(told) == 1 and "could not be written" in told[0]
+            assert app.trainer.stop_requested_at is None
+
+
+@driven
+async def test_help_lists_the_real_bindings(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, Help)
+        await pilot.pause()
+        shown = text(pilot)
+        for binding in (*Dashboard.BINDINGS, *type(app.overview).BINDINGS):
+            what = getattr(binding, "tooltip", "")
+            assert what and what in shown, what
+        for key in ("^q", "^c", "?", "tab", "^p"):
+            assert key in shown
+        await pilot.press("q")
+        assert not isinstance(app.screen, Help)
+
+
+@driven
+async def test_axis_smoothing_theme_and_pages(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert "log where it helps" in text(pilot)
+        for words in ("log axis", "linear axis", "log where it helps"):
+            await pilot.press("y")
+            assert words in text(pilot)
+        for smoothing in (*SMOOTHINGS[1:], SMOOTHINGS[0]):
+            await pilot.press("s")
+            stated = f"returns  mean of {smoothing} episodes" in text(pilot)
+            assert stated == (smoothing > 1)
+        themes = []
+        for _ in range(4):
+            themes.append(app.theme)
+            await pilot.press("t")
+        assert themes[0] == themes[3] and len(set(themes)) == 3
+        await pilot.press("tab")
+        await pilot.pause()
+        assert "return scale S" not in text(pilot)
+        await pilot.press("tab")
+        await pilot.pause()
+        assert "return scale S" in text(pilot)
+
+
+@driven
+async def test_palette_and_its_themes(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
+        append(run, Episode(1, 0, 1.0, 1))
+        await settle(pilot)
+        await pilot.press("escape")
+        app.theme = "textual-light"
+        await settle(pilot)
+        assert "returns" in text(pilot)
+
+
+@driven
+async def test_all_keys_of_the_footer_fit_80_columns(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        footer = screen(pilot)[-1]
+        for words in ("1 Overview", "2 Losses", "q Detach", "Q Stop", "? Help", "^p palette"):
+            assert words in footer
+
+
+# --- hostile text ---------------------------------------------------------------------------
+
+EVIL = (
+    "[@click=app.quit]x[/]",
+    "\x1b[2J\x1b]0;owned\x07",
+    "reward[/]",
+    "[bold",
+    "x" * 10_000,
+    "\u202egnp.exe",
+    "多" * 200,
+    "a\nb\rc",
+    "",
+)
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@driven
+async def test_hostile_text_is_text(tmp_path: Path, size: tuple[int, int]) -> None:
+    run = RunDir(tmp_path / "[@click=app.quit]run[/]")
+    run.control.mkdir(parents=True)
+    for evil in EVIL:
+        append(
+            run,
+            RunStarted(
+                *(evil, evil, evil, evil, 1, evil, evil, 1, 10, 1, 1.0, 0, False, True, 1, 1, 1),
+                evil,
+            ),
+            PhaseChanged(evil, 0, 0),
+            Metrics(1, 1, {evil: 1.0, f"loss/{evil}": 2.0, "return/S": 3.0}),
+            Gauges(1, 1, {evil: 1.0, f"stage/{evil}": 0.5}),
+            Warned(evil, evil),
+        )
+    app = dashboard(run)
+    with trainer(run):
+        async with app.run_test(size=size) as pilot:
+            for key in ("1", "2"):
+                await pilot.press(key)
+                await settle(pilot)
+                places = [(row.find("click"), y) for y, row in enumerate(screen(pilot))]
+                for offset in [place for place in places if place[0] >= 0]:
+                    await pilot.click(offset=offset)
+            assert app.is_running and app.return_value is None
+            assert len(app.screen_stack) == 1
+            shown = text(pilot)
+            assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+            assert "\x1b]0;owned" not in app.export_screenshot()
+
+
+@driven
+async def test_markup_in_a_warning_is_shown_as_it_is(run: RunDir) -> None:
+    append(run, Warned("warning", EVIL[0]))
+    async with dashboard(run).run_test(size=(120, 40)) as pilot:
+        with trainer(run):
+            await settle(pilot)
+            assert EVIL[0] in text(pilot)
+
+
+# --- the process ----------------------------------------------------------------------------
+
+
+def test_no_torch_in_the_dashboard() -> None:
+    code = (
+        "import sys, tui.app, tui.__main__, dreamer_async.events, dreamer_async.run_dir\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'envs', 'envpool')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_screenshot(run: RunDir, tmp_path: Path) -> None:
+    out = tmp_path / "out.svg"
+    assert cli([str(run.path), "--screenshot", str(out), "--size", "80x24"]) == 0
+    svg = out.read_text(encoding="utf-8")
+    assert svg.startswith("<svg") and "returns" in svg and "LOST" in svg
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["/nowhere/at/all"],
+        [".", "--screenshot", "x.svg", "--size", "wide"],
+        [".", "--screenshot", "x.svg", "--size", "0x10"],
+        [],
+    ],
+)
+def test_wrong_arguments_end_with_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+# --- the grid -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("required", [1, 9, 10, 13, 24])
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("size", [(78, 18), (79, 22), (140, 30), (10, 3), (0, 0)])
+def test_the_grid_has_a_place_for_every_chart(
+    required: int, extra: int, size: tuple[int, int]
+) -> None:
+    columns, rows = grid_shape(required, required + extra, *size)
+    assert columns * rows >= required
+    assert columns == 1 or size[0] // columns >= 22
+    assert columns * (rows - 1) < required + extra
+
+
+def test_the_grid_likes_full_rows_of_wide_charts() -> None:
+    assert grid_shape(10, 12, 79, 21) == (3, 4)
+    assert grid_shape(10, 12, 78, 17) == (3, 4)

@@ -1,0 +1,231 @@
+"""Charts: literal braille for small inputs, extremes kept, nothing breaks on odd input."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tui.chart import (
+    LIMIT,
+    Scale,
+    Trace,
+    decades,
+    draw,
+    layer,
+    rule,
+    step_scale,
+    text_rows,
+    ticks,
+    value_scale,
+    wants_log,
+)
+
+
+def array(*values: float) -> NDArray[np.float64]:
+    return np.array(values, dtype=np.float64)
+
+
+def rows(trace: Trace, width: int, height: int, *, log: bool = False) -> list[str]:
+    """Draw one trace on its own scales."""
+    up, across = value_scale([trace], log=log), step_scale([trace])
+    assert up is not None and across is not None
+    return text_rows(layer([draw(trace, across, up, width, height)])[0])
+
+
+def test_a_rising_line() -> None:
+    trace = Trace(array(0, 1, 2, 3), array(0, 1, 2, 3))
+    assert rows(trace, 2, 1) == ["⣠⠞"]
+
+
+def test_a_jump_is_one_connected_line() -> None:
+    trace = Trace(array(0, 1, 2, 3), array(0, 0, 3, 3))
+    assert rows(trace, 2, 1) == ["⣠⠏"]
+
+
+def test_a_gap_is_crossed_in_a_straight_line() -> None:
+    trace = Trace(array(0, 7), array(0, 7))
+    assert rows(trace, 4, 2) == ["  ⡴⠋", "⣠⠞⠁ "]
+
+
+def test_dots_stand_alone() -> None:
+    trace = Trace(array(0, 1, 2, 3), array(0, 3, 0, 3), kind="dots")
+    assert rows(trace, 2, 1) == ["⡈⡈"]
+
+
+def test_a_constant_series_is_a_line_in_the_middle() -> None:
+    trace = Trace(array(0, 1, 2, 3), array(5, 5, 5, 5))
+    assert rows(trace, 2, 2) in (["⣀⣀", "  "], ["  ", "⠉⠉"])
+    assert rows(Trace(array(0, 1), array(0, 0)), 1, 1) in (["⠤"], ["⠒"])
+
+
+def test_one_point_is_one_dot() -> None:
+    (row,) = rows(Trace(array(7), array(3)), 1, 1)
+    assert (ord(row) - 0x2800).bit_count() == 1
+
+
+def test_log_axis_gives_every_decade_the_same_height() -> None:
+    trace = Trace(array(0, 1, 2, 3), array(1, 10, 100, 1000))
+    assert rows(trace, 2, 1, log=True) == ["⣠⠞"]
+
+
+def test_log_axis_leaves_out_what_has_no_place_on_it() -> None:
+    trace = Trace(array(0, 1, 2, 3, 4), array(1, 10, -5, 100, 1000))
+    up = value_scale([trace], log=True)
+    assert up == Scale(1, 1000, log=True)
+    across = step_scale([trace])
+    assert across is not None and draw(trace, across, up, 4, 2).any()
+
+
+def test_log_axis_without_positive_values_is_linear() -> None:
+    assert value_scale([Trace(array(0, 1), array(-2, -1))], log=True) == Scale(-2, -1)
+
+
+def test_the_top_layer_owns_its_cells() -> None:
+    across, up = Scale(0, 3), Scale(0, 3)
+    flat = draw(Trace(array(0, 3), array(0, 0)), across, up, 2, 1)
+    point = draw(Trace(array(0), array(3), kind="dots"), across, up, 2, 1)
+    codes, owners = layer([flat, point])
+    assert text_rows(codes) == ["⠁⣀"]
+    assert owners.tolist() == [[1, 0]]
+
+
+def test_reference_line_is_dotted_and_only_inside_the_range() -> None:
+    assert text_rows(layer([rule(0, Scale(0, 3), 3, 1)])[0]) == ["⡀⡀⡀"]
+    assert not rule(9, Scale(0, 3), 3, 1).any()
+    assert not rule(-1, Scale(1, 3, log=True), 3, 1).any()
+
+
+# --- decimation -----------------------------------------------------------------------------
+
+
+def spiky() -> Trace:
+    """100,000 points near zero with one spike up and one down."""
+    x = np.arange(100_000, dtype=np.float64)
+    y = np.sin(x / 900)
+    y[31_415], y[77_777] = 50, -50
+    return Trace(x, y)
+
+
+def mean_decimated(trace: Trace, size: int) -> Trace:
+    """The wrong way: average whatever falls into a column."""
+    return Trace(
+        trace.x.reshape(size, -1).mean(axis=1),
+        trace.y.reshape(size, -1).mean(axis=1),
+    )
+
+
+def reaches_both_spikes(trace: Trace) -> bool:
+    canvas = draw(trace, Scale(0, 99_999), Scale(-50, 50), 50, 10)
+    return bool(canvas[0].any() and canvas[-1].any())
+
+
+def test_spikes_survive_decimation() -> None:
+    assert reaches_both_spikes(spiky())
+
+
+def test_the_spike_test_sees_a_mean_decimator() -> None:
+    assert not reaches_both_spikes(mean_decimated(spiky(), 100))
+
+
+def test_every_column_spans_its_smallest_and_largest_value() -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.arange(1000.0), rng.normal(size=1000)
+    canvas = draw(Trace(x, y), Scale(0, 999), Scale(-5, 5), 10, 25)  # [100, 20]
+    column = np.floor(x / 999 * 19 + 0.5).astype(int)
+    for index in range(20):
+        drawn = np.flatnonzero(canvas[:, index])
+        values = y[column == index]
+        expected = 99 - np.floor((values + 5) / 10 * 99 + 0.5)
+        assert drawn.min() <= expected.min() and drawn.max() >= expected.max()
+
+
+def test_buckets_are_drawn_from_low_to_high() -> None:
+    trace = Trace(array(0, 1), array(0, 0), low=array(-1, 0), high=array(0, 1))
+    assert rows(trace, 1, 1) == ["⡼"]
+
+
+def test_a_redraw_of_100_000_points_takes_about_a_millisecond() -> None:
+    trace = spiky()
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        rows(trace, 118, 36)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.004  # generous: the machine may be busy
+
+
+# --- odd input ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5), (5, 1), (0, 3), (3, 0)])
+def test_any_room(width: int, height: int) -> None:
+    trace = Trace(array(0, 1, 2), array(1, 3, 2))
+    canvas = draw(trace, Scale(0, 2), Scale(1, 3), width, height)
+    assert canvas.shape == (4 * height, 2 * width)
+    assert canvas.any() == bool(width and height)
+
+
+def test_nothing_to_draw() -> None:
+    empty = Trace(array(), array())
+    assert value_scale([empty]) is None and step_scale([empty]) is None
+    assert value_scale([]) is None
+    assert not draw(empty, Scale(0, 1), Scale(0, 1), 3, 2).any()
+    assert not wants_log([empty])
+
+
+def test_not_a_number_is_left_out() -> None:
+    nan, inf = float("nan"), float("inf")
+    odd = Trace(array(0, nan, 1, 2, 3, 3), array(0, 1, nan, inf, 3, -inf))
+    clean = Trace(array(0, 3), array(0, 3))
+    assert value_scale([odd]) == Scale(0, 3)
+    assert rows(odd, 3, 2) == rows(clean, 3, 2)
+
+
+def test_unsorted_points_are_drawn_in_order() -> None:
+    mixed = Trace(array(2, 0, 3, 1), array(2, 0, 3, 1))
+    assert rows(mixed, 2, 1) == ["⣠⠞"]
+
+
+finite = st.floats(-1e100, 1e100)
+anything = st.lists(st.tuples(finite, st.floats()), max_size=30)
+
+
+@given(anything, st.integers(0, 9), st.integers(0, 4), st.booleans(), st.booleans())
+def test_no_input_breaks_a_chart(
+    points: list[tuple[float, float]], width: int, height: int, log: bool, dots: bool
+) -> None:
+    x, y = array(*(p[0] for p in points)), array(*(p[1] for p in points))
+    trace = Trace(x, y, kind="dots" if dots else "line")
+    up, across = value_scale([trace], log=log), step_scale([trace])
+    if up is None or across is None:
+        return
+    with np.errstate(all="raise", under="ignore"):
+        canvas = draw(trace, across, up, width, height)
+    assert canvas.shape == (4 * height, 2 * width)
+    assert canvas.any() or not canvas.size or not (np.abs(y) <= LIMIT).any()
+
+
+@given(finite, finite, st.integers(1, 12))
+def test_ticks_are_inside_and_few(a: float, b: float, most: int) -> None:
+    scale = value_scale([Trace(array(0, 1), array(min(a, b), max(a, b)))])
+    assert scale is not None
+    values = ticks(scale, most)
+    room = 1e-6 * (scale.high - scale.low)
+    assert len(values) <= most + 1
+    assert all(scale.low - room <= value <= scale.high + room for value in values)
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(Scale(-21, 17), 5) == [-20, -10, 0, 10]
+    assert ticks(Scale(0, 1), 4) == [0, 0.5, 1]
+    assert ticks(Scale(3, 3), 4) == []
+
+
+def test_decades() -> None:
+    assert decades(Scale(0.5, 2000, log=True)) == [1, 10, 100, 1000]
+    assert decades(Scale(2, 50, log=True)) == [2, 50]

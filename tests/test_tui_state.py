@@ -1,0 +1,318 @@
+"""The view of a run: rebuilt equals watched, resumes drop the right past, odd input is tame."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dreamer_async.events import (
+    Checkpointed,
+    Controlled,
+    Episode,
+    Event,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    Record,
+    Resumed,
+    RunFinished,
+    RunStarted,
+    Warned,
+    read_events,
+)
+from tui.state import (
+    MAX_NAMES,
+    Phase,
+    RunView,
+    Trainer,
+    at_floor,
+    eta_seconds,
+    label,
+    number,
+    optional_charts,
+    phase,
+    rebuild,
+    reconstructions,
+    reduce,
+    required_charts,
+)
+from tui.tail import Tail
+
+RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+
+
+def started(**changes: object) -> RunStarted:
+    values: dict[str, object] = {
+        "run": "20251122-120000-atari-pong",
+        "suite": "atari",
+        "task": "pong",
+        "size": "size12m",
+        "parameters": 12_000_000,
+        "device": "cuda:0",
+        "precision": "bfloat16",
+        "num_envs": 16,
+        "steps": 1000,
+        "frames_per_step": 4,
+        "train_ratio": 32.0,
+        "seed": 0,
+        "sync": False,
+        "compiled": True,
+        "replay_capacity": 5_000_000,
+        "replay_bytes": 12_000_000_000,
+        "pid": 1,
+        "version": "0.1.0",
+    }
+    return RunStarted(**(values | changes))  # type: ignore[arg-type]
+
+
+def record(event: Event, *, time: float = 0.0, generation: int = 0) -> Record:
+    return Record(event, time, time, generation)
+
+
+def view_of(*events: Event) -> RunView:
+    """Fold events that come a second apart."""
+    return rebuild([record(event, time=float(index)) for index, event in enumerate(events)])
+
+
+def loss(update: int, value: float | None = None) -> Metrics:
+    return Metrics(update, 10 * update, {"loss/image": float(update) if value is None else value})
+
+
+# --- the promise ----------------------------------------------------------------------------
+
+
+def test_rebuilt_from_the_file_equals_watched(tmp_path: Path) -> None:
+    data = RECORDED.read_bytes()
+    path = tmp_path / "events.jsonl"
+    tail, watched = Tail(path), RunView()
+    with open(path, "wb") as file:
+        for start in range(0, len(data), 7777):
+            file.write(data[start : start + 7777])
+            file.flush()
+            for item in tail.read(3000):
+                reduce(watched, item)
+    while items := tail.read(1 << 20):
+        for item in items:
+            reduce(watched, item)
+    records, _ = read_events(RECORDED)
+    assert watched == rebuild(records)
+    assert watched.records == len(records) == data.count(b"\n")
+
+
+def test_the_comparison_of_views_sees_a_difference() -> None:
+    records, _ = read_events(RECORDED)
+    assert rebuild(records) != rebuild(records[:-1])
+    one, two = rebuild(records), rebuild(records)
+    two.metrics["loss/dyn"].append(1e6, 1.0, 1e6)
+    assert one != two
+
+
+def test_the_recorded_run() -> None:
+    lines = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+    view = rebuild(read_events(RECORDED)[0])
+    scores = [line["score"] for line in lines if line["type"] == "episode"]
+    assert view.episodes.mean.tolist() == scores
+    dyn = [line["values"]["loss/dyn"] for line in lines if line["type"] == "metrics"]
+    assert view.metrics["loss/dyn"].mean.tolist() == pytest.approx(dyn)
+    assert view.started is not None and view.started.task == "catch"
+    assert phase(view, Trainer(alive=True)) == Phase("training")
+    assert reconstructions(view) == ["loss/vector"]
+    assert at_floor(view) and eta_seconds(view) is not None
+    assert view.checkpoint is not None and view.finished is None
+
+
+# --- resumes --------------------------------------------------------------------------------
+
+
+def test_a_resume_drops_metrics_past_its_update_and_no_episode() -> None:
+    view = RunView()
+    for update in range(1, 11):
+        reduce(view, record(loss(update)))
+        reduce(view, record(Episode(10 * update, 0, 1.0, 5)))
+    reduce(view, record(started(), generation=1))
+    reduce(view, record(Resumed("checkpoints/step-60", 90, 6, 3.0), generation=1))
+    assert view.metrics["loss/image"].mean.tolist() == [1, 2, 3, 4, 5, 6]
+    assert view.latest == {"loss/image": 6.0}
+    assert view.episode_count == 10
+    assert (view.env_steps, view.updates) == (90, 6)
+    reduce(view, record(loss(7, 70.0), generation=1))
+    assert view.metrics["loss/image"].mean.tolist() == [1, 2, 3, 4, 5, 6, 70]
+
+
+def test_late_lines_of_the_old_generation_are_dropped_too() -> None:
+    view = RunView()
+    reduce(view, record(loss(5)))
+    reduce(view, record(Resumed("", 50, 5, 0.0), generation=1))
+    reduce(view, record(loss(9), generation=0))
+    reduce(view, record(loss(3), generation=0))
+    assert view.metrics["loss/image"].mean.tolist() == [5, 3]
+
+
+def test_a_second_resume_may_go_further_back() -> None:
+    view = RunView()
+    for generation, updates in enumerate([(1, 2, 3, 4), (3, 4, 5), (2, 3)]):
+        if generation:
+            event = Resumed("", 0, updates[0] - 1, 0.0)
+            reduce(view, record(event, generation=generation))
+        for update in updates:
+            reduce(view, record(loss(update, 10.0 * generation + update), generation=generation))
+    assert view.metrics["loss/image"].mean.tolist() == [1, 22, 23]
+
+
+def test_a_resumed_run_is_not_finished() -> None:
+    view = view_of(started(), RunFinished("stopped", 5, 1, 0), started())
+    assert view.finished is None
+    assert phase(view, Trainer(alive=True)).name == "starting"
+
+
+# --- phases ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("events", "trainer", "expected"),
+    [
+        ((), Trainer(), Phase("waiting")),
+        ((), Trainer(alive=False), Phase("lost", 0.0)),
+        ((started(),), Trainer(alive=True), Phase("starting", 0.0)),
+        (
+            (started(), PhaseChanged("compiling", 0, 0)),
+            Trainer(alive=True),
+            Phase("compiling", 1.0),
+        ),
+        ((started(), PhaseChanged("training", 9, 0)), Trainer(alive=True), Phase("training")),
+        ((started(), PhaseChanged("training", 9, 0)), Trainer(alive=False), Phase("lost", 1.0)),
+        (
+            (started(), PhaseChanged("training", 9, 0)),
+            Trainer(alive=True, stop_requested_at=7.0),
+            Phase("stopping", 7.0),
+        ),
+        (
+            (started(), RunFinished("completed", 9, 1, 0)),
+            Trainer(alive=False, stop_requested_at=1.0),
+            Phase("finished"),
+        ),
+        ((started(), RunFinished("failed", 9, 1, 70)), Trainer(alive=False), Phase("failed")),
+    ],
+)
+def test_phase(events: tuple[Event, ...], trainer: Trainer, expected: Phase) -> None:
+    assert phase(view_of(*events), trainer) == expected
+
+
+def test_a_repeated_phase_keeps_its_start() -> None:
+    view = view_of(PhaseChanged("compiling", 0, 0), PhaseChanged("compiling", 0, 0))
+    assert view.phase_since == 0.0
+
+
+def test_eta_is_calm_and_only_where_it_means_something() -> None:
+    rates = [100.0] * 9 + [1.0]
+    gauges = [Gauges(500, 1, {"rate/env_steps": rate}) for rate in rates]
+    training = PhaseChanged("training", 0, 0)
+    assert eta_seconds(view_of(started(), training, *gauges)) == 5.0
+    assert eta_seconds(view_of(training, *gauges)) is None
+    assert eta_seconds(view_of(started(), training)) is None
+    assert eta_seconds(view_of(started(), *gauges)) is None, "prefill is faster than training"
+    still = Gauges(500, 1, {"rate/env_steps": 0.0})
+    assert eta_seconds(view_of(started(), training, still)) is None
+
+
+# --- what is kept ---------------------------------------------------------------------------
+
+
+def test_missing_and_odd_numbers() -> None:
+    view = view_of(
+        Metrics(1, 10, {"loss/image": 3.0, "opt/grad_norm": None}),
+        Metrics(2, 20, {"loss/image": None}),
+        Episode(20, 0, None, 4),
+    )
+    assert view.metrics["loss/image"].mean.tolist() == [3.0]
+    assert view.latest == {"loss/image": None, "opt/grad_norm": None}
+    assert "opt/grad_norm" not in view.metrics
+    assert len(view.episodes) == 0 and view.episode_count == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3, 3.0),
+        (float("nan"), None),
+        (float("inf"), None),
+        (10**400, None),
+        (1e300, 1e100),
+        (-1e300, -1e100),
+        ("7", None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_number(value: object, expected: float | None) -> None:
+    assert number(value) == expected
+
+
+def test_charts_are_chosen_in_a_fixed_order() -> None:
+    view = view_of(
+        Metrics(1, 1, {"value/mean": 0.0, "loss/total": 1.0, "loss/proprio": 1.0, "loss/dyn": 1.0})
+    )
+    assert required_charts(view)[:3] == ["loss/proprio", "loss/reward", "loss/cont"]
+    assert optional_charts(view) == ["loss/total", "value/mean"]
+    assert label("loss/proprio") == "proprio recon." and label("loss/dyn") == "dynamics KL"
+
+
+def test_alerts() -> None:
+    view = view_of(
+        Warned("warning", "slow"),
+        Controlled("pause", "refused", "unknown"),
+        Controlled("stop", "accepted"),
+        RunFinished("failed", 1, 1, 70, "ten updates in a row were not finite"),
+    )
+    assert [(alert.level, alert.message) for alert in view.alerts] == [
+        ("warning", "slow"),
+        ("warning", "pause refused: unknown"),
+        ("error", "ten updates in a row were not finite"),
+    ]
+
+
+def test_text_from_the_file_is_clean_inside_the_view() -> None:
+    evil = "\x1b[2J\u202e[@click=app.quit]x[/]\n" + "y" * 10_000
+    view = view_of(
+        started(task=evil, run=evil, device=evil),
+        PhaseChanged(evil, 0, 0),
+        Metrics(1, 1, {evil: 1.0, "loss/" + evil: 2.0}),
+        Gauges(1, 1, {evil: 1.0}),
+        Warned(evil, evil),
+        Checkpointed(evil, 1, 1, 1, 1.0),
+    )
+    assert view.started is not None and view.checkpoint is not None
+    texts = [
+        view.started.task,
+        view.started.run,
+        view.started.device,
+        view.phase,
+        *view.metrics,
+        *view.gauges,
+        view.alerts[0].level,
+        view.alerts[0].message,
+        view.checkpoint.path,
+    ]
+    assert all("\x1b" not in text and "\u202e" not in text for text in texts)
+    assert max(map(len, texts)) <= 500
+
+
+def test_enormous_numbers_do_no_harm() -> None:
+    view = view_of(
+        started(steps=10**400, parameters=-(10**30)),
+        Metrics(10**400, 10**400, {"loss/image": 1.0}),
+        Episode(-(10**400), 0, 1e308, 10**400),
+        PhaseChanged("training", 10**400, -5),
+    )
+    assert view.env_steps == 0 and view.updates == 0
+    assert view.episodes.high.tolist() == [1e100]
+
+
+def test_names_are_bounded() -> None:
+    view = RunView()
+    for index in range(2 * MAX_NAMES):
+        reduce(view, record(Metrics(index, index, {f"x/{index}": 1.0})))
+        reduce(view, record(Gauges(index, index, {f"x/{index}": 1.0})))
+    assert len(view.metrics) == len(view.gauges) == MAX_NAMES
