@@ -85,7 +85,7 @@ def test_imagination_losses_and_gradients(e: Case, kind: str) -> None:
     logprob, entropy = policy(e, inputs, kind)
     actor = actor_loss(logprob, entropy, advantage, weight, s["actent"])
     close(actor, e[f"imag/{kind}/loss/policy"], TOLERANCE, "policy")
-    logits = inputs.value_logits[:, :-1]
+    logits = torch.log_softmax(inputs.value_logits[:, :-1], -1)
     critic = dist.twohot_loss(logits, ret, bins)
     critic = weight * (critic + s["slowreg"] * dist.twohot_loss(logits, slow[:, :-1], bins))
     close(critic, e[f"imag/{kind}/loss/value"], TOLERANCE, "value")
@@ -118,8 +118,9 @@ def test_replay_critic_loss(e: Case) -> None:
     close(ret, e["repl/ret"], TOLERANCE)
     logits = e["imag/value_logits"].clone().requires_grad_()
     slow = dist.twohot_mean(e["imag/slow_logits"], bins)[:, :-1]
-    loss = dist.twohot_loss(logits[:, :-1], ret, bins)
-    loss = loss + s["slowreg"] * dist.twohot_loss(logits[:, :-1], slow, bins)
+    logprobs = torch.log_softmax(logits[:, :-1], -1)
+    loss = dist.twohot_loss(logprobs, ret, bins)
+    loss = loss + s["slowreg"] * dist.twohot_loss(logprobs, slow, bins)
     loss = (1.0 - last[:, :-1].float()) * loss
     close(loss, e["repl/loss"], TOLERANCE)
     (grad,) = torch.autograd.grad(loss.mean(), logits)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from dreamer_async.agent.distributions import twohot_loss
 from dreamer_async.agent.heads import Actor, TwohotHead
 from dreamer_async.agent.losses import (
     actor_loss,
@@ -149,8 +150,9 @@ class Agent(WorldModel):
 
     def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
         """Eq. 8: twohot(return) + regularizer * twohot(slow critic)."""
-        regularizer = self.loss.slow_regularizer * self.val.loss(logits, slow)
-        return self.val.loss(logits, ret) + regularizer
+        logprobs, bins = torch.log_softmax(logits, -1), self.val.bins
+        regularizer = self.loss.slow_regularizer * twohot_loss(logprobs, slow, bins)
+        return twohot_loss(logprobs, ret, bins) + regularizer
 
     def replay_critic_loss(self, replayed: Replayed, boot: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 8 on replay, bootstrapped from imagined returns: loss and returns [B, L-1]."""

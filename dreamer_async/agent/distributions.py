@@ -140,11 +140,10 @@ def twohot(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return lower, upper, torch.where((lower == upper) & ~x.isnan(), 1.0, weight)
 
 
-def twohot_loss(logits: Tensor, target: Tensor, bins: Tensor) -> Tensor:
-    """Eq. 10: cross entropy of logits [..., M] and the two-hot targets [...]."""
-    assert logits.shape == (*target.shape, *bins.shape), (logits.shape, target.shape)
+def twohot_loss(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
+    """Eq. 10: cross entropy of log probabilities [..., M] and the two-hot targets [...]."""
+    assert logprobs.shape == (*target.shape, *bins.shape), (logprobs.shape, target.shape)
     lower, upper, weight = twohot(target, bins)
-    logprobs = torch.log_softmax(logits, -1)
     picked = logprobs.gather(-1, torch.stack([lower, upper], -1))
     return -(weight * picked[..., 0] + (1.0 - weight) * picked[..., 1])
 

@@ -63,7 +63,7 @@ class TwohotHead(nn.Module):
         return twohot_mean(logits, self.bins)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return twohot_loss(logits, target, self.bins)
+        return twohot_loss(torch.log_softmax(logits, -1), target, self.bins)
 
 
 class ContHead(nn.Module):

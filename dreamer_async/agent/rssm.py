@@ -130,6 +130,8 @@ class RSSM(nn.Module):
     ) -> Observed:
         """Filter a sequence [B, T, ...] step by step, starting after `state`."""
         step = step or self.observe_step
+        # A first state that needs a gradient, like all later ones, is one graph instead of two.
+        state = RSSMState(*(x.detach().requires_grad_(torch.is_grad_enabled()) for x in state))
         states, logits = [], []
         inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
         for inputs_t in inputs:
