@@ -38,18 +38,23 @@ class Stages:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seconds: dict[str, float] = {}
+        self._since: dict[str, float] = {}
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time inside the block to the stage; one thread per stage."""
-        start = self._clock()
+        self._since[stage] = self._clock()
         try:
             yield
         finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + self._clock() - start
+            spent = self._clock() - self._since.pop(stage)
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
 
     def totals(self) -> dict[str, float]:
-        return dict(self._seconds)
+        """Seconds of each stage so far, with what a running block has spent until now."""
+        now, running = self._clock(), dict(self._since)
+        names = [*self._seconds, *(name for name in running if name not in self._seconds)]
+        return {n: self._seconds.get(n, 0.0) + now - running.get(n, now) for n in names}
 
 
 class Rates:

@@ -38,6 +38,16 @@ def test_stages_add_up_their_blocks() -> None:
     assert stages.totals() == {"policy": 3.0}
 
 
+def test_a_long_block_counts_while_it_runs() -> None:
+    clock = Clock()
+    stages = Stages(clock)
+    with stages.measure("update"):
+        clock.now += 4.0
+        assert stages.totals() == {"update": 4.0}
+        clock.now += 1.0
+    assert stages.totals() == {"update": 5.0}
+
+
 def rows(env_id: list[int], reward: list[float], first: list[int], last: list[int]) -> StepBatch:
     flags = [np.array(x, bool) for x in (first, last, last)]
     return StepBatch(np.array(env_id, np.int32), {}, np.array(reward, np.float32), *flags)
