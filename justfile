@@ -51,3 +51,7 @@ train *args="atari":
 # attach the dashboard to the newest run, or to the one named
 watch *args="last":
     {{ bin }}/dreamer-async watch {{ args }}
+
+# how fast environments, policy and updates are here, such as `just bench toy --size tiny`
+bench *args="atari":
+    {{ bin }}/dreamer-async bench {{ args }}

@@ -25,15 +25,14 @@ from dreamer_async.config import (
     ConfigError,
     changed_shapes,
     override,
-    resolve,
     to_dict,
 )
 from dreamer_async.inputs import (
     as_overrides,
+    configure,
     device_kind,
     existing_directory,
     refuse_shadowing,
-    resolve_task,
     runs_root,
 )
 from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
@@ -59,6 +58,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
 ]
+Suite = Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")]
+Task = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
+]
+Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
+NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
+Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
@@ -69,19 +75,13 @@ Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cud
 
 @app.command()
 def train(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")],
-    task: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")
-    ] = None,
+    suite: Suite,
+    task: Task = None,
+    size: Size = None,
     steps: Annotated[
         str | None, typer.Option(metavar="N", help="End after this many agent steps.")
     ] = None,
-    num_envs: Annotated[
-        str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")
-    ] = None,
+    num_envs: NumEnvs = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
     ratio: Annotated[
         str | None, typer.Option(metavar="X", help="Replayed steps per agent step.")
@@ -96,9 +96,7 @@ def train(
     sync: Annotated[
         bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
     ] = None,
-    compile_: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")
-    ] = None,
+    compile_: Compile = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -122,12 +120,8 @@ def train(
         "train.compile": compile_,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
-    settings = as_overrides(flags) + (overrides or [])
-    task = resolve_task(suite, task)
-    chosen = resolve(suite, task, size=size, overrides=settings)
-    kind = device_kind(chosen.train.device)
-    config = resolve(suite, task, size=size, overrides=settings, device=kind)
-    run = _create_run(runs_root(runs_dir), name or f"{suite}-{task}", config)
+    config, kind = configure(suite, task, size, flags, overrides)
+    run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     return _start(run, plain=plain, resume=False)
@@ -326,6 +320,37 @@ def doctor(
         for name, status, detail in findings:
             print(f"{status:8} {name:10} {detail}")
     return int(any(finding.status == "bad" for finding in findings))
+
+
+@app.command()
+def bench(
+    suite: Suite = "atari",
+    task: Task = None,
+    size: Size = None,
+    num_envs: NumEnvs = None,
+    device: Device = None,
+    compile_: Compile = None,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 5.0,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> int:
+    """Measure how fast environments, policy and updates are here."""
+    flags = {"env.num_envs": num_envs, "train.device": device, "train.compile": compile_}
+    config, _ = configure(suite, task, size, flags, overrides)
+    from dreamer_async.bench import bench as measure
+
+    result = measure(config, seconds)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+        return 0
+    print("{task}, {size} on {device} in {precision}".format_map(result))
+    print(f"environments {result['env_steps']:10.1f} steps/s with random actions")
+    print(f"policy       {result['policy_rows']:10.1f} rows/s")
+    shares = ", ".join(f"{name} {part:.0%}" for name, part in result["update_shares"].items())
+    print(f"learner      {result['updates']:10.2f} updates/s ({shares})")
+    print(f"warm-up      {result['compile_seconds']:10.1f} s")
+    print(f"together at most {result['bound']:.1f} agent steps/s at the train ratio")
+    return 0
 
 
 @app.command()

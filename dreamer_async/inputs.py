@@ -7,12 +7,27 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.config import SUITES, ConfigError, resolve
+from dreamer_async.config import SUITES, Config, ConfigError, resolve
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:
     """Turn given flags into settings; None means not given."""
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
+
+
+def configure(
+    suite: str,
+    task: str | None,
+    size: str | None,
+    flags: dict[str, Any],
+    overrides: list[str] | None,
+) -> tuple[Config, str]:
+    """Build the config that the words ask for, and the kind of device it will run on."""
+    settings = as_overrides(flags) + (overrides or [])
+    name = resolve_task(suite, task)
+    wanted = resolve(suite, name, size=size, overrides=settings)
+    kind = device_kind(wanted.train.device)
+    return resolve(suite, name, size=size, overrides=settings, device=kind), kind
 
 
 def resolve_task(suite: str, task: str | None) -> str:
