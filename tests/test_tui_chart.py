@@ -78,7 +78,8 @@ def test_log_axis_leaves_out_what_has_no_place_on_it() -> None:
     up = value_scale([trace], log=True)
     assert up == Scale(1, 1000, log=True)
     across = step_scale([trace])
-    assert across is not None and draw(trace, across, up, 4, 2).any()
+    assert up is not None and across is not None
+    assert draw(trace, across, up, 4, 2).any()
 
 
 def test_log_axis_without_positive_values_is_linear() -> None:

@@ -42,6 +42,8 @@ def cli(arguments: Sequence[str] | None = None) -> int:
         svg = asyncio.run(screenshot(options.run_dir, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     return main(options.run_dir, options.owner)
 
 

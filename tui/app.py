@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -187,7 +188,7 @@ class Dashboard(App[int]):
         *,
         owner: bool = False,
         clock: Callable[[], float] = time.time,
-        signals: bool = False,
+        on_terminal: bool = False,
     ) -> None:
         super().__init__()
         for theme in THEMES:
@@ -200,7 +201,7 @@ class Dashboard(App[int]):
         self.trainer = Trainer()
         self.tail = Tail(self.run_dir.events_path)
         self.caught_up = False
-        self._signals = signals
+        self._on_terminal = on_terminal
         self._opened = clock()
         self._restarts = 0
         self._shown_news = (-1, -1)
@@ -218,8 +219,9 @@ class Dashboard(App[int]):
         return {"third": THEMES[0].variables["third"]}
 
     def on_mount(self) -> None:
-        if self._signals:
+        if self._on_terminal:
             self._catch_signals()
+            self.set_interval(1.0, self._check_terminal)
         self.check_trainer()
         self.run_worker(self._follow(), exclusive=True)
         self.set_interval(PAINT_SECONDS, self.show)
@@ -385,6 +387,13 @@ class Dashboard(App[int]):
         else:
             self.action_interrupt()
 
+    def _check_terminal(self) -> None:
+        """Leave when the terminal is gone and nobody sent SIGHUP: Textual would spin for ever."""
+        try:
+            termios.tcgetattr(0)
+        except termios.error:
+            self._hang_up()
+
     def _hang_up(self) -> None:
         """Detach; if the lost terminal keeps the app from closing, leave without it."""
         rescue = threading.Timer(HANG_UP_SECONDS, os._exit, (DETACHED,))
@@ -395,7 +404,7 @@ class Dashboard(App[int]):
 
 def main(run_dir: Path, owner: bool = False) -> int:
     """Show the dashboard of a run on this terminal and return the exit code."""
-    code = Dashboard(run_dir, owner=owner, signals=True).run()
+    code = Dashboard(run_dir, owner=owner, on_terminal=True).run()
     return DETACHED if code is None else code
 
 

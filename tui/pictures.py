@@ -115,8 +115,12 @@ def pipeline(view: RunView) -> list[Meter]:
 
 
 def _stage(name: str, share: float | None) -> Meter:
+    """Show a share of 0..1; a call that ends counts at once, so that short spells exceed 1."""
     look = "bar-wait" if name.endswith("_wait") else "bar"
-    return Meter(STAGES[name], "–" if share is None else f"{share:.0%}", share or 0.0, look)
+    if share is None:
+        return Meter(STAGES[name], "–", 0.0, look)
+    share = max(0.0, min(1.0, share))
+    return Meter(STAGES[name], f"{share:.0%}", share, look)
 
 
 def replay(view: RunView) -> list[Meter]:
@@ -152,9 +156,9 @@ def alert(view: RunView, phase: Phase, now: float) -> Row:
     look = {"error": "bad", "warning": "warn"}.get(newest.level, "accent")
     age = duration(now - newest.time)
     return [
-        Part(f"▲ {newest.level}  ", look),
+        Part(f"▲ {newest.level} ", look),
+        Part(f"{age} ago  ", "dim"),
         Part(newest.message),
-        Part(f"  {age} ago", "dim"),
     ]
 
 
@@ -163,7 +167,7 @@ def safety(view: RunView, now: float) -> Row:
     row: list[Part] = []
     skipped = view.gauges.get("opt/skipped")
     if skipped:
-        row.append(Part(f"{count(skipped)} NaN updates skipped  ", "bad"))
+        row.append(Part(f"{plural(skipped, 'NaN update')} skipped  ", "bad"))
     if view.checkpoint is None:
         return [*row, Part("no checkpoint yet", "dim")]
     age = duration(now - view.checkpoint_at)

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from statistics import median
 from typing import Any, TypeVar
 
@@ -169,6 +170,12 @@ def number(value: object) -> float | None:
     return max(-1e100, min(1e100, real)) if math.isfinite(real) else None
 
 
+@lru_cache(maxsize=4096)
+def _name(text: str) -> str:
+    """Clean the name of a metric; the same few come again and again."""
+    return clean(text, 60)
+
+
 def _whole(value: object) -> int:
     return int(number(value) or 0)
 
@@ -192,7 +199,7 @@ def _metrics(view: RunView, event: Metrics, generation: int) -> None:
     _progress(view, event.env_steps, event.update)
     x = max(0, _whole(event.env_steps))
     for name, raw in event.values.items():
-        key = clean(name, 60)
+        key = _name(name)
         if key not in view.latest and len(view.latest) >= MAX_NAMES:
             continue
         value = view.latest[key] = number(raw)
@@ -204,7 +211,7 @@ def _gauges(view: RunView, event: Gauges) -> None:
     view.gauges_seen += 1
     _progress(view, event.env_steps, event.updates)
     for name, raw in event.values.items():
-        key = clean(name, 60)
+        key = _name(name)
         if key in view.gauges or len(view.gauges) < MAX_NAMES:
             view.gauges[key] = number(raw)
     rate = view.gauges.get("rate/env_steps")

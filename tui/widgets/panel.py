@@ -59,8 +59,8 @@ class Panel(Widget):
         self._looks: dict[str, Style] = {}
 
     def paint(self, width: int, height: int) -> list[Row]:
-        """Return up to `height` rows for a content area of `width` columns."""
-        raise NotImplementedError
+        """Return up to `height` rows for a content area of `width` columns; here none."""
+        return []
 
     def repaint(self) -> None:
         """Forget the rows and draw anew."""

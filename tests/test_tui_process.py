@@ -1,0 +1,167 @@
+"""The dashboard as a process on a pseudo-terminal: signals, exit codes, a clean terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dreamer_async.events import RunFinished, encode_line
+from dreamer_async.run_dir import RunDir
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+ALTERNATE_SCREEN = b"\x1b[?1049h"
+NORMAL_SCREEN = b"\x1b[?1049l"
+
+
+class Terminal:
+    """A dashboard on a pseudo-terminal of 80x24."""
+
+    def __init__(self, run: RunDir, *options: str) -> None:
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+        self.output = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tui", str(run.path), *options],
+            stdin=self.slave,
+            stdout=self.slave,
+            stderr=self.slave,
+            cwd=ROOT,
+            env=os.environ | {"TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+
+    def read(self, seconds: float) -> None:
+        """Collect what comes within a while."""
+        if self.master >= 0 and select.select([self.master], [], [], seconds)[0]:
+            with suppress(OSError):
+                self.output += os.read(self.master, 1 << 16)
+
+    def wait_for(self, text: bytes, seconds: float = 20.0) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            assert time.monotonic() < end, self.output[-2000:]
+            assert self.process.poll() is None, self.output[-2000:]
+            self.read(0.1)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self.master, keys)
+
+    def exit_code(self, seconds: float = 20.0) -> int:
+        end = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < end, "the dashboard did not end"
+            self.read(0.05)
+        self.read(0.05)
+        return self.process.returncode
+
+    def is_clean(self) -> bool:
+        """Tell whether the terminal is as it was before."""
+        after: Any = termios.tcgetattr(self.slave)
+        return NORMAL_SCREEN in self.output and after == self.before
+
+    def hang_up(self) -> None:
+        """Take the terminal away, as a lost ssh connection does."""
+        os.close(self.master)
+        os.close(self.slave)
+        self.master = self.slave = -1
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for fd in (self.master, self.slave):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[RunDir]:
+    """A run whose trainer is this test."""
+    run = RunDir(tmp_path / "20261122-222755-toy-catch")
+    run.control.mkdir(parents=True)
+    run.events_path.write_bytes(RECORDED.read_bytes())
+    with run.lock():
+        yield run
+
+
+def finish(run: RunDir) -> None:
+    with open(run.events_path, "ab") as file:
+        file.write(encode_line(RunFinished("stopped", 1, 1, 0), time.time(), 0.0, 0))
+
+
+def terminal(run: RunDir, *options: str) -> Terminal:
+    result = Terminal(run, *options)
+    try:
+        result.wait_for(b"TRAINING")
+    except BaseException:
+        result.close()
+        raise
+    return result
+
+
+def test_a_key_detaches(run: RunDir) -> None:
+    screen = terminal(run)
+    try:
+        assert ALTERNATE_SCREEN in screen.output
+        screen.press(b"q")
+        assert screen.exit_code() == 0
+        assert screen.is_clean() and run.take_requests() == []
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_detaches(run: RunDir, number: signal.Signals) -> None:
+    screen = terminal(run)
+    try:
+        screen.process.send_signal(number)
+        assert screen.exit_code() == 0
+        assert screen.is_clean() and run.take_requests() == []
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_lost_terminal_detaches(run: RunDir, told: bool) -> None:
+    screen = terminal(run, "--owner")
+    try:
+        screen.hang_up()
+        if told:
+            screen.process.send_signal(signal.SIGHUP)
+        assert screen.exit_code() == 0
+        assert run.take_requests() == []
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "ctrl+c"])
+def test_the_owner_stops_the_run_and_waits(run: RunDir, by: str) -> None:
+    screen = terminal(run, "--owner")
+    try:
+        if by == "SIGTERM":
+            screen.process.send_signal(signal.SIGTERM)
+        else:
+            screen.press(b"\x03")
+        screen.wait_for(b"STOPPING")
+        assert [request.command for request in run.take_requests()] == ["stop"]
+        finish(run)
+        assert screen.exit_code() == 10
+        assert screen.is_clean()
+    finally:
+        screen.close()
