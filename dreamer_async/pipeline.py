@@ -8,18 +8,16 @@ and the train-ratio limiter.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import sys
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import envs
-from dreamer_async import __version__, aio, checkpoint
+from dreamer_async import __version__, aio, checkpoint, process
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -60,8 +58,8 @@ class Parts:
 
 def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
     """Run the trainer in this process and return its exit code."""
-    isolate_compile_cache()
-    keep_freed_pages()
+    process.isolate_compile_cache()
+    process.keep_freed_pages()
     try:
         config = from_dict(read_json(run_dir.config_path))
         with run_dir.lock():
@@ -214,29 +212,6 @@ def make_env(config: Config) -> VectorEnv:
         seed=config.train.seed,
         threads=env.threads,
     )
-
-
-def isolate_compile_cache() -> None:
-    """Keep compiled kernels where only this user can write: they are loaded and run."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dreamer-async"
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-
-
-def keep_freed_pages() -> None:
-    """Tell glibc to keep the memory that tensors free instead of returning it to the kernel.
-
-    An update allocates and frees the same large buffers again and again, and fresh pages cost
-    four times as much to fill as warm ones (docs/performance.md). Elsewhere nothing happens.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # not glibc
-        return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 64 << 20)
-    mallopt(arena_max, 1)
 
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
