@@ -235,7 +235,8 @@ async def learn(
 ) -> None:
     """Update whenever the limiter allows it, until cancelled."""
     while True:
-        await ratio.until_due()
+        with learner.stages.measure("learner_wait"):
+            await ratio.until_due()
         await learn_once(learner, ratio, thread, telemetry)
 
 
