@@ -141,8 +141,9 @@ class Agent(WorldModel):
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
         critic = weight * self.critic_loss(value_logits[:, :-1], ret, slow)
-        boot = ret[:, 0].view(replayed.reward.shape)
-        replay_critic, replay_ret = self.replay_critic_loss(replayed, boot)
+        # Row b * L + k started at replayed step k of row b: what is known at index 0 is shared.
+        boot, slow_start = (x[:, 0].view(replayed.reward.shape) for x in (ret, slow))
+        replay_critic, replay_ret = self.replay_critic_loss(replayed, boot, slow_start)
         return ActorCriticLosses(
             actor, critic, replay_critic, moving, reward, cont, value, slow, ret, replay_ret,
             weight, advantage, entropy,
@@ -154,14 +155,21 @@ class Agent(WorldModel):
         regularizer = self.loss.slow_regularizer * twohot_loss(logprobs, slow, bins)
         return twohot_loss(logprobs, ret, bins) + regularizer
 
-    def replay_critic_loss(self, replayed: Replayed, boot: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 8 on replay, bootstrapped from imagined returns: loss and returns [B, L-1]."""
-        feat = replayed.feat[:, :-1]
-        with torch.no_grad():
-            slow = self.slowval.mean(self.slowval(feat))
-            ret = replay_return(
-                replayed.reward, replayed.is_terminal, replayed.is_last, boot,
-                self.discount, self.loss.return_lambda,
-            )  # fmt: skip
+    def replay_critic_loss(
+        self, replayed: Replayed, boot: Tensor, slow: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 8 on replay, bootstrapped from imagined returns: loss and returns [B, L-1].
+
+        boot and slow are the imagined return and the slow critic of each replayed step, [B, L].
+        """
+        ret = replay_return(
+            replayed.reward,
+            replayed.is_terminal,
+            replayed.is_last,
+            boot,
+            self.discount,
+            self.loss.return_lambda,
+        )
         live = 1.0 - replayed.is_last[:, :-1].float()
-        return live * self.critic_loss(self.val(feat), ret, slow), ret
+        loss = self.critic_loss(self.val(replayed.feat[:, :-1]), ret, slow[:, :-1])
+        return live * loss, ret

@@ -107,14 +107,22 @@ class Trainer:
             agent.actor_critic_losses,
         )
 
-    def compile(self) -> None:
-        """Replace each region by its compiled version; the thread count must not change later.
+    def compile(self, backend: str = "inductor") -> None:
+        """Replace the regions by compiled ones; the thread count must not change later.
 
         The two time loops stay in Python: an unrolled graph takes most of an hour to compile.
+        On a CPU one C++ file per graph halves the compile time, and the encoder is left out
+        because it only got slower (measured).
         """
-        self._regions = Regions(
-            *(torch.compile(region, dynamic=False, fullgraph=True) for region in self._regions)
-        )
+        cpu = self.device.type == "cpu"
+        options = {"cpp_wrapper": True} if cpu and backend == "inductor" else None
+        regions = self._regions._asdict()
+        for name, region in regions.items():
+            if not (cpu and name == "encode"):
+                regions[name] = torch.compile(
+                    region, dynamic=False, fullgraph=True, backend=backend, options=options
+                )
+        self._regions = Regions(**regions)
 
     def draw_noise(self, generator: torch.Generator) -> Noise:
         """Draw every random number of one update."""
