@@ -120,10 +120,12 @@ def train(
         "train.compile": compile_,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
-    config, kind = configure(suite, task, size, flags, overrides)
+    config, kind, note = configure(suite, task, size, flags, overrides)
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
+    if note:
+        print(note, flush=True)
     return _start(run, plain=plain, resume=False)
 
 
@@ -159,8 +161,8 @@ def resume(
     if drop_replay:
         freed = remove(run, only_replay=True)
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
-    if new != old:
-        with run.lock():
+    with run.lock():  # refuses here, in words, what the trainer would refuse in its log
+        if new != old:
             write_json_atomic(run.config_path, to_dict(new))
     return _start(run, plain=plain, resume=True)
 
@@ -336,7 +338,7 @@ def bench(
 ) -> int:
     """Measure how fast environments, policy and updates are here."""
     flags = {"env.num_envs": num_envs, "train.device": device, "train.compile": compile_}
-    config, _ = configure(suite, task, size, flags, overrides)
+    config = configure(suite, task, size, flags, overrides).config
     from dreamer_async.bench import bench as measure
 
     result = measure(config, seconds)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_async import __version__
+from dreamer_async import __version__, compiler
 
 
 class Finding(NamedTuple):
@@ -80,13 +80,9 @@ def _torch() -> Finding:
 
 
 def _compiler() -> Finding:
-    """Inductor needs a C++ compiler on CPUs."""
-    wanted = [os.environ.get("CXX", ""), "g++", "clang++"]
-    found = next((path for name in wanted if name and (path := shutil.which(name))), None)
-    if found is None:
-        hint = "no g++ or clang++: install one (apt install g++), or train with --no-compile"
-        return Finding("compiler", "missing", hint)
-    return Finding("compiler", "ok", found)
+    if lacking := compiler.missing():
+        return Finding("compiler", "missing", f"{lacking}: updates run without compiling")
+    return Finding("compiler", "ok", f"{compiler.find()} and Python headers")
 
 
 def _compile() -> Finding:

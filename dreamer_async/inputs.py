@@ -5,14 +5,32 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dreamer_async.config import SUITES, Config, ConfigError, resolve
+from dreamer_async import compiler
+from dreamer_async.config import (
+    SUITES,
+    Config,
+    ConfigError,
+    override,
+    parse_overrides,
+    resolve,
+)
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:
     """Turn given flags into settings; None means not given."""
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
+
+
+class Wanted(NamedTuple):
+    """What the words ask for."""
+
+    config: Config
+    device: str
+    """Kind of device: cpu or cuda."""
+    note: str
+    """What had to be chosen differently here, for people; mostly empty."""
 
 
 def configure(
@@ -21,13 +39,18 @@ def configure(
     size: str | None,
     flags: dict[str, Any],
     overrides: list[str] | None,
-) -> tuple[Config, str]:
-    """Build the config that the words ask for, and the kind of device it will run on."""
+) -> Wanted:
+    """Build the config that the words ask for, as far as this machine can do it."""
     settings = as_overrides(flags) + (overrides or [])
     name = resolve_task(suite, task)
-    wanted = resolve(suite, name, size=size, overrides=settings)
-    kind = device_kind(wanted.train.device)
-    return resolve(suite, name, size=size, overrides=settings, device=kind), kind
+    given = parse_overrides(settings)
+    device = device_kind(resolve(suite, name, size=size, overrides=settings).train.device)
+    config = resolve(suite, name, size=size, overrides=settings, device=device)
+    lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
+    if not lacking:
+        return Wanted(config, device, "")
+    note = f"{lacking}: updates run without compiling"
+    return Wanted(override(config, ["train.compile=false"]), device, note)
 
 
 def resolve_task(suite: str, task: str | None) -> str:

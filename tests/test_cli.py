@@ -9,6 +9,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async import __version__, cli, inputs, pipeline
+from dreamer_async import __version__, cli, compiler, inputs, pipeline
 from dreamer_async.config import from_dict, resolve, to_dict
 from dreamer_async.events import (
     Checkpointed,
@@ -300,6 +301,30 @@ def test_every_suite_has_a_task(
     assert task in load_config(trained[0][0]).env.task
 
 
+def test_without_a_compiler_updates_run_eagerly_unless_compiling_was_asked_for(
+    invoke: Run, trained: list[tuple[RunDir, bool, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "no C++ compiler (apt install g++): updates run without" in invoke("train", "toy")[1]
+    assert "compiler" not in invoke("train", "toy", "--compile")[1]
+    assert "compiler" not in invoke("train", "toy", "--no-compile")[1]
+    assert [load_config(run).train.compile for run, _, _ in trained] == [False, True, False]
+    findings = json.loads(invoke("doctor", "--json")[1])
+    assert {"missing"} == {f["status"] for f in findings if f["name"] == "compiler"}
+
+
+def test_without_python_headers_updates_run_eagerly(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "true")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(here / "include"))
+    assert "no Python headers" in compiler.missing()
+    (here / "include").mkdir()
+    (here / "include" / "Python.h").touch()
+    assert compiler.missing() == ""
+
+
 def test_runs_dir_comes_from_the_environment_or_the_flag(
     invoke: Run,
     here: Path,
@@ -355,6 +380,17 @@ def test_resume_refuses_what_may_not(
     assert message in err
     assert err.count("\n") == 1
     assert run.config_path.read_bytes() == before
+    assert trained == []
+
+
+def test_resume_of_a_running_run_names_who_uses_it(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    run = make_run(here)
+    with run.lock():
+        code, _, err = invoke("resume", run.name)
+    assert code == 73
+    assert "in use by this process" in err
     assert trained == []
 
 
