@@ -129,10 +129,10 @@ class Catch(Toy):
         return Outcome(reward, last, last)
 
     def observe(self, ids: Ids) -> dict[str, Array]:
-        """Ball column, ball row and paddle column, each from -1 to 1."""
-        where = np.stack([self.column[ids], self.row[ids], self.paddle[ids]], 1)
-        sides = np.array([self.columns, self.rows, self.columns]) - 1
-        return {"vector": (2 * where / sides - 1).astype(np.float32)}
+        """Ball minus paddle, rows to fall, and paddle minus middle, each in cells."""
+        paddle, left = self.paddle[ids], self.rows - 1 - self.row[ids]
+        where = np.stack([self.column[ids] - paddle, left, paddle - self.columns // 2], 1)
+        return {"vector": where.astype(np.float32)}
 
 
 class CatchPixels(Catch):
