@@ -171,8 +171,8 @@ class Decoder(nn.Module):
 
 
 RESERVED = frozenset(
-    ["action", "reward", "cont", "is_first", "is_last", "is_terminal", "dyn", "rep"]
-    + ["actor", "critic", "replay_critic", "total", "deter", "stoch"]
+    "action reward cont is_first is_last is_terminal dyn rep actor critic replay_critic "  # noqa: SIM905
+    "total deter stoch".split()
 )
 """Names that the replay and the losses use themselves."""
 

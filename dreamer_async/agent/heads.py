@@ -99,19 +99,22 @@ class Actor(nn.Module):
         outs = self.head["action"](self.mlp(feat))
         if self.discrete:
             return (torch.log_softmax(outs[0], -1),)
-        return bounded_normal(*outs, *self.std_range)
+        mean, std = outs
+        return bounded_normal(mean, std, *self.std_range)
 
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """Class indices [...] or vectors [..., A]; noise as in `distributions`."""
         if self.discrete:
             return sample_class(params[0].exp(), noise)
-        return sample_normal(*params, noise)
+        mean, std = params
+        return sample_normal(mean, std, noise)
 
     def logprob(self, params: tuple[Tensor, ...], action: Tensor) -> Tensor:
         """Log probability (density) of actions: [...]."""
         if self.discrete:
             return class_logprob(params[0], action)
-        return normal_logprob(*params, action)
+        mean, std = params
+        return normal_logprob(mean, std, action)
 
     def entropy(self, params: tuple[Tensor, ...]) -> Tensor:
         """Entropy in nats: [...]."""

@@ -6,17 +6,17 @@ changes with time is a 0-d tensor, so nothing waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from dreamer_async.config import OptimConfig
 
-Tensors = Sequence[Tensor]
+Tensors = list[Tensor]
 
 
-def clip_by_agc(grads: Tensors, params: Tensors, clip: float, floor: float) -> list[Tensor]:
+def clip_by_agc(grads: Tensors, params: Tensors, clip: float, floor: float) -> Tensors:
     """Scale each gradient tensor to at most clip * max(floor, |param|) in norm."""
     bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)
     excess = (torch.stack(list(torch._foreach_norm(grads))) / bound).clamp(min=1.0)
@@ -25,7 +25,7 @@ def clip_by_agc(grads: Tensors, params: Tensors, clip: float, floor: float) -> l
 
 def scale_by_rms(
     grads: Tensors, rms: Tensors, count: Tensor, beta: float, eps: float
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[Tensors, Tensors]:
     """Divide by the bias-corrected root mean square; also return the new second moments.
 
     v' = beta v + (1 - beta) g^2,  g' = g / (sqrt(v' / (1 - beta^n)) + eps); count is n.
@@ -40,7 +40,7 @@ def scale_by_rms(
 
 def scale_by_momentum(
     grads: Tensors, momentum: Tensors, count: Tensor, beta: float
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[Tensors, Tensors]:
     """Bias-corrected momentum of normalised gradients; also return the new momentum.
 
     m' = beta m + (1 - beta) g,  g' = m' / (1 - beta^n); count is n.
@@ -64,14 +64,15 @@ def global_norm(tensors: Tensors) -> Tensor:
 def keep_if(condition: Tensor, old: Tensors, new: Tensors) -> None:
     """Overwrite old with new in place where a 0-d condition holds (NaN must not leak)."""
     kept = [torch.where(condition, n, o) for o, n in zip(old, new, strict=True)]
-    torch._foreach_copy_(list(old), kept)
+    torch._foreach_copy_(old, kept)
 
 
 class LaProp:
     """Optimiser state over named parameters."""
 
-    def __init__(self, params: Mapping[str, torch.nn.Parameter], config: OptimConfig) -> None:
-        self.names, self.params = list(params), list(params.values())
+    def __init__(self, params: Mapping[str, Tensor], config: OptimConfig) -> None:
+        self.names = list(params)
+        self.params: Tensors = list(params.values())
         self.config = config
         self.size = sum(p.numel() for p in self.params)
         self.rms = [torch.zeros_like(p, requires_grad=False) for p in self.params]
@@ -87,8 +88,8 @@ class LaProp:
         grads, rms = scale_by_rms(grads, self.rms, count, config.beta2, config.eps)
         grads, momentum = scale_by_momentum(grads, self.momentum, count, config.momentum)
         lr = learning_rate(self.count, config.lr, config.warmup)
-        updates = torch._foreach_mul(grads, lr)
-        params = torch._foreach_sub(self.params, updates)
+        updates = list(torch._foreach_mul(grads, lr))
+        params = list(torch._foreach_sub(self.params, updates))
         keep_if(finite, self.params, params)
         keep_if(finite, self.rms, rms)
         keep_if(finite, self.momentum, momentum)

@@ -86,7 +86,7 @@ class Policy:
         missing = [name for name in self._weights if name not in named]
         if missing:
             raise ValueError(f"the policy's weights lack {missing[0]!r}")
-        own = list(self._weights.values())
+        own: list[Tensor] = list(self._weights.values())
         torch._foreach_copy_(own, [named[name] for name in self._weights])
 
     def initial(self, num_envs: int) -> PolicyCarry:

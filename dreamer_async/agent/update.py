@@ -96,8 +96,8 @@ class Trainer:
         trained = {n: p for n, p in self.agent.named_parameters() if p.requires_grad}
         self.optim = LaProp(trained, config.optim)
         self.range = ReturnRange.initial(self.device)
-        self._slow = list(self.agent.slowval.parameters())
-        self._fast = list(self.agent.val.parameters())
+        self._slow: list[Tensor] = list(self.agent.slowval.parameters())
+        self._fast: list[Tensor] = list(self.agent.val.parameters())
         agent = self.agent
         self._regions = Regions(
             agent.encode,
@@ -115,7 +115,9 @@ class Trainer:
         because it only got slower (measured).
         """
         cpu = self.device.type == "cpu"
-        options = {"cpp_wrapper": True} if cpu and backend == "inductor" else None
+        options: dict[str, Any] | None = (
+            {"cpp_wrapper": True} if cpu and backend == "inductor" else None
+        )
         regions = self._regions._asdict()
         for name, region in regions.items():
             if not (cpu and name == "encode"):
@@ -146,10 +148,10 @@ class Trainer:
             finite,
         )
 
-    def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, tuple[Tensor, ...]]:
+    def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
         """Compute all losses and the gradient of every trained parameter."""
         forward = self.forward(batch, noise)
-        return forward, torch.autograd.grad(forward.total, self.optim.params)
+        return forward, list(torch.autograd.grad(forward.total, self.optim.params))
 
     def forward(self, batch: Batch, noise: Noise) -> Forward:
         """Compute all losses of a batch; index 0 only gives the state and action before."""
@@ -214,8 +216,8 @@ class Trainer:
     def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
         """Move the slow critic towards the critic, and the return percentiles."""
         slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
-        keep_if(finite, self._slow, slow)
-        keep_if(finite, self.range, moved)
+        keep_if(finite, self._slow, list(slow))
+        keep_if(finite, list(self.range), list(moved))
 
     @torch.no_grad()
     def _metrics(self, forward: Forward) -> dict[str, Tensor]:

@@ -1,0 +1,53 @@
+"""Eager and compiled are the same code and agree; a graph is really made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from agent_cases import IMAGE, VECTOR, make_batch, make_config, make_spec
+
+from dreamer_async.agent import Trainer
+from envs.spec import ObsSpec
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compare(backend: str, obs: dict[str, ObsSpec], kind: str) -> None:
+    spec, config = make_spec(obs, kind), make_config(lr=1e-3, warmup=0)
+    eager, compiled = Trainer(spec, config), Trainer(spec, config)
+    compiled.compile(backend)
+    batch, generator = make_batch(spec, config), torch.Generator().manual_seed(0)
+    noise = eager.draw_noise(generator)
+    for _ in range(2):
+        one, two = eager.update(batch, noise), compiled.update(batch, noise)
+        for name, value in one.metrics.items():
+            torch.testing.assert_close(
+                two.metrics[name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            )
+        torch.testing.assert_close(two.deter, one.deter, rtol=1e-3, atol=1e-3)
+        assert torch.equal(one.stoch, two.stoch)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 4 and not counters["graph_break"]
+    compiled.update(make_batch(spec, config, seed=1), compiled.draw_noise(generator))
+    assert counters["stats"]["unique_graphs"] == 4, "another batch needs no other graph"
+    forced = noise._replace(posterior=(noise.posterior * 4).long())
+    compiled.update(batch, forced)
+    assert counters["stats"]["unique_graphs"] == 5, "negative control: recompiling is counted"
+
+
+def test_traced_graphs_agree_with_eager() -> None:
+    compare("aot_eager", VECTOR, "discrete")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_compiled_agrees_with_eager(kind: str) -> None:
+    compare("inductor", VECTOR | IMAGE, kind)
