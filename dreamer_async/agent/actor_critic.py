@@ -150,7 +150,7 @@ class Agent(WorldModel):
         )  # fmt: skip
 
     def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
-        """Eq. 8: twohot(return) + regularizer * twohot(slow critic)."""
+        """Eq. 10: twohot(return) + regularizer * twohot(slow critic)."""
         logprobs, bins = torch.log_softmax(logits, -1), self.val.bins
         regularizer = self.loss.slow_regularizer * twohot_loss(logprobs, slow, bins)
         return twohot_loss(logprobs, ret, bins) + regularizer
@@ -158,7 +158,7 @@ class Agent(WorldModel):
     def replay_critic_loss(
         self, replayed: Replayed, boot: Tensor, slow: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Eq. 8 on replay, bootstrapped from imagined returns: loss and returns [B, L-1].
+        """Eq. 10 on replay, bootstrapped from imagined returns: loss and returns [B, L-1].
 
         boot and slow are the imagined return and the slow critic of each replayed step, [B, L].
         """

@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 def symlog(x: Tensor) -> Tensor:
-    """Eq. 1: sign(x) ln(1 + |x|)."""
+    """Eq. 2: sign(x) ln(1 + |x|)."""
     return torch.sign(x) * torch.log1p(torch.abs(x))
 
 
 def symexp(x: Tensor) -> Tensor:
-    """Eq. 1: sign(x) (exp(|x|) - 1), the inverse of symlog."""
+    """Eq. 2: sign(x) (exp(|x|) - 1), the inverse of symlog."""
     return torch.sign(x) * torch.expm1(torch.abs(x))
 
 
