@@ -170,7 +170,7 @@ def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str) -> None:
     match(state.deter, d[f"{kind}/seq/deter"])
     match(observed.logits, d[f"{kind}/seq/post_logit"])
     match(prior_logits, d[f"{kind}/seq/prior_logit"])
-    post, prior = unimix(observed.logits, share), unimix(prior_logits, share)
+    post, prior = (unimix(x, share).log() for x in (observed.logits, prior_logits))
     dyn, rep = kl_losses(post, prior, d.settings["free_nats"])
     match(dyn, d[f"{kind}/seq/loss_dyn"])
     match(rep, d[f"{kind}/seq/loss_rep"])

@@ -29,9 +29,8 @@ def symexp(x: Tensor) -> Tensor:
 
 
 def unimix(logits: Tensor, share: float) -> Tensor:
-    """Mix a categorical with the uniform one; return log probabilities [..., K]."""
-    probs = torch.softmax(logits.float(), -1)
-    return torch.log((1.0 - share) * probs + share / logits.shape[-1])
+    """Mix a categorical with the uniform one; return probabilities [..., K]."""
+    return (1.0 - share) * torch.softmax(logits.float(), -1) + share / logits.shape[-1]
 
 
 def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
@@ -56,7 +55,7 @@ def onehot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
 def straight_through(index: Tensor, probs: Tensor, dtype: torch.dtype) -> Tensor:
     """One-hot in value, the probabilities in gradient: onehot + p - sg(p)."""
     hot = onehot(index, probs.shape[-1], dtype)
-    return hot + (probs - probs.detach()).to(dtype)
+    return hot + (probs - probs.detach()).to(dtype) if probs.requires_grad else hot
 
 
 def categorical_entropy(logprobs: Tensor) -> Tensor:
@@ -149,12 +148,10 @@ def twohot_loss(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
 
 
 def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
-    """Expected value of the bins: [..., M] -> [...].
+    """Expected value of bins that are mirrored around 0: [..., M] -> [...].
 
-    Mirrored bins are added first, so that symmetric logits give exactly 0.
+    Mirrored probabilities are subtracted first, so symmetric logits give exactly 0.
     """
-    count = bins.shape[0]
-    half = count // 2
-    mass = torch.softmax(logits, -1) * bins
-    pairs = mass[..., :half].flip(-1) + mass[..., count - half :]
-    return mass[..., half : count - half].sum(-1) + pairs.sum(-1)
+    half = bins.shape[0] // 2
+    probs = torch.softmax(logits, -1)
+    return (probs[..., -half:] - probs[..., :half].flip(-1)) @ bins[-half:]

@@ -144,7 +144,7 @@ class RSSM(nn.Module):
 
     def sample(self, logits: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
         """Straight-through sample of z from raw logits: [..., S, K]."""
-        probs = unimix(logits, self.config.unimix).exp()
+        probs = unimix(logits, self.config.unimix)
         return straight_through(sample_class(probs.detach(), noise), probs, dtype)
 
     def _logits(self, x: Tensor) -> Tensor:

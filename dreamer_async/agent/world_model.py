@@ -77,11 +77,15 @@ class WorldModel(nn.Module):
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
         """Log probabilities of z ~ q(z | h, o): [..., S, K]."""
-        return unimix(self.dyn.posterior(deter, embed), self.model.unimix)
+        return self.mixed(self.dyn.posterior(deter, embed))
 
     def prior(self, deter: Tensor) -> Tensor:
         """Log probabilities of z ~ p(z | h): [..., S, K]."""
-        return unimix(self.dyn.prior(deter), self.model.unimix)
+        return self.mixed(self.dyn.prior(deter))
+
+    def mixed(self, logits: Tensor) -> Tensor:
+        """Log probabilities of raw logits with one percent of the uniform mixed in."""
+        return unimix(logits, self.model.unimix).log()
 
     def world_model_losses(
         self,
@@ -98,7 +102,7 @@ class WorldModel(nn.Module):
         maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
         maps["reward"] = self.rew.loss(self.rew(feat), reward)
         maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
-        post = unimix(observed.logits, self.model.unimix)
+        post = self.mixed(observed.logits)
         prior = self.prior(state.deter)
         maps["dyn"], maps["rep"] = kl_losses(post, prior, self.loss.free_nats)
         return WorldModelLosses(maps, _entropy(post), _entropy(prior))
