@@ -55,11 +55,19 @@ def test_upconv_is_upsampling_and_convolution(kernel: int) -> None:
 def test_block_linear_is_block_diagonal() -> None:
     layer = BlockLinear(6, 4, 2)
     initialize(layer, generator())
-    x = torch.randn(1, 2, 3, generator=generator(1))
+    x = torch.randn(2, 1, 3, generator=generator(1))
     y = layer(x)
-    x[:, 1] += 1
+    x[1] += 1
     z = layer(x)
-    assert torch.equal(y[:, 0], z[:, 0]) and not torch.equal(y[:, 1], z[:, 1])
+    assert torch.equal(y[0], z[0]) and not torch.equal(y[1], z[1])
+
+
+def test_a_shared_input_is_as_good_as_a_repeated_one() -> None:
+    layer = BlockLinear(2 * (3 + 4), 10, 2)
+    initialize(layer, generator())
+    own, shared = torch.randn(2, 5, 3, generator=generator(1)), torch.randn(5, 4)
+    repeated = torch.cat([own, shared.expand(2, -1, -1)], -1)
+    torch.testing.assert_close(layer(own, shared), layer(repeated))
 
 
 def test_missing_values_become_zeros() -> None:

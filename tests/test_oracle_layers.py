@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import categorical_entropy, categorical_kl, onehot, unimix
 from dreamer_async.agent.losses import kl_losses
-from dreamer_async.agent.nets import MLP, BlockLinear, Conv, Linear, RMSNorm
+from dreamer_async.agent.nets import MLP, BlockLinear, Conv, Linear, RMSNorm, from_blocks, to_blocks
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.config import ModelConfig
 from envs.spec import ObsSpec
@@ -49,11 +49,13 @@ def test_linear(c: Case, name: str, inner: str) -> None:
     kernel = params["kernel"]
     if kernel.ndim == 3:
         layer: nn.Module = BlockLinear(x.shape[-1], kernel.shape[0] * kernel.shape[2], len(kernel))
-        x = x.unflatten(-1, (len(kernel), -1))
+        set_parameters(layer, params)
+        y = from_blocks(layer(to_blocks(x, len(kernel))))
     else:
         layer = Linear(*kernel.shape)
-    set_parameters(layer, params)
-    match(layer(x).reshape(c[f"{name}/y"].shape), c[f"{name}/y"])
+        set_parameters(layer, params)
+        y = layer(x)
+    match(y.reshape(c[f"{name}/y"].shape), c[f"{name}/y"])
 
 
 @pytest.mark.parametrize("name", ["conv", "conv3"])

@@ -70,7 +70,7 @@ class ActorCriticLosses(NamedTuple):
     value: Tensor
     """[R, H+1] critic."""
     slow: Tensor
-    """[R, H] slow critic."""
+    """[R, H+1] slow critic."""
     ret: Tensor
     """[R, H] lambda returns."""
     replay_ret: Tensor
@@ -131,16 +131,17 @@ class Agent(WorldModel):
             reward = self.rew.mean(self.rew(feat))
             cont = torch.sigmoid(self.con(feat))
             value = self.val.mean(value_logits)
-            slow = self.slowval.mean(self.slowval(feat[:, :-1]))
+            slow = self.slowval.mean(self.slowval(feat))
             ret = imagined_return(reward, discount * cont, value, cfg.return_lambda)
             weight = imagined_weight(cont, discount)[:, :-1]
             moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
             advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)
-        policy = self.pol(feat[:, :-1])
+        # Slices of the small outputs: a slice of the features would be a large copy.
+        policy = tuple(param[:, :-1] for param in self.pol(feat))
         logprob = self.pol.logprob(policy, imagined.action)
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
-        critic = weight * self.critic_loss(value_logits[:, :-1], ret, slow)
+        critic = weight * self.critic_loss(value_logits[:, :-1], ret, slow[:, :-1])
         # Row b * L + k started at replayed step k of row b: what is known at index 0 is shared.
         boot, slow_start = (x[:, 0].view(replayed.reward.shape) for x in (ret, slow))
         replay_critic, replay_ret = self.replay_critic_loss(replayed, boot, slow_start)

@@ -22,6 +22,7 @@ from dreamer_async.agent.nets import (
     UpConv,
     add_stack,
     run_stack,
+    to_blocks,
 )
 from dreamer_async.config import ModelConfig
 
@@ -144,8 +145,8 @@ class Decoder(nn.Module):
 
     def _decode_images(self, deter: Tensor, stoch: Tensor) -> Tensor:
         blocks, (rows, cols) = self.config.block_space, self.resolution
-        x0 = self.sp0(deter.unflatten(-1, (blocks, -1)))  # [N, G, R * C * 4d/G]
-        x0 = x0.unflatten(-1, (rows, cols, -1)).permute(0, 2, 3, 1, 4).flatten(-2)
+        x0 = self.sp0(to_blocks(deter, blocks))  # [G, N, R * C * 4d/G]
+        x0 = x0.unflatten(-1, (rows, cols, -1)).permute(1, 2, 3, 0, 4).flatten(-2)
         x1 = self.sp2(F.silu(self.sp1norm(self.sp1(stoch)))).unflatten(-1, (rows, cols, -1))
         x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
         for conv, norm in self.cnn:

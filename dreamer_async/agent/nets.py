@@ -49,25 +49,41 @@ class Linear(Kernel):
         super().__init__((inputs, outputs), outputs, inputs, outscale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.kernel.to(x.dtype).t(), self.bias.to(x.dtype))
+        # One flat product: F.linear sometimes makes a small one per row of a 3-d input.
+        flat = x.reshape(-1, x.shape[-1])
+        y = torch.addmm(self.bias.to(x.dtype), flat, self.kernel.to(x.dtype))
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class BlockLinear(Kernel):
-    """A block-diagonal linear layer: [N, G, in/G] -> [N, G, out/G].
+    """A block-diagonal linear layer, blocks first: [G, N, in/G] -> [G, N, out/G].
 
-    The initial scale follows the full input width, not the width of a block.
+    The last rows of every block may read an input that all blocks share. The initial scale
+    follows the full input width, not the width of a block.
     """
 
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
         assert inputs % blocks == 0 and outputs % blocks == 0, (inputs, outputs, blocks)
         super().__init__((blocks, inputs // blocks, outputs // blocks), outputs, inputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        assert x.ndim == 3 and x.shape[1:] == self.kernel.shape[:2], (x.shape, self.kernel.shape)
-        blocks, _, outputs = self.kernel.shape
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Apply to blocks [G, N, *] and, without repeating it, to a shared input [N, *]."""
+        blocks, inputs, outputs = self.kernel.shape
+        assert x.shape[0] == blocks, (x.shape, self.kernel.shape)
         bias = self.bias.to(x.dtype).view(blocks, 1, outputs)
-        y = torch.baddbmm(bias, x.transpose(0, 1), self.kernel.to(x.dtype))  # [G, N, out/G]
-        return y.transpose(0, 1)
+        own, common = self.kernel.to(x.dtype).split([x.shape[-1], inputs - x.shape[-1]], 1)
+        y = torch.baddbmm(bias, x, own)
+        return y if shared is None else torch.baddbmm(y, shared.expand(blocks, -1, -1), common)
+
+
+def to_blocks(x: Tensor, blocks: int) -> Tensor:
+    """View [N, F] as [G, N, F/G]."""
+    return x.unflatten(-1, (blocks, -1)).transpose(0, 1)
+
+
+def from_blocks(x: Tensor) -> Tensor:
+    """Join [G, N, F/G] to [N, F]."""
+    return x.transpose(0, 1).flatten(1)
 
 
 class Conv(Kernel):

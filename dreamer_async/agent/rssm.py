@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer_async.agent.distributions import sample_class, straight_through, unimix
-from dreamer_async.agent.nets import BlockLinear, Linear, RMSNorm, add_stack, run_stack
+from dreamer_async.agent.nets import (
+    BlockLinear,
+    Linear,
+    RMSNorm,
+    add_stack,
+    from_blocks,
+    run_stack,
+    to_blocks,
+)
 from dreamer_async.config import ModelConfig
 
 
@@ -84,15 +92,15 @@ class RSSM(nn.Module):
         x0 = F.silu(self.dynin0norm(self.dynin0(deter)))
         x1 = F.silu(self.dynin1norm(self.dynin1(stoch.flatten(-2))))
         x2 = F.silu(self.dynin2norm(self.dynin2(action)))
-        shared = torch.cat([x0, x1, x2], -1).unsqueeze(1).expand(-1, blocks, -1)
-        x = torch.cat([deter.unflatten(-1, (blocks, -1)), shared], -1)  # [N, G, D/G + 3 Hd]
+        shared: Tensor | None = torch.cat([x0, x1, x2], -1)  # [N, 3 Hd], read by every block
+        h = x = to_blocks(deter, blocks)  # [G, N, D/G]
         for layer, norm in self.dynhid:
-            x = F.silu(norm(layer(x).flatten(-2))).unflatten(-1, (blocks, -1))
-        gates = self.dyngru(x).chunk(3, -1)  # 3 x [N, G, D/G]
-        reset, cand, update = (gate.flatten(-2) for gate in gates)
+            x = to_blocks(F.silu(norm(from_blocks(layer(x, shared)))), blocks)
+            shared = None
+        reset, cand, update = self.dyngru(x, shared).chunk(3, -1)  # 3 x [G, N, D/G]
         cand = torch.tanh(torch.sigmoid(reset) * cand)
         update = torch.sigmoid(update - 1.0)
-        return update * cand + (1.0 - update) * deter
+        return from_blocks(update * cand + (1.0 - update) * h)
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
         """Raw logits of z given h and the encoded observation: [..., S, K] float32."""
