@@ -7,6 +7,7 @@ stderr and exit code 2, and nothing has been created by then.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ from dreamer_async.inputs import (
     refuse_shadowing,
     runs_root,
 )
+from dreamer_async.process import sleep_while_waiting
 from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
 
 EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
@@ -252,6 +254,34 @@ def evaluate(
     return 0
 
 
+@app.command()
+def dream(
+    ref: RunRef = "last",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, as PNG.")] = Path(
+        "dream.png"
+    ),
+    rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
+    context: Annotated[int, typer.Option(min=1, help="Images seen before it dreams.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Draw real images of a run, their reconstructions and an open-loop prediction."""
+    run = RunDir.find(runs_root(runs_dir), ref)
+    if importlib.util.find_spec("PIL") is None:
+        raise ConfigError("dream needs pillow: pip install 'dreamer-async[pictures]'")
+    from dreamer_async.checkpoint import CheckpointError
+    from dreamer_async.dream import draw
+
+    try:
+        draw(run, out, rows=rows, context=context, seed=seed)
+    except CheckpointError as error:
+        return _complain(str(error), 65)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    print(f"wrote {out}: real, reconstructed and dreamed images of {run.name}")
+    return 0
+
+
 @runs_app.callback(invoke_without_command=True)
 def runs(context: typer.Context, as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
     """List the runs, newest first."""
@@ -413,9 +443,7 @@ def _list(runs_dir: str, as_json: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
-    # Threads that spin while they wait would take the cores from the environments: on two busy
-    # cores updates with two threads are ten times slower. Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sleep_while_waiting()
     try:
         refuse_shadowing()
         words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]

@@ -32,13 +32,16 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     ring, latents = run_dir.replay_paths(config.replay.directory)
     seed, online = config.train.seed + 3, config.replay.online
     if resume and ring.exists():
-        # The capacity is the file's: free disk and memory may have changed since.
-        stored = Replay.stored_spec(ring).capacity
-        on_disk = replace(ring_spec(config, spec, 0), capacity=stored)
+        on_disk = stored_ring_spec(config, spec, ring)
         return Replay.open(ring, latents, on_disk, seed=seed, online=online)
     ring.parent.mkdir(parents=True, exist_ok=True)
     wanted = ring_spec(config, spec, steps_to_keep(config, spec, ring.parent))
     return Replay.create(ring, latents, wanted, seed=seed, online=online)
+
+
+def stored_ring_spec(config: Config, spec: EnvSpec, ring: Path) -> RingSpec:
+    """Describe an existing ring; the capacity is the file's, whatever would fit today."""
+    return replace(ring_spec(config, spec, 0), capacity=Replay.stored_spec(ring).capacity)
 
 
 def prefill_windows(config: Config) -> int:

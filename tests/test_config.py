@@ -243,7 +243,7 @@ def test_override_keeps_everything_else() -> None:
         ("env.num_envs=3", True, False),
         ("replay.capacity=9999", True, False),
         ("replay.directory=/somewhere", True, False),
-        ("train.batch_length=16", True, False),
+        ("train.batch_length=24", True, False),
         ("model.units=48", True, True),
         ("model.unimix=0.02", True, True),
     ],

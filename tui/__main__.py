@@ -44,7 +44,8 @@ def cli(arguments: Sequence[str] | None = None) -> int:
         return 0
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
-    return main(options.run_dir, options.owner)
+    code = main(options.run_dir, options.owner)
+    return code if options.owner else 0  # only the launcher asks how it ended
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""A picture of what a world model expects: real, reconstructed and dreamed images of a run.
+
+Each block of three lines is one sequence from the replay: the real images, their
+reconstructions, and the open-loop prediction, which sees the first `context` images and then
+only the actions. Time goes to the right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import envs
+from dreamer_async import checkpoint
+from dreamer_async.agent.report import OpenLoop, open_loop
+from dreamer_async.agent.update import Trainer
+from dreamer_async.config import Config, from_dict
+from dreamer_async.learner import Staging
+from dreamer_async.replay import Replay
+from dreamer_async.replay_setup import stored_ring_spec
+from dreamer_async.run_dir import RunDir
+from envs.spec import EnvSpec
+
+GAP = 2
+"""Pixels between images."""
+
+
+class NothingToSee(ValueError):
+    """The run has no images, no replay or no checkpoint; the message says which."""
+
+
+def draw(run_dir: RunDir, out: Path, *, rows: int = 3, context: int = 5, seed: int = 0) -> Path:
+    """Write the picture of a run's newest valid checkpoint as PNG.
+
+    Needs pillow (the extra `pictures`). Raises NothingToSee and CheckpointError.
+    """
+    from PIL import Image
+
+    picture = compose(dreams(run_dir, rows, context, seed))
+    Image.fromarray(picture).save(out)
+    return out
+
+
+def dreams(run_dir: RunDir, rows: int, context: int, seed: int) -> dict[str, OpenLoop]:
+    """Dream `rows` sequences of a run on the CPU: {image key: [rows, T, H, W, C]}."""
+    found, skipped = checkpoint.newest(run_dir.checkpoints)
+    if found is None:
+        raise NothingToSee(f"{run_dir.name} has no valid checkpoint {'; '.join(skipped)}".rstrip())
+    config: Config = from_dict(found.manifest["config"])
+    spec = envs.spec(config.env.suite, config.env.task)
+    images = [name for name, obs in spec.obs.items() if obs.is_image]
+    if not images:
+        raise NothingToSee(f"{run_dir.name} observes no images, only {', '.join(spec.obs)}")
+    trainer = Trainer(spec, config)
+    prefix = "trainer/"
+    trainer.load_state_dict(
+        {n[len(prefix) :]: t for n, t in found.tensors.items() if n.startswith(prefix)}
+    )
+    staging = sample(run_dir, config, spec, seed)
+    noise = trainer.draw_noise(torch.Generator().manual_seed(seed))
+    result = open_loop(trainer.agent, staging.batch(), noise, context)
+    return {name: OpenLoop(*(part[:rows] for part in result[name])) for name in images}
+
+
+def sample(run_dir: RunDir, config: Config, spec: EnvSpec, seed: int) -> Staging:
+    """Draw one batch from the run's replay without changing it."""
+    ring, latents = run_dir.replay_paths(config.replay.directory)
+    if not ring.exists() or not latents.exists():
+        raise NothingToSee(f"{run_dir.name} has no replay any more")
+    on_disk = stored_ring_spec(config, spec, ring)
+    with Replay.open(ring, latents, on_disk, seed=seed, readonly=True) as replay:
+        staging = Staging(replay.spec, config.train.batch_size, torch.device("cpu"))
+        replay.sample(staging.buffers, online=False)
+    return staging
+
+
+def compose(results: dict[str, OpenLoop]) -> NDArray[np.uint8]:
+    """Lay out [rows, T, H, W, C] images in [0, 1] as one RGB picture [height, width, 3]."""
+    lines = []
+    for result in results.values():
+        for row in range(result.real.shape[0]):
+            lines += [_strip(part[row].numpy()) for part in result]
+            lines.append(np.zeros((2 * GAP, lines[0].shape[1], 3), np.uint8))
+    return np.concatenate(lines[:-1])
+
+
+def _strip(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Set [T, H, W, C] images side by side."""
+    pixels = np.round(255 * images.clip(0, 1)).astype(np.uint8)
+    colour = np.broadcast_to(
+        pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1], (*pixels.shape[:-1], 3)
+    )
+    padded = np.pad(colour, ((0, 0), (0, GAP), (0, GAP), (0, 0)))
+    return np.concatenate(list(padded), 1)

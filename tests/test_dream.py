@@ -1,0 +1,59 @@
+"""The picture of real, reconstructed and dreamed images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamer_async import pipeline
+from dreamer_async.agent.report import OpenLoop
+from dreamer_async.cli import main
+from dreamer_async.dream import GAP, NothingToSee, compose, draw
+from tiny_run import make_run
+
+
+def test_images_stand_in_three_lines_with_time_to_the_right() -> None:
+    real = torch.zeros(2, 3, 4, 4, 1)
+    real[:, 1] = 1.0
+    picture = compose({"image": OpenLoop(real, real * 0.5, real * 0.0)})
+    assert picture.shape == (2 * 3 * (4 + GAP) + 2 * GAP, 3 * (4 + GAP), 3)
+    step = 4 + GAP
+    assert picture[0, step, 0] == 255 and picture[0, 0, 0] == 0
+    assert picture[step, step, 0] == 128
+    assert picture[2 * step, step, 0] == 0
+
+
+def test_colour_images_keep_their_channels() -> None:
+    real = torch.zeros(1, 1, 2, 2, 3)
+    real[..., 2] = 1.0
+    assert compose({"image": OpenLoop(real, real, real)})[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_run_is_drawn_and_its_replay_stays_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    run = make_run(tmp_path, "train.steps=60", task="catch_pixels")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    before = run.replay_path.read_bytes()
+    out = tmp_path / "dream.png"
+    words = ["dream", str(run.path), "--out", str(out), "--rows", "2", "--context", "3"]
+    assert main(words) == 0
+    assert "wrote" in capsys.readouterr().out
+    picture = np.asarray(image.open(out))
+    assert picture.shape[2] == 3 and picture.max() == 255
+    assert run.replay_path.read_bytes() == before
+    assert main([*words[:-1], "99"]) == 2
+    assert "context" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=60")
+    with pytest.raises(NothingToSee, match="no valid checkpoint"):
+        draw(run, tmp_path / "x.png")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    with pytest.raises(NothingToSee, match="no images"):
+        draw(run, tmp_path / "x.png")
