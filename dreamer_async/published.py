@@ -28,7 +28,7 @@ class PublishedWeights:
         with self._lock:
             self._after_last_copy()
             with torch.no_grad():
-                torch._foreach_copy_(  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_copy_(
                     list(self._buffer.values()), [weights[name] for name in self._buffer]
                 )
             self._mark_copied()

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_run import make_run
 
 from dreamer_async import pipeline
 from dreamer_async.agent.report import OpenLoop
 from dreamer_async.cli import main
 from dreamer_async.dream import GAP, NothingToSee, compose, draw
-from tiny_run import make_run
 
 
 def test_images_stand_in_three_lines_with_time_to_the_right() -> None:
