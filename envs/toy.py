@@ -94,6 +94,42 @@ class Toy(Protocol):
         ...
 
 
+class Match(Toy):
+    """Answer each of 10 cues with the action of its number.
+
+    Every right answer pays 1 and brings the next cue. The reward follows at once, so that this
+    is the task to see an agent learn soon. The end is a time limit: is_last without is_terminal.
+    """
+
+    cues: ClassVar[int] = 4
+    steps: ClassVar[int] = 10
+    obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((4,), "float32")}
+    action: ClassVar[ActionSpec] = ActionSpec("discrete", 4)
+    optimum: ClassVar[float] = 10.0
+    random_return: ClassVar[float] = 2.5
+
+    def __init__(self, num_envs: int) -> None:
+        self.cue = np.zeros((num_envs, self.steps + 1), np.int32)  # drawn at the start
+        self.time = np.zeros(num_envs, np.int32)
+        self.state = {"cue": self.cue, "time": self.time}
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        for step in range(self.steps + 1):
+            self.cue[ids, step] = streams.integers(ids, self.cues)
+        self.time[ids] = 0
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        right = action == self.cue[ids, self.time[ids]]
+        self.time[ids] += 1
+        last = self.time[ids] == self.steps
+        return Outcome(right.astype(np.float32), last, np.zeros_like(last))
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """The present cue, one-hot."""
+        cue = self.cue[ids, self.time[ids]]
+        return {"vector": (cue[:, None] == np.arange(self.cues)).astype(np.float32)}
+
+
 class Catch(Toy):
     """Catch a falling ball with a paddle that moves one column left, not at all, or right.
 
@@ -244,6 +280,7 @@ class Cue(Toy):
 
 
 TOYS: dict[str, type[Toy]] = {
+    "match": Match,
     "catch": Catch,
     "catch_pixels": CatchPixels,
     "reach": Reach,
@@ -354,7 +391,7 @@ _SPELLINGS = {names.squash(task): task for task in TOYS}
 
 SUITE = Suite(
     name="toy",
-    default_task="catch",
+    default_task="match",
     tasks=tuple(TOYS),
     resolve=lambda task: names.find("toy task", task, _SPELLINGS),
     spec=spec,
