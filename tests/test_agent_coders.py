@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,3 +111,9 @@ def test_observations_that_cannot_be_encoded(obs: dict[str, ObsSpec], message: s
         check_observations(obs, stages=4)
     with pytest.raises(ValueError, match=message):
         Encoder(obs, MODEL)
+
+
+def test_channels_must_fill_the_blocks() -> None:
+    config = dataclasses.replace(MODEL, depth=3)
+    with pytest.raises(ValueError, match=r"is 12; it must be a multiple of model\.block_space = 8"):
+        Decoder({"image": ObsSpec((32, 32, 3), "uint8")}, config)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 
 from dreamer_async.agent import Noise, Trainer
+from dreamer_async.agent.update import weighted_total
 from dreamer_async.config import Config, LossConfig, TrainConfig
 
 NAMES = {
@@ -271,6 +274,15 @@ def test_bfloat16_computes_in_half_and_keeps_float32_state() -> None:
         assert close, (name, value.mean(), full.maps[name].mean())
 
 
+def test_total_weighs_each_loss_once_and_observations_alike() -> None:
+    """A key with the name of another setting is still only an observation."""
+    one, loss = torch.ones(2, 3), LossConfig(reconstruction=2.0)
+    assert weighted_total({"horizon": one, "reward": one}, loss) == 2.0 + 1.0
+    names = ("dyn", "rep", "actor", "critic", "replay_critic", "cont")
+    total = weighted_total(dict.fromkeys(names, one), loss)
+    assert total.item() == pytest.approx(1.0 + 0.1 + 1.0 + 1.0 + 0.3 + 1.0)
+
+
 def test_unusable_settings_are_refused() -> None:
     spec, base = make_spec(), make_config()
     with pytest.raises(ValueError, match="precision 'float16' is unknown"):
@@ -278,3 +290,26 @@ def test_unusable_settings_are_refused() -> None:
     config = Config("test", base.model, LossConfig(imagine_last=1), train=base.train)
     with pytest.raises(ValueError, match="imagine_last=1"):
         Trainer(spec, config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dyn_layers": 2},
+        {"posterior_layers": 2, "prior_layers": 1},
+        {"encoder_layers": 1, "decoder_layers": 2},
+        {"reward_layers": 2, "cont_layers": 3, "actor_layers": 1, "critic_layers": 2},
+        {"bins": 41, "unimix": 0.0},
+        {"multipliers": (2, 3), "kernel": 3, "block_space": 2, "blocks": 2},
+    ],
+)
+def test_every_shape_setting_is_obeyed(change: dict[str, Any]) -> None:
+    spec, base = make_spec(MIXED), make_config()
+    model = dataclasses.replace(base.model, **change)
+    config = dataclasses.replace(base, model=model)
+    trainer = Trainer(spec, config)
+    update = trainer.update(make_batch(spec, config), trainer.draw_noise(generator()))
+    assert update.finite
+    names = {name for name, _ in trainer.agent.named_parameters()}
+    assert ("dyn.dynhid1.kernel" in names) == (change.get("dyn_layers") == 2)
+    assert ("dec.conv2.kernel" in names) == ("multipliers" not in change)

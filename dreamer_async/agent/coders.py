@@ -48,7 +48,7 @@ class Encoder(nn.Module):
             names = [(f"mlp{i}", f"mlp{i}norm") for i in range(config.encoder_layers)]
             width = sum(vector_width(obs[key]) for key in self.vectors)
             self.mlp = add_stack(self, names, width, config.units)
-            self.width += config.units if names else width
+            self.width += config.units
         if self.images:
             self._add_cnn(sum(obs[key].shape[-1] for key in self.images), config)
             rows, cols = small_resolution(obs[self.images[0]], config)
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         if self.vectors:
             self.mlp = MLP(latent + config.deter, config.units, config.decoder_layers)
             self.vec = nn.Module()
-            self.outputs = {key: VectorOutput(self.mlp.width, obs[key]) for key in self.vectors}
+            self.outputs = {key: VectorOutput(config.units, obs[key]) for key in self.vectors}
             for key, output in self.outputs.items():
                 self.vec.add_module(module_name(key), output)
         if self.images:
@@ -156,6 +156,11 @@ class Decoder(nn.Module):
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
         config = self.config
         depths = [config.depth * multiplier for multiplier in config.multipliers]
+        if depths[-1] % config.block_space:
+            raise ValueError(
+                f"model.depth times the last of model.multipliers is {depths[-1]}; "
+                f"it must be a multiple of model.block_space = {config.block_space}"
+            )
         self.resolution = resolution
         width = resolution[0] * resolution[1] * depths[-1]
         self.sp0 = BlockLinear(config.deter, width, config.block_space)

@@ -53,7 +53,7 @@ class TwohotHead(nn.Module):
     def __init__(self, inputs: int, units: int, layers: int, bins: int) -> None:
         super().__init__()
         self.mlp = MLP(inputs, units, layers)
-        self.head = Outputs(self.mlp.width, {"logits": bins}, 0.0)
+        self.head = Outputs(units, {"logits": bins}, 0.0)
         self.register_buffer("bins", twohot_bins(bins), persistent=False)
 
     def forward(self, feat: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class ContHead(nn.Module):
     def __init__(self, inputs: int, units: int, layers: int) -> None:
         super().__init__()
         self.mlp = MLP(inputs, units, layers)
-        self.head = Outputs(self.mlp.width, {"logit": 1}, 1.0)
+        self.head = Outputs(units, {"logit": 1}, 1.0)
 
     def forward(self, feat: Tensor) -> Tensor:
         return self.head(self.mlp(feat))[0].squeeze(-1)
@@ -92,7 +92,7 @@ class Actor(nn.Module):
         self.std_range = (config.actor_min_std, config.actor_max_std)
         self.mlp = MLP(inputs, config.units, config.actor_layers)
         names = ("logits",) if self.discrete else ("mean", "stddev")
-        outputs = Outputs(self.mlp.width, dict.fromkeys(names, action.size), config.actor_outscale)
+        outputs = Outputs(config.units, dict.fromkeys(names, action.size), config.actor_outscale)
         self.head = nn.ModuleDict({"action": outputs})
 
     def forward(self, feat: Tensor) -> tuple[Tensor, ...]:

@@ -138,7 +138,6 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
         super().__init__()
-        self.width = units if layers else inputs
         names = [(f"linear{i}", f"norm{i}") for i in range(layers)]
         self.stack = add_stack(self, names, inputs, units)
 

@@ -72,10 +72,10 @@ class RSSM(nn.Module):
         self.dyngru = BlockLinear(width, 3 * deter, config.blocks)
         names = [(f"obs{i}", f"obs{i}norm") for i in range(config.posterior_layers)]
         self.obs_stack = add_stack(self, names, deter + embed, hidden)
-        self.obslogit = Linear(hidden if names else deter + embed, latent)
+        self.obslogit = Linear(hidden, latent)
         names = [(f"prior{i}", f"prior{i}norm") for i in range(config.prior_layers)]
         self.prior_stack = add_stack(self, names, deter, hidden)
-        self.priorlogit = Linear(hidden if names else deter, latent)
+        self.priorlogit = Linear(hidden, latent)
 
     def initial(self, rows: int, dtype: torch.dtype, device: torch.device | None) -> RSSMState:
         """All zeros: the state before any episode."""

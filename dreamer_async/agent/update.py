@@ -268,8 +268,16 @@ def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: 
 
 
 def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
-    """Sum of weight * mean over all loss maps; observation keys share one weight."""
-    weights: dict[str, Any] = vars(loss)
+    """Eq. 4: sum of weight * mean over all loss maps; observation keys share one weight."""
+    weights = {
+        "reward": loss.reward,
+        "cont": loss.cont,
+        "dyn": loss.dyn,
+        "rep": loss.rep,
+        "actor": loss.actor,
+        "critic": loss.critic,
+        "replay_critic": loss.replay_critic,
+    }
     terms = [weights.get(name, loss.reconstruction) * m.mean() for name, m in maps.items()]
     return torch.stack(terms).sum()
 
