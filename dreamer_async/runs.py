@@ -95,6 +95,9 @@ def _state(records: list[Record], *, running: bool) -> tuple[str, int, int]:
         event = record.event
         if isinstance(event, Gauges | PhaseChanged | RunFinished):
             env_steps, updates = event.env_steps, event.updates
+        if isinstance(event, Gauges) and state in ("starting", "new"):
+            # only the end of a long stream is read, and the phase stands before it
+            state = "training" if running else "killed"
         if isinstance(event, RunStarted):
             state = "starting" if running else "killed"
         elif isinstance(event, PhaseChanged):

@@ -467,6 +467,15 @@ def test_state_follows_the_stream_and_the_lock(invoke: Run, here: Path) -> None:
         assert state() == "completed"
 
 
+def test_a_stream_whose_phase_is_far_back_still_has_a_state(invoke: Run, here: Path) -> None:
+    run = make_run(here)
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(Gauges(50, 4))
+    with run.lock():
+        assert json.loads(invoke("runs", "--json")[1])[0]["state"] == "training"
+    assert json.loads(invoke("runs", "--json")[1])[0]["state"] == "killed"
+
+
 def test_rm_refuses_a_running_run_and_frees_only_the_replay_when_asked(
     invoke: Run, here: Path
 ) -> None:
