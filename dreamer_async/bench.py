@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.collector import Actor
+from dreamer_async.collector import Actor, append
 from dreamer_async.config import Config
 from dreamer_async.device import choose_device, choose_precision, cpu_threads
 from dreamer_async.learner import Learner
@@ -100,15 +100,7 @@ def fill(env: VectorEnv, actor: Actor, replay: Replay, steps: int) -> None:
         step: StepBatch = env.recv()
         acted = actor.act(step)
         env.send(acted.action, step.env_id)
-        fields = {
-            **step.obs,
-            "action": acted.action,
-            "reward": step.reward,
-            "is_first": step.is_first,
-            "is_last": step.is_last,
-            "is_terminal": step.is_terminal,
-        }
-        replay.add(step.env_id, fields, acted.deter, acted.stoch)
+        append(replay, step, acted)
         added[step.env_id] += 1
 
 

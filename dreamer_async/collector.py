@@ -58,6 +58,19 @@ class Actor:
         self.generator.set_state(state["policy/generator"])
 
 
+def append(replay: Replay, step: StepBatch, acted: Acted) -> None:
+    """Add rows with what was done about them to the replay."""
+    fields = {
+        **step.obs,
+        "action": acted.action,
+        "reward": step.reward,
+        "is_first": step.is_first,
+        "is_last": step.is_last,
+        "is_terminal": step.is_terminal,
+    }
+    replay.add(step.env_id, fields, acted.deter, acted.stoch)
+
+
 class Collector:
     """Steps the environments and fills the replay."""
 
@@ -113,15 +126,7 @@ class Collector:
     def store(self, step: StepBatch, acted: Acted) -> None:
         """Append the rows to the replay and count them."""
         with self.stages.measure("insert"):
-            fields = {
-                **step.obs,
-                "action": acted.action,
-                "reward": step.reward,
-                "is_first": step.is_first,
-                "is_last": step.is_last,
-                "is_terminal": step.is_terminal,
-            }
-            self.replay.add(step.env_id, fields, acted.deter, acted.stoch)
+            append(self.replay, step, acted)
         self.ratio.insert(len(step.env_id))
         self.telemetry.env_steps = self.ratio.inserted
         for episode in self.episodes.update(step, self.ratio.inserted):
