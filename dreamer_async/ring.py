@@ -48,12 +48,16 @@ class ReplaySpaceError(OSError):
     def __init__(self, path: Path, needed: int, free: int, code: int = errno.ENOSPC) -> None:
         text = (
             f"the replay needs {needed:,} bytes ({needed / 1e9:.2f} GB) at {path.parent} "
-            f"and {free:,} bytes ({free / 1e9:.2f} GB) are free; give it a smaller capacity "
-            f"or another directory"
+            f"and {free:,} bytes ({free / 1e9:.2f} GB) are free; make it smaller "
+            f"(-s replay.capacity_gb=...) or put it elsewhere (--replay-dir)"
         )
         super().__init__(code, text, str(path))
         self.needed = needed
         self.free = free
+
+    def __str__(self) -> str:
+        """Say it without the error number and the path that OSError would add."""
+        return str(self.strerror)
 
 
 @dataclass(frozen=True)
