@@ -103,7 +103,7 @@ class Match(Toy):
 
     cues: ClassVar[int] = 4
     steps: ClassVar[int] = 10
-    obs: ClassVar[dict[str, ObsSpec]] = {"vector": ObsSpec((4,), "float32")}
+    obs: ClassVar[dict[str, ObsSpec]] = {"cue": ObsSpec((), "int32", classes=4)}
     action: ClassVar[ActionSpec] = ActionSpec("discrete", 4)
     optimum: ClassVar[float] = 10.0
     random_return: ClassVar[float] = 2.5
@@ -125,9 +125,8 @@ class Match(Toy):
         return Outcome(right.astype(np.float32), last, np.zeros_like(last))
 
     def observe(self, ids: Ids) -> dict[str, Array]:
-        """The present cue, one-hot."""
-        cue = self.cue[ids, self.time[ids]]
-        return {"vector": (cue[:, None] == np.arange(self.cues)).astype(np.float32)}
+        """The present cue, as a category."""
+        return {"cue": self.cue[ids, self.time[ids]]}
 
 
 class Catch(Toy):

@@ -19,7 +19,7 @@ def make(task: str, num_envs: int = 8, batch_size: int = 0, seed: int = 0) -> Ve
 
 
 def match_policy(rows: StepBatch) -> np.ndarray:
-    return rows.obs["vector"].argmax(1).astype(np.int32)
+    return rows.obs["cue"].astype(np.int32)
 
 
 def catch_policy(rows: StepBatch) -> np.ndarray:
