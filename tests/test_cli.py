@@ -93,7 +93,7 @@ MISTAKES = [
     ("train classic --task CartPole-v9999", "CartPole"),
     (f"{TRAIN_TOY} --siz tiny", "--size"),
     (f"{TRAIN_TOY} --size", "requires an argument"),
-    (f"{TRAIN_TOY} --size huge", "unknown size 'huge' (known: tiny, size1m"),
+    (f"{TRAIN_TOY} --size huge", "unknown size 'huge' (known: tiny, toy, size1m"),
     (f"{TRAIN_TOY} --size size12", "did you mean size12m"),
     (f"{TRAIN_TOY} --steps ten", "train.steps: expected a whole number, got 'ten'"),
     (f"{TRAIN_TOY} --steps 0", "train.steps must be positive, got 0"),
