@@ -98,7 +98,8 @@ class Match(Toy):
     """Answer each of 10 cues with the action of its number.
 
     Every right answer pays 1 and brings the next cue. The reward follows at once, so that this
-    is the task to see an agent learn soon. The end is a time limit: is_last without is_terminal.
+    is the task to see an agent learn soon. The tenth answer ends the task (is_terminal): values
+    stay small, while behind a time limit they would reach for 333 steps.
     """
 
     cues: ClassVar[int] = 4
@@ -122,7 +123,7 @@ class Match(Toy):
         right = action == self.cue[ids, self.time[ids]]
         self.time[ids] += 1
         last = self.time[ids] == self.steps
-        return Outcome(right.astype(np.float32), last, np.zeros_like(last))
+        return Outcome(right.astype(np.float32), last, last)
 
     def observe(self, ids: Ids) -> dict[str, Array]:
         """The present cue, as a category."""
