@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
         except CheckpointError as error:
             skipped.append(str(error))
     return None, skipped
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors of one owner and drop the prefix from their names."""
+    return {n[len(prefix) :]: tensor for n, tensor in tensors.items() if n.startswith(prefix)}
 
 
 def candidates(directory: Path) -> Iterator[Path]:

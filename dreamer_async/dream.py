@@ -55,10 +55,7 @@ def dreams(run_dir: RunDir, rows: int, context: int, seed: int) -> dict[str, Ope
     if not images:
         raise NothingToSee(f"{run_dir.name} observes no images, only {', '.join(spec.obs)}")
     trainer = Trainer(spec, config)
-    prefix = "trainer/"
-    trainer.load_state_dict(
-        {n[len(prefix) :]: t for n, t in found.tensors.items() if n.startswith(prefix)}
-    )
+    trainer.load_state_dict(checkpoint.under(found.tensors, "trainer/"))
     staging = sample(run_dir, config, spec, seed)
     noise = trainer.draw_noise(torch.Generator().manual_seed(seed))
     result = open_loop(trainer.agent, staging.batch(), noise, context)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamer_async import checkpoint
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
@@ -167,9 +168,7 @@ class Learner:
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Restore `state()`; raises ValueError naming the first tensor that does not fit."""
-        prefix = "trainer/"
-        trained = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-        self.trainer.load_state_dict(trained)
+        self.trainer.load_state_dict(checkpoint.under(tensors, "trainer/"))
         self._generator.set_state(tensors["learner/generator"])
         self.updates = int(counters["updates"])
         self.skipped = int(counters["skipped"])

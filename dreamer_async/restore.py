@@ -178,9 +178,8 @@ def _restore_counters(collector: Collector, counters: dict[str, Any]) -> int:
 
 
 def _restore_lockstep(collector: Collector, tensors: dict[str, Tensor]) -> None:
-    prefix = "env/"
-    snapshot = {n[len(prefix) :]: t.numpy() for n, t in tensors.items() if n.startswith(prefix)}
-    collector.env.restore(snapshot)
+    snapshot = checkpoint.under(tensors, "env/")
+    collector.env.restore({name: tensor.numpy() for name, tensor in snapshot.items()})
     collector.actor.load_state(tensors)
     collector.load_state(tensors)
     collector.running = True

@@ -84,10 +84,8 @@ class SavedAgent:
 
     def _load_weights(self, found: checkpoint.Checkpoint) -> None:
         """Copy the policy's part of the trainer's state; raises CheckpointError if it lacks any."""
-        prefix = "trainer/agent."
-        trained = {n.removeprefix(prefix): t for n, t in found.tensors.items() if prefix in n}
         try:
-            self._policy.load(trained)
+            self._policy.load(checkpoint.under(found.tensors, "trainer/agent."))
         except (ValueError, RuntimeError) as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 

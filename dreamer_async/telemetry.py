@@ -167,9 +167,8 @@ class PlainLog:
         recent = self._scores[-20:]
         if recent:
             parts.append(f"return {sum(recent) / len(recent):.2f} (last {len(recent)})")
-        wanted = ("loss/image", "loss/reward", "loss/dyn", "return/S")
-        named = [*wanted, "rate/env_steps", "rate/updates"]
-        for name in named:
+        losses = ("loss/image", "loss/reward", "loss/dyn", "return/S")
+        for name in (*losses, "rate/env_steps", "rate/updates"):
             if (value := self._values.get(name)) is not None:
                 parts.append(f"{name} {value:.3g}")
         self._line("  ".join(parts))

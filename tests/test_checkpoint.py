@@ -127,3 +127,8 @@ def test_a_disk_error_keeps_the_old_and_leaves_no_litter(
     names = [p.name for p in tmp_path.iterdir()]
     assert names == ["step-000000000001"]
     assert checkpoint.newest(tmp_path)[0] is not None
+
+
+def test_one_owners_tensors_are_selected_by_prefix() -> None:
+    tensors = {"env/a": torch.tensor(1), "env/b/c": torch.tensor(2), "my/env/a": torch.tensor(3)}
+    assert checkpoint.under(tensors, "env/") == {"a": torch.tensor(1), "b/c": torch.tensor(2)}
