@@ -61,7 +61,7 @@ def _size(deter: int, hidden: int, classes: int, depth: int, units: int) -> Mapp
 SIZES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "tiny": _size(128, 32, 4, 4, 32),
-        "toy": _size(256, 128, 8, 8, 256),
+        "toy": MappingProxyType({**_size(256, 128, 8, 8, 256), "model.stoch": 8}),
         "size1m": _size(512, 64, 4, 4, 64),
         "size12m": _size(2048, 256, 16, 16, 256),
         "size25m": _size(3072, 384, 24, 24, 384),

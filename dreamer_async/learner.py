@@ -22,7 +22,8 @@ from dreamer_async.config import Config
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
-from dreamer_async.replay import Replay, RingSpec, SampleBuffers
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import RingSpec, SampleBuffers
 from dreamer_async.telemetry import Stages, Telemetry
 from envs.spec import EnvSpec
 

@@ -28,9 +28,10 @@ from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_gene
 from dreamer_async.learner import Diverged, Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
-from dreamer_async.replay import Replay, ReplaySpaceError, RingMismatch
+from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
+from dreamer_async.ring import ReplaySpaceError, RingMismatch
 from dreamer_async.run_dir import RunDir, RunInUse, read_json
 from dreamer_async.telemetry import Telemetry
 from envs.vector import EnvError, VectorEnv

@@ -11,25 +11,29 @@ E environments, C slots per environment, D deter, S stoch.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.capacity import capacity_per_env, default_capacity, memory_limit
+from dreamer_async.replay_layout import (
+    COUNTERS,
+    FLAGS,
+    Array,
+    RingSpec,
+    SampleBuffers,
+    check_capacity,
+    parse_state,
+    ring_bytes,
+)
 from dreamer_async.ring import (
-    PAGE,
-    Field,
     Record,
-    ReplaySpaceError,
     RingFile,
     RingMismatch,
     Schema,
@@ -37,117 +41,9 @@ from dreamer_async.ring import (
     stored_schema,
 )
 
-__all__ = [
-    "Field",
-    "Replay",
-    "ReplaySpaceError",
-    "RingMismatch",
-    "RingSpec",
-    "SampleBuffers",
-    "capacity_per_env",
-    "default_capacity",
-    "memory_limit",
-    "ring_bytes",
-]
-
-_NO_IDENTITY = "0" * 32
-_FLAGS = ("is_first", "is_last")
-_STATE_KEYS = {"ring", "generation", "length", "heads", "rng", "queue", "counters"}
-_COUNTERS = ("sampled", "torn", "online_served", "online_dropped", "contexts_lost")
-
-Array = NDArray[Any]
 Indices = NDArray[np.int64]
 _Piece = tuple[tuple[int, slice], tuple[int, slice]]
 """(row, steps) of a batch and (environment, slots) of the ring."""
-
-
-@dataclass(frozen=True)
-class RingSpec:
-    """What the replay stores, and how much of it."""
-
-    fields: Mapping[str, Field]
-    """Every column: the observation keys, action, reward, is_first, is_last, is_terminal."""
-    deter: int
-    """Width of the deterministic latent, stored in half precision."""
-    stoch: int
-    """Categorical latent variables, stored as class indices."""
-    num_envs: int
-    """Environments, each with a ring of its own."""
-    capacity: int
-    """Steps per environment."""
-    length: int
-    """Steps of a window, with the context step in front."""
-
-    def __post_init__(self) -> None:
-        for name in ("deter", "stoch", "num_envs", "capacity"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.length < 2:
-            raise ValueError(f"length must be at least 2, not {self.length}")
-        for name in _FLAGS:
-            if name not in self.fields or self.fields[name].shape != ():
-                raise ValueError(f"fields need a scalar {name}")
-
-    @property
-    def raw_bytes(self) -> int:
-        """Bytes of one step without any overhead."""
-        return sum(f.nbytes for f in self.fields.values()) + 2 * self.deter + self.stoch
-
-    def ring_schema(self, identity: str = _NO_IDENTITY) -> Schema:
-        """Describe the ring file."""
-        size = (self.num_envs, self.capacity)
-        arrays = {"cursors": Field((2, self.num_envs), "int64")}
-        for name, item in self.fields.items():
-            arrays[f"field/{name}"] = Field((*size, *item.shape), item.dtype)
-        return Schema("replay ring", identity, *size, arrays)
-
-    def latents_schema(self, identity: str = _NO_IDENTITY) -> Schema:
-        """Describe the latent file."""
-        size = (self.num_envs, self.capacity)
-        arrays = {
-            "valid": Field(size, "uint8"),
-            "deter": Field((*size, self.deter), "float16"),
-            "stoch": Field((*size, self.stoch), "uint8"),
-        }
-        return Schema("replay latents", identity, *size, arrays)
-
-
-def ring_bytes(spec: RingSpec) -> tuple[int, int]:
-    """Sizes of the ring file and of the latent file."""
-    return spec.ring_schema().offsets()[1], spec.latents_schema().offsets()[1]
-
-
-@dataclass
-class SampleBuffers:
-    """Where `Replay.sample` writes a batch; index 0 of the time axis is the context step."""
-
-    fields: dict[str, Array]
-    """{name: [B, L, *shape]}."""
-    deter: NDArray[np.float16]
-    """[B, D] latents of the context step."""
-    stoch: NDArray[np.uint8]
-    """[B, S] class indices of the context step."""
-    env: NDArray[np.int32]
-    """[B] environment of each row."""
-    start: NDArray[np.int64]
-    """[B] step of index 0, counted over the life of the ring."""
-    generation: int = -1
-    """Which writer's ring the rows come from; `write_latents` wants it back."""
-
-    @classmethod
-    def allocate(cls, spec: RingSpec, batch_size: int) -> SampleBuffers:
-        """Make page aligned buffers: copies into others can take three times as long."""
-        fields = {
-            name: _aligned((batch_size, spec.length, *item.shape), item.dtype)
-            for name, item in spec.fields.items()
-        }
-        return cls(
-            fields,
-            _aligned((batch_size, spec.deter), "float16"),
-            _aligned((batch_size, spec.stoch), "uint8"),
-            _aligned((batch_size,), "int32"),
-            _aligned((batch_size,), "int64"),
-        )
 
 
 class _Draw(NamedTuple):
@@ -188,7 +84,7 @@ class Replay:
         self._rng = np.random.default_rng(seed)
         self._online = online and not readonly
         self._queue: deque[tuple[int, int]] = deque()
-        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._counters = dict.fromkeys(COUNTERS, 0)
         self._sample_age = 0.0
         self._closed = False
         self._reserved, self._head = ring.arrays["cursors"]
@@ -211,7 +107,7 @@ class Replay:
 
         Raises ReplaySpaceError, with nothing left behind, if they do not fit the disk.
         """
-        _check_capacity(spec)
+        check_capacity(spec)
         if not path.exists():
             # Latents that have lost their ring are worth nothing and take room.
             latents_path.unlink(missing_ok=True)
@@ -244,7 +140,7 @@ class Replay:
         `readonly` nothing is changed, and both files have to fit. Raises RingMismatch with the
         reason if the ring is not the one that `spec` describes.
         """
-        _check_capacity(spec)
+        check_capacity(spec)
         ring = RingFile.open(path, spec.ring_schema(), readonly=readonly)
         try:
             _check_cursors(ring)
@@ -528,7 +424,7 @@ class Replay:
         damaged; nothing is changed then.
         """
         same_ring = state.get("ring") == self._ring.schema.identity
-        state = _parse_state(state, self.spec.num_envs if same_ring else None)
+        state = parse_state(state, self.spec.num_envs if same_ring else None)
         fits = same_ring and state["length"] == self.spec.length
         with self._lock:
             self._rng.bit_generator.state = state["rng"]
@@ -608,32 +504,15 @@ def _check_array(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtyp
 
 def _annotate(out: SampleBuffers, lost: NDArray[np.bool_]) -> None:
     """Mark abandoned episodes, the forced first step, and resets for lost contexts [B]."""
-    first, last = (out.fields[name] for name in _FLAGS)
+    first, last = (out.fields[name] for name in FLAGS)
     np.logical_or(last[:, :-1], first[:, 1:], out=last[:, :-1])
     first[:, 0] = True
     first[lost, 1] = True
 
 
-def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
-    """Make an array of zeros that starts at a page."""
-    kind = np.dtype(dtype)
-    nbytes = math.prod(shape) * kind.itemsize
-    raw = np.zeros(nbytes + PAGE, np.uint8)
-    begin = -raw.ctypes.data % PAGE
-    return raw[begin : begin + nbytes].view(kind).reshape(shape)
-
-
 def _rows(column: Array) -> Array:
     """View a column [E, C, *shape] as [E * C, *shape]."""
     return column.reshape(-1, *column.shape[2:])
-
-
-def _check_capacity(spec: RingSpec) -> None:
-    if spec.capacity <= spec.length:
-        raise ValueError(
-            f"a capacity of {spec.capacity} steps per environment holds no window of "
-            f"{spec.length} while a step is added; give at least {spec.length + 1}"
-        )
 
 
 def _check_cursors(ring: RingFile) -> None:
@@ -666,23 +545,3 @@ def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool)
             raise
     path.unlink(missing_ok=True)
     return _fresh_latents(path, spec, ring_id, uuid.uuid4().hex)
-
-
-def _parse_state(state: Mapping[str, Any], num_envs: int | None) -> dict[str, Any]:
-    """Check what `Replay.state` made and a file has kept; raises ValueError naming the fault.
-
-    The environments are checked against `num_envs` where the state belongs to this ring.
-    """
-    if state.keys() != _STATE_KEYS:
-        raise ValueError(f"replay state has {sorted(state)}, not {sorted(_STATE_KEYS)}")
-    try:
-        np.random.default_rng().bit_generator.state = state["rng"]
-        queue = [[int(env), int(start)] for env, start in state["queue"]]
-        heads = [int(head) for head in state["heads"]]
-        counters = {name: int(state["counters"][name]) for name in _COUNTERS}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"replay state is damaged: {error!r}") from error
-    foreign = num_envs is not None and any(not 0 <= env < num_envs for env, _ in queue)
-    if foreign or len(heads) != (num_envs or len(heads)):
-        raise ValueError(f"replay state is not of {num_envs} environments")
-    return {**state, "queue": queue, "heads": heads, "counters": counters}

@@ -6,16 +6,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from dreamer_async.capacity import capacity_per_env, default_capacity, memory_limit
 from dreamer_async.config import Config
-from dreamer_async.replay import (
-    Field,
-    Replay,
-    RingSpec,
-    capacity_per_env,
-    default_capacity,
-    memory_limit,
-    ring_bytes,
-)
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import RingSpec, ring_bytes
+from dreamer_async.ring import Field
 from dreamer_async.run_dir import RunDir
 from envs.spec import EnvSpec
 

@@ -2,6 +2,8 @@
 
 | task | observation | action | optimum | random |
 |---|---|---|---|---|
+| seek | cells to the goal, a category | 3 | 10.5 | 3.3 |
+| match | cue, a category | 4 | 10 | 2.5 |
 | catch | ball and paddle as 3 numbers | 3 | 1 | -0.6 |
 | catch_pixels | the same as a 32x32x1 image | 3 | 1 | -0.6 |
 | reach | position and target, 4 numbers | 2 continuous | 18 | about -1.3 |
@@ -94,12 +96,51 @@ class Toy(Protocol):
         ...
 
 
+class Seek(Toy):
+    """Walk along a line to the goal and stay there.
+
+    A step goes one cell left, nowhere, or one cell right, and every episode of 12 steps begins 4
+    cells away, on either side. The reward is 1 on the goal and a quarter less for every cell away
+    from it, so that the best policy gets 0.25, 0.5, 0.75 and then 1 nine times. Everything that
+    counts is seen and rewarded at once, which makes this the task to see an agent learn soon.
+    The twelfth step ends the task (is_terminal): values stay small, while behind a time limit
+    they would reach for 333 steps.
+    """
+
+    reach: ClassVar[int] = 4
+    steps: ClassVar[int] = 12
+    obs: ClassVar[dict[str, ObsSpec]] = {"goal": ObsSpec((), "int32", classes=9)}
+    action: ClassVar[ActionSpec] = ActionSpec("discrete", 3)
+    optimum: ClassVar[float] = 10.5
+    random_return: ClassVar[float] = 3.3
+
+    def __init__(self, num_envs: int) -> None:
+        self.goal = np.zeros(num_envs, np.int32)
+        self.time = np.zeros(num_envs, np.int32)
+        self.state = {"goal": self.goal, "time": self.time}
+
+    def reset(self, ids: Ids, streams: Streams) -> None:
+        self.goal[ids] = np.where(streams.integers(ids, 2) > 0, self.reach, -self.reach)
+        self.time[ids] = 0
+
+    def step(self, ids: Ids, action: Array) -> Outcome:
+        self.goal[ids] = np.clip(self.goal[ids] - (action - 1), -self.reach, self.reach)
+        self.time[ids] += 1
+        reward = (1 - np.abs(self.goal[ids]) / self.reach).astype(np.float32)
+        last = self.time[ids] == self.steps
+        return Outcome(reward, last, last)
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        """The cells from the agent to the goal, from -4 to 4, as a category."""
+        return {"goal": self.goal[ids] + self.reach}
+
+
 class Match(Toy):
     """Answer each of 10 cues with the action of its number.
 
-    Every right answer pays 1 and brings the next cue. The reward follows at once, so that this
-    is the task to see an agent learn soon. The tenth answer ends the task (is_terminal): values
-    stay small, while behind a time limit they would reach for 333 steps.
+    Every right answer pays 1 and brings the next cue. No observation shows what an answer did:
+    that the reward depends on cue and action together is left to the reward head. The tenth
+    answer ends the task (is_terminal), as in seek.
     """
 
     cues: ClassVar[int] = 4
@@ -280,6 +321,7 @@ class Cue(Toy):
 
 
 TOYS: dict[str, type[Toy]] = {
+    "seek": Seek,
     "match": Match,
     "catch": Catch,
     "catch_pixels": CatchPixels,
@@ -391,7 +433,7 @@ _SPELLINGS = {names.squash(task): task for task in TOYS}
 
 SUITE = Suite(
     name="toy",
-    default_task="match",
+    default_task="seek",
     tasks=tuple(TOYS),
     resolve=lambda task: names.find("toy task", task, _SPELLINGS),
     spec=spec,

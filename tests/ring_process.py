@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_async.replay import Field, Replay, RingSpec, SampleBuffers, _Draw
+from dreamer_async.replay import Replay, _Draw
+from dreamer_async.replay_layout import RingSpec, SampleBuffers
+from dreamer_async.ring import Field
 
 FRAME = (32, 32, 3)
 PRIME = 251

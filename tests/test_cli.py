@@ -291,7 +291,7 @@ def test_train_writes_the_config_and_starts_the_trainer(
 
 @pytest.mark.parametrize(
     ("suite", "task"),
-    [("atari", "pong"), ("atari100k", "pong"), ("toy", "match"), ("gym --task CartPole-v1", "")],
+    [("atari", "pong"), ("atari100k", "pong"), ("toy", "seek"), ("gym --task CartPole-v1", "")],
 )
 def test_every_suite_has_a_task(
     invoke: Run, trained: list[tuple[RunDir, bool, bool]], suite: str, task: str

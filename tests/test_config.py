@@ -55,10 +55,11 @@ def test_no_preset_touches_the_fixed_hyperparameters(suite: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sizes_change_the_five_widths_only(size: str) -> None:
+def test_sizes_change_the_five_widths_and_toy_the_number_of_latents(size: str) -> None:
     different = changed(Config(), resolve("atari", "pong", size=size))
     widths = {f"model.{name}" for name in ("deter", "hidden", "classes", "depth", "units")}
-    assert set(different) <= widths | {"size"}
+    latents = {"model.stoch"} if size == "toy" else set[str]()
+    assert set(different) <= widths | latents | {"size"}
 
 
 def test_overrides_win_over_size_and_suite_and_the_last_one_wins() -> None:

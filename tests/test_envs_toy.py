@@ -18,6 +18,10 @@ def make(task: str, num_envs: int = 8, batch_size: int = 0, seed: int = 0) -> Ve
     return envs.make("toy", task, num_envs=num_envs, batch_size=batch_size, seed=seed)
 
 
+def seek_policy(rows: StepBatch) -> np.ndarray:
+    return np.sign(rows.obs["goal"] - toy.Seek.reach).astype(np.int32) + 1
+
+
 def match_policy(rows: StepBatch) -> np.ndarray:
     return rows.obs["cue"].astype(np.int32)
 
@@ -52,6 +56,7 @@ def make_cue_policy(num_envs: int) -> Act:
 
 
 POLICIES: dict[str, Act] = {
+    "seek": seek_policy,
     "match": match_policy,
     "catch": catch_policy,
     "catch_pixels": catch_pixels_policy,

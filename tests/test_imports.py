@@ -23,7 +23,7 @@ FLOOR = {
     for name in ("schema", "settings", "config", "run_dir", "events", "limiter", "aio")
 }
 """Standard library only; aio starts uvloop inside a function."""
-DATA = {f"dreamer_async.{name}" for name in ("replay", "ring", "capacity")}
+DATA = {f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity")}
 """Standard library, numpy and the floor."""
 LIGHT = {
     *FLOOR,

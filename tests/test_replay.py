@@ -14,15 +14,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from dreamer_async.replay import (
-    Field,
-    Replay,
-    ReplaySpaceError,
-    RingMismatch,
-    RingSpec,
-    SampleBuffers,
-    ring_bytes,
-)
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import RingSpec, SampleBuffers, ring_bytes
+from dreamer_async.ring import Field, ReplaySpaceError, RingMismatch
 
 FIELDS = {
     "frame": Field((4, 4, 1), "uint8"),

@@ -19,7 +19,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dreamer_async.replay import Field, Replay, RingSpec, SampleBuffers
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import RingSpec, SampleBuffers
+from dreamer_async.ring import Field
 
 LENGTH = 3
 SPEC = RingSpec(
