@@ -3,6 +3,7 @@
 | task | observation | action | optimum | random |
 |---|---|---|---|---|
 | seek | cells to the goal, a category | 3 | 10.5 | 3.3 |
+| seek_pixels | the same as a 32x32x1 image | 3 | 10.5 | 3.3 |
 | match | cue, a category | 4 | 10 | 2.5 |
 | catch | ball and paddle as 3 numbers | 3 | 1 | -0.6 |
 | catch_pixels | the same as a 32x32x1 image | 3 | 1 | -0.6 |
@@ -133,6 +134,22 @@ class Seek(Toy):
     def observe(self, ids: Ids) -> dict[str, Array]:
         """The cells from the agent to the goal, from -4 to 4, as a category."""
         return {"goal": self.goal[ids] + self.reach}
+
+
+class SeekPixels(Seek):
+    """Seek, seen only as a 32x32 gray image: the goal hangs in the middle, the agent walks below.
+
+    Cells are 3 pixels wide and 16 high, the agent brighter.
+    """
+
+    obs: ClassVar[dict[str, ObsSpec]] = {"image": ObsSpec((32, 32, 1), "uint8")}
+
+    def observe(self, ids: Ids) -> dict[str, Array]:
+        column = (np.arange(32) - 2) // 3 - self.reach  # 0 in the middle
+        image = np.zeros((len(ids), 32, 32, 1), np.uint8)
+        image[:, :16, column == 0] = 128
+        image[:, 16:, :, 0] = np.where(column == -self.goal[ids, None], 255, 0)[:, None]
+        return {"image": image}
 
 
 class Match(Toy):
@@ -322,6 +339,7 @@ class Cue(Toy):
 
 TOYS: dict[str, type[Toy]] = {
     "seek": Seek,
+    "seek_pixels": SeekPixels,
     "match": Match,
     "catch": Catch,
     "catch_pixels": CatchPixels,

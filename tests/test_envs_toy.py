@@ -22,6 +22,12 @@ def seek_policy(rows: StepBatch) -> np.ndarray:
     return np.sign(rows.obs["goal"] - toy.Seek.reach).astype(np.int32) + 1
 
 
+def seek_pixels_policy(rows: StepBatch) -> np.ndarray:
+    image = rows.obs["image"][..., 0]
+    goal, agent = (image[:, 0] == 128).argmax(1), (image[:, -1] == 255).argmax(1)
+    return np.sign(goal - agent).astype(np.int32) + 1
+
+
 def match_policy(rows: StepBatch) -> np.ndarray:
     return rows.obs["cue"].astype(np.int32)
 
@@ -57,6 +63,7 @@ def make_cue_policy(num_envs: int) -> Act:
 
 POLICIES: dict[str, Act] = {
     "seek": seek_policy,
+    "seek_pixels": seek_pixels_policy,
     "match": match_policy,
     "catch": catch_policy,
     "catch_pixels": catch_pixels_policy,
