@@ -52,6 +52,6 @@ train *args="atari":
 watch *args="last":
     {{ bin }}/dreamer-async watch {{ args }}
 
-# how fast environments, policy and updates are here, such as `just bench toy --size tiny`
-bench *args="atari":
+# how fast the parts of a run are here, such as `just bench learner --suite toy --size tiny`
+bench *args="all":
     {{ bin }}/dreamer-async bench {{ args }}

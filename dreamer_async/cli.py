@@ -18,7 +18,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from dreamer_async import __version__
+from dreamer_async import __version__, process
+from dreamer_async.bench import PARTS
 from dreamer_async.config import (
     SIZES,
     SUITES,
@@ -36,7 +37,6 @@ from dreamer_async.inputs import (
     refuse_shadowing,
     runs_root,
 )
-from dreamer_async.process import sleep_while_waiting
 from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
 
 EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
@@ -70,6 +70,19 @@ Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Co
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
+SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]
+Steps = Annotated[
+    str | None, typer.Option("--steps", metavar="N", help="End after this many agent steps.")
+]
+Ratio = Annotated[
+    str | None, typer.Option("--ratio", metavar="X", help="Replayed steps per agent step.")
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or auto.")
+]
+Threads = Annotated[
+    str | None, typer.Option("--threads", metavar="N", help="CPU threads of the learner.")
+]
 
 
 # -- training --------------------------------------------------------------------------------
@@ -80,21 +93,13 @@ def train(
     suite: Suite,
     task: Task = None,
     size: Size = None,
-    steps: Annotated[
-        str | None, typer.Option(metavar="N", help="End after this many agent steps.")
-    ] = None,
+    steps: Steps = None,
     num_envs: NumEnvs = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
-    ratio: Annotated[
-        str | None, typer.Option(metavar="X", help="Replayed steps per agent step.")
-    ] = None,
+    ratio: Ratio = None,
     device: Device = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or auto.")
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option(metavar="N", help="CPU threads of the learner.")
-    ] = None,
+    precision: Precision = None,
+    threads: Threads = None,
     sync: Annotated[
         bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
     ] = None,
@@ -356,32 +361,88 @@ def doctor(
 
 @app.command()
 def bench(
-    suite: Suite = "atari",
+    part: Annotated[
+        str, typer.Argument(metavar="PART", help=f"One of {', '.join(PARTS)}, or all.")
+    ] = "all",
+    suite: SuiteOption = "atari",
     task: Task = None,
     size: Size = None,
     num_envs: NumEnvs = None,
     device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
     compile_: Compile = None,
-    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 5.0,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 10.0,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--profile", metavar="FILE", help="Write a trace of some updates instead."),
+    ] = None,
     as_json: Json = False,
     overrides: Overrides = None,
 ) -> int:
-    """Measure how fast environments, policy and updates are here."""
-    flags = {"env.num_envs": num_envs, "train.device": device, "train.compile": compile_}
+    """Measure how fast the parts of a run are here, next to speeds measured elsewhere."""
+    if part not in (*PARTS, "all"):
+        hint = f"; for another suite: bench --suite {part}" if part in SUITES else ""
+        raise ConfigError(f"unknown part {part!r} (known: {', '.join(PARTS)}, all){hint}")
+    flags = {
+        "env.num_envs": num_envs,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+        "train.compile": compile_,
+    }
     config = configure(suite, task, size, flags, overrides).config
-    from dreamer_async.bench import bench as measure
+    from dreamer_async.bench import measure, report
 
-    result = measure(config, seconds)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
-        return 0
-    print("{task}, {size} on {device} in {precision}".format_map(result))
-    print(f"environments {result['env_steps']:10.1f} steps/s with random actions")
-    print(f"policy       {result['policy_rows']:10.1f} rows/s")
-    shares = ", ".join(f"{name} {part:.0%}" for name, part in result["update_shares"].items())
-    print(f"learner      {result['updates']:10.2f} updates/s ({shares})")
-    print(f"warm-up      {result['compile_seconds']:10.1f} s")
-    print(f"together at most {result['bound']:.1f} agent steps/s at the train ratio")
+    process.isolate_compile_cache()
+    process.keep_freed_pages()
+    if trace is not None:
+        import envs
+        from dreamer_async.bench.profile import profile
+
+        result = profile(config, envs.spec(suite, config.env.task), trace)
+        lines = report.profile_lines(result)
+    else:
+        result = measure(config, part, seconds)
+        lines = report.bench_lines(result, part)
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
+    return 0
+
+
+@app.command()
+def plan(
+    suite: Suite,
+    task: Task = None,
+    size: Size = None,
+    steps: Steps = None,
+    num_envs: NumEnvs = None,
+    ratio: Ratio = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    speeds: Annotated[
+        bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
+    ] = True,
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+    overrides: Overrides = None,
+) -> int:
+    """Say what a run would need: parameters, memory, replay, hours. Nothing is created."""
+    flags = {
+        "train.steps": steps,
+        "env.num_envs": num_envs,
+        "train.train_ratio": ratio,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+    }
+    config = configure(suite, task, size, flags, overrides).config
+    from dreamer_async.bench import report
+    from dreamer_async.bench.plan import plan as work_out
+
+    result = work_out(config, runs_root(runs_dir), speeds=speeds)
+    lines = report.plan_lines(result)
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
     return 0
 
 
@@ -443,7 +504,7 @@ def _list(runs_dir: str, as_json: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
-    sleep_while_waiting()
+    process.sleep_while_waiting()
     try:
         refuse_shadowing()
         words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]

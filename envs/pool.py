@@ -88,6 +88,11 @@ class PoolEnv(VectorEnv):
         self._pool: Any = pool
 
     @property
+    def pool(self) -> Any:
+        """The pool itself, to measure this adapter against; every batch received must be sent."""
+        return self._pool
+
+    @property
     def in_flight(self) -> int:
         return self._requests.in_flight
 

@@ -2,8 +2,8 @@
 
 | task | observation | action | optimum | random |
 |---|---|---|---|---|
-| seek | cells to the goal, a category | 3 | 10.5 | 3.3 |
-| seek_pixels | the same as a 32x32x1 image | 3 | 10.5 | 3.3 |
+| seek | cells to the goal, a category | 3 | 6.75 | 1.8 |
+| seek_pixels | the same as a 32x32x1 image | 3 | 6.75 | 1.8 |
 | match | cue, a category | 4 | 10 | 2.5 |
 | catch | ball and paddle as 3 numbers | 3 | 1 | -0.6 |
 | catch_pixels | the same as a 32x32x1 image | 3 | 1 | -0.6 |
@@ -98,22 +98,23 @@ class Toy(Protocol):
 
 
 class Seek(Toy):
-    """Walk along a line to the goal and stay there.
+    """Walk along a line of 9 cells to the goal in the middle and stay there.
 
-    A step goes one cell left, nowhere, or one cell right, and every episode of 12 steps begins 4
-    cells away, on either side. The reward is 1 on the goal and a quarter less for every cell away
-    from it, so that the best policy gets 0.25, 0.5, 0.75 and then 1 nine times. Everything that
-    counts is seen and rewarded at once, which makes this the task to see an agent learn soon.
-    The twelfth step ends the task (is_terminal): values stay small, while behind a time limit
-    they would reach for 333 steps.
+    A step goes one cell left, nowhere, or one cell right, and every episode of 8 steps begins 3
+    cells away, on either side. The reward is 1 on the goal and halves with every cell away from
+    it, so that the best policy gets 1/4, 1/2 and then 1 six times. Everything that counts is seen
+    and rewarded at once, which makes this the task to see an agent learn soon. The eighth step
+    ends the task (is_terminal): values stay small, while behind a time limit they would reach
+    for 333 steps.
     """
 
     reach: ClassVar[int] = 4
-    steps: ClassVar[int] = 12
+    begin: ClassVar[int] = 3
+    steps: ClassVar[int] = 8
     obs: ClassVar[dict[str, ObsSpec]] = {"goal": ObsSpec((), "int32", classes=9)}
     action: ClassVar[ActionSpec] = ActionSpec("discrete", 3)
-    optimum: ClassVar[float] = 10.5
-    random_return: ClassVar[float] = 3.3
+    optimum: ClassVar[float] = 6.75
+    random_return: ClassVar[float] = 1.79
 
     def __init__(self, num_envs: int) -> None:
         self.goal = np.zeros(num_envs, np.int32)
@@ -121,13 +122,13 @@ class Seek(Toy):
         self.state = {"goal": self.goal, "time": self.time}
 
     def reset(self, ids: Ids, streams: Streams) -> None:
-        self.goal[ids] = np.where(streams.integers(ids, 2) > 0, self.reach, -self.reach)
+        self.goal[ids] = np.where(streams.integers(ids, 2) > 0, self.begin, -self.begin)
         self.time[ids] = 0
 
     def step(self, ids: Ids, action: Array) -> Outcome:
         self.goal[ids] = np.clip(self.goal[ids] - (action - 1), -self.reach, self.reach)
         self.time[ids] += 1
-        reward = (1 - np.abs(self.goal[ids]) / self.reach).astype(np.float32)
+        reward = np.exp2(-np.abs(self.goal[ids])).astype(np.float32)
         last = self.time[ids] == self.steps
         return Outcome(reward, last, last)
 

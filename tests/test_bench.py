@@ -1,29 +1,143 @@
-"""Bench measures every part, for discrete and for continuous actions."""
+"""Bench measures every part and says what it ran on; plan counts what a run needs."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dreamer_async.bench import bench, random_action
-from dreamer_async.config import resolve
+from dreamer_async.agent.update import Trainer
+from dreamer_async.bench import PARTS, measure, report
+from dreamer_async.bench.apart import BenchError, measure_apart
+from dreamer_async.bench.plan import plan
+from dreamer_async.bench.profile import profile
+from dreamer_async.bench.reference import REFERENCES, references
+from dreamer_async.bench.synthetic import random_action, random_rows
+from dreamer_async.bench.timing import LEAST, timed, timing
+from dreamer_async.cli import main
+from dreamer_async.config import SIZES, resolve
+from dreamer_async.replay_setup import open_replay
+from dreamer_async.run_dir import RunDir
+from envs import spec
 from envs.spec import ActionSpec
+from tests.tiny_run import TINY, make_run
 
-SMALL = (
-    *("train.batch_size=2", "train.batch_length=4", "train.compile=false", "train.device=cpu"),
-    *("train.threads=1", "env.num_envs=2"),
-    *("model.deter=32", "model.hidden=8", "model.units=8", "model.stoch=4", "model.depth=2"),
+SMALL = (*TINY, "train.device=cpu")
+
+
+@pytest.mark.parametrize("task", ["catch", "catch_pixels", "reach"])
+def test_every_part_but_the_pipeline_is_measured(task: str) -> None:
+    config = resolve("toy", task, size="tiny", overrides=SMALL)
+    rows = [row for part in PARTS[:-1] for row in measure(config, part, 0.01)["results"]]
+    assert {row["part"] for row in rows} == set(PARTS[:-1])
+    for row in rows:
+        assert 0 < row["min_s"] <= row["median_s"] <= row["max_s"], row
+        assert row["unit"].startswith("s") and row["n"] >= 1
+    update = next(row for row in rows if row["part"] == "learner")
+    assert update["n"] >= LEAST
+    shares = [v for name, v in update["detail"].items() if name.startswith("share_")]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_the_adapter_is_paired_with_a_raw_pool() -> None:
+    config = resolve("classic", "CartPole-v1", size="tiny", overrides=SMALL)
+    adapter, raw = measure(config, "env", 0.05)["results"]
+    assert raw["what"].endswith("raw envpool")
+    assert adapter["n"] == raw["n"]
+    assert 0 < adapter["detail"]["share_of_raw"] < 2
+
+
+@pytest.mark.slow
+def test_the_pipeline_runs_for_real_and_is_compared_with_its_learner() -> None:
+    config = resolve("toy", "seek", size="tiny", overrides=SMALL)
+    whole, alone = measure(config, "pipeline", 3.0)["results"]
+    assert whole["n"] == alone["n"] == 3
+    assert whole["detail"]["share_of_learner_alone"] > 0
+
+
+def test_a_part_that_fails_says_why() -> None:
+    config = resolve("toy", "seek", overrides=("train.device=cuda:63",))
+    with pytest.raises(BenchError, match="CUDA"):
+        measure_apart(config, "learner", 0.1)
+
+
+def test_a_part_that_takes_too_long_is_given_up() -> None:
+    config = resolve("toy", "seek", size="tiny", overrides=SMALL)
+    with pytest.raises(BenchError, match=r"learner took more than 0\.01 s"):
+        measure_apart(config, "learner", 60.0, patience=0.01)
+
+
+def test_a_profile_names_every_stage_and_leaves_a_trace(tmp_path: Path) -> None:
+    config = resolve("toy", "catch_pixels", size="tiny", overrides=SMALL)
+    result = profile(config, spec("toy", "catch_pixels"), tmp_path / "trace.json")
+    assert {"encoder", "observe", "imagine", "backward", "optimiser"} <= set(result["stages"])
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    text = "\n".join(report.profile_lines(result))
+    assert "backward" in text and "aten::" in text
+
+
+@pytest.mark.parametrize("size", ["tiny", "size1m"])
+def test_plan_counts_parameters_and_replay_as_a_run_has_them(size: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    config = resolve("toy", "catch", size=size, overrides=("train.steps=5000",))
+    needed = plan(config, tmp_path / "not" / "there", speeds=False)
+    assert needed["parameters"] == Trainer(spec("toy", "catch"), config).optim.size
+    with open_replay(config, spec("toy", "catch"), RunDir(run.path), resume=False) as replay:
+        assert needed["replay_steps"] == replay.spec.capacity * replay.spec.num_envs
+        assert needed["replay_gb"] * 1e9 == pytest.approx(replay.bytes, rel=0.05)
+    assert not (tmp_path / "not").exists()
+    assert needed["updates"] == 5000 * 32 // (8 * 16)
+    assert "not measured" in "\n".join(report.plan_lines(needed))
+
+
+def test_plan_measures_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = [word for item in SMALL for word in ("-s", item)]
+    assert main(["plan", "toy", "--size", "tiny", "--json", *settings]) == 0
+    needed = json.loads(capsys.readouterr().out)
+    assert needed["learner_hours"] == pytest.approx(needed["updates"] * needed["update_s"] / 3600)
+    assert needed["env_hours"] > 0 and needed["peak_gb"] > 0
+
+
+def test_bench_prints_a_table_with_speeds_from_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["bench", "policy", "--suite", "toy", "--size", "size1m", "--seconds", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "act for 1 environments" in out and "act for 16 environments" in out
+    assert "measured elsewhere" in out and "r2dreamer" in out
+
+
+def test_bench_refuses_an_unknown_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "atari"]) == 2
+    assert "--suite atari" in capsys.readouterr().err
+
+
+def test_references_name_real_sizes_and_parts() -> None:
+    for row in REFERENCES:
+        assert row.part in PARTS and row.size in ("", *SIZES) and row.seconds > 0
+    assert {row.part for row in references("all", "size1m")} == {
+        "learner",
+        "policy",
+        "env",
+        "replay",
+    }
+    assert not [row for row in references("learner", "size12m") if row.size != "size12m"]
+
+
+def test_the_first_call_is_not_timed() -> None:
+    calls: list[int] = []
+    assert len(timed(lambda: calls.append(1), 0.0)) == LEAST == len(calls) - 1
+    row = timing("replay", "x", "s", [3.0, 1.0, 2.0])
+    assert (row.median_s, row.min_s, row.max_s, row.n) == (2.0, 1.0, 3.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.345, "12.3 s"), (0.5, "500 ms"), (2e-3, "2 ms"), (4e-6, "4 us")]
 )
-
-
-@pytest.mark.parametrize("task", ["catch", "reach"])
-def test_every_rate_is_positive(task: str) -> None:
-    result = bench(resolve("toy", task, overrides=SMALL), seconds=0.02)
-    rates = [result[name] for name in ("env_steps", "policy_rows", "updates", "bound")]
-    assert min(rates) > 0
-    assert result["bound"] <= min(result["env_steps"], result["policy_rows"])
-    assert {"sample", "update"} <= set(result["update_shares"])
-    assert sum(result["update_shares"].values()) == pytest.approx(1.0)
+def test_times_are_spelled_in_their_unit(seconds: float, text: str) -> None:
+    assert report.spell(seconds) == text
 
 
 def test_random_actions_fit_their_spec() -> None:
@@ -33,3 +147,14 @@ def test_random_actions_fit_their_spec() -> None:
     assert set(discrete.tolist()) == {0, 1, 2}
     continuous = random_action(ActionSpec("continuous", 2), 5, rng)
     assert (continuous.dtype, continuous.shape) == (np.float32, (5, 2))
+
+
+@pytest.mark.parametrize("task", ["seek", "reach", "catch_pixels"])
+def test_made_up_rows_fit_their_spec(task: str) -> None:
+    wanted = spec("toy", task)
+    rows = random_rows(wanted, 5, np.random.default_rng(0))
+    for key, obs in wanted.obs.items():
+        assert rows.obs[key].shape == (5, *obs.shape)
+        assert rows.obs[key].dtype == obs.dtype
+        if obs.classes:
+            assert rows.obs[key].max() < obs.classes

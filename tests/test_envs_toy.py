@@ -19,7 +19,8 @@ def make(task: str, num_envs: int = 8, batch_size: int = 0, seed: int = 0) -> Ve
 
 
 def seek_policy(rows: StepBatch) -> np.ndarray:
-    return np.sign(rows.obs["goal"] - toy.Seek.reach).astype(np.int32) + 1
+    goal = rows.obs["goal"].astype(np.int32) - toy.Seek.reach
+    return np.sign(goal) + 1
 
 
 def seek_pixels_policy(rows: StepBatch) -> np.ndarray:

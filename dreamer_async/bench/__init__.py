@@ -1,0 +1,81 @@
+"""`dreamer-async bench`: how fast each part of a run is here, alone and together.
+
+    learner   one update        policy    one acting step    env   one agent step
+    replay    one batch, one step                            pipeline  a run against its learner
+
+Everything is a median over several times, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamer_async.bench.timing import Timing
+from dreamer_async.config import Config
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+PARTS = ("env", "replay", "policy", "learner", "pipeline")
+"""In the order in which `all` measures them."""
+
+
+def measure(config: Config, part: str, seconds: float) -> dict[str, Any]:
+    """Measure one part, or `all`, for about `seconds` each; the result is JSON."""
+    import torch
+
+    import envs
+    from dreamer_async.device import choose_device, choose_precision, cpu_threads
+
+    spec = envs.spec(config.env.suite, config.env.task)
+    device = choose_device(config.train.device)
+    chosen = PARTS if part == "all" else (part,)
+    results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds)]
+    return {
+        "task": f"{config.env.suite}/{config.env.task}",
+        "size": config.size,
+        "device": _device_name(device),
+        "precision": choose_precision(config.train.precision, device),
+        "threads": cpu_threads(config.train.threads),
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": processor(),
+        "torch": torch.__version__,
+        "results": results,
+    }
+
+
+def _run(part: str, config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
+    from dreamer_async.bench import environment, learner, memory, pipeline, policy
+
+    runs: Mapping[str, Callable[[], list[Timing]]] = {
+        "env": lambda: environment.environment(config, seconds),
+        "replay": lambda: memory.memory(config, spec, seconds),
+        "policy": lambda: policy.policy(config, spec, seconds),
+        "learner": lambda: learner.learner(config, spec, seconds),
+        "pipeline": lambda: pipeline.pipeline(config, seconds),
+    }
+    return runs[part]()
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def processor() -> str:
+    """The processor's name, with the instructions that decide how fast products are."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    facts = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    facts = {name.strip(): text for name, text in facts.items()}
+    flags = set(facts.get("flags", "").split())
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    return f"{facts.get('model name', platform.machine())} ({fast[0] if fast else 'no AVX2'})"

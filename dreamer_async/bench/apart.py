@@ -1,0 +1,31 @@
+"""Measuring in a process of its own: another thread count, memory of its own, nothing warm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from dreamer_async.config import Config, to_dict
+
+
+class BenchError(RuntimeError):
+    """A measured process failed; the message has its last words."""
+
+
+def measure_apart(
+    config: Config, part: str, seconds: float, patience: float | None = None
+) -> dict[str, Any]:
+    """First result of `bench.measure`; raises BenchError if it fails or takes too long."""
+    given = json.dumps({"config": to_dict(config), "part": part, "seconds": seconds})
+    words = [sys.executable, "-m", "dreamer_async.bench"]
+    try:
+        done = subprocess.run(
+            words, input=given, capture_output=True, text=True, check=False, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"{part} took more than {patience} s") from None
+    if done.returncode:
+        raise BenchError(f"{part} failed: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout)["results"][0]

@@ -1,0 +1,63 @@
+"""How long one update takes: sampling, copies, losses, gradients, optimiser, write-back."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from dreamer_async.bench.memory import filled_replay
+from dreamer_async.bench.timing import Timing, timed, timing
+from dreamer_async.config import Config
+from dreamer_async.device import choose_device, choose_precision, cpu_threads
+from dreamer_async.learner import Learner
+from envs.spec import EnvSpec
+
+
+def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
+    """Time whole updates on made-up experience, and what comes before the first."""
+    device = choose_device(config.train.device)
+    with ready(config, spec) as (subject, first):
+        times = timed(subject.step, seconds, lambda: wait_for(device))
+        shares = subject.stages.totals()
+    whole = sum(shares.values())
+    detail = {f"share_{name}": spent / whole for name, spent in shares.items()}
+    detail["peak_gb"] = peak_memory(device) / 1e9
+    batch = f"{config.train.batch_size}x{config.train.batch_length}"
+    how = "compiled" if config.train.compile else "eager"
+    return [
+        timing("learner", f"update {batch}, {how}", "s/update", times, **detail),
+        timing("learner", f"everything up to the first update, {how}", "s", [first]),
+    ]
+
+
+@contextmanager
+def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
+    """A learner on made-up experience that has done one update, and the seconds it took."""
+    torch.set_num_threads(cpu_threads(config.train.threads))
+    device = choose_device(config.train.device)
+    precision = choose_precision(config.train.precision, device)
+    with filled_replay(config, spec) as replay:
+        began = time.perf_counter()
+        subject = Learner(spec, config, replay, device, precision)
+        if config.train.compile:
+            subject.warm_up()
+        subject.step()
+        wait_for(device)
+        yield subject, time.perf_counter() - began
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done everything it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: on the GPU by tensors, on the CPU by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

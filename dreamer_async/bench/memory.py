@@ -1,0 +1,55 @@
+"""How fast the replay gives batches and takes steps, against plain copies of the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dreamer_async.bench.synthetic import adder
+from dreamer_async.bench.timing import Timing, timed, timing
+from dreamer_async.config import Config
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import SampleBuffers, ring_bytes
+from dreamer_async.replay_setup import ring_spec
+from envs.spec import EnvSpec
+
+FILL = 64
+"""Steps per environment that a measured replay holds beyond one window."""
+
+
+@contextmanager
+def filled_replay(config: Config, spec: EnvSpec) -> Iterator[Replay]:
+    """A small replay of made-up experience, in a temporary directory."""
+    steps = config.train.batch_length + 1 + FILL
+    ring = ring_spec(config, spec, config.env.num_envs * steps)
+    with TemporaryDirectory(prefix="dreamer-async-") as folder:
+        paths = Path(folder) / "ring", Path(folder) / "latents"
+        with Replay.create(*paths, ring, seed=config.train.seed) as replay:
+            add = adder(replay, spec)
+            for _ in range(ring.capacity):
+                add()
+            yield replay
+
+
+def memory(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
+    """Time sampling one batch, copying as many bytes, and adding one step."""
+    with filled_replay(config, spec) as replay:
+        out = SampleBuffers.allocate(replay.spec, config.train.batch_size)
+        sampling = timed(lambda: replay.sample(out), seconds / 3)
+        nbytes = sum(array.nbytes for array in out.fields.values())
+        source, target = np.ones(nbytes, np.uint8), np.ones(nbytes, np.uint8)
+        copying = timed(lambda: np.copyto(target, source), seconds / 3)
+        adding = [t / replay.spec.num_envs for t in timed(adder(replay, spec), seconds / 3)]
+        overhead = sum(ring_bytes(replay.spec)) / (replay.spec.num_envs * replay.spec.capacity)
+        overhead -= replay.spec.raw_bytes
+    shape = f"{config.train.batch_size}x{replay.spec.length}"
+    share = float(np.median(copying) / np.median(sampling))
+    return [
+        timing("replay", f"sample {shape}", "s/batch", sampling, share_of_copy=share),
+        timing("replay", f"copy {nbytes / 1e6:.1f} MB", "s/batch", copying),
+        timing("replay", "add", "s/step", adding, extra_bytes_per_step=overhead),
+    ]

@@ -1,0 +1,33 @@
+"""How long one acting step takes, for one environment and for all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dreamer_async.agent.policy import Policy
+from dreamer_async.bench.learner import wait_for
+from dreamer_async.bench.synthetic import random_rows
+from dreamer_async.bench.timing import Timing, timed, timing
+from dreamer_async.collector import Actor
+from dreamer_async.config import Config
+from dreamer_async.device import choose_device, choose_precision
+from envs.spec import EnvSpec
+
+
+def policy(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
+    """Time encode, observe, act, with the copies to and from the device."""
+    torch.set_num_threads(1)  # as in training: the learner needs the others
+    device = choose_device(config.train.device)
+    precision = choose_precision(config.train.precision, device)
+    counts = sorted({1, config.env.num_envs})
+    return [_act(config, spec, device, precision, n, seconds / len(counts)) for n in counts]
+
+
+def _act(
+    config: Config, spec: EnvSpec, device: torch.device, precision: str, rows: int, seconds: float
+) -> Timing:
+    actor = Actor(Policy(spec, config, device, precision), rows, seed=0)
+    step = random_rows(spec, rows, np.random.default_rng(0))
+    times = timed(lambda: actor.act(step), seconds, lambda: wait_for(device))
+    return timing("policy", f"act for {rows} environments", "s/step", times)

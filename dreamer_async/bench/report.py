@@ -1,0 +1,81 @@
+"""What `bench` and `plan` print for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dreamer_async.bench.reference import references
+
+Json = Mapping[str, Any]
+
+
+def bench_lines(result: Json, part: str) -> list[str]:
+    """The measured speeds, then those of others."""
+    head = (
+        f"{result['task']}, {result['size']} on {result['device']} in {result['precision']}; "
+        f"{result['cores']} cores of {result['processor']}, {result['threads']} learner threads, "
+        f"torch {result['torch']}"
+    )
+    title = f"{'':9}{'':36}{'median':>10}{'min':>10}{'max':>10}{'n':>6}"
+    lines = [head, "", title]
+    for row in result["results"]:
+        times = "".join(f"{spell(row[name]):>10}" for name in ("median_s", "min_s", "max_s"))
+        lines.append(f"{row['part']:9}{row['what']:36}{times}{row['n']:6}  {row['unit']}")
+        lines += [f"{'':9}  {_detail(row['detail'])}"] if row["detail"] else []
+    others = references(part, result["size"])
+    if others:
+        lines += ["", "measured elsewhere:"]
+    for other in others:
+        speed = f"{spell(other.seconds):>10}  {other.software}, {other.machine}"
+        lines.append(f"{other.part:9}{other.what:36}{speed}")
+    return lines
+
+
+def profile_lines(result: Json) -> list[str]:
+    """Seconds per update by stage and by operation."""
+    lines = [f"trace for https://ui.perfetto.dev: {result['trace']}"]
+    for title in ("stages", "operations"):
+        lines += ["", f"{title}, per update:"]
+        lines += [f"{spell(seconds):>10}  {name}" for name, seconds in result[title].items()]
+    return lines
+
+
+def plan_lines(result: Json) -> list[str]:
+    """What a run needs, one line each."""
+    rows = {
+        "parameters": f"{result['parameters']:,}",
+        "replay": f"{result['replay_gb']:.2f} GB for {result['replay_steps']:,} steps",
+        "steps": f"{result['steps']:,} ({result['frames']:,} frames)",
+        "updates": f"{result['updates']:,} at train ratio {result['train_ratio']:g}",
+        "memory": _or_unknown(result["peak_gb"], "{:.1f} GB for the learner"),
+        "learner": _hours(result["learner_hours"], result["update_s"], "update, not compiled"),
+        "environments": _hours(result["env_hours"], result["step_s"], "step, alone"),
+    }
+    head = f"{result['task']}, {result['size']} on {result['device']} in {result['precision']}"
+    return [head, *(f"{name:14}{text}" for name, text in rows.items())]
+
+
+def spell(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
+
+
+def _detail(detail: Json) -> str:
+    shown = {
+        name: f"{value:.0%}" if name.startswith("share") else f"{value:.3g}"
+        for name, value in detail.items()
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
+
+
+def _or_unknown(value: float | None, text: str) -> str:
+    return "not measured" if value is None else text.format(value)
+
+
+def _hours(hours: float | None, seconds: float | None, what: str) -> str:
+    if hours is None or seconds is None:
+        return "not measured"
+    return f"{hours:,.1f} hours ({spell(seconds)} per {what})"
