@@ -21,7 +21,6 @@ import typer
 from dreamer_async import __version__, process
 from dreamer_async.bench import PARTS
 from dreamer_async.config import (
-    SIZES,
     SUITES,
     Config,
     ConfigError,
@@ -37,6 +36,24 @@ from dreamer_async.inputs import (
     refuse_shadowing,
     runs_root,
 )
+from dreamer_async.options import (
+    Compile,
+    Device,
+    Json,
+    NumEnvs,
+    Overrides,
+    Plain,
+    Precision,
+    Ratio,
+    RunRef,
+    RunsDir,
+    Size,
+    Steps,
+    Suite,
+    SuiteOption,
+    Task,
+    Threads,
+)
 from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
 
 EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
@@ -48,41 +65,6 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
-
-RunsDir = Annotated[
-    str,
-    typer.Option(
-        "--runs-dir", metavar="DIR", envvar="DREAMER_RUNS_DIR", help="Directory of all runs."
-    ),
-]
-RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
-]
-Suite = Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")]
-Task = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
-]
-Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
-NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
-Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")]
-Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
-SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]
-Steps = Annotated[
-    str | None, typer.Option("--steps", metavar="N", help="End after this many agent steps.")
-]
-Ratio = Annotated[
-    str | None, typer.Option("--ratio", metavar="X", help="Replayed steps per agent step.")
-]
-Precision = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or auto.")
-]
-Threads = Annotated[
-    str | None, typer.Option("--threads", metavar="N", help="CPU threads of the learner.")
-]
 
 
 # -- training --------------------------------------------------------------------------------

@@ -25,15 +25,10 @@ FLOOR = {
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity")}
 """Standard library, numpy and the floor."""
-LIGHT = {
-    *FLOOR,
-    *(f"dreamer_async.{n}" for n in ("inputs", "launch", "runs", "cli", "doctor", "compiler")),
-}
-"""Importing these modules imports neither torch nor numpy."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
-FRONT = {"dreamer_async.cli", "dreamer_async.launch", "dreamer_async.inputs", "dreamer_async.runs"}
+FRONT = {f"dreamer_async.{n}" for n in ("cli", "options", "launch", "inputs", "runs")}
 """Only the command line uses these."""
-LIGHT = {*FLOOR, *FRONT, "dreamer_async.compiler", "dreamer_async.doctor"}
+LIGHT = {*FLOOR, *FRONT, *(f"dreamer_async.{n}" for n in ("compiler", "doctor", "bench"))}
 """Importing these modules imports neither torch nor numpy."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}
 

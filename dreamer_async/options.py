@@ -1,0 +1,47 @@
+"""Options that several commands share, as typer wants them.
+
+Numbers are text here: `-s`, flags and presets are checked by one and the same parser.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dreamer_async.config import SIZES, SUITES
+
+RunsDir = Annotated[
+    str,
+    typer.Option(
+        "--runs-dir", metavar="DIR", envvar="DREAMER_RUNS_DIR", help="Directory of all runs."
+    ),
+]
+RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+]
+Suite = Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")]
+Task = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
+]
+Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
+NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
+Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
+SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]
+Steps = Annotated[
+    str | None, typer.Option("--steps", metavar="N", help="End after this many agent steps.")
+]
+Ratio = Annotated[
+    str | None, typer.Option("--ratio", metavar="X", help="Replayed steps per agent step.")
+]
+Precision = Annotated[
+    str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or auto.")
+]
+Threads = Annotated[
+    str | None, typer.Option("--threads", metavar="N", help="CPU threads of the learner.")
+]
