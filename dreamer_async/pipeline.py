@@ -61,6 +61,7 @@ def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
     """Run the trainer in this process and return its exit code."""
     process.isolate_compile_cache()
     process.keep_freed_pages()
+    process.show_crashes()
     try:
         config = from_dict(read_json(run_dir.config_path))
         with run_dir.lock():
@@ -69,7 +70,7 @@ def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
         code = exit_code(error)
         if code == 1:
             traceback.print_exc()
-        print(f"error: {_message(error)}", file=sys.stderr)
+        print(f"error: {describe(error)}", file=sys.stderr)
         return code
 
 
@@ -87,7 +88,7 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
         _finish(telemetry, reason, 0, stop.reason)
     except BaseException as error:
         error = _innermost(error)
-        _finish(telemetry, "failed", exit_code(error), _message(error))
+        _finish(telemetry, "failed", exit_code(error), describe(error))
         raise error
     finally:
         stop.close()
@@ -149,9 +150,11 @@ async def build(
     checkpoint.sweep(run_dir.checkpoints)
     await learner_thread.run(learner.publish)
     if resume:
-        resumed = await learner_thread.run(restore, run_dir, learner, collector, train.sync)
+        resumed, warnings = await learner_thread.run(restore, run_dir, config, learner, collector)
         telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
         telemetry.emit(resumed)
+        for message in warnings:
+            telemetry.warn(message)
     return parts
 
 
@@ -215,13 +218,17 @@ def make_env(config: Config) -> VectorEnv:
     )
 
 
+EXIT_MEMORY = 71
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""What torch says, as a plain RuntimeError, when the main memory is full."""
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigError, 2),
     (checkpoint.CheckpointError, 65),
     (RingMismatch, 65),
     (EnvError, 69),
     (Diverged, 70),
-    (torch.OutOfMemoryError, 71),
+    (torch.OutOfMemoryError, EXIT_MEMORY),
+    (MemoryError, EXIT_MEMORY),
     (RunInUse, 73),
     (ReplaySpaceError, 74),
     (OSError, 74),
@@ -231,6 +238,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 def exit_code(error: BaseException) -> int:
     """The documented exit code of an error; 1 for one that nobody expected."""
+    if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
+        return EXIT_MEMORY
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
@@ -244,8 +253,16 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _message(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
+def describe(error: BaseException) -> str:
+    """What to tell a person, in one line."""
+    text = str(error).strip() or type(error).__name__
+    if exit_code(error) != EXIT_MEMORY:
+        return text
+    first = text.splitlines()[0]
+    return (
+        "out of memory; the last checkpoint stands. Try a smaller --size, or `resume` with "
+        f"-s train.batch_size=N ({first})"
+    )
 
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def keep_freed_pages() -> None:
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 << 20)
     mallopt(arena_max, 1)
+
+
+def show_crashes() -> None:
+    """Print where every thread was when the process dies in C (SIGSEGV, SIGABRT, ...)."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
 
 
 def isolate_compile_cache() -> None:

@@ -22,6 +22,7 @@ from dreamer_async import checkpoint
 from dreamer_async.aio import OwnedThread
 from dreamer_async.collector import Collector
 from dreamer_async.config import Config, to_dict
+from dreamer_async.device import cpu_threads
 from dreamer_async.events import Checkpointed, Resumed
 from dreamer_async.learner import Learner
 from dreamer_async.run_dir import RunDir
@@ -109,7 +110,7 @@ class Saver:
             **counters,
             "config": to_dict(self._config),
             "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+            "threads": cpu_threads(self._config.train.threads),
         }
         keep = self._config.train.keep_checkpoints
         return checkpoint.save(
@@ -131,28 +132,42 @@ class Saver:
         )
 
 
-def restore(run_dir: RunDir, learner: Learner, collector: Collector, sync: bool) -> Resumed:
+def restore(
+    run_dir: RunDir, config: Config, learner: Learner, collector: Collector
+) -> tuple[Resumed, list[str]]:
     """Bring back the newest checkpoint that verifies and what the ring holds.
 
-    Raises CheckpointError when checkpoints exist and none verifies; nothing is deleted then.
+    Also returns warnings: what keeps a lockstep run from going on bit for bit. Raises
+    CheckpointError when checkpoints exist and none verifies; nothing is deleted then.
     """
     found, skipped = checkpoint.newest(run_dir.checkpoints)
     if found is None and skipped:
         raise checkpoint.CheckpointError("no valid checkpoint: " + "; ".join(skipped))
     if found is None:
-        return _without_checkpoint(collector)
+        return _without_checkpoint(collector), []
     counters = found.manifest
     try:
         learner.load_state(found.tensors, counters)
     except (KeyError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
     fresh = _restore_counters(collector, counters)
-    if sync and fresh == 0 and "policy/generator" in found.tensors:
+    if config.train.sync and fresh == 0 and "policy/generator" in found.tensors:
         _restore_lockstep(collector, found.tensors)
     ratio = collector.ratio
     lost = fresh * ratio.ratio / ratio.cost
     relative = str(found.path.relative_to(run_dir.path))
-    return Resumed(relative, ratio.inserted, learner.updates, lost, tuple(skipped))
+    resumed = Resumed(relative, ratio.inserted, learner.updates, lost, tuple(skipped))
+    return resumed, _differences(config, counters)
+
+
+def _differences(config: Config, counters: dict[str, Any]) -> list[str]:
+    """What makes the next updates differ from those of a run that had not been stopped."""
+    now = {"torch": torch.__version__, "threads": cpu_threads(config.train.threads)}
+    return [
+        f"saved with {name} {counters.get(name)}, goes on with {value}: the last digits will differ"
+        for name, value in now.items()
+        if config.train.sync and counters.get(name) != value
+    ]
 
 
 def _without_checkpoint(collector: Collector) -> Resumed:
