@@ -28,6 +28,8 @@ from torch import Tensor
 FORMAT = 1
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
+OWN_HASH = "manifest_sha256"
+"""Key of the manifest's hash of everything else in it."""
 MAX_HEADER = 1 << 20
 """Longest safetensors header that is parsed, in bytes (a hostile one costs minutes)."""
 
@@ -125,10 +127,17 @@ def sweep(directory: Path) -> int:
 def _verify_manifest(path: Path, manifest: Any, data: bytes) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
+    if manifest.get(OWN_HASH) != _manifest_hash(manifest):
+        raise CheckpointError(f"{path.name}: {MANIFEST} does not match its own hash")
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
         raise CheckpointError(f"{path.name}: {STATE} does not match its hash")
     if int.from_bytes(data[:8], "little") > MAX_HEADER:
         raise CheckpointError(f"{path.name}: header of {STATE} is longer than {MAX_HEADER} bytes")
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != OWN_HASH}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_non_finite(tensors: dict[str, Tensor], where: str = "state") -> None:
@@ -149,6 +158,7 @@ def _write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]
         "bytes": state.stat().st_size,
         "saved": time.time(),
     }
+    record[OWN_HASH] = _manifest_hash(record)
     with open(directory / MANIFEST, "xb") as file:
         file.write(json.dumps(record, allow_nan=False, indent=1).encode())
         file.flush()

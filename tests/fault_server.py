@@ -105,7 +105,7 @@ def acknowledge_first(_: Any) -> None:
             (path / checkpoint.STATE).write_bytes(b"")
         announce(self, path, 0.0)
 
-    restore.Saver.save = save  # type: ignore[method-assign]
+    restore.Saver.save = save
 
 
 def publish_early(_: Any) -> None:
@@ -120,8 +120,8 @@ def publish_early(_: Any) -> None:
             time.sleep(0.002)
         put(self, rows, index, value)
 
-    Replay._put = early  # type: ignore[method-assign]
-    Replay._publish = lambda *args: None  # type: ignore[method-assign]
+    Replay._put = early
+    Replay._publish = lambda *args: None
 
 
 def file_limit(nbytes: int) -> None:
@@ -134,7 +134,7 @@ def file_limit(nbytes: int) -> None:
         announce(self, path, seconds)
         resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, nbytes))
 
-    restore.Saver._announce = then_limit  # type: ignore[method-assign]
+    restore.Saver._announce = then_limit
 
 
 def fsync_error(after: int) -> None:
@@ -159,7 +159,7 @@ def _break_environment(after: int, how: Callable[[], object]) -> None:
             how()
         return recv(self)
 
-    toy.ToyEnv.recv = broken  # type: ignore[method-assign]
+    toy.ToyEnv.recv = broken
 
 
 def environment_hangs(after: int) -> None:
@@ -191,7 +191,7 @@ def environment_lies(after: int) -> None:
             outcome.reward[0] = float("nan")
         return outcome
 
-    toy.Seek.step = wrong  # type: ignore[method-assign]
+    toy.Seek.step = wrong
 
 
 def memory_runs_out(after: int) -> None:
@@ -206,7 +206,7 @@ def memory_runs_out(after: int) -> None:
             torch.empty(1 << 60, dtype=torch.uint8)
         return update(self, *args)
 
-    Trainer.update = greedy  # type: ignore[method-assign]
+    Trainer.update = greedy
 
 
 FAULTS: dict[str, Injection] = {

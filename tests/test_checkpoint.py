@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dreamer_async import checkpoint
 from dreamer_async.checkpoint import CheckpointError
@@ -87,18 +90,62 @@ def test_every_truncation_is_detected(tmp_path: Path) -> None:
     checkpoint.read(path)
 
 
-def test_a_poisoned_checkpoint_with_a_valid_hash_is_refused(tmp_path: Path) -> None:
-    import hashlib
-
-    from safetensors.torch import save_file
-
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
-    save_file(state(float("inf")), path / checkpoint.STATE)
+    tried = 0
+    for file in (path / checkpoint.STATE, path / checkpoint.MANIFEST):
+        data = file.read_bytes()
+        for at in range(8 * len(data)):
+            flipped = bytearray(data)
+            flipped[at // 8] ^= 1 << at % 8
+            file.write_bytes(flipped)
+            if file.name == checkpoint.MANIFEST and same_json(bytes(flipped), data):
+                continue  # another blank, or a digit beyond what a float holds
+            with pytest.raises(CheckpointError):
+                checkpoint.read(path)
+            tried += 1
+        file.write_bytes(data)
+    checkpoint.read(path)
+    assert tried > 3000
+
+
+def same_json(a: bytes, b: bytes) -> bool:
+    try:
+        return json.loads(a) == json.loads(b)
+    except ValueError:
+        return False
+
+
+def reseal(path: Path) -> None:
+    """Make both hashes right for whatever the files hold, as somebody else could."""
     manifest = json.loads((path / checkpoint.MANIFEST).read_text())
     manifest["sha256"] = hashlib.sha256((path / checkpoint.STATE).read_bytes()).hexdigest()
+    manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
     (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_poisoned_checkpoint_with_valid_hashes_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    save_file(state(float("inf")), path / checkpoint.STATE)
+    reseal(path)
     with pytest.raises(CheckpointError, match="not finite"):
         checkpoint.read(path)
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Canary:
+        def __reduce__(self) -> tuple[object, tuple[Path]]:
+            return Path.touch, (tmp_path / "dead",)
+
+    path = save(tmp_path, 1)
+    for data in (pickle.dumps(Canary()), len(pickle.dumps(Canary())).to_bytes(8, "little")):
+        (path / checkpoint.STATE).write_bytes(data + pickle.dumps(Canary()))
+        reseal(path)
+        with pytest.raises(CheckpointError):
+            checkpoint.read(path)
+    assert not (tmp_path / "dead").exists()
+    pickle.loads(pickle.dumps(Canary()))
+    assert (tmp_path / "dead").exists(), "the canary must be able to die"
 
 
 def test_litter_is_swept(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -188,7 +191,8 @@ def test_a_run_in_use_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "in use" in capfd.readouterr().err
 
 
-def start(run: RunDir) -> subprocess.Popen[str]:
+def start(run: RunDir, **options: Any) -> subprocess.Popen[str]:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
     return subprocess.Popen(
         [
             sys.executable,
@@ -198,10 +202,9 @@ def start(run: RunDir) -> subprocess.Popen[str]:
             "sys.exit(pipeline.main(RunDir(Path(sys.argv[1])), plain=True, resume=False))",
             str(run.path),
         ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
     )
 
 
@@ -240,6 +243,26 @@ def test_every_way_to_stop_saves_and_exits_cleanly(tmp_path: Path, how: int | st
     finished = read(run)[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
     assert newest(run).manifest["updates"] == finished.updates > 0
+
+
+@pytest.mark.faults
+def test_a_closed_terminal_saves_and_exits_cleanly(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=10_000_000")
+    master, slave = os.openpty()
+    process = start(run, stdin=slave, stdout=slave, stderr=slave, preexec_fn=own_terminal)
+    os.close(slave)
+    wait_for(is_metrics, run, process)
+    os.close(master)
+    assert process.wait(60) == 0
+    finished = read(run)[-1]
+    assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
+    assert "SIGHUP" in finished.message
+    assert newest(run).manifest["updates"] == finished.updates > 0
+
+
+def own_terminal() -> None:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.faults
