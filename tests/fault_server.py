@@ -191,7 +191,7 @@ def environment_lies(after: int) -> None:
             outcome.reward[0] = float("nan")
         return outcome
 
-    toy.Seek.step = wrong
+    toy.Seek.step = wrong  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def memory_runs_out(after: int) -> None:
@@ -206,7 +206,7 @@ def memory_runs_out(after: int) -> None:
             torch.empty(1 << 60, dtype=torch.uint8)
         return update(self, *args)
 
-    Trainer.update = greedy
+    Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
 
 
 FAULTS: dict[str, Injection] = {
