@@ -121,7 +121,7 @@ def publish_early(_: Any) -> None:
         put(self, rows, index, value)
 
     Replay._put = early
-    Replay._publish = lambda *args: None
+    Replay._publish = lambda self, env, step: None
 
 
 def file_limit(nbytes: int) -> None:
@@ -191,7 +191,7 @@ def environment_lies(after: int) -> None:
             outcome.reward[0] = float("nan")
         return outcome
 
-    toy.Seek.step = wrong  # pyright: ignore[reportAttributeAccessIssue]
+    toy.Seek.step = wrong
 
 
 def memory_runs_out(after: int) -> None:
