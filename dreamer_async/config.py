@@ -80,7 +80,7 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "atari100k": {"train.steps": 110_000, "train.train_ratio": 256.0, "env.num_envs": 1},
         "toy": {
             "size": "toy",
-            "train.steps": 60_000,
+            "train.steps": 20_000,
             "train.train_ratio": 32.0,
             "train.batch_size": 8,
             "train.batch_length": 16,

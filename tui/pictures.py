@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tui import published
 from tui.chart import Trace
 from tui.series import Series
 from tui.state import (
@@ -47,9 +48,9 @@ class Options:
 
 
 def returns(view: RunView, options: Options) -> Picture:
-    """Episode scores as dots, their rolling mean as a line."""
+    """Episode scores as dots, their rolling mean as a line, the published curve behind them."""
     series = view.episodes
-    curves = [Curve(_envelope(series, "dots"), "dots")]
+    curves = [*_published_curves(view), Curve(_envelope(series, "dots"), "dots")]
     mean = series.rolling_mean(options.smoothing)
     if options.smoothing > 1:
         curves.append(Curve(Trace(series.x, mean)))
@@ -61,6 +62,8 @@ def returns(view: RunView, options: Options) -> Picture:
             ("dim", "  ", "best", short(view.best_score)),
         ):
             legend += [Part(mark, look), Part(f"{title} ", "dim"), Part(value, "strong")]
+            if title == "mean":
+                legend += _published_legend(view, float(mean[-1]))
         legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
         legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
     return Picture(
@@ -71,6 +74,42 @@ def returns(view: RunView, options: Options) -> Picture:
         steps=True,
         empty="no finished episode yet",
     )
+
+
+def _published(view: RunView) -> published.Published | None:
+    started = view.started
+    return None if started is None else published.find(started.suite, started.task)
+
+
+def _published_curves(view: RunView) -> list[Curve]:
+    """Mean and deviation of the published runs, as far as this run has come."""
+    known, series = _published(view), view.episodes
+    if known is None or view.started is None or not len(series):
+        return []
+    repeat = max(1, view.started.frames_per_step)
+    part = known.until(float(series.x[-1]) * repeat)
+    if not len(part.frames):
+        return []
+    x, mean, std = part.frames / repeat, part.mean, part.std
+    band = Trace(x, mean, mean - std, mean + std)
+    return [Curve(band, "band"), Curve(Trace(x, mean), "reference")]
+
+
+def _published_legend(view: RunView, score: float) -> list[Part]:
+    """What was published for this many steps, and how the run compares where it may be compared."""
+    known, started = _published(view), view.started
+    if known is None or started is None:
+        return []
+    repeat = max(1, started.frames_per_step)
+    here = known.at(float(view.episodes.x[-1]) * repeat)
+    if here is None:
+        end = f"{short(float(known.mean[-1]))} at {count(known.frames[-1] / repeat)}"
+        return [Part("  ┄ published ", "reference"), Part(f"{end} ({published.SIZE})", "dim")]
+    legend = [Part("  ┄ published ", "reference"), Part(short(here[0]), "strong")]
+    if published.comparable(started.suite, started.size, started.train_ratio):
+        word = published.verdict(score, *here)
+        legend.append(Part(f" {word}", {"ahead": "good", "behind": "warn"}.get(word, "strong")))
+    return [*legend, Part(f" ({published.SIZE})", "dim")]
 
 
 def scale(view: RunView) -> Picture:

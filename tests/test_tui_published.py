@@ -1,0 +1,96 @@
+"""The published curves: what is shipped, where they stop, and when a word may be said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dreamer_async.config import SUITES
+from dreamer_async.events import Episode, Record, RunStarted
+from envs import tasks
+from tui import published
+from tui.pictures import Options, returns
+from tui.state import RunView, rebuild
+from tui.widgets.panel import LOOKS, Part
+
+STARTED = RunStarted(
+    run="r", suite="atari", task="pong", size="size200m", parameters=1, device="cuda",
+    precision="bfloat16", num_envs=16, steps=51_000_000, frames_per_step=4, train_ratio=32.0,
+    seed=0, sync=False, compiled=True, replay_capacity=1, replay_bytes=1, pid=1, version="0",
+)  # fmt: skip
+
+
+def view(score: float, steps: int, started: RunStarted = STARTED) -> RunView:
+    episodes = [Episode(steps * (i + 1) // 30, 0, score, 100) for i in range(30)]
+    return rebuild([Record(event, 0.0, 0.0, 0) for event in (started, *episodes)])
+
+
+def legend(shown: RunView) -> str:
+    return "".join(part.text for part in returns(shown, Options()).legend)
+
+
+@pytest.mark.parametrize("suite", ["atari", "atari100k"])
+def test_every_task_of_the_benchmarks_has_a_curve(suite: str) -> None:
+    found = [task for task in tasks(suite) if published.find(suite, task) is not None]
+    assert len(found) == {"atari": 57, "atari100k": 26}[suite]
+
+
+def test_a_curve_is_the_published_one() -> None:
+    pong = published.find("atari100k", "pong")
+    assert pong is not None and len(pong.frames) == len(pong.mean) == len(pong.std)
+    assert pong.frames[-1] == 400_000 and pong.seeds == 5
+    assert -6 < pong.mean[-1] < 0, "the paper's Pong ends near -4 at 100k steps"
+    assert (np.diff(pong.frames) > 0).all()
+    assert published.find("atari", "James_Bond") is not None
+    assert published.find("toy", "seek") is None
+
+
+def test_the_curve_ends_where_the_run_is() -> None:
+    pong = published.find("atari100k", "pong")
+    assert pong is not None
+    middle = float(pong.frames[3] + pong.frames[4]) / 2
+    part = pong.until(middle)
+    assert part.frames[-1] == middle and len(part.frames) == 5
+    assert part.mean[-1] == pytest.approx((pong.mean[3] + pong.mean[4]) / 2)
+    assert len(pong.until(1.0).frames) == 0, "before the first bin there is nothing"
+    assert len(pong.until(1e12).frames) == len(pong.frames)
+
+
+def test_the_curve_is_drawn_over_agent_steps_behind_the_dots() -> None:
+    picture = returns(view(10.0, 10_000_000), Options())
+    assert [curve.look for curve in picture.curves] == ["band", "reference", "dots", "line"]
+    assert picture.curves[1].trace.x[-1] == 10_000_000
+    assert picture.curves[1].trace.x[0] == 1_000_000, "4 frames are one step"
+    assert {curve.look for curve in picture.curves} <= set(LOOKS)
+
+
+@pytest.mark.parametrize(("score", "word"), [(21.0, "on track"), (-21.0, "behind"), (1e3, "ahead")])
+def test_the_word(score: float, word: str) -> None:
+    said = legend(view(score, 40_000_000))
+    assert f" {word} (size200m)" in said and "published" in said
+
+
+@pytest.mark.parametrize("change", [{"size": "size12m"}, {"train_ratio": 64.0}])
+def test_no_word_for_another_size_or_protocol(change: dict[str, object]) -> None:
+    said = legend(view(21.0, 40_000_000, replace(STARTED, **change)))
+    assert "published" in said
+    assert not any(word in said for word in ("ahead", "on track", "behind"))
+
+
+def test_a_young_run_is_told_where_the_curve_leads() -> None:
+    shown = view(-20.0, 10_000)
+    assert " at 50" in legend(shown)
+    assert [curve.look for curve in returns(shown, Options()).curves] == ["dots", "line"]
+
+
+def test_a_task_without_a_curve_says_nothing() -> None:
+    shown = view(5.0, 10_000, replace(STARTED, suite="toy", task="seek"))
+    assert "published" not in legend(shown)
+    assert all(isinstance(part, Part) for part in returns(shown, Options()).legend)
+
+
+def test_protocols_are_those_of_our_presets() -> None:
+    for suite, ratio in published.TRAIN_RATIOS.items():
+        assert SUITES[suite]["train.train_ratio"] == ratio

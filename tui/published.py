@@ -1,0 +1,89 @@
+"""Published learning curves, to draw behind one's own."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FILE = Path(__file__).parent / "data" / "published.csv"
+SIZE = "size200m"
+"""The published runs are all of this size."""
+TRAIN_RATIOS: Mapping[str, float] = MappingProxyType({"atari": 32.0, "atari100k": 256.0})
+"""Suites whose published protocol is ours, with the train ratio they were run with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """One curve, over environment frames."""
+
+    frames: Array
+    """[N] right edges of the bins."""
+    mean: Array
+    """[N] mean score over the seeds."""
+    std: Array
+    """[N] standard deviation over the seeds."""
+    seeds: int
+    """Most seeds in one bin."""
+
+    def at(self, frames: float) -> tuple[float, float] | None:
+        """Mean and deviation at a number of frames; None outside the curve."""
+        if not self.frames[0] <= frames <= self.frames[-1]:
+            return None
+        mean, std = (np.interp(frames, self.frames, y) for y in (self.mean, self.std))
+        return float(mean), float(std)
+
+    def until(self, frames: float) -> Published:
+        """The part up to a number of frames, which may be empty."""
+        kept = self.frames <= frames
+        here = self.at(frames)
+        x, mean, std = (part[kept] for part in (self.frames, self.mean, self.std))
+        if here is not None and (not len(x) or x[-1] < frames):
+            x, mean, std = (
+                np.append(part, value)
+                for part, value in zip((x, mean, std), (frames, *here), strict=True)
+            )
+        return Published(x, mean, std, self.seeds)
+
+
+@lru_cache(maxsize=8)
+def find(suite: str, task: str) -> Published | None:
+    """The curve of a task, None if none was published."""
+    wanted = _squashed(task)
+    with open(FILE, newline="", encoding="utf-8") as file:
+        lines = (line for line in file if line[0] != "#")
+        rows = [
+            row
+            for row in csv.DictReader(lines)
+            if row["suite"] == suite and _squashed(row["task"]) == wanted
+        ]
+    if not rows:
+        return None
+    frames, mean, std, seeds = (
+        np.array([float(row[name]) for row in rows]) for name in ("frames", "mean", "std", "seeds")
+    )
+    return Published(frames, mean, std, int(seeds.max()))
+
+
+def comparable(suite: str, size: str, train_ratio: float) -> bool:
+    """Tell whether a run was set up as the published ones were."""
+    return size == SIZE and TRAIN_RATIOS.get(suite) == train_ratio
+
+
+def verdict(score: float, mean: float, std: float) -> str:
+    """Place a score against the published ones at the same number of frames."""
+    if score > mean + std:
+        return "ahead"
+    return "behind" if score < mean - std else "on track"
+
+
+def _squashed(task: str) -> str:
+    return task.replace("_", "").replace("-", "").lower()
