@@ -36,6 +36,8 @@ class TrainRatio:
             )
         self.inserted = 0
         self.sampled = 0
+        self.paused = False
+        """While set, neither side may go on; change it and `notify`."""
         self._origin = 0
         self._credit: float | None = None  # debt = inserted * ratio - sampled + credit
         self._changed = asyncio.Condition()
@@ -84,11 +86,15 @@ class TrainRatio:
 
     async def room(self) -> None:
         """Wait until the collector may insert."""
-        await self._until(lambda: self.debt <= self.bound)
+        await self._until(lambda: not self.paused and self.debt <= self.bound)
 
     async def until_due(self) -> None:
         """Wait until an update may sample."""
-        await self._until(lambda: self.due)
+        await self._until(lambda: not self.paused and self.due)
+
+    async def running(self) -> None:
+        """Wait while paused."""
+        await self._until(lambda: not self.paused)
 
     async def reached(self, steps: int) -> None:
         """Wait until this many agent steps were inserted."""

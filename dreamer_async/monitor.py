@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import torch
@@ -12,7 +13,7 @@ from dreamer_async.events import Controlled, Gauges
 from dreamer_async.learner import Learner
 from dreamer_async.restore import Saver
 from dreamer_async.run_dir import RunDir
-from dreamer_async.telemetry import Rates, Telemetry, every, process_gauges
+from dreamer_async.telemetry import Rates, Telemetry, process_gauges
 
 
 class Monitor:
@@ -38,7 +39,10 @@ class Monitor:
 
     async def report_every(self, seconds: float) -> None:
         """Report until cancelled."""
-        await every(seconds, self.report)
+        while True:
+            await asyncio.sleep(seconds)
+            self.report()
+            await self._collector.ratio.notify()  # a pause may have begun or ended
 
     def report(self) -> None:
         """Emit one gauges event and answer pending requests."""
@@ -95,6 +99,20 @@ class Monitor:
             case "checkpoint":
                 self._telemetry.emit(Controlled(command, "accepted"))
                 self._saver.ask()
+            case "pause" | "resume":
+                self._pause(command)
             case _:
-                reason = "this trainer knows stop and checkpoint"
+                reason = "this trainer knows stop, pause, resume and checkpoint"
                 self._telemetry.emit(Controlled(command, "refused", reason))
+
+    def _pause(self, command: str) -> None:
+        """Hold both sides of the pipeline, or let them go on."""
+        ratio, pause = self._collector.ratio, command == "pause"
+        if ratio.paused == pause:
+            reason = "the run is paused already" if pause else "the run is not paused"
+            self._telemetry.emit(Controlled(command, "refused", reason))
+            return
+        ratio.paused = pause
+        self._telemetry.emit(Controlled(command, "done"))
+        running = "training" if ratio.started else "prefill"
+        self._telemetry.enter("paused" if pause else running)

@@ -13,6 +13,7 @@ import sys
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -192,16 +193,24 @@ async def train(parts: Parts, stop: Stop) -> None:
 async def lockstep(parts: Parts, stop: Stop) -> None:
     """Collect one batch, do every update that is due, repeat: deterministic given the seed."""
     collector = parts.collector
+    save_if_due = partial(
+        parts.saver.save_if_due,
+        parts.config.train.checkpoint_seconds,
+        parts.learner_thread,
+        parts.writer_thread,
+    )
     while not stop.requested and parts.ratio.inserted < parts.config.train.steps:
+        if parts.ratio.paused:
+            await aio.first(stop.wait(), parts.ratio.running(), parts.saver.asked())
+            await save_if_due()
+            continue
         step = await parts.env_thread.run(parts.env.recv)
         acted = await parts.policy_thread.run(collector.act, step)
         collector.store(step, acted)
         parts.env.send(acted.action, step.env_id)
         while parts.ratio.due:
             await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
-        await parts.saver.save_if_due(
-            parts.config.train.checkpoint_seconds, parts.learner_thread, parts.writer_thread
-        )
+        await save_if_due()
 
 
 def make_env(config: Config) -> VectorEnv:

@@ -49,6 +49,10 @@ class Saver:
         """Ask `save_every` for a checkpoint now."""
         self._asked.set()
 
+    async def asked(self) -> bool:
+        """Wait until somebody asks for a checkpoint."""
+        return await self._asked.wait()
+
     async def save_every(
         self, seconds: float, learner_thread: OwnedThread, writer_thread: OwnedThread
     ) -> None:

@@ -5,7 +5,6 @@ Everything here runs on the event loop; the owned threads only add up seconds in
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -212,10 +211,3 @@ def process_gauges() -> dict[str, float]:
     with open("/proc/self/statm", encoding="ascii") as file:
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return {"cpu_seconds": times.user + times.system, "memory/rss_gb": resident / 1e9}
-
-
-async def every(seconds: float, action: Callable[[], None]) -> None:
-    """Call the action again and again, this many seconds apart, until cancelled."""
-    while True:
-        await asyncio.sleep(seconds)
-        action()

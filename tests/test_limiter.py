@@ -95,6 +95,25 @@ def test_collector_waits_for_the_learner_and_the_learner_for_the_collector() -> 
     asyncio.run(asyncio.wait_for(scenario(), 5))
 
 
+def test_a_pause_holds_both_sides_and_leaves_the_debt_alone() -> None:
+    async def scenario() -> None:
+        ratio = TrainRatio(ratio=1.0, cost=4)
+        ratio.start()
+        ratio.paused = True
+        sides = [asyncio.create_task(wait()) for wait in (ratio.room, ratio.until_due)]
+        running = asyncio.create_task(ratio.running())
+        await asyncio.sleep(0)
+        await ratio.notify()
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in (*sides, running))
+        before, ratio.paused = ratio.debt, False
+        await ratio.notify()
+        await asyncio.wait_for(asyncio.gather(*sides, running), 5)
+        assert ratio.debt == before
+
+    asyncio.run(scenario())
+
+
 def test_a_cancelled_wait_leaves_the_limiter_usable() -> None:
     async def scenario() -> None:
         ratio = TrainRatio(32, cost=64)

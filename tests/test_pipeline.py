@@ -245,6 +245,52 @@ def test_every_way_to_stop_saves_and_exits_cleanly(tmp_path: Path, how: int | st
     assert newest(run).manifest["updates"] == finished.updates > 0
 
 
+@pytest.mark.parametrize("sync", ["true", "false"])
+def test_a_paused_run_holds_still_saves_and_goes_on(tmp_path: Path, sync: str) -> None:
+    run = make_run(tmp_path, "train.steps=10_000_000", f"train.sync={sync}")
+    process = start(run)
+    wait_for(is_metrics, run, process)
+    for command in ("pause", "pause", "checkpoint"):
+        run.request(command)
+    wait_for(is_checkpoint_of(run), run, process)
+    held = [position(run) for _ in range(2) if time.sleep(1.5) is None]
+    assert held[0] == held[1], "neither steps nor updates while it is paused"
+    run.request("resume")
+    wait_for(is_after(held[1]), run, process)
+    run.request("pause")
+    run.request("stop")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    seen = read(run)
+    answers = [(e.command, e.answer) for e in seen if isinstance(e, events.Controlled)]
+    assert answers[:4] == [
+        ("pause", "done"), ("pause", "refused"), ("checkpoint", "accepted"), ("resume", "done"),
+    ]  # fmt: skip
+    phases = [e.phase for e in seen if isinstance(e, events.PhaseChanged)]
+    assert phases[2:4] == ["paused", "training"]
+
+
+def position(run: RunDir) -> tuple[int, int]:
+    gauges = next(e for e in reversed(read(run)) if isinstance(e, events.Gauges))
+    return gauges.env_steps, gauges.updates
+
+
+def is_checkpoint_of(run: RunDir) -> Callable[[events.Event], bool]:
+    before = sum(isinstance(e, events.Checkpointed) for e in read(run))
+
+    def another(event: events.Event) -> bool:
+        return sum(isinstance(e, events.Checkpointed) for e in read(run)) > before
+
+    return another
+
+
+def is_after(held: tuple[int, int]) -> Callable[[events.Event], bool]:
+    def later(event: events.Event) -> bool:
+        return isinstance(event, events.Metrics) and event.update > held[1] + 2
+
+    return later
+
+
 @pytest.mark.faults
 def test_a_closed_terminal_saves_and_exits_cleanly(tmp_path: Path) -> None:
     run = make_run(tmp_path, "train.steps=10_000_000")

@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from dreamer_async.events import (
+    Controlled,
     Episode,
     Event,
     Gauges,
@@ -348,6 +349,40 @@ async def test_stopping_asks_first(run: RunDir) -> None:
             append(run, RunFinished("stopped", 9, 9, 0))
             await settle(pilot)
     assert app.return_value == STOPPED
+
+
+@driven
+async def test_pausing_and_saving_are_asked_for_and_answered(run: RunDir) -> None:
+    app = dashboard(run)
+    append(run, Controlled("pause", "refused", "an answer to somebody else"))
+    with trainer(run):
+        async with app.run_test(size=(120, 40)) as pilot:
+            await settle(pilot)
+            assert not list(app._notifications), "old answers are not repeated"
+            for key, phase, asked, answer in (
+                ("p", "paused", "pause", "done"),
+                ("c", "paused", "checkpoint", "accepted"),
+                ("p", "training", "resume", "done"),
+                ("p", "training", "pause", "refused"),
+            ):
+                await pilot.press(key)
+                assert [request.command for request in run.take_requests()] == [asked]
+                append(run, Controlled(asked, answer, "[b]why"), PhaseChanged(phase, 9, 9))
+                await settle(pilot)
+                said = list(app._notifications)[-1]
+                assert said.message == f"{asked} {answer}: [b]why" and not said.markup
+                assert said.severity == ("warning" if answer == "refused" else "information")
+                assert f" {phase.upper()} " in text(pilot)
+
+
+@driven
+async def test_a_run_without_a_trainer_cannot_be_paused(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("p", "c")
+        assert run.take_requests() == []
+        assert "no trainer" in list(app._notifications)[-1].message
 
 
 @driven

@@ -20,9 +20,11 @@ from typing import ClassVar
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.widgets import Footer
 
+from dreamer_async.events import Controlled
 from dreamer_async.run_dir import RunDir
 from tui import pictures
 from tui.pictures import SMOOTHINGS, Options
@@ -178,6 +180,8 @@ class Dashboard(App[int]):
             priority=True,
             tooltip="Stop and save if the run began here, else detach",
         ),
+        Binding("p", "pause", "Pause", tooltip="Hold the trainer, or let it go on"),
+        Binding("c", "checkpoint", "Save", tooltip="Save a checkpoint now"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="Show this list"),
         Binding("t", "theme", "Theme", tooltip="Next colours"),
     ]
@@ -207,6 +211,8 @@ class Dashboard(App[int]):
         self._shown_news = (-1, -1)
         self._shown_second = -1
         self._misses = 0
+        self._asked = False
+        self._answered_before: Controlled | None = None
 
     # -- life --------------------------------------------------------------------------------
 
@@ -265,6 +271,7 @@ class Dashboard(App[int]):
         elif news != self._shown_news:
             self.overview.show_news(self.view)
         self._shown_news, self._shown_second = news, second
+        self._show_answer()
         self._leave_when_stopped()
 
     def show_now(self) -> None:
@@ -305,16 +312,32 @@ class Dashboard(App[int]):
 
     def request_stop(self) -> None:
         """Ask the trainer to save and end, once; the dashboard leaves after it."""
-        if self.trainer.stop_requested_at is not None:
-            return
+        if self.trainer.stop_requested_at is None and self.ask("stop"):
+            self.trainer = replace(self.trainer, stop_requested_at=self.clock())
+            self.show_now()
+
+    def ask(self, command: str) -> bool:
+        """Leave a request for the trainer, and tell whether that worked."""
         try:
-            self.run_dir.request("stop")
+            self.run_dir.request(command)
         except OSError as error:
-            message = clean(f"the stop request could not be written: {error}", 200)
-            self.notify(message, severity="error", markup=False)
+            self._say(f"the {command} request could not be written: {error}", "error")
+            return False
+        self._asked, self._answered_before = True, self.view.answer
+        return True
+
+    def _say(self, text: str, severity: SeverityLevel = "information") -> None:
+        self.notify(clean(text, 200), severity=severity, markup=False)
+
+    def _show_answer(self) -> None:
+        """Say what the trainer answered to a request of ours."""
+        answer = self.view.answer
+        if not self._asked or answer is None or answer is self._answered_before:
             return
-        self.trainer = replace(self.trainer, stop_requested_at=self.clock())
-        self.show_now()
+        self._asked = False
+        reason = f": {answer.reason}" if answer.reason else ""
+        severity = "warning" if answer.answer == "refused" else "information"
+        self._say(f"{answer.command} {answer.answer}{reason}", severity)
 
     # -- keys --------------------------------------------------------------------------------
 
@@ -346,6 +369,20 @@ class Dashboard(App[int]):
         if stop:
             self.request_stop()
 
+    def action_pause(self) -> None:
+        """Ask the trainer to hold, or to go on when it holds."""
+        self._ask_if_running("resume" if self.phase().name == "paused" else "pause")
+
+    def action_checkpoint(self) -> None:
+        """Ask the trainer to save now."""
+        self._ask_if_running("checkpoint")
+
+    def _ask_if_running(self, command: str) -> None:
+        if not self.may_run():
+            self._say("there is no trainer to ask", "warning")
+        elif self.ask(command):
+            self._say(f"{command} asked for")
+
     def action_help(self) -> None:
         """Show every key that works here."""
         self.push_screen(Help(self.keys()))
@@ -370,6 +407,8 @@ class Dashboard(App[int]):
         """Add what the keys do to the command palette."""
         yield from super().get_system_commands(screen)
         yield SystemCommand("Stop", "Save a checkpoint and end the trainer", self.action_ask_stop)
+        yield SystemCommand("Pause", "Hold the trainer, or let it go on", self.action_pause)
+        yield SystemCommand("Checkpoint", "Save a checkpoint now", self.action_checkpoint)
 
     # -- signals -----------------------------------------------------------------------------
 
