@@ -515,7 +515,15 @@ async def test_all_keys_of_the_footer_fit_80_columns(run: RunDir) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         footer = screen(pilot)[-1]
-        for words in ("1 Overview", "2 Losses", "q Detach", "Q Stop", "? Help", "^p palette"):
+        for words in (
+            "1 Overview",
+            "2 Losses",
+            "q Detach",
+            "Q Stop",
+            "p Pause",
+            "c Save",
+            "? Help",
+        ):
             assert words in footer
 
 

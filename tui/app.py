@@ -89,7 +89,7 @@ class Overview(Screen[None]):
                 yield Meters("pipeline", id="pipeline")
                 yield Meters("replay", id="replay")
         yield AlertLine(id="alerts")
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def show_header(self, view: RunView, facts: HeaderFacts) -> None:
         """Show what changes with the clock."""
