@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -50,7 +51,7 @@ class Checkpoint:
 def save(
     directory: Path, step: int, tensors: dict[str, Tensor], manifest: dict[str, Any], keep: int
 ) -> Path:
-    """Write `step-N` atomically, then remove the oldest ones beyond `keep`.
+    """Write `step-N` atomically, then remove the oldest ones beyond `keep`, but not the best.
 
     Raises CheckpointError for non-finite tensors and OSError where the disk refuses; older
     checkpoints are untouched in both cases.
@@ -79,6 +80,20 @@ def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that verifies, and why newer ones were skipped."""
     skipped: list[str] = []
     for path in candidates(directory):
+        try:
+            return read(path), skipped
+        except CheckpointError as error:
+            skipped.append(str(error))
+    return None, skipped
+
+
+def best(directory: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Return the checkpoint with the highest score that verifies, and why others were skipped.
+
+    Of equal ones, and where none has a score yet, the newest.
+    """
+    skipped: list[str] = []
+    for path in sorted(candidates(directory), key=_score, reverse=True):
         try:
             return read(path), skipped
         except CheckpointError as error:
@@ -174,8 +189,20 @@ def _free_name(directory: Path, step: int) -> Path:
 
 
 def _prune(directory: Path, keep: int) -> None:
-    for path in list(candidates(directory))[keep:]:
-        _remove(path)
+    paths = list(candidates(directory))
+    good = max(paths, key=_score)
+    for path in paths[keep:]:
+        if path != good:
+            _remove(path)
+
+
+def _score(path: Path) -> float:
+    """The mean score of the episodes before a save; minus infinity if there is none."""
+    try:
+        score = float(json.loads((path / MANIFEST).read_bytes())["score"])
+    except (OSError, ValueError, RecursionError, TypeError, LookupError, OverflowError):
+        return -math.inf
+    return score if math.isfinite(score) else -math.inf
 
 
 def _remove(path: Path) -> None:

@@ -218,6 +218,9 @@ def evaluate(
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")
     ] = "auto",
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint of the best training scores.")
+    ] = False,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -228,7 +231,7 @@ def evaluate(
     from dreamer_async.evaluate import evaluate as play
 
     try:
-        result = cast(dict[str, Any], play(run, episodes, seed, device))
+        result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
     except CheckpointError as error:
         _complain(str(error))
         return 65

@@ -8,6 +8,8 @@ and one half of the environments steps while the other half is acted on.
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,9 @@ from dreamer_async.replay import Replay
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
 from envs.spec import StepBatch
 from envs.vector import VectorEnv
+
+SCORED_EPISODES = 20
+"""Episodes whose mean says how good a checkpoint is."""
 
 
 class Actor:
@@ -95,6 +100,8 @@ class Collector:
         self.running = False
         """Whether the environments already run (a lockstep run that was restored exactly)."""
         self.episodes = EpisodeTracker(env.num_envs)
+        self.scores: deque[float] = deque(maxlen=SCORED_EPISODES)
+        """Of the newest episodes of this process."""
         self.stages = Stages()
 
     async def collect(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> None:
@@ -123,6 +130,12 @@ class Collector:
         """Restore `state()`, after the environments and the actor were restored."""
         self.episodes.load_state({n: state[f"episodes/{n}"].numpy() for n in self.episodes.state()})
 
+    @property
+    def score(self) -> float | None:
+        """Mean score of the last SCORED_EPISODES, None before there are as many."""
+        full = len(self.scores) == SCORED_EPISODES
+        return sum(self.scores) / SCORED_EPISODES if full else None
+
     def store(self, step: StepBatch, acted: Acted) -> None:
         """Append the rows to the replay and count them."""
         with self.stages.measure("insert"):
@@ -131,6 +144,7 @@ class Collector:
         self.telemetry.env_steps = self.ratio.inserted
         for episode in self.episodes.update(step, self.ratio.inserted):
             self.telemetry.emit(episode)
+            self.scores.append(episode.score or 0.0)
         if not self.ratio.started and self.replay.windows >= self.prefill:
             self.ratio.start()
             self.telemetry.enter("training")

@@ -12,13 +12,15 @@ from dreamer_async.telemetry import EpisodeTracker
 MAX_ENVS = 8
 
 
-def evaluate(run_dir: RunDir, episodes: int, seed: int, device: str = "auto") -> dict[str, object]:
-    """Play this many episodes with the newest valid checkpoint.
+def evaluate(
+    run_dir: RunDir, episodes: int, seed: int, device: str = "auto", *, best: bool = False
+) -> dict[str, object]:
+    """Play this many episodes with the newest valid checkpoint, or with the best one.
 
     Returns scores and lengths per episode with their summary. As in the official evaluation
     actions are sampled. Raises CheckpointError when there is no valid checkpoint.
     """
-    agent = load(run_dir.path, device, seed)
+    agent = load(run_dir.path, device, seed, best=best)
     scores, lengths = play(agent, episodes, seed)
     return {
         "run": run_dir.name,

@@ -91,6 +91,7 @@ class Saver:
         ratio, replay = self._collector.ratio, self._collector.replay
         return {
             "env_steps": ratio.inserted,
+            "score": self._collector.score,
             "updates": self._learner.updates,
             "skipped": self._learner.skipped,
             "ratio_started": ratio.started,

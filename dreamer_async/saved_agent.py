@@ -90,15 +90,19 @@ class SavedAgent:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 
 
-def load(path: str | Path, device: str = "auto", seed: int = 0) -> SavedAgent:
-    """Load the agent of a run directory (its newest valid checkpoint) or of one checkpoint.
+def load(
+    path: str | Path, device: str = "auto", seed: int = 0, *, best: bool = False
+) -> SavedAgent:
+    """Load the agent of a run directory or of one checkpoint.
 
-    Raises CheckpointError when nothing valid is there.
+    Of a run it is the newest valid checkpoint, with `best` the one with the highest mean score of
+    the 20 training episodes before it. Raises CheckpointError when nothing valid is there.
     """
     path = Path(path)
     if (path / checkpoint.MANIFEST).exists():
         return SavedAgent(checkpoint.read(path), device, seed)
-    found, skipped = checkpoint.newest(path / "checkpoints")
+    choose = checkpoint.best if best else checkpoint.newest
+    found, skipped = choose(path / "checkpoints")
     if found is None:
         reasons = "; ".join(skipped) or "there is none"
         raise checkpoint.CheckpointError(f"no valid checkpoint in {path}: {reasons}")

@@ -41,6 +41,46 @@ def test_newest_by_step_and_oldest_are_pruned(tmp_path: Path) -> None:
     ]
 
 
+def scored(directory: Path, step: int, score: float | None) -> Path:
+    return checkpoint.save(directory, step, state(1.0), {"env_steps": step, "score": score}, 2)
+
+
+def test_the_best_one_stays_besides_the_newest(tmp_path: Path) -> None:
+    for step, score in ((1, None), (2, -5.0), (3, 7.5), (4, 7.0), (5, None), (6, -1.0)):
+        scored(tmp_path, step, score)
+    steps = [int(path.name[5:]) for path in checkpoint.candidates(tmp_path)]
+    assert steps == [6, 5, 3]
+    found, skipped = checkpoint.best(tmp_path)
+    assert found is not None and found.manifest["env_steps"] == 3 and not skipped
+    scored(tmp_path, 7, 8.0)
+    assert [int(path.name[5:]) for path in checkpoint.candidates(tmp_path)] == [7, 6]
+
+
+@pytest.mark.parametrize("score", ["NaN", "1e999", "[7]", '"high"', "1" + "0" * 400])
+def test_a_score_that_is_none_is_not_the_best(tmp_path: Path, score: str) -> None:
+    good, strange = scored(tmp_path, 1, 1.0), scored(tmp_path, 2, 2.0)
+    manifest = strange / checkpoint.MANIFEST
+    manifest.write_text(manifest.read_text().replace('"score": 2.0', f'"score": {score}'))
+    found, _ = checkpoint.best(tmp_path)
+    assert found is not None and found.path == good
+
+
+def test_the_newest_is_the_best_where_nobody_has_a_score(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    found, _ = checkpoint.best(tmp_path)
+    assert found is not None and found.path == newest
+
+
+def test_a_damaged_best_falls_back_by_name(tmp_path: Path) -> None:
+    scored(tmp_path, 1, 1.0)
+    damaged = scored(tmp_path, 2, 2.0)
+    (damaged / checkpoint.STATE).write_bytes(b"")
+    found, skipped = checkpoint.best(tmp_path)
+    assert found is not None and found.manifest["env_steps"] == 1
+    assert len(skipped) == 1 and damaged.name in skipped[0]
+
+
 def test_a_second_save_of_the_same_step_keeps_the_first_until_pruned(tmp_path: Path) -> None:
     first, second = save(tmp_path, 5, 1.0), save(tmp_path, 5, 2.0)
     assert first.exists() and second.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,18 @@ def test_scores_are_complete_and_repeatable(run: RunDir) -> None:
     assert scores.shape == (11,) and set(scores) <= {-1.0, 1.0}
     assert first["mean"] == pytest.approx(scores.mean())
     assert first["scores"] != evaluate(run, episodes=11, seed=6, device="cpu")["scores"]
+
+
+def test_the_best_checkpoint_can_be_played(run: RunDir, tmp_path: Path) -> None:
+    only = evaluate(run, episodes=3, seed=5, device="cpu", best=True)
+    assert only == evaluate(run, episodes=3, seed=5, device="cpu"), "there is but one"
+    copy = tmp_path / run.name
+    shutil.copytree(run.path, copy)
+    found = checkpoint.read(next(checkpoint.candidates(copy / "checkpoints")))
+    manifest = {**found.manifest, "score": 1.0, "env_steps": 1}
+    checkpoint.save(copy / "checkpoints", 1, found.tensors, manifest, 2)
+    assert evaluate(RunDir(copy), 1, 0, "cpu", best=True)["env_steps"] == 1
+    assert evaluate(RunDir(copy), 1, 0, "cpu")["env_steps"] == found.manifest["env_steps"]
 
 
 def test_three_lines_are_enough(run: RunDir) -> None:

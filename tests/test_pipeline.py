@@ -54,6 +54,16 @@ def prefill_steps(seen: list[events.Event]) -> int:
     )
 
 
+def test_a_checkpoint_knows_the_mean_of_the_last_20_episodes(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=100", "train.train_ratio=0.1")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    assert newest(run).manifest["score"] is None, "too few episodes"
+    extend(run, "train.steps=400")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    scores = [e.score or 0.0 for e in read(run) if isinstance(e, events.Episode)]
+    assert newest(run).manifest["score"] == pytest.approx(sum(scores[-20:]) / 20)
+
+
 def test_lockstep_runs_are_identical_and_the_seed_matters(tmp_path: Path) -> None:
     states = []
     for i, seed in enumerate((1, 1, 2)):
