@@ -16,7 +16,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +78,7 @@ def save(
 
 def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the newest checkpoint that verifies, and why newer ones were skipped."""
-    skipped: list[str] = []
-    for path in candidates(directory):
-        try:
-            return read(path), skipped
-        except CheckpointError as error:
-            skipped.append(str(error))
-    return None, skipped
+    return _first_valid(candidates(directory))
 
 
 def best(directory: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -92,8 +86,12 @@ def best(directory: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Of equal ones, and where none has a score yet, the newest.
     """
+    return _first_valid(sorted(candidates(directory), key=_score, reverse=True))
+
+
+def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:
     skipped: list[str] = []
-    for path in sorted(candidates(directory), key=_score, reverse=True):
+    for path in paths:
         try:
             return read(path), skipped
         except CheckpointError as error:

@@ -379,8 +379,7 @@ def bench(
     config = configure(suite, task, size, flags, overrides).config
     from dreamer_async.bench import measure, report
 
-    process.isolate_compile_cache()
-    process.keep_freed_pages()
+    process.prepare()
     if trace is not None:
         import envs
         from dreamer_async.bench.profile import profile

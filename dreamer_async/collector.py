@@ -9,9 +9,11 @@ and one half of the environments steps while the other half is acted on.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry
@@ -63,17 +65,21 @@ class Actor:
         self.generator.set_state(state["policy/generator"])
 
 
-def append(replay: Replay, step: StepBatch, acted: Acted) -> None:
-    """Add rows with what was done about them to the replay."""
-    fields = {
+def stored_fields(step: StepBatch, action: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """What the replay stores of rows and the actions that were chosen for them: {name: [N, *]}."""
+    return {
         **step.obs,
-        "action": acted.action,
+        "action": action,
         "reward": step.reward,
         "is_first": step.is_first,
         "is_last": step.is_last,
         "is_terminal": step.is_terminal,
     }
-    replay.add(step.env_id, fields, acted.deter, acted.stoch)
+
+
+def append(replay: Replay, step: StepBatch, acted: Acted) -> None:
+    """Add rows with what was done about them to the replay."""
+    replay.add(step.env_id, stored_fields(step, acted.action), acted.deter, acted.stoch)
 
 
 class Collector:

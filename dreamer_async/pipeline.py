@@ -60,9 +60,7 @@ class Parts:
 
 def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
     """Run the trainer in this process and return its exit code."""
-    process.isolate_compile_cache()
-    process.keep_freed_pages()
-    process.show_crashes()
+    process.prepare()
     try:
         config = from_dict(read_json(run_dir.config_path))
         with run_dir.lock():

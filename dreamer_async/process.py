@@ -18,6 +18,13 @@ def sleep_while_waiting() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def prepare() -> None:
+    """Set up what a process that runs updates needs, before it makes its first tensor."""
+    isolate_compile_cache()
+    keep_freed_pages()
+    show_crashes()
+
+
 def keep_freed_pages() -> None:
     """Tell glibc to keep the memory that tensors free instead of returning it to the kernel.
 

@@ -85,6 +85,7 @@ def overwrite_in_place(_: Any) -> None:
         data = state.read_bytes()
         record = {**manifest, "format": checkpoint.FORMAT}
         record["sha256"] = checkpoint.hashlib.sha256(data).hexdigest()
+        record[checkpoint.OWN_HASH] = checkpoint._manifest_hash(record)
         (final / checkpoint.MANIFEST).write_text(json.dumps(record))
         time.sleep(0.1)  # a kill hits this often enough
         checkpoint.os.rename(state, final / checkpoint.STATE)

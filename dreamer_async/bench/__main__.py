@@ -12,8 +12,7 @@ from dreamer_async.config import from_dict
 
 def main() -> None:
     process.sleep_while_waiting()
-    process.isolate_compile_cache()
-    process.keep_freed_pages()
+    process.prepare()
     given = json.load(sys.stdin)
     print(json.dumps(measure(from_dict(given["config"]), given["part"], given["seconds"])))
 

@@ -18,6 +18,8 @@ from envs.vector import VectorEnv
 ROUNDS = 40
 """Batches that are timed together: one alone is shorter than the machine's noise."""
 
+ADAPTER, RAW = "adapter", "raw envpool"
+"""What is measured in turn."""
 Round = Callable[[], object]
 """Receive one batch and send random actions."""
 
@@ -27,19 +29,20 @@ def environment(config: Config, seconds: float) -> list[Timing]:
     with ExitStack() as stack:
         own = stack.enter_context(make_env(config))
         own.start()
-        kinds = {"adapter": adapter_round(own)}
-        other = stack.enter_context(make_env(config))
-        raw = getattr(other, "pool", None)
-        if raw is not None:
+        kinds = {ADAPTER: adapter_round(own)}
+        if hasattr(own, "pool"):
+            other: Any = stack.enter_context(make_env(config))
             other.start()
-            kinds["raw envpool"] = raw_round(other, raw)
+            kinds[RAW] = raw_round(other, other.pool)
         times = in_turn(kinds, own.batch_size, seconds)
-    results = [timing("env", f"{own.spec.task}, {name}", "s/step", t) for name, t in times.items()]
-    if raw is not None:
-        pairs = np.array(times["raw envpool"]) / np.array(times["adapter"])
-        share = {"share_of_raw": float(np.median(pairs))}
-        results[0] = timing("env", results[0].what, "s/step", times["adapter"], **share)
-    return results
+    details: dict[str, dict[str, float]] = {}
+    if RAW in times:
+        pairs = np.array(times[RAW]) / np.array(times[ADAPTER])
+        details[ADAPTER] = {"share_of_raw": float(np.median(pairs))}
+    return [
+        timing("env", f"{own.spec.task}, {name}", "s/step", t, **details.get(name, {}))
+        for name, t in times.items()
+    ]
 
 
 def in_turn(kinds: dict[str, Round], rows: int, seconds: float) -> dict[str, list[float]]:

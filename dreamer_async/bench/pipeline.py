@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from dreamer_async import events
 from dreamer_async.bench.apart import BenchError, measure_apart
@@ -40,35 +41,40 @@ def pipeline(config: Config, seconds: float) -> list[Timing]:
 
 
 def update_seconds(config: Config, seconds: float) -> float:
-    """Mean seconds per update of a real run, from its gauges, after the first update."""
+    """Mean seconds per update of a real run, after the first one that it reported."""
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
         words = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
+        progress = Progress(run)
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                _wait(process, lambda: len(_gauges(run)) > 1, PATIENCE_S)
-                _wait(process, lambda: _spent(_gauges(run)) >= seconds, PATIENCE_S + seconds)
+                _wait(process, lambda: progress.updates() > 0, PATIENCE_S)
+                _wait(process, lambda: progress.seconds() >= seconds, PATIENCE_S + seconds)
             finally:
                 process.terminate()
                 process.wait()
-        first, *_, last = _gauges(run)
-    return (last[0] - first[0]) / (last[1] - first[1])
+    return progress.seconds() / progress.updates()
 
 
-def _gauges(run: RunDir) -> list[tuple[float, int]]:
-    """(monotonic seconds, updates) whenever more updates than before were done."""
-    if not run.events_path.exists():
-        return []
-    seen: list[tuple[float, int]] = []
-    for record in events.read_events(run.events_path)[0]:
-        event = record.event
-        if isinstance(event, events.Metrics) and event.update > (seen[-1][1] if seen else 0):
-            seen.append((record.mono, event.update))
-    return seen
+class Progress:
+    """Follows the event stream of a run: what was done since its first report on an update."""
 
+    def __init__(self, run: RunDir) -> None:
+        self._reader = events.EventReader(run.events_path)
+        self._seen: list[tuple[float, int]] = []
+        """(monotonic seconds, updates), one per report."""
 
-def _spent(gauges: list[tuple[float, int]]) -> float:
-    return gauges[-1][0] - gauges[0][0] if gauges else 0.0
+    def updates(self) -> int:
+        return self._since_the_first(1)
+
+    def seconds(self) -> float:
+        return self._since_the_first(0)
+
+    def _since_the_first(self, index: int) -> Any:
+        for record in self._reader.read():
+            if isinstance(record.event, events.Metrics):
+                self._seen.append((record.mono, record.event.update))
+        return self._seen[-1][index] - self._seen[0][index] if self._seen else 0
 
 
 def _wait(process: subprocess.Popen[bytes], until: Callable[[], bool], patience: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.collector import stored_fields
 from dreamer_async.replay import Replay
 from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 
@@ -46,18 +47,6 @@ def random_rows(spec: EnvSpec, rows: int, rng: np.random.Generator) -> StepBatch
     )
 
 
-def stored_fields(spec: EnvSpec, rows: StepBatch, rng: np.random.Generator) -> dict[str, Any]:
-    """What the replay stores of rows, with random actions: {name: [N, *]}."""
-    return {
-        **rows.obs,
-        "action": random_action(spec.action, len(rows.env_id), rng),
-        "reward": rows.reward,
-        "is_first": rows.is_first,
-        "is_last": rows.is_last,
-        "is_terminal": rows.is_terminal,
-    }
-
-
 def adder(replay: Replay, spec: EnvSpec, seed: int = 0) -> Callable[[], None]:
     """Make a function that adds one made-up step to every environment.
 
@@ -65,7 +54,9 @@ def adder(replay: Replay, spec: EnvSpec, seed: int = 0) -> Callable[[], None]:
     """
     rng, ring = np.random.default_rng(seed), replay.spec
     rows = [random_rows(spec, ring.num_envs, rng) for _ in range(DISTINCT)]
-    steps = itertools.cycle([(row.env_id, stored_fields(spec, row, rng)) for row in rows])
+    actions = [random_action(spec.action, ring.num_envs, rng) for _ in rows]
+    fields = [stored_fields(row, action) for row, action in zip(rows, actions, strict=True)]
+    steps = itertools.cycle([(row.env_id, f) for row, f in zip(rows, fields, strict=True)])
     deter = rng.standard_normal((ring.num_envs, ring.deter)).astype(np.float16)
     stoch = np.zeros((ring.num_envs, ring.stoch), np.uint8)
     return lambda: replay.add(*next(steps), deter, stoch)
