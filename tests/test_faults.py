@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_run import make_run, newest, read
+from tiny_run import extend, make_run, newest, read
 
 from dreamer_async import checkpoint, events
 from dreamer_async.config import from_dict
@@ -187,8 +187,6 @@ def lives(server: Server, run: RunDir, kills: int, inject: Mapping[str, Any]) ->
 
 def revived(server: Server, run: RunDir, ledger: Ledger) -> list[str]:
     """After all that the run still goes on to its end."""
-    from test_pipeline import extend
-
     extend(run, f"train.steps={ledger.steps + 100}")
     code = server.train(run, resume=True)
     return ledger.resumed() + ([] if code == 0 else [f"exit code {code}: {log(run)[-500:]}"])
@@ -337,8 +335,6 @@ def test_a_lockstep_resume_with_another_thread_count_warns(server: Server, tmp_p
 
 def _until(run: RunDir, ledger: Ledger, *overrides: str) -> tuple[RunDir]:
     """Let the next life end a little later."""
-    from test_pipeline import extend
-
     assert ledger.faults() == []
     extend(run, f"train.steps={ledger.steps + 100}", *overrides)
     return (run,)

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import make_run, newest, read
+from tiny_run import extend, make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
-from dreamer_async.config import Config, from_dict, override, to_dict
-from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
+from dreamer_async.run_dir import RunDir
 
 
 def trained(run: RunDir) -> dict[str, torch.Tensor]:
@@ -99,11 +98,6 @@ def test_a_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
         for run in (whole, halved)
     ]
     assert scores[0] == scores[1] and scores[0]
-
-
-def extend(run: RunDir, *overrides: str) -> None:
-    config: Config = from_dict(read_json(run.config_path))
-    write_json_atomic(run.config_path, to_dict(override(config, overrides)))
 
 
 def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:

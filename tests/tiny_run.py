@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamer_async import checkpoint, events
-from dreamer_async.config import resolve, to_dict
-from dreamer_async.run_dir import RunDir
+from dreamer_async.config import from_dict, override, resolve, to_dict
+from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 
 TINY = (
     "model.deter=32",
@@ -30,6 +30,12 @@ TINY = (
 def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
     config = resolve("toy", task, size="tiny", overrides=(*TINY, *overrides))
     return RunDir.create(root, f"toy-{task}", config=to_dict(config))
+
+
+def extend(run: RunDir, *overrides: str) -> None:
+    """Change settings of a run, as `resume` does."""
+    config = from_dict(read_json(run.config_path))
+    write_json_atomic(run.config_path, to_dict(override(config, overrides)))
 
 
 def read(run: RunDir) -> list[events.Event]:

@@ -56,14 +56,10 @@ def returns(view: RunView, options: Options) -> Picture:
         curves.append(Curve(Trace(series.x, mean)))
     legend: list[Part] = []
     if len(series):
-        for look, mark, title, value in (
-            ("line", "━ ", "mean", short(float(mean[-1]))),
-            ("dots", "  • ", "last", short(series.last)),
-            ("dim", "  ", "best", short(view.best_score)),
-        ):
-            legend += [Part(mark, look), Part(f"{title} ", "dim"), Part(value, "strong")]
-            if title == "mean":
-                legend += _published_legend(view, float(mean[-1]))
+        legend += _entry("line", "━ ", "mean", float(mean[-1]))
+        legend += _published_legend(view, float(mean[-1]))
+        legend += _entry("dots", "  • ", "last", series.last)
+        legend += _entry("dim", "  ", "best", view.best_score)
         legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
         legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
     return Picture(
@@ -74,6 +70,10 @@ def returns(view: RunView, options: Options) -> Picture:
         steps=True,
         empty="no finished episode yet",
     )
+
+
+def _entry(look: str, mark: str, title: str, value: float | None) -> list[Part]:
+    return [Part(mark, look), Part(f"{title} ", "dim"), Part(short(value), "strong")]
 
 
 def _published(view: RunView) -> published.Published | None:
