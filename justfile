@@ -36,9 +36,13 @@ check: lint types imports test
 oracle *args:
     {{ bin }}/python -m pytest -m oracle {{ args }}
 
-# kills, full disks and other injected faults, the slow ones too
+# the whole fault matrix, hours: 1,000 kills, 1e6 samples, 2,000 examples per reader, soaking
 faults *args:
-    {{ bin }}/python -m pytest -m faults {{ args }}
+    FAULT_KILLS=${FAULT_KILLS:-1000} FAULT_SAMPLES=${FAULT_SAMPLES:-1000000} FAULT_EXAMPLES=${FAULT_EXAMPLES:-2000} {{ bin }}/python -m pytest -m faults {{ args }}
+
+# a real run under disturbance, such as `just soak 60 toy` or `just soak 60 gym --task Taxi-v4`
+soak minutes="60" *args="toy":
+    {{ bin }}/python tests/soak.py --minutes {{ minutes }} {{ args }}
 
 # the tests that take minutes
 slow *args:
@@ -55,3 +59,15 @@ watch *args="last":
 # how fast the parts of a run are here, such as `just bench learner --suite toy --size tiny`
 bench *args="all":
     {{ bin }}/dreamer-async bench {{ args }}
+
+# what a GPU must show, in under ten minutes: tests, ceilings, updates, policy, a whole run
+gpu-check seconds="10":
+    {{ bin }}/python -m pytest -q -m gpu
+    ORACLE_DEVICE=cuda {{ bin }}/python -m pytest -q tests/test_oracle_agent.py
+    {{ bin }}/dreamer-async bench ceilings --seconds {{ seconds }}
+    {{ bin }}/dreamer-async bench learner --suite toy --size size1m -s train.batch_size=16 -s train.batch_length=64 --seconds {{ seconds }}
+    {{ bin }}/dreamer-async bench learner --suite atari100k --size size12m --seconds {{ seconds }}
+    {{ bin }}/dreamer-async bench learner --suite atari100k --size size12m --seconds {{ seconds }} -s train.capture=false
+    {{ bin }}/dreamer-async bench learner --suite atari --size size200m --seconds {{ seconds }}
+    {{ bin }}/dreamer-async bench policy --size size12m --seconds {{ seconds }}
+    {{ bin }}/dreamer-async bench pipeline --size size12m --seconds 30

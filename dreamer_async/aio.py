@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 EXIT_STUCK = 75
 """Exit code when a graceful stop took longer than its grace period."""
+_TICK = 0.1
+"""Seconds; a suspended process (SIGSTOP) loses at most one of them of its grace period."""
 
 
 class OwnedThread:
@@ -170,8 +173,10 @@ class Watchdog:
         self._disarmed.set()
 
     def _wait(self) -> None:
-        if self._disarmed.wait(self._seconds):
-            return
+        """Count short waits: the time in which the process is suspended is not a delay."""
+        for _ in range(math.ceil(self._seconds / _TICK)):
+            if self._disarmed.wait(_TICK):
+                return
         print(f"not stopped after {self._seconds:.0f} s; threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(EXIT_STUCK)

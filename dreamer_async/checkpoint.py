@@ -14,7 +14,9 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,17 +28,51 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from dreamer_async.schema import decode, shown
+
 FORMAT = 1
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
 OWN_HASH = "manifest_sha256"
 """Key of the manifest's hash of everything else in it."""
+_NAME = re.compile(r"step-([0-9]+)(?:\.([0-9]+))?")
+NOWHERE = (-1, -1)
+"""What a directory that is no checkpoint has for a step."""
+LARGEST = 1 << 53
+"""No run counts further; floats of events are exact up to here."""
+MAX_MANIFEST = 1 << 26
+"""Longest manifest that is parsed, in bytes; the queue of a large replay takes some of them."""
 MAX_HEADER = 1 << 20
 """Longest safetensors header that is parsed, in bytes (a hostile one costs minutes)."""
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or does not verify; the message names file and reason."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The part of a manifest that says where the run stood."""
+
+    env_steps: int
+    updates: int
+    skipped: int
+    ratio_started: bool
+    ratio_debt: float
+    """Replayed steps that were due."""
+    replay_steps: int
+    """Steps that the ring had ever seen."""
+    torch: str
+    threads: int
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> Counters:
+        """Take the counters out of a manifest; raises ValueError that names the wrong one."""
+        counters = decode(cls, manifest, extra=True)
+        for name, value in vars(counters).items():
+            if isinstance(value, int) and not 0 <= value <= LARGEST:
+                raise ValueError(f"{name} {shown(value)} cannot be")
+        return counters
 
 
 @dataclass(frozen=True)
@@ -107,7 +143,8 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def candidates(directory: Path) -> Iterator[Path]:
     """Yield the checkpoint directories, newest first."""
     if directory.is_dir():
-        yield from sorted((p for p in directory.glob("step-*") if p.is_dir()), reverse=True)
+        found = ((_place(path.name), path) for path in directory.iterdir() if path.is_dir())
+        yield from (path for place, path in sorted(found, reverse=True) if place != NOWHERE)
 
 
 def read(path: Path) -> Checkpoint:
@@ -116,8 +153,8 @@ def read(path: Path) -> Checkpoint:
     The tensors are copies: `load_file` would map the file, and pruning it later would crash.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        data = (path / STATE).read_bytes()
+        manifest = json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))
+        data = _bytes_of(path / STATE)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name}: unreadable ({error})") from error
     _verify_manifest(path, manifest, data)
@@ -127,6 +164,18 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path.name}: {STATE} is not valid ({error})") from error
     _refuse_non_finite(tensors, path.name)
     return Checkpoint(path, tensors, manifest)
+
+
+def _bytes_of(path: Path, limit: int | None = None) -> bytes:
+    """Read a regular file, never through a link; raises ValueError beyond `limit` bytes."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        if limit is not None and status.st_size > limit:
+            raise ValueError(f"{path.name} is larger than {limit} bytes")
+        return file.read()
 
 
 def sweep(directory: Path) -> int:
@@ -140,7 +189,9 @@ def sweep(directory: Path) -> int:
 def _verify_manifest(path: Path, manifest: Any, data: bytes) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
-    if manifest.get(OWN_HASH) != _manifest_hash(manifest):
+    if OWN_HASH not in manifest:
+        raise CheckpointError(f"{path.name}: {MANIFEST} has no {OWN_HASH}, the hash of its own")
+    if manifest[OWN_HASH] != _manifest_hash(manifest):
         raise CheckpointError(f"{path.name}: {MANIFEST} does not match its own hash")
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
         raise CheckpointError(f"{path.name}: {STATE} does not match its hash")
@@ -163,7 +214,8 @@ def _write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]
     state = directory / STATE
     save_file(tensors, state)
     _fsync(state)
-    digest = hashlib.sha256(state.read_bytes()).hexdigest()
+    with open(state, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     record = {
         **manifest,
         "format": FORMAT,
@@ -181,9 +233,15 @@ def _write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]
 
 def _free_name(directory: Path, step: int) -> Path:
     """Name a new checkpoint; one of the same step (a stop right after a save) is never replaced."""
-    name = f"step-{step:012d}"
-    taken = sum(1 for path in candidates(directory) if path.name.split(".")[0] == name)
-    return directory / (f"{name}.{taken:03d}" if taken else name)
+    places = [_place(path.name) for path in candidates(directory)]
+    taken = max((number for at, number in places if at == step), default=-1)
+    return directory / (f"step-{step:012d}" + (f".{taken + 1:03d}" if taken >= 0 else ""))
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Step, and number among those of the same step, that the name of a directory gives."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2] or 0)) if match else NOWHERE
 
 
 def _prune(directory: Path, keep: int) -> None:
@@ -197,7 +255,7 @@ def _prune(directory: Path, keep: int) -> None:
 def _score(path: Path) -> float:
     """The mean score of the episodes before a save; minus infinity if there is none."""
     try:
-        score = float(json.loads((path / MANIFEST).read_bytes())["score"])
+        score = float(json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))["score"])
     except (OSError, ValueError, RecursionError, TypeError, LookupError, OverflowError):
         return -math.inf
     return score if math.isfinite(score) else -math.inf

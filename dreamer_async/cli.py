@@ -7,7 +7,6 @@ stderr and exit code 2, and nothing has been created by then.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from dreamer_async import __version__, process
+from dreamer_async import __version__, env_commands, process
 from dreamer_async.bench import PARTS
 from dreamer_async.config import (
     SUITES,
@@ -33,6 +32,8 @@ from dreamer_async.inputs import (
     configure,
     device_kind,
     existing_directory,
+    name_again,
+    need_extra,
     refuse_shadowing,
     runs_root,
 )
@@ -52,9 +53,11 @@ from dreamer_async.options import (
     Suite,
     SuiteOption,
     Task,
+    TaskAgain,
+    Tensorboard,
     Threads,
 )
-from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs, write_json_atomic
+from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound, list_runs
 
 EXIT_USAGE, EXIT_CANNOT, EXIT_STUCK, EXIT_INTERRUPTED = 2, 73, 75, 130
 
@@ -65,6 +68,7 @@ app = typer.Typer(
 )
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
+env_commands.register(app)
 
 
 # -- training --------------------------------------------------------------------------------
@@ -86,6 +90,9 @@ def train(
         bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
     ] = None,
     compile_: Compile = None,
+    resize: Annotated[
+        str | None, typer.Option(metavar="HOW", help="Scaling of Atari's images: area or exact.")
+    ] = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -94,6 +101,7 @@ def train(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
     ] = None,
+    tensorboard: Tensorboard = False,
     overrides: Overrides = None,
 ) -> int:
     """Train an agent: `train atari` starts on Pong."""
@@ -107,10 +115,15 @@ def train(
         "train.threads": threads,
         "train.sync": sync,
         "train.compile": compile_,
+        "env.resize": resize,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
     config, kind, note = configure(suite, task, size, flags, overrides)
+    if tensorboard:
+        need_extra("tensorboard", "--tensorboard")
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
+    if tensorboard:
+        run.tensorboard.mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     if note:
@@ -127,10 +140,12 @@ def resume(
         typer.Option("--envs", metavar="N", help="Parallel environments; needs --drop-replay."),
     ] = None,
     device: Device = None,
+    task: TaskAgain = None,
     plain: Plain = False,
     drop_replay: Annotated[
         bool, typer.Option("--drop-replay", help="Start with an empty replay.")
     ] = False,
+    tensorboard: Tensorboard = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
 ) -> int:
@@ -142,26 +157,36 @@ def resume(
 
     run = RunDir.find(runs_root(runs_dir), ref)
     old = load_config(run)
+    name_again(old.env, task)
     flags = {"train.steps": steps, "env.num_envs": num_envs, "train.device": device}
-    new = override(old, as_overrides(flags) + (overrides or []))
+    settings = as_overrides(flags) + (overrides or [])
+    new = override(old, settings)
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     device_kind(new.train.device)
+    if tensorboard or run.tensorboard.is_dir():
+        need_extra("tensorboard", "--tensorboard")
     if drop_replay:
+        if (code := _without_valid_checkpoint(run)) != 0:
+            return code
         freed = remove(run, only_replay=True)
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
-        if new != old:
-            write_json_atomic(run.config_path, to_dict(new))
-    return _start(run, plain=plain, resume=True)
+        if tensorboard:
+            run.tensorboard.mkdir(exist_ok=True)
+    return _start(run, plain=plain, resume=True, overrides=settings)
 
 
 @app.command(hidden=True)
-def trainer(path: Path, resume: Annotated[bool, typer.Option("--resume")] = False) -> int:
+def trainer(
+    path: Path,
+    resume: Annotated[bool, typer.Option("--resume")] = False,
+    overrides: Overrides = None,
+) -> int:
     """Run the trainer of a prepared run in the foreground."""
     from dreamer_async.pipeline import main as run_trainer
 
-    return run_trainer(RunDir(path), plain=True, resume=resume)
+    return run_trainer(RunDir(path), plain=True, resume=resume, overrides=overrides or [])
 
 
 @app.command()
@@ -192,20 +217,33 @@ def stop(
 
 @app.command()
 def watch(
-    ref: RunRef = "last",
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths, or last.")
+    ] = None,
     screenshot: Annotated[
         Path | None, typer.Option(help="Write one picture (SVG) of the dashboard instead.")
     ] = None,
+    page: Annotated[str, typer.Option(metavar="PAGE", help="Page of the picture.")] = "overview",
+    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the picture.")] = "120x40",
+    serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of --serve.")] = 8000,
+    ascii_: Annotated[bool, typer.Option("--ascii", help="ASCII characters only.")] = False,
+    animate: Annotated[bool, typer.Option("--animate", help="Play films over ssh too.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Attach a dashboard to a live or finished run; it never touches the trainer."""
-    from dreamer_async.launch import dashboard_command, environment
+    """Attach a dashboard to a live or finished run; further runs are laid over the first."""
+    from dreamer_async.launch import dashboard_command, environment, serve_dashboard
 
-    run = RunDir.find(runs_root(runs_dir), ref)
+    runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs or ["last"]]
+    options = ["--ascii"] * ascii_ + ["--animate"] * animate
+    if serve:
+        need_extra("serve", "watch --serve")
+        return serve_dashboard(runs, options, port)
     if screenshot is None and not _on_terminal():
         raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
-    options = [] if screenshot is None else ["--screenshot", str(screenshot)]
-    line = dashboard_command(run, *options)
+    if screenshot is not None:
+        options += ["--screenshot", str(screenshot), "--page", page, "--size", size]
+    line = dashboard_command(*runs, options=options)
     sys.stdout.flush()
     os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
 
@@ -221,11 +259,13 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the best training scores.")
     ] = False,
+    task: TaskAgain = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Play full episodes with a run's newest checkpoint and print the scores."""
     run = RunDir.find(runs_root(runs_dir), ref)
+    _name_again(run, task)
     device_kind(device)
     from dreamer_async.checkpoint import CheckpointError
     from dreamer_async.evaluate import evaluate as play
@@ -253,12 +293,13 @@ def dream(
     rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
     context: Annotated[int, typer.Option(min=1, help="Images seen before it dreams.")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Draw real images of a run, their reconstructions and an open-loop prediction."""
     run = RunDir.find(runs_root(runs_dir), ref)
-    if importlib.util.find_spec("PIL") is None:
-        raise ConfigError("dream needs pillow: pip install 'dreamer-async[pictures]'")
+    _name_again(run, task)
+    need_extra("pictures", "dream")
     from dreamer_async.checkpoint import CheckpointError
     from dreamer_async.dream import draw
 
@@ -447,21 +488,39 @@ def _create_run(root: Path, label: str, config: Config) -> RunDir:
         raise OSError(f"cannot create a run in {root}: {error.strerror}") from error
 
 
+def _name_again(run: RunDir, task: str | None) -> None:
+    from dreamer_async.runs import load_config
+
+    name_again(load_config(run).env, task)
+
+
 def _on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def _start(run: RunDir, *, plain: bool, resume: bool) -> int:
+def _without_valid_checkpoint(run: RunDir) -> int:
+    """Complain and return exit code 65 if nothing that the run has saved can be used; else 0."""
+    from dreamer_async.checkpoint import CheckpointError
+    from dreamer_async.restore import find
+
+    try:
+        find(run)
+    except CheckpointError as error:
+        return _complain(str(error), 65)
+    return 0
+
+
+def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
     """Train in this process, or in one of its own with the dashboard in front."""
     if plain or not _on_terminal():
         from dreamer_async.pipeline import main as run_trainer
 
-        return run_trainer(run, plain=True, resume=resume)
+        return run_trainer(run, plain=True, resume=resume, overrides=overrides)
     from dreamer_async.launch import Foreground, dashboard_command, start_trainer
 
     print(f"starting {run.name} ...", flush=True)
-    started = start_trainer(run, resume=resume)
-    return Foreground(run, started, sys.stdout).show(dashboard_command(run, "--owner"))
+    started = start_trainer(run, resume=resume, overrides=overrides)
+    return Foreground(run, started, sys.stdout).show(dashboard_command(run, options=["--owner"]))
 
 
 def _list(runs_dir: str, as_json: bool) -> int:

@@ -21,6 +21,7 @@ from dreamer_async.aio import OwnedThread
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
 from dreamer_async.replay import Replay
+from dreamer_async.suite_scores import SuiteScores
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
 from envs.spec import StepBatch
 from envs.vector import VectorEnv
@@ -108,6 +109,7 @@ class Collector:
         self.episodes = EpisodeTracker(env.num_envs)
         self.scores: deque[float] = deque(maxlen=SCORED_EPISODES)
         """Of the newest episodes of this process."""
+        self.suite_scores = SuiteScores(env.spec.suite)
         self.stages = Stages()
 
     async def collect(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> None:
@@ -150,7 +152,9 @@ class Collector:
         self.telemetry.env_steps = self.ratio.inserted
         for episode in self.episodes.update(step, self.ratio.inserted):
             self.telemetry.emit(episode)
+            if scores := self.suite_scores.add(episode, self.telemetry.updates):
+                self.telemetry.emit(scores)
             self.scores.append(episode.score or 0.0)
         if not self.ratio.started and self.replay.windows >= self.prefill:
             self.ratio.start()
-            self.telemetry.enter("training")
+            self.telemetry.enter(self.ratio.phase)

@@ -78,6 +78,19 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "atari": {"train.steps": 51_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
         "atari100k": {"train.steps": 110_000, "train.train_ratio": 256.0, "env.num_envs": 1},
+        "dmc-proprio": {
+            "size": "size1m",
+            "train.steps": 1_100_000,
+            "train.train_ratio": 1024.0,
+            "env.num_envs": 16,
+        },
+        "dmc-vision": {"train.steps": 1_100_000, "train.train_ratio": 256.0, "env.num_envs": 16},
+        "procgen": {"train.steps": 110_000_000, "train.train_ratio": 64.0, "env.num_envs": 16},
+        "crafter": {"train.steps": 1_100_000, "train.train_ratio": 512.0, "env.num_envs": 1},
+        "dmlab": {"train.steps": 26_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
+        "minecraft": {"train.steps": 10**10, "train.train_ratio": 32.0, "env.num_envs": 16},
+        "bsuite": {"train.steps": 10**10, "train.train_ratio": 1024.0, "env.num_envs": 1},
+        "memory-maze": {"train.steps": 100_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
         "toy": {
             "size": "toy",
             "train.steps": 20_000,
@@ -94,6 +107,18 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "train.batch_length": 16,
             "env.num_envs": 16,
         },
+        "minigrid": {
+            "size": "toy",
+            "train.steps": 1_000_000,
+            "train.train_ratio": 32.0,
+            "train.batch_size": 8,
+            "train.batch_length": 32,
+            "env.num_envs": 16,
+        },
+        "box2d": {"train.steps": 1_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
+        "mujoco": {"train.steps": 1_000_000, "train.train_ratio": 512.0, "env.num_envs": 16},
+        "metaworld": {"train.steps": 1_000_000, "train.train_ratio": 512.0, "env.num_envs": 16},
+        "vizdoom": {"train.steps": 1_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
         "gym": {
             "size": "size1m",
             "train.steps": 1_000_000,
@@ -201,11 +226,19 @@ def to_dict(config: Config) -> dict[str, Any]:
     return encode(config)
 
 
+LATER = frozenset({"train.eager_start", "train.capture", "env.resize"})
+"""Settings that runs of earlier versions lack; those get the defaults."""
+
+
 def from_dict(data: Any) -> Config:
-    """Read `to_dict`'s result back; every key must be there, known and of the right type."""
+    """Read `to_dict`'s result back; every key must be there, known and of the right type.
+
+    Only settings that came later (LATER) may be missing.
+    """
     try:
         for name in ("size", *known_settings()):
-            _present(data, name)
+            if name not in LATER:
+                _present(data, name)
         config = decode(Config, data)
         _check_size(config.size)
         return config

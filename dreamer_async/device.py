@@ -26,6 +26,23 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if device.type == "cuda" else "float32"
 
 
+def use_own_stream(device: torch.device, *, urgent: bool = False) -> None:
+    """Give the calling thread a CUDA stream of its own; `urgent` work overtakes other streams'.
+
+    On the shared default stream the policy would wait for the update before it.
+    """
+    if device.type != "cuda":
+        return
+    torch.cuda.set_device(device)  # the current device belongs to the thread, too
+    torch.cuda.set_stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done everything that it was given, on all streams."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def cpu_threads(wanted: int) -> int:
     """Resolve 0 to the cores that this process may use."""
     return wanted or len(os.sched_getaffinity(0))

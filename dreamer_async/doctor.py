@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_async import __version__, compiler
+from dreamer_async import __version__, compiler, process
 
 
 class Finding(NamedTuple):
@@ -88,6 +88,7 @@ def _compiler() -> Finding:
 def _compile() -> Finding:
     import torch
 
+    process.isolate_compile_cache()
     began = time.monotonic()
     try:
         result = torch.compile(lambda x: torch.nn.functional.silu(x) + 1)(torch.ones(8))

@@ -1,15 +1,57 @@
-"""Scores of a trained agent: full episodes on environments of their own."""
+"""Scores of an agent: full episodes on environments of their own.
+
+A saved agent is scored by the command line, the one in training by `Evaluator`, in a thread
+of its own with its own environments, weights and random numbers: training does not notice.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
 import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
 
 import envs
+from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.aio import OwnedThread
+from dreamer_async.config import Config, EnvConfig
+from dreamer_async.events import Controlled, Evaluated
+from dreamer_async.published import PublishedWeights
 from dreamer_async.run_dir import RunDir
-from dreamer_async.saved_agent import SavedAgent, load
-from dreamer_async.telemetry import EpisodeTracker
+from dreamer_async.saved_agent import load
+from dreamer_async.telemetry import EpisodeTracker, Telemetry
+from envs.spec import EnvSpec
+from envs.vector import EnvError
 
 MAX_ENVS = 8
+MAX_EPISODES = 100
+"""Most episodes of one evaluation inside a trainer."""
+
+
+class Player(Protocol):
+    """Whoever can play: a saved agent, or the one in training."""
+
+    def initial(self, num_envs: int) -> PolicyCarry:
+        """The carry before a first observation."""
+        ...
+
+    def act(
+        self,
+        obs: Mapping[str, ArrayLike],
+        carry: PolicyCarry | None = None,
+        is_first: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.generic], PolicyCarry]:
+        """Actions and the next carry for a batch of observations."""
+        ...
+
+
+class Halted(Exception):
+    """The evaluation was asked to end early."""
 
 
 def evaluate(
@@ -21,7 +63,7 @@ def evaluate(
     actions are sampled. Raises CheckpointError when there is no valid checkpoint.
     """
     agent = load(run_dir.path, device, seed, best=best)
-    scores, lengths = play(agent, episodes, seed)
+    scores, lengths = play(agent, agent.config.env, episodes, seed)
     return {
         "run": run_dir.name,
         "task": f"{agent.spec.suite}/{agent.spec.task}",
@@ -40,26 +82,31 @@ def evaluate(
     }
 
 
-def play(agent: SavedAgent, episodes: int, seed: int) -> tuple[list[float], list[int]]:
+def play(
+    player: Player,
+    env: EnvConfig,
+    episodes: int,
+    seed: int,
+    halted: Callable[[], bool] = lambda: False,
+) -> tuple[list[float], list[int]]:
     """Play episodes in parallel environments, the same number in each up to rounding.
 
-    Taking whatever ends first would favour short episodes.
+    Taking whatever ends first would favour short episodes. Raises Halted once `halted` says so.
     """
     num_envs = min(episodes, MAX_ENVS)
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
-    env_config = agent.config.env
-    pool = envs.make(
-        env_config.suite, env_config.task, num_envs=num_envs, batch_size=num_envs, seed=seed
-    )
-    tracker, carry = EpisodeTracker(num_envs), agent.initial(num_envs)
+    pool = envs.make(env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize)
+    tracker, carry = EpisodeTracker(num_envs), player.initial(num_envs)
     scores: list[float] = []
     lengths: list[int] = []
     with pool:
         pool.start()
         while quota.any():
+            if halted():
+                raise Halted
             step = pool.recv()
-            action, carry = agent.act(step.obs, carry, step.is_first)
+            action, carry = player.act(step.obs, carry, step.is_first)
             pool.send(action, step.env_id)
             for episode in tracker.update(step, 0):
                 if quota[episode.env_id]:
@@ -67,3 +114,95 @@ def play(agent: SavedAgent, episodes: int, seed: int) -> tuple[list[float], list
                     scores.append(float(episode.score or 0.0))
                     lengths.append(episode.length)
     return scores, lengths
+
+
+class TrainedAgent:
+    """The agent in training, with a copy of its newest weights."""
+
+    def __init__(
+        self, spec: EnvSpec, config: Config, device: torch.device, precision: str, seed: int
+    ) -> None:
+        self._policy = Policy(spec, config, device, precision)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def refresh(self, published: PublishedWeights) -> int:
+        """Take the newest weights over and return the update that they came from."""
+        return published.fetch(self._policy.load)
+
+    def initial(self, num_envs: int) -> PolicyCarry:
+        """The carry before a first observation."""
+        return self._policy.initial(num_envs)
+
+    def act(
+        self,
+        obs: Mapping[str, Any],
+        carry: PolicyCarry | None = None,
+        is_first: ArrayLike | None = None,
+    ) -> tuple[NDArray[np.generic], PolicyCarry]:
+        """Sample actions, as in training; the batch must start with a carry and `is_first`."""
+        assert carry is not None and is_first is not None, "a batch has both"
+        action, carry, _, _ = self._policy.act(obs, np.asarray(is_first), carry, self._generator)
+        return action, carry
+
+
+class Evaluator:
+    """Answers requests for an evaluation while the run trains."""
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: Config,
+        place: tuple[torch.device, str],
+        published: PublishedWeights,
+        telemetry: Telemetry,
+    ) -> None:
+        self._spec = spec
+        self._config = config
+        self._place = place
+        self._published = published
+        self._telemetry = telemetry
+        self._asked = asyncio.Event()
+        self._episodes = 0
+        self._count = 0
+        self._halt = threading.Event()
+
+    def ask(self, episodes: object) -> str:
+        """Ask `serve` to play; returns why not, or nothing."""
+        if not isinstance(episodes, int) or not 1 <= episodes <= MAX_EPISODES:
+            return f"episodes must be a whole number from 1 to {MAX_EPISODES}"
+        if self._asked.is_set():
+            return "an evaluation is running already"
+        self._episodes = episodes
+        self._asked.set()
+        return ""
+
+    async def serve(self, thread: OwnedThread) -> None:
+        """Play when asked, until cancelled; a running evaluation then ends at its next step."""
+        while True:
+            await self._asked.wait()
+            playing = asyncio.ensure_future(thread.run(self._evaluate))
+            try:
+                answer = await asyncio.shield(playing)
+            except asyncio.CancelledError:
+                self._halt.set()
+                await asyncio.gather(playing, return_exceptions=True)
+                raise
+            finally:
+                self._asked.clear()
+            self._telemetry.emit(answer)
+            if isinstance(answer, Evaluated):
+                self._telemetry.emit(Controlled("evaluate", "done"))
+
+    def _evaluate(self) -> Evaluated | Controlled:
+        """Play in the calling thread; trouble with the environments is an answer."""
+        began = time.monotonic()
+        seed = self._config.train.seed + 1000 + self._count
+        self._count += 1
+        try:
+            agent = TrainedAgent(self._spec, self._config, *self._place, seed)
+            update, env_steps = agent.refresh(self._published), self._telemetry.env_steps
+            scores, lengths = play(agent, self._config.env, self._episodes, seed, self._halt.is_set)
+        except (EnvError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+            return Controlled("evaluate", "refused", str(error) or type(error).__name__)
+        seconds = time.monotonic() - began
+        return Evaluated(env_steps, max(0, update), tuple(scores), tuple(lengths), seconds)

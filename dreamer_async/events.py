@@ -82,6 +82,8 @@ class Episode:
     """Undiscounted sum of raw rewards."""
     length: int
     """Agent steps of the episode."""
+    log: Mapping[str, float | None] = field(default_factory=dict)
+    """What else the environment says of it, such as achievements; empty for most."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,25 @@ class Controlled:
     """The answer to a request that came through the run directory."""
 
     command: str
-    """stop, pause, resume, checkpoint or evaluate."""
+    """stop, pause, resume, checkpoint, evaluate or film."""
     answer: str
     """accepted, done or refused."""
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Episodes that were played for their scores while the run trained."""
+
+    env_steps: int
+    """Agent steps of the run when the weights were taken."""
+    updates: int
+    """The update that the weights came from."""
+    scores: tuple[float, ...]
+    """Undiscounted sum of raw rewards, per episode."""
+    lengths: tuple[int, ...]
+    """Agent steps, per episode."""
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -162,6 +179,7 @@ Event = (
     | Warned
     | Resumed
     | Controlled
+    | Evaluated
     | RunFinished
 )
 

@@ -12,10 +12,25 @@ from dreamer_async.config import (
     SUITES,
     Config,
     ConfigError,
+    EnvConfig,
     override,
     parse_overrides,
     resolve,
 )
+
+EXTRAS = {
+    "pictures": ("PIL", "pillow"),
+    "serve": ("textual_serve", "textual-serve"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+}
+"""Extra -> (module it brings, its package)."""
+
+
+def need_extra(extra: str, what: str) -> None:
+    """Refuse what needs a package that is not installed, and say how to install it."""
+    module, package = EXTRAS[extra]
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{what} needs {package}: pip install 'dreamer-async[{extra}]'")
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:
@@ -46,6 +61,7 @@ def configure(
     given = parse_overrides(settings)
     device = device_kind(resolve(suite, name, size=size, overrides=settings).train.device)
     config = resolve(suite, name, size=size, overrides=settings, device=device)
+    _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     if not lacking:
         return Wanted(config, device, "")
@@ -53,14 +69,45 @@ def configure(
     return Wanted(override(config, ["train.compile=false"]), device, note)
 
 
+def _check_resize(env: EnvConfig) -> None:
+    import envs
+
+    try:
+        envs.check_resize(env.suite, env.task, env.resize)
+    except (ValueError, envs.MissingNeed) as error:
+        raise ConfigError(str(error)) from None
+
+
 def resolve_task(suite: str, task: str | None) -> str:
-    """Canonical task name, the suite's default for None; raises ConfigError."""
+    """Canonical name of a task that can run here, the suite's default for None; ConfigError."""
     if suite not in SUITES:
         resolve(suite, "unknown")  # says which suites there are
     import envs
 
+    if suite == "gym" and task is not None and envs.is_code(task):
+        envs.allow_code(task)  # whoever types it wants it
     try:
-        return envs.resolve_task(suite, envs.default_task(suite) if task is None else task)
+        name = envs.resolve_task(suite, envs.default_task(suite) if task is None else task)
+    except envs.UnknownTask as error:
+        raise ConfigError(str(error)) from None
+    if lacking := envs.missing(suite):
+        raise ConfigError(lacking[0])
+    return name
+
+
+def name_again(env: EnvConfig, given: str | None) -> None:
+    """Refuse the task of a run that is code (`module:factory`) unless `given` names it, too.
+
+    What would be imported stands in a file, which may come from anyone.
+    """
+    import envs
+
+    if given is not None and given != env.task:
+        raise ConfigError(f"--task {given} is not this run's task, which is {env.task}")
+    if given is not None and envs.is_code(env.task):
+        envs.allow_code(given)
+    try:
+        envs.resolve_task(env.suite, env.task)
     except envs.UnknownTask as error:
         raise ConfigError(str(error)) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import site
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -54,13 +55,16 @@ def environment() -> dict[str, str]:
     return result
 
 
-def start_trainer(run: RunDir, *, resume: bool) -> subprocess.Popen[bytes]:
+def start_trainer(
+    run: RunDir, *, resume: bool, overrides: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start the trainer in a session of its own; what it prints goes to the run's log."""
+    options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     log = os.open(run.log_path, flags, 0o644)
     try:
         return subprocess.Popen(
-            command("dreamer_async", "trainer", *(["--resume"] if resume else []), run.path),
+            command("dreamer_async", "trainer", *options, run.path),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -71,9 +75,22 @@ def start_trainer(run: RunDir, *, resume: bool) -> subprocess.Popen[bytes]:
         os.close(log)
 
 
-def dashboard_command(run: RunDir, *options: str) -> list[str]:
-    """Command line of a dashboard for a run."""
-    return command("tui", run.path, *options)
+def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
+    """Command line of a dashboard for a run, with others laid over it."""
+    return command("tui", *(run.path for run in runs), *options)
+
+
+def serve_dashboard(runs: Sequence[RunDir], options: Sequence[str], port: int) -> int:
+    """Serve the dashboard to browsers on this machine until interrupted (extra `serve`).
+
+    Whoever reaches the port may stop the run: it listens on localhost only.
+    """
+    from textual_serve.server import Server
+
+    os.environ.update(environment())  # textual-serve starts one dashboard for each browser
+    line = shlex.join(dashboard_command(*runs, options=[*options, "--web"]))
+    Server(line, host="localhost", port=port, title=f"dreamer-async {runs[0].name}").serve()
+    return 0
 
 
 class Foreground:

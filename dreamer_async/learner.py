@@ -45,14 +45,16 @@ class Report(NamedTuple):
 class Staging:
     """One preallocated batch: numpy arrays for the replay, tensors for the update.
 
-    With a GPU the host side is pinned and `to` copies asynchronously.
+    With a GPU the host side is pinned and copied on a stream of its own, so that the copy runs
+    beside the update before; two stagings take turns.
     """
 
     def __init__(self, spec: RingSpec, batch_size: int, device: torch.device) -> None:
         self.buffers = SampleBuffers.allocate(spec, batch_size)
-        self._device = device
+        self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self.buffers = _pinned(self.buffers)
+            self._copies = torch.cuda.Stream(device)
         fields = {name: torch.from_numpy(array) for name, array in self.buffers.fields.items()}
         obs = {name: fields.pop(name) for name in list(fields) if name not in _STEP_FIELDS}
         self._host = Batch(
@@ -61,15 +63,16 @@ class Staging:
             stoch=torch.from_numpy(self.buffers.stoch),
             **fields,
         )
+        self._batch = self._host.map(lambda tensor: tensor.to(device))
 
     def batch(self) -> Batch:
-        """Return the sampled batch on the device."""
-        if self._device.type == "cpu":
-            return self._host
-        move = lambda tensor: tensor.to(self._device, non_blocking=True)  # noqa: E731
-        obs = {name: move(tensor) for name, tensor in self._host.obs.items()}
-        rest = {name: move(getattr(self._host, name)) for name in Batch._fields if name != "obs"}
-        return Batch(obs=obs, **rest)
+        """Return the sampled batch on the device; the last one returned must have been used."""
+        if self._copies is not None:
+            with torch.cuda.stream(self._copies):
+                for there, here in zip(self._batch.tensors(), self._host.tensors(), strict=True):
+                    there.copy_(here, non_blocking=True)
+            torch.cuda.current_stream().wait_stream(self._copies)
+        return self._batch
 
 
 _STEP_FIELDS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
@@ -105,7 +108,9 @@ class Learner:
         self.updates = 0
         self.skipped = 0
         self.published = PublishedWeights(self.trainer.parameters_of_policy())
-        self._generator = torch.Generator().manual_seed(train.seed + 1)
+        self._generator = torch.Generator(device).manual_seed(train.seed + 1)
+        self._seed = train.seed
+        self._capture = train.capture and device.type == "cuda"
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -117,20 +122,35 @@ class Learner:
         self._metrics = MetricMeans()
         self._streak = 0
         self._next_report = 0.0
+        self._newest: Staging | None = None
+        self._copies: dict[str, Tensor] = {}
 
-    def warm_up(self) -> None:
-        """Compile by running one update on zeros, and put the state back afterwards."""
+    def warm_up(self) -> str:
+        """Compile by running one update on what is staged, and put the state back afterwards.
+
+        Returns what could not be done, for people; mostly nothing.
+        """
         before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
-        self.trainer.compile()
-        noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
-        self.trainer.update(self._staging[0].batch(), noise)
+        batch = self._staging[0].batch()
+        noise = compile_for(self.trainer, batch)
+        problem = self._record(batch, noise) if self._capture else ""
         self.trainer.load_state_dict(before)
+        return problem
+
+    def _record(self, batch: Batch, noise: Noise) -> str:
+        try:
+            self.trainer.capture(batch, noise)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            return f"updates are not recorded as a CUDA graph, which makes them slower: {first}"
+        return ""
 
     def step(self) -> Report:
         """Do one update; raises Diverged after too many non-finite ones in a row."""
         staging = self._staging[self.updates % 2]
         with self.stages.measure("sample"):
             self.replay.sample(staging.buffers)
+        self._newest = staging
         with self.stages.measure("transfer"):
             batch = staging.batch()
         noise: Noise = self.trainer.draw_noise(self._generator)
@@ -158,22 +178,38 @@ class Learner:
         """Publish the present weights, after a restore."""
         self.published.publish(self.trainer.parameters_of_policy(), self.updates)
 
+    def last_batch(self) -> Batch | None:
+        """The batch of the newest update, on the device; None before the first."""
+        return None if self._newest is None else self._newest.batch()
+
     def state(self) -> dict[str, Tensor]:
-        """Copies of everything the next update depends on."""
+        """Copies of everything the next update depends on, which the next call overwrites.
+
+        The learner waits while they are made; into memory that was never touched they take up to
+        ten times as long, hence the same memory each time.
+        """
         self.settle()
-        tensors = {
-            f"trainer/{name}": tensor.detach().to("cpu", copy=True).contiguous()
-            for name, tensor in self.trainer.state_dict().items()
-        }
-        return tensors | {"learner/generator": self._generator.get_state()}
+        for name, tensor in self.trainer.state_dict().items():
+            key = f"trainer/{name}"
+            if key not in self._copies:
+                self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            self._copies[key].copy_(tensor.detach())
+        return self._copies | {"learner/generator": self._generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Restore `state()`; raises ValueError naming the first tensor that does not fit."""
         self.trainer.load_state_dict(checkpoint.under(tensors, "trainer/"))
-        self._generator.set_state(tensors["learner/generator"])
+        self._restore_generator(tensors["learner/generator"], int(counters["updates"]))
         self.updates = int(counters["updates"])
         self.skipped = int(counters["skipped"])
         self.publish()
+
+    def _restore_generator(self, state: Tensor, updates: int) -> None:
+        """Go on with the same random numbers; on another kind of device with others."""
+        if state.numel() == self._generator.get_state().numel():
+            self._generator.set_state(state)
+        else:
+            self._generator.manual_seed(self._seed + 1 + updates)
 
     def _settle(self, pending: _Pending | None) -> None:
         if pending is None:
@@ -203,6 +239,14 @@ class Learner:
             return None
         self._next_report = time.monotonic() + self._metrics_seconds
         return self._metrics.take()
+
+
+def compile_for(trainer: Trainer, batch: Batch) -> Noise:
+    """Compile by one update on a batch, which changes the state; return its random numbers."""
+    trainer.compile()
+    noise = trainer.draw_noise(torch.Generator().manual_seed(0))
+    trainer.update(batch, noise)
+    return noise
 
 
 class MetricMeans:

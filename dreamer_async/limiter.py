@@ -48,6 +48,13 @@ class TrainRatio:
         return self._credit is not None
 
     @property
+    def phase(self) -> str:
+        """What the run is doing, in the words of the event stream."""
+        if self.paused:
+            return "paused"
+        return "training" if self.started else "prefill"
+
+    @property
     def steps_since_start(self) -> int:
         """Agent steps inserted since counting began in this process."""
         return self.inserted - self._origin if self.started else 0

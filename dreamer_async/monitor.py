@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 
 import torch
 
 from dreamer_async.aio import Stop
 from dreamer_async.collector import Collector
+from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import Controlled, Gauges
+from dreamer_async.film import Filmer
 from dreamer_async.learner import Learner
 from dreamer_async.restore import Saver
-from dreamer_async.run_dir import RunDir
+from dreamer_async.run_dir import Request, RunDir
 from dreamer_async.telemetry import Rates, Telemetry, process_gauges
+
+EVALUATION_EPISODES = 10
 
 
 class Monitor:
@@ -26,6 +31,8 @@ class Monitor:
         collector: Collector,
         learner: Learner,
         saver: Saver,
+        filmer: Filmer,
+        evaluator: Evaluator,
         stop: Stop,
     ) -> None:
         self._run_dir = run_dir
@@ -33,8 +40,11 @@ class Monitor:
         self._collector = collector
         self._learner = learner
         self._saver = saver
+        self._filmer = filmer
+        self._evaluator = evaluator
         self._stop = stop
         self._rates = Rates()
+        self._dropping, self._dropped = False, 0
         self._cores = len(os.sched_getaffinity(0))
 
     async def report_every(self, seconds: float) -> None:
@@ -47,10 +57,20 @@ class Monitor:
     def report(self) -> None:
         """Emit one gauges event and answer pending requests."""
         for request in self._run_dir.take_requests():
-            self._answer(request.command)
+            self._answer(request)
         self._telemetry.emit(
             Gauges(self._collector.ratio.inserted, self._learner.updates, self.gauges())
         )
+        self._report_drops()
+
+    def _report_drops(self) -> None:
+        """Say once that the disk takes no events, and once that it does again."""
+        dropping = self._telemetry.dropped > self._dropped
+        if dropping and not self._dropping:
+            self._telemetry.warn("the disk takes no events; training goes on without them")
+        elif self._dropping and not dropping:
+            self._telemetry.warn(f"events are written again; {self._dropped} were dropped")
+        self._dropping, self._dropped = dropping, self._telemetry.dropped
 
     def gauges(self) -> dict[str, float]:
         """Everything worth a look, under the names that the dashboard knows."""
@@ -77,6 +97,7 @@ class Monitor:
             "policy/lag": float(learner.updates - max(0, self._collector.actor.version)),
             "opt/skipped": float(learner.skipped),
             "replay/gb": self._collector.replay.bytes / 1e9,
+            "disk/free_gb": shutil.disk_usage(self._run_dir.path).free / 1e9,
             **process,
             **{f"replay/{n}": v for n, v in self._collector.replay.stats().items()},
             **{name: share for name, share in rates.items() if name.startswith("stage/")},
@@ -91,19 +112,25 @@ class Monitor:
         trained_on = ratio.steps_since_start
         return ratio.sampled / trained_on if trained_on else 0.0
 
-    def _answer(self, command: str) -> None:
-        match command:
-            case "stop":
-                self._telemetry.emit(Controlled(command, "accepted"))
-                self._stop.request("asked through the run directory")
-            case "checkpoint":
-                self._telemetry.emit(Controlled(command, "accepted"))
-                self._saver.ask()
+    def _answer(self, request: Request) -> None:
+        """Do what is asked, or pass it on to whoever does, and say so."""
+        match request.command:
             case "pause" | "resume":
-                self._pause(command)
-            case _:
-                reason = "this trainer knows stop, pause, resume and checkpoint"
-                self._telemetry.emit(Controlled(command, "refused", reason))
+                self._pause(request.command)
+                return
+            case "evaluate":
+                episodes = request.args.get("episodes", EVALUATION_EPISODES)
+                trouble = self._evaluator.ask(episodes)
+            case other:
+                asks = {
+                    "stop": lambda: self._stop.request("asked through the run directory"),
+                    "checkpoint": self._saver.ask,
+                    "film": self._filmer.ask,
+                }
+                asks[other]()
+                trouble = ""
+        answer = "refused" if trouble else "accepted"
+        self._telemetry.emit(Controlled(request.command, answer, trouble))
 
     def _pause(self, command: str) -> None:
         """Hold both sides of the pipeline, or let them go on."""
@@ -114,5 +141,4 @@ class Monitor:
             return
         ratio.paused = pause
         self._telemetry.emit(Controlled(command, "done"))
-        running = "training" if ratio.started else "prefill"
-        self._telemetry.enter("paused" if pause else running)
+        self._telemetry.enter(ratio.phase)

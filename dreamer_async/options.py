@@ -26,10 +26,17 @@ Suite = Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(
 Task = Annotated[
     str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
 ]
+TaskAgain = Annotated[
+    str | None,
+    typer.Option("--task", metavar="NAME", help="The run's task again, if it is module:factory."),
+]
 Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
 NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
+Tensorboard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
 SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]

@@ -8,9 +8,12 @@ and the train-ratio limiter.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
+import time
 import traceback
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,14 +21,22 @@ from functools import partial
 import torch
 
 import envs
-from dreamer_async import __version__, aio, checkpoint, process
+from dreamer_async import __version__, aio, checkpoint, process, warming
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.collector import Actor, Collector
-from dreamer_async.config import Config, ConfigError, from_dict
-from dreamer_async.device import choose_device, choose_precision, cpu_threads
+from dreamer_async.config import Config, ConfigError, from_dict, override, to_dict
+from dreamer_async.device import (
+    choose_device,
+    choose_precision,
+    cpu_threads,
+    use_own_stream,
+    wait_for,
+)
+from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
+from dreamer_async.film import FILM, Filmer
 from dreamer_async.learner import Diverged, Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
@@ -33,8 +44,9 @@ from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
 from dreamer_async.ring import ReplaySpaceError, RingMismatch
-from dreamer_async.run_dir import RunDir, RunInUse, read_json
-from dreamer_async.telemetry import Telemetry
+from dreamer_async.run_dir import RunDir, RunInUse, read_json, write_json_atomic
+from dreamer_async.telemetry import PlainLog, Telemetry
+from dreamer_async.tensorboard import TensorBoard
 from envs.vector import EnvError, VectorEnv
 
 
@@ -51,18 +63,24 @@ class Parts:
     learner: Learner
     collector: Collector
     saver: Saver
+    filmer: Filmer
+    evaluator: Evaluator
     monitor: Monitor
     learner_thread: OwnedThread
     policy_thread: OwnedThread
     env_thread: OwnedThread
     writer_thread: OwnedThread
+    evaluation_thread: OwnedThread
 
 
-def main(run_dir: RunDir, *, plain: bool, resume: bool) -> int:
-    """Run the trainer in this process and return its exit code."""
+def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
+    """Run the trainer in this process and return its exit code.
+
+    `overrides` change the settings of a resumed run, for good once it has been restored.
+    """
     process.prepare()
     try:
-        config = from_dict(read_json(run_dir.config_path))
+        config = override(from_dict(read_json(run_dir.config_path)), overrides)
         with run_dir.lock():
             return aio.run(run(config, run_dir, plain=plain, resume=resume))
     except Exception as error:
@@ -78,19 +96,27 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
-    telemetry = Telemetry(writer, sys.stdout if plain else None)
+    plain_log = [PlainLog(sys.stdout)] if plain else []
+    boards = [TensorBoard(run_dir.tensorboard)] if run_dir.tensorboard.is_dir() else []
+    telemetry = Telemetry(writer, *plain_log, *boards)
+    begun = not resume
     try:
         with ExitStack() as stack:
             parts = await build(config, run_dir, telemetry, stop, stack, resume=resume)
+            await begin(parts, resume=resume)
+            begun = True
             await train(parts, stop)
         reason = "stopped" if stop.requested else "completed"
         _finish(telemetry, reason, 0, stop.reason)
     except BaseException as error:
         error = _innermost(error)
-        _finish(telemetry, "failed", exit_code(error), describe(error))
+        if begun:  # a resume that cannot restore leaves the run's stream as it was
+            _finish(telemetry, "failed", exit_code(error), describe(error))
         raise error
     finally:
         stop.close()
+        for board in boards:
+            board.close()
         writer.close()
     return 0
 
@@ -104,22 +130,26 @@ async def build(
     *,
     resume: bool,
 ) -> Parts:
-    """Make every part, in an order that fails early and cheaply; `stack` releases them."""
+    """Make every part, in an order that fails early and cheaply; `stack` releases them.
+
+    Nothing that the run has on disk is changed here.
+    """
     train, env = config.train, config.env
     device = choose_device(train.device)
     precision = choose_precision(train.precision, device)
     threads = cpu_threads(train.threads)
     spec = envs.spec(env.suite, env.task)
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
-    learner_thread = _thread(stack, "learner", threads)
-    policy_thread = _thread(stack, "policy", 1)
+    learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
+    policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
     learner = await learner_thread.run(Learner, spec, config, replay, device, precision)
     policy = await policy_thread.run(Policy, spec, config, device, precision)
+    actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
     pool = stack.enter_context(make_env(config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
     collector = Collector(
         pool,
-        Actor(policy, env.num_envs, train.seed + 2),
+        actor,
         learner.published,
         replay,
         ratio,
@@ -127,6 +157,8 @@ async def build(
         prefill=prefill_windows(config),
     )
     saver = Saver(run_dir, config, learner, collector)
+    filmer = Filmer(run_dir.pictures / FILM, learner, telemetry)
+    evaluator = Evaluator(spec, config, (device, precision), learner.published, telemetry)
     parts = Parts(
         config=config,
         run_dir=run_dir,
@@ -137,37 +169,59 @@ async def build(
         learner=learner,
         collector=collector,
         saver=saver,
-        monitor=Monitor(run_dir, telemetry, collector, learner, saver, stop),
+        filmer=filmer,
+        evaluator=evaluator,
+        monitor=Monitor(run_dir, telemetry, collector, learner, saver, filmer, evaluator, stop),
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
         writer_thread=_thread(stack, "checkpoint", 1),
+        evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
     )
-    telemetry.emit(_started(parts, str(device), precision))
-    if warning := paging_warning(replay.bytes, available_memory()):
-        telemetry.warn(warning)
-    checkpoint.sweep(run_dir.checkpoints)
-    await learner_thread.run(learner.publish)
+    return parts
+
+
+async def begin(parts: Parts, *, resume: bool) -> None:
+    """Restore a resumed run; only then take over its replay, its config and its stream."""
+    config, run_dir, telemetry = parts.config, parts.run_dir, parts.telemetry
+    learner, restored = parts.learner, None
+    await parts.learner_thread.run(learner.publish)
     if resume:
-        resumed, warnings = await learner_thread.run(restore, run_dir, config, learner, collector)
+        restored = await parts.learner_thread.run(
+            restore, run_dir, config, learner, parts.collector
+        )
+    parts.replay.claim()
+    if to_dict(config) != read_json(run_dir.config_path):
+        write_json_atomic(run_dir.config_path, to_dict(config))
+    checkpoint.sweep(run_dir.checkpoints)
+    telemetry.emit(_started(parts))
+    if warning := paging_warning(parts.replay.bytes, available_memory()):
+        telemetry.warn(warning)
+    if restored is not None:
+        resumed, warnings = restored
         telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
         telemetry.emit(resumed)
         for message in warnings:
             telemetry.warn(message)
-    return parts
 
 
 async def train(parts: Parts, stop: Stop) -> None:
     """Warm up, then collect and learn side by side (or in lockstep), then save."""
     train = parts.config.train
-    if train.compile:
+    eager_start = train.compile and _starts_eagerly(parts)
+    if train.compile and not eager_start:
         parts.telemetry.enter("compiling")
-        await parts.learner_thread.run(parts.learner.warm_up)
-    parts.telemetry.enter("training" if parts.ratio.started else "prefill")
+        await compile_here(parts)
+    wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
+    parts.telemetry.enter(parts.ratio.phase)
     if not parts.collector.running:
         parts.env.start()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(parts.monitor.report_every(1.0))]
+        tasks = [
+            group.create_task(parts.monitor.report_every(1.0)),
+            group.create_task(parts.filmer.film_every(parts.learner_thread, parts.writer_thread)),
+            group.create_task(parts.evaluator.serve(parts.evaluation_thread)),
+        ]
         if train.sync:
             await lockstep(parts, stop)
         else:
@@ -179,6 +233,8 @@ async def train(parts: Parts, stop: Stop) -> None:
                 ),
                 group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
             ]
+            if eager_start:
+                tasks.append(group.create_task(compile_beside(parts)))
             await aio.first(stop.wait(), parts.ratio.reached(train.steps))
         parts.telemetry.enter("stopping")
         for task in tasks:  # each ends at its next await; running calls are waited for
@@ -186,6 +242,29 @@ async def train(parts: Parts, stop: Stop) -> None:
     parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     await parts.saver.save(parts.learner_thread, parts.writer_thread)
+
+
+def _starts_eagerly(parts: Parts) -> bool:
+    """Lockstep runs are compiled from the first update on, and so are those on a GPU."""
+    train = parts.config.train
+    return train.eager_start and not train.sync and parts.learner.trainer.device.type == "cpu"
+
+
+async def compile_here(parts: Parts) -> None:
+    """Compile in the learner thread, between two updates."""
+    if problem := await parts.learner_thread.run(parts.learner.warm_up):
+        parts.telemetry.warn(problem)
+
+
+async def compile_beside(parts: Parts) -> None:
+    """Let another process fill the compiler's cache while this one trains, then use it."""
+    began = time.monotonic()
+    if problem := await warming.warm(parts.config):
+        parts.telemetry.warn(f"updates stay eager: {problem}")
+        return
+    await compile_here(parts)
+    seconds = time.monotonic() - began
+    parts.telemetry.warn(f"updates are compiled from now on, after {seconds:.0f} s", "info")
 
 
 async def lockstep(parts: Parts, stop: Stop) -> None:
@@ -222,10 +301,11 @@ def make_env(config: Config) -> VectorEnv:
         batch_size=batch,
         seed=config.train.seed,
         threads=env.threads,
+        resize=env.resize,
     )
 
 
-EXIT_MEMORY = 71
+EXIT_MEMORY, EXIT_CANNOT = 71, 73
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """What torch says, as a plain RuntimeError, when the main memory is full."""
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -237,6 +317,10 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (torch.OutOfMemoryError, EXIT_MEMORY),
     (MemoryError, EXIT_MEMORY),
     (RunInUse, 73),
+    (PermissionError, EXIT_CANNOT),
+    (FileNotFoundError, EXIT_CANNOT),
+    (NotADirectoryError, EXIT_CANNOT),
+    (IsADirectoryError, EXIT_CANNOT),
     (ReplaySpaceError, 74),
     (OSError, 74),
     (ValueError, 2),
@@ -247,11 +331,19 @@ def exit_code(error: BaseException) -> int:
     """The documented exit code of an error; 1 for one that nobody expected."""
     if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
         return EXIT_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ELOOP):
+        return EXIT_CANNOT
     return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
-def _thread(stack: ExitStack, name: str, threads: int) -> OwnedThread:
-    return stack.enter_context(OwnedThread(name, lambda: torch.set_num_threads(threads)))
+def _thread(
+    stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
+) -> OwnedThread:
+    def setup() -> None:
+        torch.set_num_threads(threads)
+        also()
+
+    return stack.enter_context(OwnedThread(name, setup))
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -277,17 +369,17 @@ def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
     telemetry.emit(RunFinished(reason, telemetry.env_steps, telemetry.updates, code, message))
 
 
-def _started(parts: Parts, device: str, precision: str) -> RunStarted:
+def _started(parts: Parts) -> RunStarted:
     config, spec = parts.config, parts.env.spec
-    ring = parts.replay
+    ring, device = parts.replay, choose_device(config.train.device)
     return RunStarted(
         run=parts.run_dir.name,
         suite=config.env.suite,
         task=config.env.task,
         size=config.size,
         parameters=parts.learner.trainer.optim.size,
-        device=device,
-        precision=precision,
+        device=str(device),
+        precision=choose_precision(config.train.precision, device),
         num_envs=config.env.num_envs,
         steps=config.train.steps,
         frames_per_step=spec.frames_per_step,

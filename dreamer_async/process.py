@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import getpass
 import os
+import re
+import signal
+import tempfile
 from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
 
 def sleep_while_waiting() -> None:
@@ -41,6 +47,16 @@ def keep_freed_pages() -> None:
     mallopt(arena_max, 1)
 
 
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is gone, kill -9 included.
+
+    Linux only; elsewhere nothing happens.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def show_crashes() -> None:
     """Print where every thread was when the process dies in C (SIGSEGV, SIGABRT, ...)."""
     if not faulthandler.is_enabled():
@@ -48,8 +64,45 @@ def show_crashes() -> None:
 
 
 def isolate_compile_cache() -> None:
-    """Keep compiled kernels where only this user can write: they are loaded and run."""
+    """Keep compiled kernels where only this user can write: they are loaded and run.
+
+    Where the cache cannot be made private, this process gets a new one of its own.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = base / "dreamer-async"
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not (make_private(cache) and make_private(cache / "inductor")):
+        cache = Path(tempfile.mkdtemp(prefix="dreamer-async-"))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+    if not make_private(header_cache()):
+        os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
+
+
+def header_cache() -> Path:
+    """Where torch keeps precompiled C++ headers, whatever TORCHINDUCTOR_CACHE_DIR says.
+
+    Spelled out here because the settings that depend on it are read when inductor is imported.
+    """
+    try:
+        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
+    except (KeyError, OSError):
+        user = f"uid_{os.getuid()}"
+    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
+
+
+def make_private(directory: Path) -> bool:
+    """Make a directory that only this user may open (0700), or close one of this user's.
+
+    False if that cannot be: a link, another user's, no directory, a disk that refuses.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return False
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,8 @@ from dreamer_async.ring import (
     stored_schema,
 )
 
+MAX_STEPS = 1 << 48
+"""Steps of an environment that no run reaches; a larger cursor is damaged."""
 Indices = NDArray[np.int64]
 _Piece = tuple[tuple[int, slice], tuple[int, slice]]
 """(row, steps) of a batch and (environment, slots) of the ring."""
@@ -68,18 +71,23 @@ class Replay:
         self,
         spec: RingSpec,
         ring: RingFile,
-        latents: RingFile,
+        latents: RingFile | Path,
         *,
         seed: int,
         online: bool,
         readonly: bool = False,
     ) -> None:
-        """Take over two open files; use `create` or `open`."""
+        """Take over open files (of the latents, where `claim` puts new ones).
+
+        Use `create` or `open`.
+        """
         self.spec = spec
         self.readonly = readonly
         self.generation = ring.record.generation
-        self.bytes = ring.nbytes + latents.nbytes
-        self._ring, self._latents = ring, latents
+        self.bytes = sum(ring_bytes(spec))
+        self._ring = ring
+        self._created: tuple[Path, ...] = ()
+        """Files that `close` removes again, because nobody has claimed them."""
         self._lock: Any = threading.Lock()
         self._rng = np.random.default_rng(seed)
         self._online = online and not readonly
@@ -90,7 +98,11 @@ class Replay:
         self._reserved, self._head = ring.arrays["cursors"]
         self._columns = {name: ring.arrays[f"field/{name}"] for name in spec.fields}
         self._rows = {name: _rows(column) for name, column in self._columns.items()}
-        self._latent = dict(latents.arrays)
+        self._attach(latents)
+
+    def _attach(self, latents: RingFile | Path) -> None:
+        self._latents = latents
+        self._latent = dict(latents.arrays) if isinstance(latents, RingFile) else {}
         self._latent_rows = {name: _rows(column) for name, column in self._latent.items()}
 
     @classmethod
@@ -102,8 +114,9 @@ class Replay:
         *,
         seed: int,
         online: bool = True,
+        claim: bool = True,
     ) -> Replay:
-        """Allocate both files.
+        """Allocate both files; without `claim`, until `close` unless `claim` is called before.
 
         Raises ReplaySpaceError, with nothing left behind, if they do not fit the disk.
         """
@@ -121,7 +134,9 @@ class Replay:
             ring.close()
             path.unlink()
             raise
-        return cls(spec, ring, latents, seed=seed, online=online)
+        replay = cls(spec, ring, latents, seed=seed, online=online)
+        replay._created = () if claim else (path, latents_path)
+        return replay
 
     @classmethod
     def open(
@@ -133,26 +148,46 @@ class Replay:
         seed: int,
         online: bool = True,
         readonly: bool = False,
+        claim: bool = True,
     ) -> Replay:
         """Map a ring that an earlier process left behind, and become its writer.
 
-        Latents are a cache: a missing or foreign latent file is replaced by an empty one. With
-        `readonly` nothing is changed, and both files have to fit. Raises RingMismatch with the
-        reason if the ring is not the one that `spec` describes.
+        Latents are a cache: a missing or foreign latent file is replaced by an empty one. Without
+        `claim` nothing on the disk is changed before `claim` is called; with `readonly` nothing is
+        changed at all, and both files have to fit. Raises RingMismatch with the reason if the ring
+        is not the one that `spec` describes.
         """
         check_capacity(spec)
         ring = RingFile.open(path, spec.ring_schema(), readonly=readonly)
         try:
             _check_cursors(ring)
             latents = _open_latents(latents_path, spec, ring, readonly=readonly)
-            if not readonly:
-                record = ring.record
-                partner = latents.schema.identity
-                ring.write_record(Record(record.generation + 1, partner=partner))
         except BaseException:
             ring.close()
             raise
-        return cls(spec, ring, latents, seed=seed, online=online, readonly=readonly)
+        replay = cls(spec, ring, latents, seed=seed, online=online, readonly=readonly)
+        try:
+            if claim and not readonly:
+                replay.claim()
+        except BaseException:
+            replay.close()
+            raise
+        return replay
+
+    def claim(self) -> None:
+        """Become the ring's writer: raise its generation, replace latents that do not fit it."""
+        assert not self.readonly and not self._closed
+        if self._created:
+            self._created = ()
+            return
+        latents = self._latents
+        if isinstance(latents, Path):
+            latents.unlink(missing_ok=True)
+            ring_id, identity = self._ring.schema.identity, uuid.uuid4().hex
+            latents = _fresh_latents(latents, self.spec, ring_id, identity)
+            self._attach(latents)
+        self.generation += 1
+        self._ring.write_record(Record(self.generation, partner=latents.schema.identity))
 
     @staticmethod
     def stored_spec(path: Path) -> Schema:
@@ -423,7 +458,8 @@ class Replay:
         ring only the generator and the counters are taken. Raises ValueError if the state is
         damaged; nothing is changed then.
         """
-        same_ring = state.get("ring") == self._ring.schema.identity
+        identity = self._ring.schema.identity
+        same_ring = isinstance(state, Mapping) and state.get("ring") == identity
         state = parse_state(state, self.spec.num_envs if same_ring else None)
         fits = same_ring and state["length"] == self.spec.length
         with self._lock:
@@ -439,11 +475,13 @@ class Replay:
     def _requeue(self, queue: list[list[int]], heads: list[int]) -> None:
         """Queue what an earlier queue held, then what was completed since its `heads`."""
         length = self.spec.length
-        late = [
-            (step + 1 - length, env)
-            for env, (before, now) in enumerate(zip(heads, self._head.tolist(), strict=True))
-            for step in range(-(-max(before, 1) // length) * length, now, length)
-        ]
+        late: list[tuple[int, int]] = []
+        for env, (before, now) in enumerate(zip(heads, self._head.tolist(), strict=True)):
+            ends = range(-(-max(before, 1) // length) * length, now, length)
+            # Only those that are still in the ring: a ring may have seen far more than it holds.
+            gone = bisect_left(ends, self._oldest(env) + length - 1)
+            self._counters["online_dropped"] += gone
+            late += [(end + 1 - length, env) for end in ends[gone:]]
         entries = [(env, start) for env, start in queue]
         for env, start in entries + [(env, start) for start, env in sorted(late)]:
             if self._oldest(env) <= start <= self._head[env] - length:
@@ -462,7 +500,11 @@ class Replay:
             views.clear()
         self._reserved = self._head = np.empty(0, np.int64)
         self._ring.close()
-        self._latents.close()
+        if isinstance(self._latents, RingFile):
+            self._latents.close()
+        for path in self._created:
+            path.unlink(missing_ok=True)
+        self._created = ()
 
     def __enter__(self) -> Replay:
         return self
@@ -519,7 +561,7 @@ def _check_cursors(ring: RingFile) -> None:
     """Refuse cursors that no writer leaves behind, even if it is killed."""
     reserved, head = ring.arrays["cursors"]
     ahead = reserved - head
-    if (head < 0).any() or (ahead < 0).any() or (ahead > 1).any():
+    if (head < 0).any() or (head > MAX_STEPS).any() or (ahead < 0).any() or (ahead > 1).any():
         raise RingMismatch(
             f"the cursors of {ring.path} are damaged: {head.tolist()} steps are complete and "
             f"{reserved.tolist()} begun"
@@ -531,8 +573,8 @@ def _fresh_latents(path: Path, spec: RingSpec, ring_id: str, identity: str) -> R
     return RingFile.create(path, spec.latents_schema(identity), Record(partner=ring_id))
 
 
-def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool) -> RingFile:
-    """Open the ring's latent file; a writer replaces one that is missing or belongs elsewhere."""
+def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool) -> RingFile | Path:
+    """Open the ring's latent file; its path for a writer if it is missing or belongs elsewhere."""
     ring_id, wanted = ring.schema.identity, ring.record.partner
     try:
         latents = RingFile.open(path, spec.latents_schema(), readonly=readonly)
@@ -543,5 +585,4 @@ def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool)
     except (FileNotFoundError, RingMismatch):
         if readonly:
             raise
-    path.unlink(missing_ok=True)
-    return _fresh_latents(path, spec, ring_id, uuid.uuid4().hex)
+        return path

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.ring import PAGE, Field, Schema
+from dreamer_async.schema import shown
 
 NO_IDENTITY = "0" * 32
 FLAGS = ("is_first", "is_last")
@@ -137,14 +138,14 @@ def parse_state(state: Mapping[str, Any], num_envs: int | None) -> dict[str, Any
 
     The environments are checked against `num_envs` where the state belongs to this ring.
     """
-    if state.keys() != STATE_KEYS:
-        raise ValueError(f"replay state has {sorted(state)}, not {sorted(STATE_KEYS)}")
+    if not isinstance(state, Mapping) or state.keys() != STATE_KEYS:
+        raise ValueError(f"replay state has {shown(state)}, not {sorted(STATE_KEYS)}")
     try:
         np.random.default_rng().bit_generator.state = state["rng"]
         queue = [[int(env), int(start)] for env, start in state["queue"]]
         heads = [int(head) for head in state["heads"]]
         counters = {name: int(state["counters"][name]) for name in COUNTERS}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"replay state is damaged: {error!r}") from error
     foreign = num_envs is not None and any(not 0 <= env < num_envs for env, _ in queue)
     if foreign or len(heads) != (num_envs or len(heads)):

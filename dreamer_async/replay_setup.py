@@ -19,19 +19,20 @@ CONTEXT = 1
 
 
 def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool) -> Replay:
-    """Create the ring, or open the one that a stopped run left behind.
+    """Create the ring, or open the one that a stopped run left behind, without a claim to it.
 
-    Raises ReplaySpaceError (needed and free bytes) with nothing left behind, and RingMismatch
-    when the ring on disk belongs to other settings.
+    Nothing on the disk is changed (a ring that was created goes again) before `claim`. Raises
+    ReplaySpaceError (needed and free bytes) with nothing left behind, and RingMismatch when the
+    ring on disk belongs to other settings.
     """
     ring, latents = run_dir.replay_paths(config.replay.directory)
     seed, online = config.train.seed + 3, config.replay.online
     if resume and ring.exists():
         on_disk = stored_ring_spec(config, spec, ring)
-        return Replay.open(ring, latents, on_disk, seed=seed, online=online)
+        return Replay.open(ring, latents, on_disk, seed=seed, online=online, claim=False)
     ring.parent.mkdir(parents=True, exist_ok=True)
     wanted = ring_spec(config, spec, steps_to_keep(config, spec, ring.parent))
-    return Replay.create(ring, latents, wanted, seed=seed, online=online)
+    return Replay.create(ring, latents, wanted, seed=seed, online=online, claim=False)
 
 
 def stored_ring_spec(config: Config, spec: EnvSpec, ring: Path) -> RingSpec:

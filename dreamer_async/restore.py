@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
+from dreamer_async.agent.update import check_state
 from dreamer_async.aio import OwnedThread
 from dreamer_async.collector import Collector
 from dreamer_async.config import Config, to_dict
@@ -26,6 +28,7 @@ from dreamer_async.device import cpu_threads
 from dreamer_async.events import Checkpointed, Resumed
 from dreamer_async.learner import Learner
 from dreamer_async.run_dir import RunDir
+from dreamer_async.schema import shown
 
 SAVE_FAILURES = 3
 """Saves in a row that may fail before the run ends."""
@@ -43,6 +46,7 @@ class Saver:
         self._collector = collector
         self._failures = 0
         self._saved = time.monotonic()
+        self._saved_at = (-1, -1)
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -60,14 +64,16 @@ class Saver:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)
-            self._asked.clear()
-            await self.save(learner_thread, writer_thread)
+            if self._asked.is_set() or self._position != self._saved_at:
+                self._asked.clear()
+                await self.save(learner_thread, writer_thread)
 
     async def save_if_due(
         self, seconds: float, learner_thread: OwnedThread, writer_thread: OwnedThread
     ) -> None:
         """Save when asked or when the last save is this long ago; for the lockstep loop."""
-        if self._asked.is_set() or time.monotonic() - self._saved >= seconds:
+        due = time.monotonic() - self._saved >= seconds and self._position != self._saved_at
+        if self._asked.is_set() or due:
             self._asked.clear()
             await self.save(learner_thread, writer_thread)
 
@@ -84,7 +90,13 @@ class Saver:
             self._failed(error)
         else:
             self._failures = 0
-            self._announce(path, time.monotonic() - began)
+            self._saved_at = counters["env_steps"], counters["updates"]
+            self._announce(path, counters, time.monotonic() - began)
+
+    @property
+    def _position(self) -> tuple[int, int]:
+        """Where the run stands; while it is paused there is nothing new to save."""
+        return self._collector.ratio.inserted, self._learner.updates
 
     def counters(self) -> dict[str, Any]:
         """The part of the manifest that says where the run stands."""
@@ -128,51 +140,74 @@ class Saver:
         if self._failures >= SAVE_FAILURES:
             raise error
 
-    def _announce(self, path: Path, seconds: float) -> None:
-        ratio = self._collector.ratio
+    def _announce(self, path: Path, counters: dict[str, Any], seconds: float) -> None:
+        """Say what is in the checkpoint; the learner may have gone on while it was written."""
         size = (path / checkpoint.STATE).stat().st_size
         relative = str(path.relative_to(self._run_dir.path))
         self._collector.telemetry.emit(
-            Checkpointed(relative, ratio.inserted, self._learner.updates, size, seconds)
+            Checkpointed(relative, counters["env_steps"], counters["updates"], size, seconds)
         )
 
 
 def restore(
     run_dir: RunDir, config: Config, learner: Learner, collector: Collector
 ) -> tuple[Resumed, list[str]]:
-    """Bring back the newest checkpoint that verifies and what the ring holds.
+    """Bring back the newest checkpoint that verifies and what the ring holds, in memory.
 
     Also returns warnings: what keeps a lockstep run from going on bit for bit. Raises
-    CheckpointError when checkpoints exist and none verifies; nothing is deleted then.
+    CheckpointError when checkpoints exist and none verifies, or the newest that does holds
+    something else than this run needs; nothing on disk is changed.
+    """
+    found, skipped = find(run_dir)
+    if found is None:
+        return _without_checkpoint(collector), []
+    try:
+        counters = checkpoint.Counters.read(found.manifest)
+        _check_generator(found.tensors, "learner/generator")
+        learner.load_state(found.tensors, found.manifest)
+        lost = _restore_counters(collector, counters, found.manifest["replay"])
+        if config.train.sync and lost == 0 and "policy/generator" in found.tensors:
+            _restore_lockstep(collector, found.tensors)
+    except (KeyError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
+    relative = str(found.path.relative_to(run_dir.path))
+    inserted = collector.ratio.inserted
+    resumed = Resumed(relative, inserted, learner.updates, lost, tuple(skipped))
+    return resumed, _differences(config, counters)
+
+
+def find(run_dir: RunDir) -> tuple[checkpoint.Checkpoint | None, list[str]]:
+    """Return what `checkpoint.newest` does; raises CheckpointError if there are none but bad ones.
+
+    A run that was killed before its first checkpoint has none at all, and may go on.
     """
     found, skipped = checkpoint.newest(run_dir.checkpoints)
     if found is None and skipped:
         raise checkpoint.CheckpointError("no valid checkpoint: " + "; ".join(skipped))
-    if found is None:
-        return _without_checkpoint(collector), []
-    counters = found.manifest
-    try:
-        learner.load_state(found.tensors, counters)
-    except (KeyError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
-    fresh = _restore_counters(collector, counters)
-    if config.train.sync and fresh == 0 and "policy/generator" in found.tensors:
-        _restore_lockstep(collector, found.tensors)
-    ratio = collector.ratio
-    lost = fresh * ratio.ratio / ratio.cost
-    relative = str(found.path.relative_to(run_dir.path))
-    resumed = Resumed(relative, ratio.inserted, learner.updates, lost, tuple(skipped))
-    return resumed, _differences(config, counters)
+    return found, skipped
 
 
-def _differences(config: Config, counters: dict[str, Any]) -> list[str]:
+def _differences(config: Config, counters: checkpoint.Counters) -> list[str]:
     """What makes the next updates differ from those of a run that had not been stopped."""
-    now = {"torch": torch.__version__, "threads": cpu_threads(config.train.threads)}
+    now = {"torch": str(torch.__version__), "threads": cpu_threads(config.train.threads)}
     return [
-        f"saved with {name} {counters.get(name)}, goes on with {value}: the last digits will differ"
+        f"saved with {name} {shown(was)}, goes on with {value}: the last digits will differ"
         for name, value in now.items()
-        if config.train.sync and counters.get(name) != value
+        if config.train.sync and (was := getattr(counters, name)) != value
     ]
+
+
+def _check_generator(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError if a state is none; that of a GPU's generator is known by its type alone."""
+    state, scratch = tensors[name], torch.Generator()
+    if state.dtype != torch.uint8 or state.dim() != 1:
+        raise ValueError(f"{name} is no state of a generator, but {state.dtype} {state.shape}")
+    if state.numel() != scratch.get_state().numel():
+        return
+    try:
+        scratch.set_state(state)
+    except RuntimeError as error:
+        raise ValueError(f"{name} is no state of a generator ({error})") from error
 
 
 def _without_checkpoint(collector: Collector) -> Resumed:
@@ -184,20 +219,31 @@ def _without_checkpoint(collector: Collector) -> Resumed:
     return Resumed("", ratio.inserted, 0, replay.steps * ratio.ratio / ratio.cost)
 
 
-def _restore_counters(collector: Collector, counters: dict[str, Any]) -> int:
-    """Restore replay cursors and limiter; return the steps that only the ring knows."""
+def _restore_counters(collector: Collector, counters: checkpoint.Counters, state: Any) -> float:
+    """Restore replay cursors and limiter; return the updates that are forgiven.
+
+    Those are what the steps that only the ring knows had paid for, and a debt larger than any
+    that this run can get into (the batch was larger, or somebody wrote it there).
+    """
     ratio, replay = collector.ratio, collector.replay
-    same_ring = replay.load_state(counters["replay"])
-    fresh = replay.steps - (int(counters["replay_steps"]) if same_ring else 0)
-    ratio.inserted = int(counters["env_steps"]) + fresh
-    if counters["ratio_started"] and replay.windows >= collector.prefill:
-        ratio.start(float(counters["ratio_debt"]))
+    same_ring = replay.load_state(state)
+    # A power failure may leave the ring behind its checkpoint.
+    fresh = max(0, replay.steps - (counters.replay_steps if same_ring else 0))
+    ratio.inserted = counters.env_steps + fresh
+    most = ratio.bound + collector.env.num_envs * ratio.ratio
+    debt = min(max(0.0, counters.ratio_debt), most)
+    if counters.ratio_started and replay.windows >= collector.prefill:
+        ratio.start(debt)
     elif replay.windows >= collector.prefill:
         ratio.start()
-    return fresh
+    forgiven = max(0.0, counters.ratio_debt - debt)
+    return (fresh * ratio.ratio + forgiven) / ratio.cost
 
 
 def _restore_lockstep(collector: Collector, tensors: dict[str, Tensor]) -> None:
+    own = collector.actor.state() | collector.state()
+    check_state(own, {n: t for n, t in tensors.items() if n.startswith(("policy/", "episodes/"))})
+    _check_generator(tensors, "policy/generator")
     snapshot = checkpoint.under(tensors, "env/")
     collector.env.restore({name: tensor.numpy() for name, tensor in snapshot.items()})
     collector.actor.load_state(tensors)

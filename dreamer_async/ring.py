@@ -238,14 +238,11 @@ def stored_schema(path: Path) -> Schema:
         arrays = {
             name: Field(tuple(shape), kind) for name, (kind, shape) in found["arrays"].items()
         }
-        return Schema(
-            str(found["kind"]),
-            str(found["identity"]),
-            int(found["num_envs"]),
-            int(found["capacity"]),
-            arrays,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        num_envs, capacity = int(found["num_envs"]), int(found["capacity"])
+        if min(num_envs, capacity) < 1:
+            raise ValueError(f"{num_envs} environments, {capacity} steps")
+        return Schema(str(found["kind"]), str(found["identity"]), num_envs, capacity, arrays)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RingMismatch(f"the schema of {path} cannot be read: {error!r}") from error
 
 

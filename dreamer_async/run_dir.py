@@ -24,12 +24,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dreamer_async.schema import nearest, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate")
+COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
 """Requests that a trainer understands."""
 JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""
@@ -67,6 +67,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.control = self.path / "control"
         self.pictures = self.path / "pictures"
+        self.tensorboard = self.path / "tensorboard"
         self.replay_path, self.latents_path = self.replay_paths()
 
     def __repr__(self) -> str:
@@ -144,6 +145,7 @@ class RunDir:
             self.checkpoints,
             self.control,
             self.pictures,
+            self.tensorboard,
             self.replay_path,
             self.latents_path,
         ):
@@ -331,19 +333,30 @@ def _read_owner(fd: int) -> dict[str, Any]:
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Replace `path` by the JSON of `value`: readers see the old or the new file, never a part."""
-    scratch = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    """Replace `path` by the JSON of `value`, durably."""
     data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+    with replacing(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes the place of `path` at the end, and is gone after an error.
+
+    Readers see the old or the new file, never a part. What must survive a power failure has to
+    be synced, too.
+    """
+    scratch = path.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
         with open(scratch, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
         scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

@@ -31,11 +31,14 @@ class SavedAgent:
     """
 
     def __init__(self, found: checkpoint.Checkpoint, device: str = "auto", seed: int = 0) -> None:
-        self.config: Config = from_dict(found.manifest["config"])
         self.path = found.path
-        self.env_steps = int(found.manifest["env_steps"])
-        self.updates = int(found.manifest["updates"])
-        self.spec: EnvSpec = envs.spec(self.config.env.suite, self.config.env.task)
+        try:
+            self.config: Config = from_dict(found.manifest.get("config"))
+            counters = checkpoint.Counters.read(found.manifest)
+            self.spec: EnvSpec = envs.spec(self.config.env.suite, self.config.env.task)
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
+        self.env_steps, self.updates = counters.env_steps, counters.updates
         place = choose_device(device)
         precision = choose_precision(self.config.train.precision, place)
         self._policy = Policy(self.spec, self.config, place, precision)

@@ -235,11 +235,14 @@ class EnvConfig:
     """Environments per policy call; 0 means half of them (all of them with sync)."""
     threads: int = 0
     """Stepping threads of the environment pool; 0 lets the pool choose."""
+    resize: str = "area"
+    """How Atari's images are scaled: area (envpool), or exact (Pillow, as the official code)."""
 
     def __post_init__(self) -> None:
         _need(self, "suite task", _is_name, "a name of printable characters")
         _need(self, "num_envs", lambda n: 1 <= n <= 4096, "from 1 to 4096")
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
+        _need(self, "resize", ("area", "exact").__contains__, "area or exact")
         if not 0 <= self.batch_size <= self.num_envs:
             raise ConfigError(
                 f"env.batch_size must be from 0 to env.num_envs = {self.num_envs}, "
@@ -295,6 +298,10 @@ class TrainConfig:
     """float32, bfloat16 or auto: bfloat16 on GPUs, float32 on CPUs."""
     compile: bool = True
     """Compile the update."""
+    eager_start: bool = True
+    """Update eagerly until a process beside has compiled; on CPUs, and not with sync."""
+    capture: bool = True
+    """Record the compiled update as one CUDA graph; GPUs only."""
     threads: int = 0
     """CPU threads of the learner; 0 means all cores."""
     checkpoint_seconds: float = 300.0

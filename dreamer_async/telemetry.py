@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from dreamer_async.events import (
     Checkpointed,
     Controlled,
     Episode,
+    Evaluated,
     Event,
     EventWriter,
     Gauges,
@@ -88,10 +90,12 @@ class EpisodeTracker:
         ids = step.env_id
         self._score[ids] = np.where(step.is_first, 0.0, self._score[ids]) + step.reward
         self._length[ids] = np.where(step.is_first, 0, self._length[ids] + 1)
-        return [
-            Episode(env_steps, int(i), float(self._score[i]), int(self._length[i]))
-            for i in ids[step.is_last]
-        ]
+        return [self._episode(step, int(row), env_steps) for row in np.flatnonzero(step.is_last)]
+
+    def _episode(self, step: StepBatch, row: int, env_steps: int) -> Episode:
+        i = int(step.env_id[row])
+        log = {name: float(values[row]) for name, values in step.log.items()}
+        return Episode(env_steps, i, float(self._score[i]), int(self._length[i]), log)
 
     def state(self) -> dict[str, NDArray[np.generic]]:
         """Copies of the running sums, by name."""
@@ -102,20 +106,33 @@ class EpisodeTracker:
         self._length[:] = state["length"]
 
 
-class Telemetry:
-    """Writes events, and in plain mode a line for people now and then."""
+class Listener(Protocol):
+    """Whoever shows events besides the stream."""
 
-    def __init__(self, writer: EventWriter, plain: TextIO | None = None) -> None:
+    def show(self, event: Event) -> None:
+        """Show one event, or ignore it."""
+        ...
+
+
+class Telemetry:
+    """Writes events, and shows them to whoever else listens."""
+
+    def __init__(self, writer: EventWriter, *listeners: Listener) -> None:
         self._writer = writer
-        self._plain = PlainLog(plain) if plain is not None else None
+        self._listeners = listeners
         self.phase = "starting"
         self.env_steps = 0
         self.updates = 0
 
     def emit(self, event: Event) -> None:
         self._writer.emit(event)
-        if self._plain is not None:
-            self._plain.show(event)
+        for listener in self._listeners:
+            listener.show(event)
+
+    @property
+    def dropped(self) -> int:
+        """Events that the disk did not take."""
+        return self._writer.dropped
 
     def enter(self, phase: str) -> None:
         """Announce a phase, once."""
@@ -138,7 +155,7 @@ class PlainLog:
         self._clock = clock
         self._next = clock() + seconds
         self._values: dict[str, float | None] = {}
-        self._scores: list[float] = []
+        self._scores: deque[float] = deque(maxlen=20)
         self._closed = False
 
     def show(self, event: Event) -> None:
@@ -163,9 +180,8 @@ class PlainLog:
             return
         self._next = self._clock() + self._seconds
         parts = [f"step {event.env_steps:,}", f"update {event.updates:,}"]
-        recent = self._scores[-20:]
-        if recent:
-            parts.append(f"return {sum(recent) / len(recent):.2f} (last {len(recent)})")
+        if recent := len(self._scores):
+            parts.append(f"return {sum(self._scores) / recent:.2f} (last {recent})")
         losses = ("loss/image", "loss/reward", "loss/dyn", "return/S")
         for name in (*losses, "rate/env_steps", "rate/updates"):
             if (value := self._values.get(name)) is not None:
@@ -196,6 +212,9 @@ def _sentence(event: Event) -> str | None:
             return f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
         case Checkpointed():
             return f"saved {event.path} ({event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s)"
+        case Evaluated():
+            mean = sum(event.scores) / max(1, len(event.scores))
+            return f"evaluated update {event.updates:,}: {mean:.2f} ({len(event.scores)} episodes)"
         case Controlled():
             return f"request {event.command}: {event.answer} {event.reason}".rstrip()
         case RunFinished():

@@ -7,8 +7,22 @@ EnvSpec` finds the module, `envs.spec(suite, task)` calls the function.
 
 from __future__ import annotations
 
+from envs.gym import allow_code, is_code
 from envs.names import UnknownTask
-from envs.registry import default_task, make, resolve_task, spec, suites, tasks
+from envs.needs import MissingNeed
+from envs.registry import (
+    about,
+    check_resize,
+    default_task,
+    find_suite,
+    make,
+    missing,
+    resolve_task,
+    spec,
+    suites,
+    summarize,
+    tasks,
+)
 from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 from envs.vector import EnvError, VectorEnv
 
@@ -16,14 +30,22 @@ __all__ = [
     "ActionSpec",
     "EnvError",
     "EnvSpec",
+    "MissingNeed",
     "ObsSpec",
     "StepBatch",
     "UnknownTask",
     "VectorEnv",
+    "about",
+    "allow_code",
+    "check_resize",
     "default_task",
+    "find_suite",
+    "is_code",
     "make",
+    "missing",
     "resolve_task",
     "spec",
     "suites",
+    "summarize",
     "tasks",
 ]

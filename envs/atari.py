@@ -5,14 +5,19 @@ show neither lives nor clipped rewards, and end an episode after 108,000 emulato
 official code the end of an episode is terminal also when it is that limit.
 
 Differences from the official code: images are scaled by area averaging instead of Pillow's
-bilinear filter (nearest relative that envpool has), gray is taken before scaling, and there is
-always at least one no-op.
+bilinear filter (nearest relative that envpool has) and gray is taken before scaling, unless
+`resize` is exact; and there is always at least one no-op.
 """
 
 from __future__ import annotations
 
-from envs import names
-from envs.pool_task import PoolTask, pool_suite
+from collections.abc import Mapping
+from dataclasses import replace
+
+from envs import names, needs
+from envs.pool_task import PoolTask, open_pool, pool_suite
+from envs.suite import Options, Suite
+from envs.vector import VectorEnv
 
 _BENCHMARK = """
 alien amidar assault asterix asteroids atlantis bank_heist battle_zone beam_rider berzerk
@@ -81,17 +86,43 @@ def _spellings(games: tuple[str, ...]) -> dict[str, str]:
     return {names.squash(spelling): game for game in games for spelling in (game, env_id(game))}
 
 
-ATARI = pool_suite(
+_RAW: dict[str, int | bool] = {"img_height": 210, "img_width": 160, "gray_scale": False}
+"""Options with which envpool hands out what was drawn, bit for bit."""
+
+
+def _exactly(task: PoolTask) -> PoolTask:
+    """The same task with images that Pillow scales."""
+    needs.require("--resize exact", (needs.of_extra("PIL", "pictures"),))
+    from envs.exact_resize import ExactImage
+
+    reader = ExactImage(int(task.options["img_height"]), bool(task.options["gray_scale"]))
+    options = {**task.options, **_RAW}
+    return replace(task, options=options, readers=lambda space: (reader,))
+
+
+def _suite(
+    name: str, games: tuple[str, ...], protocol: Mapping[str, int | float | bool], about: str
+) -> Suite:
+    def task(game: str) -> PoolTask:
+        return PoolTask(name, game, env_id(game), protocol, FRAMES_PER_STEP, True)
+
+    def make(game: str, options: Options) -> VectorEnv:
+        exact = options.resize == "exact"
+        return open_pool(_exactly(task(game)) if exact else task(game), options)
+
+    suite = pool_suite(name, "pong", games, _spellings(games), task, about=about)
+    return replace(suite, make=make, exact_resize=frozenset(BENCHMARK))
+
+
+ATARI = _suite(
     "atari",
-    "pong",
     BENCHMARK + OTHERS,
-    _spellings(BENCHMARK + OTHERS),
-    lambda game: PoolTask("atari", game, env_id(game), _ATARI, FRAMES_PER_STEP, True),
+    _ATARI,
+    "57 games of the benchmark and 47 more, 96x96 gray, sticky actions",
 )
-ATARI100K = pool_suite(
+ATARI100K = _suite(
     "atari100k",
-    "pong",
     BENCHMARK_100K,
-    _spellings(BENCHMARK_100K),
-    lambda game: PoolTask("atari100k", game, env_id(game), _ATARI100K, FRAMES_PER_STEP, True),
+    _ATARI100K,
+    "26 games with little data, 64x64 RGB, the game's own actions",
 )

@@ -66,12 +66,17 @@ def anonymous_file() -> int:
 def _layout(spec: EnvSpec) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and type of each field of one row."""
     obs = {f"obs/{name}": (entry.shape, entry.dtype) for name, entry in spec.obs.items()}
-    return obs | {
-        "action": (spec.action.shape, spec.action.dtype),
-        "reward": ((), "float32"),
-        "terminated": ((), "bool"),
-        "truncated": ((), "bool"),
-    }
+    log = {f"log/{name}": ((), "float64") for name in spec.log}
+    return (
+        obs
+        | log
+        | {
+            "action": (spec.action.shape, spec.action.dtype),
+            "reward": ((), "float32"),
+            "terminated": ((), "bool"),
+            "truncated": ((), "bool"),
+        }
+    )
 
 
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:

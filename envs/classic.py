@@ -31,4 +31,5 @@ SUITE = pool_suite(
     tuple(ENV_IDS),
     _SPELLINGS,
     lambda task: PoolTask("classic", task, ENV_IDS[task]),
+    about="classic control and toy text: small tasks that learn within minutes",
 )

@@ -1,20 +1,48 @@
-"""Any environment by its Gymnasium id: through envpool if it has the id, else in worker processes.
+"""Any environment by its Gymnasium id, or by the name of what builds it.
+
+* An id that envpool has is served by envpool, another one that gymnasium knows by worker processes.
+* `module:factory` names something that returns a gymnasium environment, and `module:Name-v0` an id
+  that importing the module registers. Both import code, so whoever runs it must say so: they are
+  refused unless the same name was given to `allow_code`, which nothing but a command line does. A
+  run directory from elsewhere can therefore not choose what is imported.
 
 Ids are case-sensitive. Both libraries are imported when an id is looked up, not before.
 """
 
 from __future__ import annotations
 
-from envs import names
+import importlib.util
+import os
+import re
+
+from envs import names, needs
 from envs.names import UnknownTask
 from envs.pool_task import PoolTask, describe, open_pool
 from envs.spec import EnvSpec
 from envs.suite import Options, Suite
 from envs.vector import VectorEnv
 
+ALLOWED = "DREAMER_ENV_CODE"
+"""Environment variable with the one name that may be imported; processes that we start have it."""
+
+_CODE = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[\w./-]+)")
+
+
+def is_code(task: str) -> bool:
+    """Tell whether a task is `module:factory` or `module:Name-v0`, which import a module."""
+    return _CODE.fullmatch(task) is not None
+
+
+def allow_code(task: str) -> None:
+    """Say, for this process and those it starts, that the user wants this name imported."""
+    os.environ[ALLOWED] = task
+
 
 def resolve(task: str) -> str:
-    """Return an id that envpool or gymnasium knows; UnknownTask with the nearest ones if none."""
+    """Return an id that can be built; UnknownTask with the nearest ones if there is none."""
+    if code := _CODE.fullmatch(task):
+        _check_code(task, code["module"])
+        return task
     ids = (*_envpool_ids(), *_gymnasium_ids())
     if task in ids:
         return task
@@ -25,12 +53,26 @@ def resolve(task: str) -> str:
     raise UnknownTask(names.describe("gym id", task, close, ids) + " (ids are case-sensitive)")
 
 
+def _check_code(task: str, module: str) -> None:
+    """Raise UnknownTask unless the name was allowed and its package can be found."""
+    if os.environ.get(ALLOWED) != task:
+        raise UnknownTask(
+            f"{task!r} is code that would be imported, so it must be named again on the command "
+            f"line: --task {task}"
+        )
+    package = module.partition(".")[0]
+    here = os.path.exists(package) or os.path.exists(f"{package}.py")
+    if not here and importlib.util.find_spec(package) is None:
+        raise UnknownTask(
+            f"there is no module {package!r} for {task!r}, neither installed nor in {os.getcwd()}"
+        )
+
+
 def _envpool_ids() -> tuple[str, ...]:
     try:
-        import envpool
-    except ImportError:  # gymnasium alone is enough for its own environments
+        return tuple(needs.import_envpool().list_all_envs())
+    except needs.MissingNeed:  # gymnasium alone is enough for its own environments
         return ()
-    return tuple(envpool.list_all_envs())
 
 
 def _gymnasium_ids() -> tuple[str, ...]:
@@ -41,7 +83,7 @@ def _gymnasium_ids() -> tuple[str, ...]:
 
 def spec(task: str) -> EnvSpec:
     """Describe a task; one that envpool lacks is built in a worker for a moment."""
-    if task in _envpool_ids():
+    if not is_code(task) and task in _envpool_ids():
         return describe(PoolTask("gym", task, task))
     with make(task, Options(num_envs=1, batch_size=1, seed=0)) as env:
         return env.spec
@@ -49,12 +91,16 @@ def spec(task: str) -> EnvSpec:
 
 def make(task: str, options: Options) -> VectorEnv:
     """Open environments of a task."""
-    if task in _envpool_ids():
+    if not is_code(task) and task in _envpool_ids():
         return open_pool(PoolTask("gym", task, task), options)
     from envs.processes import ProcessEnv, Source
 
+    code = _CODE.fullmatch(task)
+    if code and code["attribute"].replace(".", "_").isidentifier():
+        return ProcessEnv(Source("gym", task, task, search_here=True), options)
     kwargs = {"id": task, "disable_env_checker": True}
-    return ProcessEnv(Source("gym", task, "gymnasium:make", kwargs), options)
+    source = Source("gym", task, "gymnasium:make", kwargs, search_here=code is not None)
+    return ProcessEnv(source, options)
 
 
 SUITE = Suite(
@@ -64,4 +110,5 @@ SUITE = Suite(
     resolve=resolve,
     spec=spec,
     make=make,
+    about="any gymnasium id: by envpool if it has the id, else in worker processes",
 )

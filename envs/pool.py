@@ -16,19 +16,23 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import envpool
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.pool_task import PoolTask
-from envs.spaces import ActionWriter, ObsReader, UnsupportedSpace, read_space, write_space
+from envs import needs
+from envs.pool_task import PoolTask, Reader
+from envs.raw_pool import RawPool, RawRows
+from envs.spaces import ActionWriter, UnsupportedSpace, read_space, write_space
 from envs.spec import ActionSpec, EnvSpec, StepBatch
 from envs.suite import Options
 from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
+
+envpool: Any = needs.import_envpool()
 
 CLOSE_SECONDS = 5.0
 """How long `close` waits for steps in flight before it leaves the pool alone for ever."""
@@ -39,14 +43,16 @@ def describe(task: PoolTask) -> EnvSpec:
     return _plan(task)[0]
 
 
-def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[ObsReader, ...], ActionWriter]:
+def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[Reader, ...], ActionWriter]:
     with _quiet():
         spec = envpool.make_spec(task.env_id, **task.options)
         observation, action = spec.observation_space, spec.action_space
     try:
         if spec.config.max_num_players > 1:
             raise UnsupportedSpace("tasks for several players are not supported")
-        readers, writer = read_space(observation), write_space(action)
+        usual = partial(read_space, hidden=task.hidden)
+        readers = (task.readers or usual)(observation)
+        writer = write_space(action)
     except UnsupportedSpace as error:
         raise UnsupportedSpace(f"{task.suite} {task.task}: {error}") from None
     obs = {reader.name: reader.spec for reader in readers}
@@ -66,6 +72,8 @@ class PoolEnv(VectorEnv):
     """One envpool pool; see VectorEnv."""
 
     def __init__(self, task: PoolTask, options: Options) -> None:
+        if task.drawn:
+            needs.require_drawing()
         self.spec, self._readers, self._writer = _plan(task)
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._time_limit_is_terminal = task.time_limit_is_terminal
@@ -85,12 +93,12 @@ class PoolEnv(VectorEnv):
                 **task.options,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
-        self._pool: Any = pool
+        self._pool: Any = RawPool(pool)
 
     @property
     def pool(self) -> Any:
         """The pool itself, to measure this adapter against; every batch received must be sent."""
-        return self._pool
+        return self._pool.pool
 
     @property
     def in_flight(self) -> int:
@@ -106,45 +114,36 @@ class PoolEnv(VectorEnv):
         with self._sending:
             self._requests.take(action, env_id)
             if not self._lockstep:
-                self._pool.send(self._writer.write(action), env_id)
+                self._pool.send(self._writer.write(action), env_id.copy())
                 return
             self._held[env_id] = self._writer.write(action)
             if self.in_flight == self.num_envs:  # in order of env_id, as the rows then are too
-                self._pool.send(self._held, np.arange(self.num_envs, dtype=np.int32))
+                self._pool.send(self._held.copy(), np.arange(self.num_envs, dtype=np.int32))
 
     def recv(self) -> StepBatch:
         with self._requests.receiving:
-            obs, reward, terminated, truncated, info = self._pool.recv()
-            env_id = self._cross_off(info)
-            return check_rows(self.spec, self._rows(env_id, obs, reward, terminated, truncated))
+            raw = self._pool.recv()
+            if len(raw.env_id) != self.batch_size:
+                count = len(raw.env_id)
+                raise EnvError(f"envpool delivered {count} rows instead of {self.batch_size}")
+            self._requests.put(raw.env_id)
+            return check_rows(self.spec, self._rows(raw))
 
-    def _cross_off(self, info: Mapping[str, Any]) -> NDArray[np.int32]:
-        env_id = info["env_id"].astype(np.int32, copy=False)
-        if len(env_id) != self.batch_size:
-            raise EnvError(f"envpool delivered {len(env_id)} rows instead of {self.batch_size}")
-        self._requests.put(env_id)
-        return env_id
-
-    def _rows(
-        self,
-        env_id: NDArray[np.int32],
-        obs: Any,
-        reward: NDArray[Any],
-        terminated: NDArray[np.bool_],
-        truncated: NDArray[np.bool_],
-    ) -> StepBatch:
+    def _rows(self, raw: RawRows) -> StepBatch:
         """Convert a batch; where an episode starts comes from our books, not from envpool's step
         counter, and the reward there is whatever was in memory."""
+        env_id, last = raw.env_id, raw.done
         first = self._first[env_id]
-        last = terminated | truncated
         self._first[env_id] = last
+        reward = raw.reward.astype(np.float32)
+        reward[first] = 0
         return StepBatch(
             env_id=env_id,
-            obs={reader.name: reader.read(obs) for reader in self._readers},
-            reward=np.where(first, 0, reward).astype(np.float32, copy=False),
+            obs={reader.name: reader.read(raw.obs) for reader in self._readers},
+            reward=reward,
             is_first=first,
             is_last=last,
-            is_terminal=last.copy() if self._time_limit_is_terminal else terminated,
+            is_terminal=last.copy() if self._time_limit_is_terminal else last & ~raw.truncated,
         )
 
     def close(self) -> None:
@@ -172,7 +171,7 @@ class PoolEnv(VectorEnv):
                 if len(fill):
                     pool.send(self._writer.write(_zeros(self.spec.action, len(fill))), fill)
                 pending.update(fill.tolist())
-                pending.difference_update(pool.recv()[-1]["env_id"].tolist())
+                pending.difference_update(pool.recv().env_id.tolist())
 
 
 def _zeros(spec: ActionSpec, rows: int) -> NDArray[Any]:

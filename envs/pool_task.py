@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from envs import names
-from envs.spec import EnvSpec
+from envs import names, needs
+from envs.spec import EnvSpec, ObsSpec
 from envs.suite import Options, Suite
-from envs.vector import EnvError, VectorEnv
+from envs.vector import VectorEnv
+
+
+class Reader(Protocol):
+    """How to read one observation key from what an environment delivers."""
+
+    @property
+    def name(self) -> str:
+        """Key on our side."""
+        ...
+
+    @property
+    def spec(self) -> ObsSpec:
+        """What comes out."""
+        ...
+
+    def read(self, obs: Any) -> Any:
+        """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,11 +46,16 @@ class PoolTask:
     """Environment frames per step (the action repeat)."""
     time_limit_is_terminal: bool = False
     """The protocol counts a time limit as the end of the task."""
+    hidden: frozenset[str] = frozenset()
+    """Observation keys of envpool that the protocol does not show."""
+    drawn: bool = False
+    """Its observations are drawn by MuJoCo."""
+    readers: Callable[[Any], tuple[Reader, ...]] | None = None
+    """From envpool's observation space to readers, where the usual ones would not do."""
 
 
 def describe(task: PoolTask) -> EnvSpec:
     """Describe a task without opening an environment."""
-    _require_envpool()
     from envs import pool
 
     return pool.describe(task)
@@ -39,7 +63,6 @@ def describe(task: PoolTask) -> EnvSpec:
 
 def open_pool(task: PoolTask, options: Options) -> VectorEnv:
     """Open environments of a task."""
-    _require_envpool()
     from envs import pool
 
     return pool.PoolEnv(task, options)
@@ -51,6 +74,9 @@ def pool_suite(
     tasks: tuple[str, ...],
     spellings: Mapping[str, str],
     task: Callable[[str], PoolTask],
+    *,
+    about: str,
+    needed: tuple[needs.Need, ...] = (),
 ) -> Suite:
     """Make a suite of tasks that envpool serves; `task` maps canonical names."""
     return Suite(
@@ -60,11 +86,6 @@ def pool_suite(
         resolve=lambda given: names.find(f"{name} task", given, spellings),
         spec=lambda canonical: describe(task(canonical)),
         make=lambda canonical, options: open_pool(task(canonical), options),
+        about=f"{about} (envpool)",
+        needs=(needs.ENVPOOL, *needed),
     )
-
-
-def _require_envpool() -> None:
-    try:
-        import envpool  # noqa: F401
-    except ImportError as error:
-        raise EnvError(f"this suite needs envpool (pip install envpool): {error}") from None

@@ -68,6 +68,8 @@ class Source:
     """`module:attribute` of something that returns a gymnasium environment."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Its keyword arguments, as JSON can carry them."""
+    search_here: bool = False
+    """Modules are also looked for in the current directory, after everywhere else."""
 
 
 @dataclass
@@ -116,6 +118,11 @@ class ProcessEnv(VectorEnv):
         self._ready: deque[int] = deque()
 
     @property
+    def source(self) -> Source:
+        """Where the environments come from, to measure these workers against others."""
+        return self._source
+
+    @property
     def in_flight(self) -> int:
         return self._requests.in_flight
 
@@ -160,6 +167,7 @@ class ProcessEnv(VectorEnv):
             is_first=self._is_first[ids],
             is_last=terminated | self._block["truncated"][ids].astype(np.bool_),
             is_terminal=terminated,
+            log={name: self._block[f"log/{name}"][ids] for name in self.spec.log},
         )
 
     def _wait(self) -> None:
@@ -236,9 +244,10 @@ class ProcessEnv(VectorEnv):
         """Start a process and give it its job."""
         ours, theirs = Pipe()
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        path = [*sys.path, os.getcwd()] if self._source.search_here else sys.path
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, json.dumps(sys.path), str(theirs.fileno())],
+                [sys.executable, "-c", _COMMAND, json.dumps(path), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **one_thread},

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-from envs import atari, classic, gym, names, toy
+from collections.abc import Mapping, Sequence
+
+from envs import (
+    atari,
+    bsuite,
+    classic,
+    control,
+    crafter,
+    dmc,
+    dmlab,
+    gym,
+    memory_maze,
+    minecraft,
+    minigrid,
+    names,
+    needs,
+    procgen,
+    toy,
+    vizdoom,
+)
 from envs.spec import EnvSpec
 from envs.suite import Options, Suite
 from envs.vector import VectorEnv
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
-    for suite in (atari.ATARI, atari.ATARI100K, toy.SUITE, classic.SUITE, gym.SUITE)
+    for suite in (
+        atari.ATARI,
+        atari.ATARI100K,
+        dmc.DMC_PROPRIO,
+        dmc.DMC_VISION,
+        procgen.SUITE,
+        crafter.SUITE,
+        dmlab.SUITE,
+        minecraft.SUITE,
+        bsuite.SUITE,
+        memory_maze.SUITE,
+        toy.SUITE,
+        classic.SUITE,
+        minigrid.SUITE,
+        *control.SUITES,
+        vizdoom.SUITE,
+        gym.SUITE,
+    )
 }
 
 
 def suites() -> tuple[str, ...]:
     """Names of all suites."""
     return tuple(SUITES)
+
+
+def find_suite(suite: str) -> str:
+    """Name of a suite as it is written; UnknownTask with the nearest matches if there is none."""
+    return _suite(suite).name
 
 
 def tasks(suite: str) -> tuple[str, ...]:
@@ -33,17 +74,64 @@ def resolve_task(suite: str, task: str) -> str:
     return _suite(suite).resolve(task)
 
 
+def about(suite: str) -> str:
+    """What the tasks of a suite are and where they come from, in one line."""
+    return _suite(suite).about
+
+
+def summarize(suite: str, logs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Scores of a benchmark's own kind from the logged values of finished episodes."""
+    scores = _suite(suite).summarize
+    return {} if scores is None else scores(logs)
+
+
+def missing(suite: str) -> tuple[str, ...]:
+    """What a suite needs and this machine lacks, a line each that says how to install it."""
+    found = _suite(suite)
+    reasons = ((need.what, need.missing()) for need in found.needs)
+    return tuple(f"{found.name} needs {what}: {reason}" for what, reason in reasons if reason)
+
+
 def spec(suite: str, task: str) -> EnvSpec:
-    """Describe a task without keeping an environment open."""
-    return _suite(suite).spec(resolve_task(suite, task))
+    """Describe a task without keeping an environment open; MissingNeed names what is lacking."""
+    return _ready(suite).spec(resolve_task(suite, task))
 
 
 def make(
-    suite: str, task: str, *, num_envs: int, batch_size: int = 0, seed: int, threads: int = 0
+    suite: str,
+    task: str,
+    *,
+    num_envs: int,
+    batch_size: int = 0,
+    seed: int,
+    threads: int = 0,
+    resize: str = "area",
 ) -> VectorEnv:
     """Open environments; `batch_size` 0 means all of them at once, in lockstep."""
-    options = Options(num_envs, batch_size or num_envs, seed, threads)
-    return _suite(suite).make(resolve_task(suite, task), options)
+    options = Options(num_envs, batch_size or num_envs, seed, threads, resize)
+    check_resize(suite, task, resize)
+    return _ready(suite).make(resolve_task(suite, task), options)
+
+
+def check_resize(suite: str, task: str, resize: str) -> None:
+    """Raise ValueError unless the images of a task can be scaled in this way."""
+    if resize == "area":
+        return
+    if resize != "exact":
+        raise ValueError(f"resize is {resize!r}; there are area and exact")
+    if resolve_task(suite, task) not in _suite(suite).exact_resize:
+        raise ValueError(
+            f"{suite} {task} cannot be resized exactly; "
+            "the 57 games of Atari's benchmark can, whose screens are 210x160"
+        )
+    needs.require("--resize exact", (needs.of_extra("PIL", "pictures"),))
+
+
+def _ready(name: str) -> Suite:
+    """The suite, if everything that it needs is there."""
+    suite = _suite(name)
+    needs.require(suite.name, suite.needs)
+    return suite
 
 
 def _suite(name: str) -> Suite:

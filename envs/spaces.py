@@ -51,7 +51,7 @@ class ObsReader:
             obs = obs[key]
         value = np.asarray(obs)
         if self.spec.dtype == "int32":
-            return (value.reshape(len(value)) - self.offset).astype(np.int32)
+            return (value.reshape(len(value), *self.spec.shape) - self.offset).astype(np.int32)
         if self.spec.dtype == "float32":
             return value.reshape(len(value), -1).astype(np.float32)
         if self.channels_first:
@@ -61,9 +61,17 @@ class ObsReader:
         return np.ascontiguousarray(value)
 
 
-def read_space(space: gymnasium.Space[Any]) -> tuple[ObsReader, ...]:
-    """Plan how to read observations of `space`; UnsupportedSpace if that is not possible."""
-    readers = tuple(_readers(space, ()))
+def read_space(
+    space: gymnasium.Space[Any], hidden: frozenset[str] = frozenset()
+) -> tuple[ObsReader, ...]:
+    """Plan how to read observations of `space` without the keys `hidden`.
+
+    Raises UnsupportedSpace if that is not possible.
+    """
+    every = _readers(space, ())
+    if absent := hidden - {"/".join(reader.path) for reader in every}:
+        raise UnsupportedSpace(f"observation space {space} has no {sorted(absent)} to hide")
+    readers = tuple(reader for reader in every if "/".join(reader.path) not in hidden)
     seen = [reader.name for reader in readers]
     if not seen or len(set(seen)) < len(seen):
         raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
@@ -78,13 +86,23 @@ def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsRead
     if isinstance(space, spaces.Discrete):
         name = _name(path, "state")
         return [ObsReader(name, path, ObsSpec((), "int32", int(space.n)), False, int(space.start))]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [_multi_discrete_reader(space, path)]
     if isinstance(space, spaces.Box):
         return [_box_reader(space, path)]
     where = f" of key {'/'.join(path)}" if path else ""
     raise UnsupportedSpace(
         f"observation space {space}{where} is not supported yet; "
-        "Box, Discrete and Dict of these are (wrap the environment to convert it)"
+        "Box, Discrete, MultiDiscrete and Dict of these are (wrap the environment to convert it)"
     )
+
+
+def _multi_discrete_reader(space: spaces.MultiDiscrete, path: tuple[str, ...]) -> ObsReader:
+    """A vector of categories, all with as many classes as the largest has."""
+    start, size = np.asarray(space.start).reshape(-1), np.asarray(space.nvec).reshape(-1)
+    offset = int(start.min())
+    spec = ObsSpec((size.size,), "int32", int((start + size).max()) - offset)
+    return ObsReader(_name(path, "state"), path, spec, False, offset)
 
 
 def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
@@ -127,26 +145,95 @@ class ActionWriter:
     """Lower bound of each dimension, or the first class."""
     high: Array
     """Upper bound of each dimension (continuous only)."""
+    unit: bool = False
+    """The bounds are those of our own actions, so that there is nothing to scale."""
+
+    def one(self, action: Array) -> Any:
+        """Convert one valid action, without a batch axis."""
+        return self.write(action[None])[0]
 
     def write(self, action: Array) -> Array:
         """Convert a valid batch: int32 [N] or float32 [N, A] to [N, *shape], always a copy."""
         if self.spec.kind == "discrete":
             return (action + self.low).astype(self.dtype)
-        share = (np.clip(action.astype(np.float64), -1, 1) + 1) / 2
-        bounded = np.clip(self.low + share * (self.high - self.low), self.low, self.high)
-        return bounded.astype(self.dtype).reshape(len(action), *self.shape)
+        clipped = np.minimum(np.maximum(action, -1), 1).astype(np.float64)
+        if not self.unit:
+            clipped = self.low + (clipped + 1) / 2 * (self.high - self.low)
+            clipped = np.clip(clipped, self.low, self.high)
+        return clipped.astype(self.dtype, copy=False).reshape(len(action), *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class SeveralWriter:
+    """How to hand several actions to an environment, which takes them as a dictionary or array."""
+
+    spec: ActionSpec
+    """What comes in."""
+    writers: tuple[tuple[tuple[str, ...], ActionWriter], ...]
+    """Keys of the nested dictionaries and writer of each; no keys in an array."""
+    array: tuple[tuple[int, ...], np.dtype[Any]] | None
+    """Shape and type of the array, None for a dictionary."""
+
+    def one(self, action: Array) -> Any:
+        """Convert one valid action: float32 [C] to a nested dictionary or an array."""
+        values = [
+            writer.one(action[place].astype(writer.spec.dtype).reshape(writer.spec.shape))
+            for (_, writer), place in zip(self.writers, self.spec.slices(), strict=True)
+        ]
+        if self.array is not None:
+            shape, dtype = self.array
+            return np.array(values, dtype).reshape(shape)
+        nested: dict[str, Any] = {}
+        for (path, _), value in zip(self.writers, values, strict=True):
+            inner = nested
+            for key in path[:-1]:
+                inner = inner.setdefault(key, {})
+            inner[path[-1]] = value
+        return nested
+
+
+def write_actions(space: gymnasium.Space[Any]) -> ActionWriter | SeveralWriter:
+    """Plan how to write actions one by one; UnsupportedSpace if that is not possible."""
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = np.asarray(space.nvec).reshape(-1).tolist()
+        starts = np.asarray(space.start).reshape(-1).tolist()
+        plain = [spaces.Discrete(n, start=s) for n, s in zip(sizes, starts, strict=True)]
+        array = (tuple(space.nvec.shape), np.dtype(space.dtype))
+        return _several([((str(i),), part) for i, part in enumerate(plain)], array)
+    if isinstance(space, spaces.Dict):
+        return _several(_leaves(space, ()), None)
+    return write_space(space)
+
+
+def _leaves(
+    space: gymnasium.Space[Any], path: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], gymnasium.Space[Any]]]:
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, part in space.spaces.items() for leaf in _leaves(part, (*path, key))]
+    return [(path, space)]
+
+
+def _several(
+    parts: list[tuple[tuple[str, ...], gymnasium.Space[Any]]],
+    array: tuple[tuple[int, ...], np.dtype[Any]] | None,
+) -> SeveralWriter:
+    writers = tuple((path, write_space(part)) for path, part in parts)
+    specs = {"/".join(path): writer.spec for path, writer in writers}
+    if len(specs) < len(writers) or not writers:
+        raise UnsupportedSpace(f"action keys {[path for path, _ in parts]} are none or ambiguous")
+    return SeveralWriter(ActionSpec.several(specs), writers, array)
 
 
 def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
-    """Plan how to write actions of `space`; UnsupportedSpace if that is not possible."""
+    """Plan how to write actions of `space` in batches; UnsupportedSpace if not possible."""
     if isinstance(space, spaces.Discrete):
         spec = ActionSpec("discrete", int(space.n))
         start = np.array(int(space.start), np.int64)
         return ActionWriter(spec, (), np.dtype(space.dtype), start, start)
     if not isinstance(space, spaces.Box):
         raise UnsupportedSpace(
-            f"action space {space} is not supported yet; Discrete and Box are "
-            "(wrap the environment to convert it)"
+            f"action space {space} is not supported here; Discrete and Box are, in Python "
+            "environments also MultiDiscrete and Dict (wrap the environment to convert it)"
         )
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
     if not (np.abs([low, high]) < LARGEST_BOUND).all() or not (low < high).all():
@@ -157,4 +244,5 @@ def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
     if not np.issubdtype(space.dtype, np.floating):
         raise UnsupportedSpace(f"action space {space} is a Box of whole numbers, not of reals")
     spec = ActionSpec("continuous", len(low))
-    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high)
+    unit = bool((low == -1).all() and (high == 1).all())
+    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high, unit)

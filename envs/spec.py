@@ -1,16 +1,18 @@
 """What an environment looks like from the outside.
 
 Legend: N rows of one batch. Images are uint8 HWC, vectors float32 [D], categorical
-observations int32 scalars with a known number of classes. Actions are one int32 class index
-(discrete) or one float32 vector in [-1, 1] (continuous); adapters rescale to the
-environment's own bounds.
+observations int32 scalars or vectors with a known number of classes. Actions are one int32 class
+index (discrete), one float32 vector in [-1, 1] (continuous), or several of these in one float32
+vector; adapters rescale to the environment's own bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import accumulate
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,19 +38,51 @@ class ObsSpec:
 class ActionSpec:
     """The action of one environment."""
 
-    kind: Literal["discrete", "continuous"]
-    """One class index, or a vector in [-1, 1]."""
+    kind: Literal["discrete", "continuous", "several"]
+    """One class index, a vector in [-1, 1], or several of these side by side."""
     size: int
-    """Number of classes (discrete) or of dimensions (continuous)."""
+    """Number of classes (discrete), of dimensions (continuous), or of columns (several)."""
+    parts: tuple[tuple[str, ActionSpec], ...] = ()
+    """Of several: name and spec of each, none of them several itself."""
+
+    @classmethod
+    def several(cls, parts: Mapping[str, ActionSpec]) -> ActionSpec:
+        """Join actions: one float32 vector holds all, a class index (exact) taking one column."""
+        assert parts and all(part.kind != "several" for part in parts.values()), parts
+        return cls("several", sum(part.columns for part in parts.values()), tuple(parts.items()))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one stored action: () for discrete, [size] for continuous."""
+        """Shape of one stored action: () for discrete, [size] for all others."""
         return () if self.kind == "discrete" else (self.size,)
 
     @property
     def dtype(self) -> Literal["int32", "float32"]:
         return "int32" if self.kind == "discrete" else "float32"
+
+    @property
+    def columns(self) -> int:
+        """Numbers of one stored action."""
+        return 1 if self.kind == "discrete" else self.size
+
+    @property
+    def width(self) -> int:
+        """Numbers that a world model reads of one action, classes being one-hot."""
+        return sum(part.width for _, part in self.parts) if self.parts else self.size
+
+    def slices(self) -> tuple[slice, ...]:
+        """Columns of each part."""
+        ends = list(accumulate(part.columns for _, part in self.parts))
+        return tuple(slice(a, b) for a, b in zip([0, *ends], ends, strict=False))
+
+    def sample(self, rows: int, rng: np.random.Generator) -> NDArray[Any]:
+        """Draw uniform actions: [N, *shape]."""
+        if self.kind == "discrete":
+            return rng.integers(self.size, size=rows, dtype=np.int32)
+        if self.kind == "continuous":
+            return rng.uniform(-1, 1, (rows, self.size)).astype(np.float32)
+        drawn = [part.sample(rows, rng).reshape(rows, -1) for _, part in self.parts]
+        return np.concatenate(drawn, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,8 @@ class EnvSpec:
     action: ActionSpec
     frames_per_step: int = 1
     """Environment frames per agent step (the action repeat)."""
+    log: tuple[str, ...] = ()
+    """Names of values that are logged per episode and shown to nobody."""
 
 
 class StepBatch(NamedTuple):
@@ -81,3 +117,5 @@ class StepBatch(NamedTuple):
     """[N] the observation ends an episode; the next row of this environment is_first."""
     is_terminal: NDArray[np.bool_]
     """[N] the episode ended because of the task, not because of a time limit."""
+    log: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+    """{name: [N]} values of `EnvSpec.log`, which count from the start of the episode or longer."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from envs.needs import Need
 from envs.spec import EnvSpec
 from envs.vector import VectorEnv
 
@@ -21,6 +22,8 @@ class Options:
     """Seed of every random number, 0 or larger."""
     threads: int = 0
     """Worker threads where environments run in threads; 0 leaves it to them."""
+    resize: str = "area"
+    """How Atari's images are scaled: area, or exact as in the official code."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -49,3 +52,11 @@ class Suite:
     """What a task (canonical) looks like, without keeping an environment open."""
     make: Callable[[str, Options], VectorEnv]
     """Open environments of a task (canonical)."""
+    about: str = ""
+    """What the tasks are and where they come from, in one line."""
+    exact_resize: frozenset[str] = frozenset()
+    """Tasks whose images can be scaled exactly as in the official code."""
+    summarize: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None
+    """From the logged values of finished episodes to scores of the benchmark's own kind."""
+    needs: tuple[Need, ...] = ()
+    """What must be installed."""

@@ -457,4 +457,5 @@ SUITE = Suite(
     resolve=lambda task: names.find("toy task", task, _SPELLINGS),
     spec=spec,
     make=ToyEnv,
+    about="small tasks with a known optimum, for seeing something learn",
 )

@@ -218,8 +218,15 @@ def check_action(spec: ActionSpec, action: NDArray[Any], rows: int) -> None:
         classes = action.tolist()
         if min(classes) < 0 or max(classes) >= spec.size:
             raise ValueError(f"action {classes} is outside 0 to {spec.size - 1}")
-    elif not np.isfinite(action).all():
+    elif not (math.isfinite(np.add.reduce(action, axis=None)) or np.isfinite(action).all()):
         raise ValueError("action is not finite")
+    for (name, part), place in zip(spec.parts, spec.slices() if spec.parts else (), strict=True):
+        if part.kind == "discrete":
+            column = action[:, place.start]
+            if ((column < 0) | (column >= part.size) | (column != np.floor(column))).any():
+                raise ValueError(
+                    f"action {name} {column.tolist()} is no class of 0 to {part.size - 1}"
+                )
 
 
 def _kind(value: object) -> str:
@@ -240,7 +247,8 @@ def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
                 f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, not {expected}"
             )
         if entry.dtype == "float32":
-            _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")
+            if not math.isfinite(np.add.reduce(value, axis=None)):  # or a sum that overflows
+                _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")
         elif entry.dtype == "int32":
             good = (value >= 0) & (value < entry.classes)
             _check_each(spec, rows, good, f"{name} outside 0 to {entry.classes - 1}")

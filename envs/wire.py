@@ -29,7 +29,22 @@ def encode_spec(spec: EnvSpec) -> dict[str, Any]:
     obs = {
         name: [list(entry.shape), entry.dtype, entry.classes] for name, entry in spec.obs.items()
     }
-    return {"obs": obs, "action": [spec.action.kind, spec.action.size]}
+    return {
+        "obs": obs,
+        "action": _encode_action(spec.action),
+        "frames_per_step": spec.frames_per_step,
+        "log": list(spec.log),
+    }
+
+
+def _encode_action(spec: ActionSpec) -> list[Any]:
+    parts = [[name, _encode_action(part)] for name, part in spec.parts]
+    return [spec.kind, spec.size, parts]
+
+
+def _decode_action(data: list[Any]) -> ActionSpec:
+    kind, size, parts = data
+    return ActionSpec(kind, size, tuple((name, _decode_action(part)) for name, part in parts))
 
 
 def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
@@ -38,4 +53,5 @@ def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
         name: ObsSpec(tuple(shape), dtype, classes)
         for name, (shape, dtype, classes) in data["obs"].items()
     }
-    return EnvSpec(suite, task, obs, ActionSpec(*data["action"]))
+    action, log = _decode_action(data["action"]), tuple(data["log"])
+    return EnvSpec(suite, task, obs, action, data["frames_per_step"], log)

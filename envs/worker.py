@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import json
+import operator
 import os
 import random
 import select
@@ -25,7 +26,7 @@ import numpy as np
 
 from envs import wire
 from envs.block import Block
-from envs.spaces import ActionWriter, ObsReader, UnsupportedSpace, read_space, write_space
+from envs.spaces import ObsReader, UnsupportedSpace, read_space, write_actions
 from envs.spec import EnvSpec
 
 LONGEST_TRACEBACK = 60_000
@@ -71,11 +72,13 @@ class Server:
         np.random.seed(job["seed"])  # some environments draw from the global generators
         self._seed: int | None = job["seed"]
         self._connection = connection
-        self._env = _load(job["target"])(**job["kwargs"])
+        self._env = load(job["target"])(**job["kwargs"])
         self._readers: tuple[ObsReader, ...] = read_space(self._env.observation_space)
-        self._writer: ActionWriter = write_space(self._env.action_space)
+        self._writer = write_actions(self._env.action_space)
         obs = {reader.name: reader.spec for reader in self._readers}
-        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec)
+        self._log: tuple[str, ...] = tuple(getattr(self._env, "log_names", ()))
+        frames: int = getattr(self._env, "frames_per_step", 1)
+        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, self._log)
         specs = json.dumps(wire.encode_spec(spec))
         connection.send_bytes(wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
@@ -97,19 +100,19 @@ class Server:
         self._seed = None
         if not isinstance(result, tuple) or len(result) != 2:
             raise TypeError("reset must return (observation, info), as gymnasium's does")
-        self._write(result[0], 0.0, False, False)
+        self._write(result[0], 0.0, False, False, result[1])
 
     def _step(self) -> None:
-        action = self._writer.write(self._block["action"][self._index : self._index + 1])[0]
+        action = self._writer.one(self._block["action"][self._index])
         result = self._env.step(action)
         if not isinstance(result, tuple) or len(result) != 5:
             raise TypeError(
                 "step must return (observation, reward, terminated, truncated, info), "
                 "as gymnasium's does"
             )
-        self._write(*result[:4])
+        self._write(*result)
 
-    def _write(self, obs: Any, reward: Any, terminated: Any, truncated: Any) -> None:
+    def _write(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> None:
         for reader in self._readers:
             value = reader.read(_batched(obs))[0]
             column = self._block.obs[reader.name]
@@ -122,6 +125,8 @@ class Server:
         self._block["reward"][self._index] = reward
         self._block["terminated"][self._index] = terminated
         self._block["truncated"][self._index] = truncated
+        for name in self._log:
+            self._block[f"log/{name}"][self._index] = info["log"][name]
 
 
 def _batched(obs: Any) -> Any:
@@ -131,7 +136,7 @@ def _batched(obs: Any) -> Any:
     return np.asarray(obs)[None]
 
 
-def _load(target: str) -> Any:
+def load(target: str) -> Any:
     """Import what `module:attribute` names."""
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return operator.attrgetter(attribute)(importlib.import_module(module))

@@ -70,7 +70,7 @@ class Faulty(Walk):
         if fault == "tuple":
             self.observation_space = spaces.Tuple([spaces.Discrete(2)])
         if fault == "multi":
-            self.action_space = spaces.MultiDiscrete([2, 3])
+            self.action_space = spaces.MultiBinary(3)
 
     def step(self, action: Any) -> Any:
         result = super().step(action)
@@ -109,3 +109,76 @@ class OldReset(Walk):
 
     def reset(self, **_: Any) -> Any:
         return self.look()
+
+
+class Careless(Walk):
+    """All that `env check` should notice, each by a flag."""
+
+    unseeded = dark = constant = endless = unrewarded = huge = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.huge:
+            self.observation_space = spaces.Dict(
+                {"field": spaces.Box(-np.inf, np.inf, (5000,), np.float32)}
+            )
+
+    def look(self) -> Any:
+        if self.unseeded:
+            self.np_random = np.random.Generator(np.random.PCG64())
+        seen = super().look()
+        if self.dark:
+            seen["image"] //= 128
+        if self.constant:
+            seen["room"] = 4
+        return {"field": np.full(5000, 1e6 * self.time)} if self.huge else seen
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        terminated, truncated = terminated and not self.endless, truncated and not self.endless
+        return obs, 0.0 if self.unrewarded else reward, terminated, truncated, info
+
+
+class Unseeded(Careless):
+    unseeded = True
+
+
+class Dark(Careless):
+    dark = constant = True
+
+
+class Endless(Careless):
+    endless = unrewarded = huge = True
+
+
+class Logging(Walk):
+    """Log how long the episode is and how many there were."""
+
+    log_names = ("height", "falls")
+    frames_per_step = 4
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        obs, _ = super().reset(**options)
+        return obs, self.log()
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        *result, _ = super().step(action)
+        return (*result, self.log())  # type: ignore[return-value]
+
+    def log(self) -> dict[str, Any]:
+        return {"log": {"height": self.time, "falls": self.episode}}
+
+
+class Robot(Walk):
+    """Several actions in nested dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        arm = {"move": spaces.Box(-2, 3, (3,)), "grip": spaces.Discrete(2)}
+        self.action_space = spaces.Dict({"arm": spaces.Dict(arm), "mode": spaces.Discrete(4)})
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.time += 1
+        over = self.time == 7
+        return self.look(), float(action["arm"]["move"].sum() + action["mode"]), over, False, {}

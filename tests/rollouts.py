@@ -24,6 +24,9 @@ def scripted_actions(spec: ActionSpec, env_id: NDArray[Any], step: NDArray[Any])
 
     if spec.kind == "discrete":
         return (noise(0) * spec.size).astype(np.int32)
+    if spec.kind == "several":
+        parts = (scripted_actions(part, env_id, step + k) for k, (_, part) in enumerate(spec.parts))
+        return np.concatenate([part.reshape(len(env_id), -1) for part in parts], 1).astype("f4")
     return np.stack([noise(k) * 2 - 1 for k in range(spec.size)], 1).astype(np.float32)
 
 
@@ -39,7 +42,7 @@ def streams(env: VectorEnv, steps: int, *, start: bool = True) -> dict[int, Stre
         check_rows(env, rows, first_due if start else None)
         first_due[rows.env_id] = rows.is_last
         for i, env_id in enumerate(rows.env_id.tolist()):
-            columns = (*rows.obs.values(), *rows[2:])
+            columns = (*rows.obs.values(), *rows[2:6], *rows.log.values())
             out[env_id].append(tuple(column[i].tobytes() for column in columns))
         env.send(scripted_actions(env.spec.action, rows.env_id, counts[rows.env_id]), rows.env_id)
         counts[rows.env_id] += 1
@@ -63,6 +66,8 @@ def check_rows(env: VectorEnv, rows: StepBatch, first_due: NDArray[Any] | None) 
         assert flag.dtype == np.bool_ and flag.shape == (count,)
     assert not rows.reward[rows.is_first].any()
     assert not (rows.is_terminal & ~rows.is_last).any()
+    assert tuple(rows.log) == env.spec.log
+    assert all(values.shape == (count,) for values in rows.log.values())
     if first_due is not None:
         assert rows.is_first.tolist() == first_due[rows.env_id].tolist()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
@@ -102,6 +104,41 @@ def test_a_thread_stuck_in_c_is_bounded_by_the_watchdog() -> None:
     assert result.returncode == EXIT_STUCK
     assert "not stopped after" in result.stderr
     assert "stuck" in result.stderr or "_serve" in result.stderr
+
+
+STOPPED = """
+import asyncio, sys
+from dreamer_async import aio
+
+async def main():
+    stop = aio.Stop(grace=1.5)
+    stop.request("test")
+    print("armed", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await asyncio.sleep(float(sys.argv[1]))
+    stop.close()
+
+aio.run(main())
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("after", "code"), [(0.0, 0), (30.0, EXIT_STUCK)])
+def test_time_in_which_the_process_is_suspended_is_no_delay(after: float, code: int) -> None:
+    """SIGSTOP for longer than the grace period; the control takes too long once it runs."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(after)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stdout.readline() == "armed\n"
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    child.send_signal(signal.SIGCONT)
+    child.communicate("go on\n", timeout=60)
+    assert child.returncode == code
 
 
 @pytest.mark.faults

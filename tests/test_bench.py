@@ -14,7 +14,7 @@ from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
-from dreamer_async.bench.synthetic import random_action, random_rows
+from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, resolve
@@ -142,10 +142,10 @@ def test_times_are_spelled_in_their_unit(seconds: float, text: str) -> None:
 
 def test_random_actions_fit_their_spec() -> None:
     rng = np.random.default_rng(0)
-    discrete = random_action(ActionSpec("discrete", 3), 200, rng)
+    discrete = ActionSpec("discrete", 3).sample(200, rng)
     assert discrete.dtype == np.int32
     assert set(discrete.tolist()) == {0, 1, 2}
-    continuous = random_action(ActionSpec("continuous", 2), 5, rng)
+    continuous = ActionSpec("continuous", 2).sample(5, rng)
     assert (continuous.dtype, continuous.shape) == (np.float32, (5, 2))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def test_a_second_save_of_the_same_step_keeps_the_first_until_pruned(tmp_path: P
     assert found is not None and found.tensors["a"][0, 0] == 2.0
 
 
+def test_a_thousand_saves_of_one_step_are_kept_in_order(tmp_path: Path) -> None:
+    """A paused run can be asked for a checkpoint again and again."""
+    save(tmp_path, 4)
+    (tmp_path / "step-000000000005.998").mkdir()
+    (tmp_path / "step-000000000005-mine").mkdir()
+    for value in range(6):
+        save(tmp_path, 5, float(value), keep=2)
+        found, _ = checkpoint.newest(tmp_path)
+        assert found is not None and found.tensors["a"][0, 0] == value
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"step-000000000005{end}" for end in (".1003", ".1004", "-mine")}
+
+
 def test_non_finite_state_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     save(tmp_path, 1)
     with pytest.raises(CheckpointError, match="a is not finite"):
@@ -169,6 +183,35 @@ def test_a_poisoned_checkpoint_with_valid_hashes_is_refused(tmp_path: Path) -> N
     save_file(state(float("inf")), path / checkpoint.STATE)
     reseal(path)
     with pytest.raises(CheckpointError, match="not finite"):
+        checkpoint.read(path)
+
+
+def test_a_manifest_without_a_hash_of_its_own_says_so(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    del manifest[checkpoint.OWN_HASH]
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="has no manifest_sha256"):
+        checkpoint.read(path)
+
+
+def test_only_regular_files_of_a_sane_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path, 1)
+    manifest = path / checkpoint.MANIFEST
+    monkeypatch.setattr(checkpoint, "MAX_MANIFEST", manifest.stat().st_size - 1)
+    with pytest.raises(CheckpointError, match="larger than"):
+        checkpoint.read(path)
+    monkeypatch.undo()
+    checkpoint.read(path)
+    manifest.rename(tmp_path / "elsewhere")
+    manifest.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="unreadable"):
+        checkpoint.read(path)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(CheckpointError, match="not a regular file"):
         checkpoint.read(path)
 
 

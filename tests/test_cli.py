@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamer_async import __version__, cli, compiler, inputs, pipeline
-from dreamer_async.config import from_dict, resolve, to_dict
+from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.events import (
     Checkpointed,
     Episode,
@@ -30,7 +30,7 @@ from dreamer_async.events import (
     PhaseChanged,
     RunFinished,
 )
-from dreamer_async.run_dir import RunDir, list_runs, read_json
+from dreamer_async.run_dir import RunDir, list_runs, read_json, write_json_atomic
 from dreamer_async.runs import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,11 +57,12 @@ def invoke(here: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunDir, bool, bool]]:
-    """Replace the trainer; holds what it was called with."""
+    """Replace the trainer; holds what it was called with, and keeps new settings as it would."""
     calls: list[tuple[RunDir, bool, bool]] = []
 
-    def main(run: RunDir, *, plain: bool, resume: bool) -> int:
+    def main(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
         calls.append((run, plain, resume))
+        write_json_atomic(run.config_path, to_dict(override(load_config(run), overrides)))
         return 0
 
     monkeypatch.setattr(pipeline, "main", main)
@@ -405,6 +406,20 @@ def test_resume_with_other_environments_drops_the_replay(
     assert not run.replay_path.exists()
     assert load_config(run).env.num_envs == 2
     assert trained == [(run, True, True)]
+
+
+def test_a_replay_is_not_dropped_for_a_resume_that_cannot_be(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]]
+) -> None:
+    run = make_run(here)
+    run.replay_path.write_bytes(b"x" * 4096)
+    (run.checkpoints / "step-000000000001").mkdir()
+    before = run.config_path.read_bytes()
+    code, out, err = invoke("resume", "last", "--envs", "2", "--drop-replay")
+    assert (code, out) == (65, "")
+    assert "no valid checkpoint: step-000000000001" in err and err.count("\n") == 1
+    assert run.replay_path.exists() and run.config_path.read_bytes() == before
+    assert trained == []
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"size": 3}', "[" * 100_000, "\x00"])

@@ -212,6 +212,11 @@ def test_a_spoiled_config_file_is_refused(spoil: Any, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_a_run_of_an_earlier_version_gets_the_defaults_of_later_settings() -> None:
+    config = resolve("toy", "catch")
+    assert from_dict(_without(to_dict(config), "train", "capture")) == config
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import gymnasium
 import pytest
 
 import envs
+from dreamer_async.cli import main
+from dreamer_async.config import resolve, to_dict
+from dreamer_async.run_dir import RunDir
+from envs.gym import ALLOWED
 from envs.pool import PoolEnv
 from envs.processes import ProcessEnv
 from tests.rollouts import streams
@@ -36,3 +43,50 @@ def test_both_ways_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_that_do_not_fit_say_why() -> None:
     with pytest.raises(ValueError, match="gym Pong-v5: images of 84x84 pixels"):
         envs.spec("gym", "Pong-v5")
+
+
+def test_a_name_that_imports_code_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ALLOWED, raising=False)
+    name = "tests.faulty_envs:Walk"
+    for look_up in (envs.resolve_task, envs.spec):
+        with pytest.raises(envs.UnknownTask, match="named again on the command line: --task tests"):
+            look_up("gym", name)
+    monkeypatch.setenv(ALLOWED, "tests.faulty_envs:Steer")
+    with pytest.raises(envs.UnknownTask, match="named again"):
+        envs.make("gym", name, num_envs=1, seed=0)
+    monkeypatch.setenv(ALLOWED, name)
+    with envs.make("gym", name, num_envs=2, seed=0) as env:
+        assert isinstance(env, ProcessEnv)
+        streams(env, 20)
+
+
+def test_code_is_found_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_game.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', entry_point='tests.faulty_envs:Walk')\n"
+        "def build():\n    return gymnasium.make('Mine-v0')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("my_game:build", "my_game:Mine-v0"):
+        monkeypatch.setenv(ALLOWED, name)
+        assert envs.spec("gym", name).action.size == 3
+        assert "my_game" not in sys.modules, "our own process imports nothing of it"
+
+
+def test_a_run_of_code_is_only_resumed_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(ALLOWED, "")
+    name = "tests.faulty_envs:Walk"
+    config = resolve("gym", name, size="tiny")
+    run = RunDir.create(tmp_path, "stranger", config=to_dict(config))
+    for command in ("resume", "eval", "dream"):
+        words = [command, run.name, "--runs-dir", str(tmp_path)]
+        assert main(words) == 2
+        assert "must be named again" in capsys.readouterr().err
+        assert main([*words, "--task", "os:abort"]) == 2
+        assert "is not this run's task" in capsys.readouterr().err
+    assert main(["eval", run.name, "--runs-dir", str(tmp_path), "--task", name]) == 65
+    assert "no valid checkpoint" in capsys.readouterr().err

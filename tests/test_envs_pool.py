@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import envs
-from envs import EnvError, VectorEnv, atari
+from envs import EnvError, VectorEnv, atari, needs
 from envs.pool import PoolEnv
 from envs.pool_task import PoolTask, open_pool
+from envs.raw_pool import RawPool, RawRows
 from envs.spec import ObsSpec
 from envs.suite import Options
+from envs.vector import env_seeds
 from tests.rollouts import scripted_actions, streams
 
 GAMES = [("atari", "pong"), ("atari100k", "ms_pacman")]
@@ -23,7 +25,8 @@ STATES = [("gym", "CheetahRun-v1")]
 
 
 def make(suite: str, task: str, **options: Any) -> VectorEnv:
-    return envs.make(suite, task, **({"num_envs": 3, "seed": 0} | options))
+    defaults: dict[str, Any] = {"num_envs": 3, "seed": 0}
+    return envs.make(suite, task, **(defaults | options))
 
 
 @pytest.mark.parametrize(("suite", "task"), GAMES + SMALL + STATES)
@@ -176,10 +179,41 @@ def test_close_before_start_and_while_another_thread_receives() -> None:
     assert not received.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("env_id", "shape"),
+    [("Pong-v5", ()), ("FingerSpin-v1", (2,)), ("MiniGrid-DoorKey-5x5-v0", ()), ("Taxi-v3", ())],
+)
+def test_the_calls_below_envpools_own_give_the_same(env_id: str, shape: tuple[int, ...]) -> None:
+    """Two pools, one through envpool's documented send and recv: the same bytes in every field."""
+    pools = [
+        needs.import_envpool().make(env_id, env_type="gymnasium", num_envs=3, batch_size=2, seed=5,
+                                    num_threads=1, max_episode_steps=20)
+        for _ in range(2)
+    ]  # fmt: skip
+    documented, raw = pools[0], RawPool(pools[1])
+    dtype = documented.spec.action_array_spec["action"].dtype
+    for pool in (documented, raw):
+        pool.async_reset()
+    for step in range(60):
+        obs, reward, terminated, truncated, info = documented.recv()
+        rows = raw.recv()
+        ids = info["env_id"]
+        assert (rows.env_id == ids).all()
+        moved = info["elapsed_step"] > 0  # else the reward is whatever was in memory
+        assert (rows.reward[moved] == reward[moved]).all()
+        assert (rows.done == (terminated | truncated)).all() and (rows.truncated == truncated).all()
+        ours, theirs = (o if isinstance(o, dict) else {"": o} for o in (rows.obs, obs))
+        assert ours.keys() == theirs.keys()
+        assert all((ours[key] == theirs[key]).all() for key in ours)
+        action = np.full((len(ids), *shape), step % 2).astype(dtype)
+        for pool in (documented, raw):
+            pool.send(action.copy(), ids.copy())
+
+
 class FakePool:
     """Deliver what real pools have been seen to deliver."""
 
-    def __init__(self, batches: list[tuple[Any, ...]]) -> None:
+    def __init__(self, batches: list[RawRows]) -> None:
         self.batches = batches
 
     def async_reset(self) -> None:
@@ -188,20 +222,20 @@ class FakePool:
     def send(self, action: Any, env_id: Any) -> None:
         pass
 
-    def recv(self) -> tuple[Any, ...]:
+    def recv(self) -> RawRows:
         return self.batches.pop(0)
 
 
 def batch(
     obs: Any = 0.0, reward: float = 0.0, env_id: tuple[int, ...] = (0, 1), done: bool = False
-) -> tuple[Any, ...]:
+) -> RawRows:
     count = len(env_id)
     flags = np.full(count, done), np.zeros(count, np.bool_)
-    info = {"env_id": np.array(env_id), "elapsed_step": np.full(count, 7)}
-    return np.full((count, 4), obs), np.full(count, reward), *flags, info
+    ids = np.array(env_id, np.int32)
+    return RawRows(np.full((count, 4), obs), np.full(count, reward), *flags, ids)
 
 
-def fake(*batches: tuple[Any, ...]) -> PoolEnv:
+def fake(*batches: RawRows) -> PoolEnv:
     env = PoolEnv(PoolTask("classic", "cartpole", "CartPole-v1"), Options(2, 2, 0))
     env._pool = FakePool(list(batches))
     env.start()
@@ -236,7 +270,7 @@ def test_the_reward_of_a_reset_row_is_whatever_was_in_memory_and_becomes_zero(
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
-def test_garbage_is_never_delivered(bad: tuple[Any, ...], message: str) -> None:
+def test_garbage_is_never_delivered(bad: RawRows, message: str) -> None:
     env = fake(batch(), bad)
     env.recv()
     go_on(env)
@@ -248,3 +282,87 @@ def test_a_missing_envpool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "envpool", None)
     with pytest.raises(EnvError, match="pip install envpool"):
         envs.spec("atari", "pong")
+
+
+def frames(game: str, suite: str, resize: str) -> list[Any]:
+    with envs.make(suite, game, num_envs=1, seed=3, resize=resize) as env:
+        env.start()
+        seen = []
+        for step in range(40):
+            rows = env.recv()
+            seen.append((rows.obs["image"][0], float(rows.reward[0]), bool(rows.is_last[0])))
+            env.send(np.array([step % env.spec.action.size], np.int32), rows.env_id)
+    return seen
+
+
+@pytest.mark.parametrize(("suite", "game"), [("atari", "ms_pacman"), ("atari100k", "breakout")])
+def test_exact_images_are_the_official_ones_of_what_was_drawn(suite: str, game: str) -> None:
+    """Against a raw pool: Pillow's bilinear filter first, then gray, truncated."""
+    Image = pytest.importorskip("PIL.Image")
+    task = next(
+        s for s in (atari._ATARI, atari._ATARI100K) if s["gray_scale"] == (suite == "atari")
+    )
+    options = dict(task) | {"img_height": 210, "img_width": 160, "gray_scale": False}
+    raw = needs.import_envpool().make(
+        atari.env_id(game), env_type="gymnasium", num_envs=1, seed=env_seeds(3, 1), **options
+    )
+    raw.async_reset()
+    actions = envs.spec(suite, game).action.size
+    close = []
+    area = frames(game, suite, "area")
+    for step, (image, reward, last) in enumerate(frames(game, suite, "exact")):
+        obs, raw_reward, terminated, truncated, info = raw.recv()
+        side = image.shape[0]
+        scaled = Image.fromarray(obs[0].transpose(1, 2, 0)).resize((side, side), 2)
+        pixels = np.asarray(scaled, np.float64)
+        expected = pixels
+        if suite == "atari":
+            expected = pixels[..., :1] * 0.299 + pixels[..., 1:2] * 0.587 + pixels[..., 2:] * 0.114
+        assert np.abs(image - np.floor(expected + 1e-9)).max() == 0
+        assert (reward, last) == (raw_reward[0], terminated[0] or truncated[0])
+        close.append(np.abs(image.astype(int) - area[step][0]).mean())
+        raw.send(np.array([step % actions], np.int32), info["env_id"])
+    assert 0 < np.mean(close) < 5
+
+
+def test_exact_images_are_those_of_ale_py() -> None:
+    """Against the emulator itself: four frames a step, the maximum of the last two."""
+    ale_py = pytest.importorskip("ale_py")
+    Image = pytest.importorskip("PIL.Image")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(ale_py.roms.get_rom_path("breakout"))
+    ale.reset_game()
+    ale.act(0)  # the one no-op that noop_max 1 means
+    options = dict(atari._ATARI100K) | {"noop_max": 1}
+    task = PoolTask("atari100k", "breakout", "Breakout-v5", options, 4, True)
+    legal, drawn = ale.getMinimalActionSet(), [ale.getScreenRGB()]
+    with open_pool(atari._exactly(task), Options(1, 1, 0)) as env:
+        env.start()
+        for step in range(60):
+            rows = env.recv()
+            screen = np.maximum.reduce(drawn[-2:])
+            expected = np.asarray(Image.fromarray(screen).resize((64, 64), 2))
+            assert (rows.obs["image"][0] == expected).all(), step
+            action = step % len(legal)
+            drawn = []
+            for _ in range(4):
+                ale.act(legal[action])
+                drawn.append(ale.getScreenRGB())
+            env.send(np.array([action], np.int32), rows.env_id)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "resize", "message"),
+    [
+        ("atari", "pong", "bilinear", "there are area and exact"),
+        ("atari", "air_raid", "exact", "atari air_raid cannot be resized exactly"),
+        ("toy", "seek", "exact", "toy seek cannot be resized exactly"),
+    ],
+)
+def test_what_cannot_be_resized_is_refused(
+    suite: str, task: str, resize: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        envs.make(suite, task, num_envs=1, seed=0, resize=resize)

@@ -129,7 +129,7 @@ def test_an_old_reset_is_reported() -> None:
     [
         ("constructor", EnvError, "could not be built:(.|\n)*no such simulator"),
         ("tuple", ValueError, "observation space Tuple.* not supported yet"),
-        ("multi", ValueError, r"action space MultiDiscrete\(\[2 3\]\) is not supported yet"),
+        ("multi", ValueError, r"action space MultiBinary\(3\) is not supported here"),
     ],
 )
 def test_an_environment_that_cannot_be_used_is_refused(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.spaces import UnsupportedSpace, read_space, write_space
+from envs.spaces import UnsupportedSpace, read_space, write_actions, write_space
 from envs.spec import ActionSpec, ObsSpec
 
 BYTES = np.uint8
@@ -25,6 +25,8 @@ BYTES = np.uint8
         (spaces.Box(0, 1, (10, 5), np.float32), "vector", ObsSpec((50,), "float32")),
         (spaces.Box(0, 1, (), np.float64), "vector", ObsSpec((1,), "float32")),
         (spaces.Discrete(4), "state", ObsSpec((), "int32", 4)),
+        (spaces.MultiDiscrete([2, 5, 3]), "state", ObsSpec((3,), "int32", 5)),
+        (spaces.MultiDiscrete(np.array([[2, 5], [3, 4]])), "state", ObsSpec((4,), "int32", 5)),
     ],
 )
 def test_plain_spaces(space: gymnasium.Space, name: str, spec: ObsSpec) -> None:
@@ -67,7 +69,7 @@ def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
         (spaces.Box(0, 255, (4, 84, 84), BYTES), "84x84"),
         (spaces.Tuple([spaces.Discrete(2)]), "Tuple.* is not supported yet"),
         (spaces.Dict({"word": spaces.Text(5)}), "Text.* of key word is not supported yet"),
-        (spaces.MultiDiscrete([2, 3]), "MultiDiscrete"),
+        (spaces.MultiBinary(3), "MultiBinary"),
         (spaces.Dict({}), "has no or ambiguous keys"),
         (spaces.Dict({"a.b": spaces.Discrete(2), "a_b": spaces.Discrete(2)}), "ambiguous"),
         (spaces.Box(0, 1, (0,)), "is empty"),
@@ -81,8 +83,8 @@ def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: st
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.MultiDiscrete([2, 3]), r"MultiDiscrete\(\[2 3\]\) is not supported yet"),
-        (spaces.Dict({"a": spaces.Discrete(2)}), "Dict.* is not supported yet"),
+        (spaces.MultiDiscrete([2, 3]), r"MultiDiscrete\(\[2 3\]\) is not supported here"),
+        (spaces.Dict({"a": spaces.Discrete(2)}), "Dict.* is not supported here"),
         (spaces.Box(-np.inf, np.inf, (2,)), "no finite bounds"),
         (spaces.Box(-1.8e308, 1.8e308, (2,), np.float64), "no finite bounds"),
         (spaces.Box(1, 1, (2,)), "no finite bounds"),
@@ -109,3 +111,40 @@ def test_continuous_actions_fill_their_bounds_and_no_more() -> None:
     assert got[:4] == pytest.approx(np.array([[-1, 0.1], [1, 0.7], [0, 0.4], [-1, 0.7]]))
     assert got[4, 0] == pytest.approx(0.3)
     assert writer.write(action) is not action
+
+
+def test_several_actions_come_as_one_vector_and_leave_as_the_environment_has_them() -> None:
+    space = spaces.Dict(
+        {
+            "camera": spaces.Box(np.array([0.0, -10.0]), np.array([1.0, 10.0]), dtype=np.float64),
+            "hand": spaces.Dict({"use": spaces.Discrete(3, start=5)}),
+        }
+    )
+    writer = write_actions(space)
+    parts = {"camera": ActionSpec("continuous", 2), "hand/use": ActionSpec("discrete", 3)}
+    assert writer.spec == ActionSpec.several(parts)
+    assert (writer.spec.shape, writer.spec.dtype, writer.spec.width) == ((3,), "float32", 5)
+    action = writer.one(np.array([0, 0.5, 2], np.float32))
+    assert space.contains(action)
+    assert action["camera"].tolist() == [0.5, 5.0] and action["hand"]["use"] == 7
+
+
+def test_multi_discrete_actions_are_several_of_their_own_sizes() -> None:
+    space = spaces.MultiDiscrete(np.array([[2, 5], [3, 4]]), start=np.array([[0, 1], [0, -1]]))
+    writer = write_actions(space)
+    assert [part.size for _, part in writer.spec.parts] == [2, 5, 3, 4]
+    action = writer.one(np.array([1, 4, 0, 3], np.float32))
+    assert space.contains(action) and action.tolist() == [[1, 5], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Dict({}), "none or ambiguous"),
+        (spaces.Dict({"a": spaces.MultiBinary(2)}), "MultiBinary"),
+        (spaces.Dict({"a": spaces.Box(-np.inf, np.inf, (2,))}), "no finite bounds"),
+    ],
+)
+def test_several_actions_that_are_refused(space: gymnasium.Space, message: str) -> None:
+    with pytest.raises(UnsupportedSpace, match=message):
+        write_actions(space)

@@ -90,5 +90,6 @@ def test_a_single_checkpoint_can_be_loaded_and_nothing_is_an_error(
 
 
 def test_episodes_are_shared_out_over_the_environments(run: RunDir) -> None:
-    scores, lengths = play(dreamer_async.load(run.path), episodes=3, seed=0)
+    agent = dreamer_async.load(run.path)
+    scores, lengths = play(agent, agent.config.env, episodes=3, seed=0)
     assert len(scores) == len(lengths) == 3 and min(lengths) > 0

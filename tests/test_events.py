@@ -45,6 +45,8 @@ BY_TYPE: Mapping[Any, st.SearchStrategy[Any]] = {
     str: TEXT,
     float | None: st.none() | FLOATS,
     tuple[str, ...]: st.lists(TEXT, max_size=3).map(tuple),
+    tuple[int, ...]: st.lists(st.integers(), max_size=3).map(tuple),
+    tuple[float, ...]: st.lists(FLOATS, max_size=3).map(tuple),
     Mapping[str, float | None]: st.dictionaries(TEXT, st.none() | FLOATS, max_size=4),
 }
 ANY_EVENT: st.SearchStrategy[Event] = st.one_of(
@@ -70,7 +72,7 @@ def line(event: Event, generation: int = 0) -> bytes:
 def test_every_event_has_a_name_and_prose() -> None:
     assert " ".join(EVENT_TYPES) == (
         "run_started phase_changed metrics episode gauges checkpointed warned resumed controlled "
-        "run_finished"
+        "evaluated run_finished"
     )
     assert all(kind.__doc__ for kind in EVENT_TYPES.values())
 

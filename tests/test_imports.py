@@ -26,7 +26,9 @@ FLOOR = {
 DATA = {f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity")}
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
-FRONT = {f"dreamer_async.{n}" for n in ("cli", "options", "launch", "inputs", "runs")}
+FRONT = {
+    f"dreamer_async.{n}" for n in ("cli", "options", "launch", "inputs", "runs", "env_commands")
+}
 """Only the command line uses these."""
 BENCH = {f"dreamer_async.bench.{n}" for n in ("__init__", "timing", "reference", "report")}
 """What the command line reads of the bench before it measures."""

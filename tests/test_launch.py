@@ -271,12 +271,12 @@ def test_the_trainer_has_a_session_of_its_own_and_logs_to_the_run(
 ) -> None:
     speak = "import os, sys; print(os.getsid(0) == os.getpid(), sys.argv[1:], sys.stdin.read())"
     monkeypatch.setattr(launch, "command", lambda *args: [sys.executable, "-c", speak, *args])
-    for resume in (False, True):
-        assert start_trainer(run, resume=resume).wait(60) == 0
+    assert start_trainer(run, resume=False).wait(60) == 0
+    assert start_trainer(run, resume=True, overrides=["train.steps=9"]).wait(60) == 0
     words = ["dreamer_async", "trainer", str(run.path)]
     assert run.log_path.read_text().splitlines() == [
         f"True {words} ",
-        f"True {[*words[:2], '--resume', words[2]]} ",
+        f"True {[*words[:2], '--resume', '--set=train.steps=9', words[2]]} ",
     ]
 
 

@@ -68,6 +68,20 @@ def test_warming_up_changes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert learner.updates == 0
 
 
+def test_a_checkpoint_is_copied_into_the_same_memory_each_time(tmp_path: Path) -> None:
+    learner, _ = make_learner(tmp_path)
+    own, first = learner.trainer.state_dict(), learner.state()
+    places = {name: tensor.data_ptr() for name, tensor in first.items() if "trainer/" in name}
+    name = next(n for n, t in own.items() if t.is_floating_point())
+    with torch.no_grad():
+        own[name].add_(1.0)
+    assert not torch.equal(first[f"trainer/{name}"], own[name]), "a copy, not the state itself"
+    second = learner.state()
+    assert {n: t.data_ptr() for n, t in second.items() if "trainer/" in n} == places
+    assert all(torch.equal(second[f"trainer/{n}"], t) for n, t in own.items())
+    assert all(tensor.is_contiguous() for tensor in second.values())
+
+
 def test_a_learner_without_data_says_so(tmp_path: Path) -> None:
     learner, _ = make_learner(tmp_path)
     with pytest.raises((RuntimeError, ValueError, AssertionError), match="to sample yet"):

@@ -51,6 +51,16 @@ def test_debt_survives_a_resume_without_burst_or_stall() -> None:
     assert updates + updates_after(second, 100) == updates_after(whole, 200)
 
 
+def test_the_phase_of_a_paused_run_is_paused_whatever_happens_meanwhile() -> None:
+    ratio = TrainRatio(32, cost=1024)
+    assert ratio.phase == "prefill"
+    ratio.paused = True
+    ratio.start()
+    assert ratio.phase == "paused"
+    ratio.paused = False
+    assert ratio.phase == "training"
+
+
 def test_steps_since_start_excludes_the_prefill() -> None:
     ratio = TrainRatio(32, cost=1024)
     ratio.insert(50)

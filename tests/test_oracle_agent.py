@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+import os
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ from dreamer_async.agent.update import Forward
 
 pytestmark = pytest.mark.oracle
 CASES = names("g_*") or ["g_none"]
+DEVICE = os.environ.get("ORACLE_DEVICE", "cpu")
+"""Where the update is computed, such as cuda."""
 TOLERANCE = 5e-5
 LOSSES = {
     "rew": "reward", "con": "cont", "policy": "actor", "value": "critic",
@@ -68,16 +71,34 @@ def make_batch(case: Case, trainer: Trainer) -> Batch:
 @functools.cache
 def run(name: str) -> Run:
     case = load(name)
-    trainer = Trainer(env_spec(case.settings), config(case.settings))
+    trainer = Trainer(env_spec(case.settings), config(case.settings), DEVICE)
     set_parameters(trainer.agent, case.under("params/"))
     trainer.range.low.copy_(case["state/retnorm/lo/value"])
     trainer.range.high.copy_(case["state/retnorm/hi/value"])
-    batch = make_batch(case, trainer)
+    batch = make_batch(case, trainer).map(lambda tensor: tensor.to(DEVICE))
     action = forced(case["img/action/action"][:, :-1])
     noise = Noise(case["sample/post_index"], case["sample/img_index"], action)
-    forward, grads = trainer.gradients(batch, noise)
+    noise = noise.map(lambda tensor: tensor.to(DEVICE))
+    forward, grads = on_cpu(trainer.gradients(batch, noise))
     named = dict(zip(trainer.optim.names, grads, strict=True))
-    return Run(case, trainer, batch, noise, forward, named, trainer.update(batch, noise))
+    update = on_cpu(trainer.update(batch, noise))
+    return Run(case, *on_cpu((trainer, batch, noise, forward, named, update)))
+
+
+def on_cpu(value: Any) -> Any:
+    """The same results, wherever they were computed."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, Trainer):
+        value.agent.cpu()
+        value.range = on_cpu(value.range)
+    elif isinstance(value, dict):
+        return {key: on_cpu(part) for key, part in value.items()}
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(on_cpu, value))
+    elif isinstance(value, tuple | list):
+        return type(value)(map(on_cpu, value))
+    return value
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -125,7 +146,7 @@ def test_policy_distribution(name: str) -> None:
     agent = fresh(r).agent
     params = agent.pol(r.before.imagined.feat)
     expected = r.case.under("img/policy/action/")
-    if agent.pol.discrete:
+    if agent.spec.action.kind == "discrete":
         close(params[0], torch.log_softmax(expected["logits"], -1), TOLERANCE, "logits")
     else:
         close(params[0], expected["mean"], TOLERANCE, "mean")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -15,9 +17,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tiny_run import extend, make_run, newest, read
 
-from dreamer_async import checkpoint, events, pipeline
+from dreamer_async import checkpoint, compiler, events, pipeline
 from dreamer_async.run_dir import RunDir
 
 
@@ -63,6 +66,29 @@ def test_a_checkpoint_knows_the_mean_of_the_last_20_episodes(tmp_path: Path) -> 
     assert newest(run).manifest["score"] == pytest.approx(sum(scores[-20:]) / 20)
 
 
+def test_what_is_announced_is_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a checkpoint is written, which may take long, the learner goes on."""
+    write = checkpoint.save
+
+    def slow(*args: Any) -> Path:
+        time.sleep(0.3)
+        return write(*args)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    run = make_run(tmp_path, "train.steps=150", "train.checkpoint_seconds=0.05")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    announced = {run.path / e.path: e for e in read(run) if isinstance(e, events.Checkpointed)}
+    paths = [path for path in checkpoint.candidates(run.checkpoints) if path in announced]
+    kept = [checkpoint.read(path) for path in paths]  # one that the end cut short is not announced
+    assert len(announced) >= 3 and len(kept) >= 2
+    for found in kept:
+        event = announced[found.path]
+        assert found.manifest["updates"] == event.updates
+        assert found.manifest["env_steps"] == event.env_steps
+
+
 def test_lockstep_runs_are_identical_and_the_seed_matters(tmp_path: Path) -> None:
     states = []
     for i, seed in enumerate((1, 1, 2)):
@@ -98,6 +124,23 @@ def test_a_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
         for run in (whole, halved)
     ]
     assert scores[0] == scores[1] and scores[0]
+
+
+@pytest.mark.slow
+def test_a_compiled_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """As the eager one; needs a compiler."""
+    if missing := compiler.missing():
+        pytest.skip(missing)
+    settings = "train.sync=true", "train.compile=true"
+    whole = make_run(tmp_path / "whole", "train.steps=120", *settings)
+    halved = make_run(tmp_path / "halved", "train.steps=60", *settings)
+    for run in (whole, halved):
+        assert pipeline.main(run, plain=False, resume=False) == 0
+    halfway = trained(halved)
+    extend(halved, "train.steps=120")
+    assert pipeline.main(halved, plain=False, resume=True) == 0
+    assert equal(newest(whole).tensors, newest(halved).tensors)
+    assert not equal(trained(whole), halfway), "the comparison must be able to fail"
 
 
 def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:
@@ -155,6 +198,93 @@ def test_nothing_valid_is_an_error_and_nothing_is_deleted(
     assert pipeline.main(run, plain=False, resume=True) == 65
     assert path.name in capfd.readouterr().err
     assert path.exists() and run.replay_path.exists()
+
+
+def contents(run: RunDir) -> dict[str, bytes]:
+    """Every file of a run but the lock, which says who had it last."""
+    files = [path for path in run.path.rglob("*") if path.is_file() and path != run.lock_path]
+    return {str(path.relative_to(run.path)): path.read_bytes() for path in files}
+
+
+def bad_checkpoint(run: RunDir) -> None:
+    (newest(run).path / checkpoint.STATE).write_bytes(b"junk")
+
+
+def change_manifest(run: RunDir, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a manifest and make its hash right again, as somebody could."""
+    change_manifest_of(newest(run).path, change)
+
+
+def change_manifest_of(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = directory / checkpoint.MANIFEST
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def change_generator(run: RunDir, state: torch.Tensor) -> None:
+    found = newest(run)
+    save_file(found.tensors | {"learner/generator": state}, found.path / checkpoint.STATE)
+    digest = hashlib.sha256((found.path / checkpoint.STATE).read_bytes()).hexdigest()
+    change_manifest_of(found.path, lambda manifest: manifest.update(sha256=digest))
+
+
+def another_ring(run: RunDir) -> None:
+    extend(run, "env.num_envs=2")
+
+
+def another_ring_without_latents(run: RunDir) -> None:
+    another_ring(run)
+    run.latents_path.unlink()
+
+
+REFUSALS: list[tuple[Callable[[RunDir], object], str]] = [
+    (bad_checkpoint, "does not match its hash"),
+    (another_ring, "num_envs 4, this run needs 2"),
+    (another_ring_without_latents, "num_envs 4, this run needs 2"),
+    (lambda run: extend(run, "model.units=16"), "expected torch.float32"),
+    (lambda run: (bad_checkpoint(run), run.free_replay()), "no valid checkpoint"),
+    (lambda run: (extend(run, "model.units=16"), run.free_replay()), "expected torch"),
+    (lambda run: change_manifest(run, lambda m: m.pop("updates")), "missing key updates"),
+    (lambda run: change_manifest(run, lambda m: m.update(env_steps=-1)), "env_steps -1"),
+    (lambda run: change_manifest(run, lambda m: m.update(updates="7")), "updates: expected"),
+    (lambda run: change_manifest(run, lambda m: m["replay"].update(heads="x")), "replay state"),
+    (lambda run: change_manifest(run, lambda m: m.pop("replay")), "replay"),
+    (lambda run: change_generator(run, torch.zeros(3)), "no state of a generator"),
+    (lambda run: change_generator(run, torch.zeros(5056, dtype=torch.uint8)), "no state of a"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), REFUSALS)
+def test_a_resume_that_cannot_restore_changes_nothing(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[RunDir], object],
+    reason: str,
+) -> None:
+    run = make_run(tmp_path, "train.steps=40")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    spoil(run)
+    before = contents(run)
+    capfd.readouterr()
+    assert pipeline.main(run, plain=True, resume=True, overrides=["train.steps=80"]) == 65
+    out, err = capfd.readouterr()
+    assert reason in err and err.count("\n") == 1
+    assert "step 0" not in out
+    assert contents(run) == before
+
+
+def test_a_resume_that_restores_keeps_its_new_settings(tmp_path: Path) -> None:
+    """The control: the run's stream, its ring and its config do change."""
+    run = make_run(tmp_path, "train.steps=40")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    before = contents(run)
+    assert pipeline.main(run, plain=False, resume=True, overrides=["train.steps=60"]) == 0
+    after = contents(run)
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert changed == {"config.json", "events.jsonl", "replay.ring", "replay.latents"}
+    assert newest(run).manifest["env_steps"] >= 60
 
 
 def test_another_size_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -251,16 +381,17 @@ def test_every_way_to_stop_saves_and_exits_cleanly(tmp_path: Path, how: int | st
 
 @pytest.mark.parametrize("sync", ["true", "false"])
 def test_a_paused_run_holds_still_saves_and_goes_on(tmp_path: Path, sync: str) -> None:
-    run = make_run(tmp_path, "train.steps=10_000_000", f"train.sync={sync}")
+    often = "train.checkpoint_seconds=0.3"
+    run = make_run(tmp_path, "train.steps=10_000_000", f"train.sync={sync}", often)
     process = start(run)
     wait_for(is_metrics, run, process)
     for command in ("pause", "pause", "checkpoint"):
         run.request(command)
-    wait_for(is_checkpoint_of(run), run, process)
-    held = [position(run) for _ in range(2) if time.sleep(1.5) is None]
-    assert held[0] == held[1], "neither steps nor updates while it is paused"
+    wait_for(is_answer_to_checkpoint, run, process)
+    held = [(position(run), saves(run)) for _ in range(3) if time.sleep(1.5) is None][1:]
+    assert held[0] == held[1], "neither steps nor updates nor new saves while it is paused"
     run.request("resume")
-    wait_for(is_after(held[1]), run, process)
+    wait_for(is_after(held[1][0]), run, process)
     run.request("pause")
     run.request("stop")
     output, _ = process.communicate(timeout=60)
@@ -270,6 +401,11 @@ def test_a_paused_run_holds_still_saves_and_goes_on(tmp_path: Path, sync: str) -
     assert answers[:4] == [
         ("pause", "done"), ("pause", "refused"), ("checkpoint", "accepted"), ("resume", "done"),
     ]  # fmt: skip
+    asked, resumed = (
+        seen.index(events.Controlled(command, answer))
+        for command, answer in (("checkpoint", "accepted"), ("resume", "done"))
+    )
+    assert any(isinstance(e, events.Checkpointed) for e in seen[asked:resumed])
     phases = [e.phase for e in seen if isinstance(e, events.PhaseChanged)]
     assert phases[2:4] == ["paused", "training"]
 
@@ -279,13 +415,12 @@ def position(run: RunDir) -> tuple[int, int]:
     return gauges.env_steps, gauges.updates
 
 
-def is_checkpoint_of(run: RunDir) -> Callable[[events.Event], bool]:
-    before = sum(isinstance(e, events.Checkpointed) for e in read(run))
+def saves(run: RunDir) -> int:
+    return sum(isinstance(e, events.Checkpointed) for e in read(run))
 
-    def another(event: events.Event) -> bool:
-        return sum(isinstance(e, events.Checkpointed) for e in read(run)) > before
 
-    return another
+def is_answer_to_checkpoint(event: events.Event) -> bool:
+    return isinstance(event, events.Controlled) and event.command == "checkpoint"
 
 
 def is_after(held: tuple[int, int]) -> Callable[[events.Event], bool]:

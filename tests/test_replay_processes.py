@@ -24,6 +24,7 @@ from dreamer_async.replay import Replay
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("FAULT_KILLS", "20"))
+SAMPLES = int(os.environ.get("FAULT_SAMPLES", "0"))
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"),
@@ -89,6 +90,17 @@ def test_readers_in_other_processes_never_see_torn_windows(tmp_path: Path) -> No
 def test_readers_never_see_torn_windows_for_longer(tmp_path: Path) -> None:
     careful, naive = stress(tmp_path, 10.0)
     check_stress(careful, naive)
+    seconds, windows = 10.0, sum(seen["windows"] for seen in careful)
+    for again in range(1, 60):  # until there are FAULT_SAMPLES, some minutes for a million
+        if windows >= SAMPLES:
+            break
+        (tmp_path / str(again)).mkdir()
+        more, naive = stress(tmp_path / str(again), 3 * seconds)
+        check_stress(more, naive)
+        careful += more
+        windows += sum(seen["windows"] for seen in more)
+    print(f"{windows:,} windows, none torn")
+    assert windows >= SAMPLES
     assert sum(seen["torn"] for seen in careful) > 0, "windows were drawn anew"
 
 

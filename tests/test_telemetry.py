@@ -49,8 +49,15 @@ def test_a_long_block_counts_while_it_runs() -> None:
 
 
 def rows(env_id: list[int], reward: list[float], first: list[int], last: list[int]) -> StepBatch:
-    flags = [np.array(x, bool) for x in (first, last, last)]
-    return StepBatch(np.array(env_id, np.int32), {}, np.array(reward, np.float32), *flags)
+    ends = np.array(last, bool)
+    return StepBatch(
+        np.array(env_id, np.int32),
+        {},
+        np.array(reward, np.float32),
+        np.array(first, bool),
+        ends,
+        ends,
+    )
 
 
 def test_episodes_are_summed_per_environment_in_any_order() -> None:

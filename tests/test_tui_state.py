@@ -22,6 +22,7 @@ from dreamer_async.events import (
     Warned,
     read_events,
 )
+from tui.names import label, optional_charts, reconstructions, required_charts
 from tui.state import (
     MAX_NAMES,
     Phase,
@@ -29,14 +30,10 @@ from tui.state import (
     Trainer,
     at_floor,
     eta_seconds,
-    label,
     number,
-    optional_charts,
     phase,
     rebuild,
-    reconstructions,
     reduce,
-    required_charts,
 )
 from tui.tail import Tail
 
@@ -118,7 +115,7 @@ def test_the_recorded_run() -> None:
     assert view.metrics["loss/dyn"].mean.tolist() == pytest.approx(dyn)
     assert view.started is not None and view.started.task == "catch"
     assert phase(view, Trainer(alive=True)) == Phase("training")
-    assert reconstructions(view) == ["loss/vector"]
+    assert reconstructions(view.latest) == ["loss/vector"]
     assert at_floor(view) and eta_seconds(view) is not None
     assert view.checkpoint is not None and view.finished is None
 
@@ -254,8 +251,8 @@ def test_charts_are_chosen_in_a_fixed_order() -> None:
     view = view_of(
         Metrics(1, 1, {"value/mean": 0.0, "loss/total": 1.0, "loss/proprio": 1.0, "loss/dyn": 1.0})
     )
-    assert required_charts(view)[:3] == ["loss/proprio", "loss/reward", "loss/cont"]
-    assert optional_charts(view) == ["loss/total", "value/mean"]
+    assert required_charts(view.latest)[:3] == ["loss/proprio", "loss/reward", "loss/cont"]
+    assert optional_charts(view.metrics) == ["loss/total", "value/mean"]
     assert label("loss/proprio") == "proprio recon." and label("loss/dyn") == "dynamics KL"
 
 

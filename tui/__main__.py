@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import locale
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tui.app import main, screenshot
+from tui.app import DETACHED, Dashboard, screenshot
+from tui.main_screen import NAMES
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -22,30 +25,52 @@ def _run_dir(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no run directory {text!r}")
-    return path
+    return path.absolute()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tui", description="Dashboard of one run.")
+    parser.add_argument("run_dir", type=_run_dir, help="the run directory")
+    parser.add_argument("others", type=_run_dir, nargs="*", help="runs to lay over it")
+    parser.add_argument(
+        "--owner", action="store_true", help="ctrl+c stops the trainer (the run began here)"
+    )
+    parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    parser.add_argument("--animate", action="store_true", help="play films over ssh too")
+    parser.add_argument("--web", action="store_true", help="shown by textual-serve")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
+    parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
+    parser.add_argument("--page", choices=NAMES, default="overview", help="of the SVG")
+    return parser
 
 
 def cli(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tui", description="Dashboard of one run.")
-    parser.add_argument("run_dir", type=_run_dir, help="the run directory")
-    parser.add_argument(
-        "--owner", action="store_true", help="ctrl+c stops the trainer (the run began here)"
-    )
-    parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
-    parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
-    parser.add_argument(
-        "--page", choices=("overview", "losses"), default="overview", help="of the SVG"
-    )
+    parser = _parser()
     options = parser.parse_args(arguments)
+    app = Dashboard(
+        options.run_dir,
+        options.others,
+        owner=options.owner,
+        on_terminal=not options.web and options.screenshot is None,
+        ascii=options.ascii or (options.screenshot is None and not _has_unicode()),
+        animate=options.animate or "SSH_CONNECTION" not in os.environ,
+    )
     if options.screenshot is not None:
-        svg = asyncio.run(screenshot(options.run_dir, options.size, options.page))
+        svg = asyncio.run(screenshot(app, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not options.web and not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
-    code = main(options.run_dir, options.owner)
-    return code if options.owner else 0  # only the launcher asks how it ended
+    code = app.run()
+    if not options.owner:  # only the launcher asks how it ended
+        return 0
+    return DETACHED if code is None else code
+
+
+def _has_unicode() -> bool:
+    """Tell whether the terminal is said to understand UTF-8."""
+    return locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
 
 
 if __name__ == "__main__":

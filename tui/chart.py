@@ -42,6 +42,13 @@ class Trace:
     high: Array | None = None
     kind: Literal["line", "dots"] = "line"
 
+    def within(self, first: float, last: float) -> Trace:
+        """Keep the points from one x to another, with both ends."""
+        kept = (self.x >= first) & (self.x <= last)
+        low = None if self.low is None else self.low[kept]
+        high = None if self.high is None else self.high[kept]
+        return Trace(self.x[kept], self.y[kept], low, high, self.kind)
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -1,79 +1,84 @@
-"""From a RunView to what each widget shows: words, curves and looks, without Textual."""
+"""From a RunView to what each chart shows: words, curves and looks, without Textual."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from tui import published
 from tui.chart import Trace
+from tui.names import FLOORS, label, matching, optional_charts, required_charts
+from tui.options import Options, along, frames_per_step, window
 from tui.series import Series
-from tui.state import (
-    FLOORS,
-    SCALE_FLOOR,
-    Phase,
-    RunView,
-    at_floor,
-    label,
-    optional_charts,
-    required_charts,
-)
-from tui.text import count, duration, plain, plural, short
-from tui.widgets.chart import Curve, LogMode, Picture
-from tui.widgets.meters import Meter
+from tui.state import SCALE_FLOOR, RunView, at_floor
+from tui.text import count, plain, plural, short
+from tui.widgets.chart import Curve, Picture
 from tui.widgets.panel import Part, Row
 
-SMOOTHINGS = (20, 100, 500, 1)
-"""How many episodes or metrics events a line averages; 1 draws them as they are."""
+OTHERS = ("line-2", "line-3", "line-4")
+"""Looks of the runs that are laid over the first."""
 
-STAGES = {
-    "stage/env_wait": "env wait",
-    "stage/ratio_wait": "ratio wait",
-    "stage/policy": "policy",
-    "stage/update": "update",
-    "stage/sample": "sample",
-    "stage/learner_wait": "learner wait",
-    "stage/transfer": "transfer",
-    "stage/write_latents": "write latents",
-    "stage/insert": "insert",
-}
-"""Stages by importance: a low terminal shows the first five."""
+GAUGES_AVERAGED = 15
+"""Gauges events, that is seconds, that a line over the last minutes averages."""
+
+Named = tuple[str, RunView]
+"""A run and what it is called."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the person at the keyboard chose."""
-
-    smoothing: int = SMOOTHINGS[0]
-    log: LogMode = "auto"
-
-
-def returns(view: RunView, options: Options) -> Picture:
+def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Picture:
     """Episode scores as dots, their rolling mean as a line, the published curve behind them."""
     series = view.episodes
-    curves = [*_published_curves(view), Curve(_envelope(series, "dots"), "dots")]
     mean = series.rolling_mean(options.smoothing)
+    curves = _published_curves(view, options)
+    curves.append(Curve(_envelope(view, series, options, "dots"), "dots"))
+    curves += _others(others, options, lambda other: other.episodes)
     if options.smoothing > 1:
-        curves.append(Curve(Trace(series.x, mean)))
-    legend: list[Part] = []
-    if len(series):
-        legend += _entry("line", "━ ", "mean", float(mean[-1]))
-        legend += _published_legend(view, float(mean[-1]))
-        legend += _entry("dots", "  • ", "last", series.last)
-        legend += _entry("dim", "  ", "best", view.best_score)
-        legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
-        legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
+        curves.append(Curve(Trace(along(view, series, options.axis), mean)))
+    curves += _evaluations(view, options)
     return Picture(
         title="returns",
         note=f"mean of {options.smoothing} episodes" if options.smoothing > 1 else "",
-        legend=legend,
+        legend=_returns_legend(view, others, float(mean[-1])) if len(series) else [],
         curves=curves,
-        steps=True,
+        unit=options.unit,
+        window=window(view, options),
         empty="no finished episode yet",
+        name="episode/score",
     )
+
+
+def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Part]:
+    legend = _entry("line", "━ ", "mean", mean)
+    for (name, other), look in zip(others, OTHERS, strict=False):
+        latest = other.episodes.rolling_mean(20)
+        legend += _entry(look, "  ━ ", name, float(latest[-1]) if len(latest) else None)
+    legend += _published_legend(view, mean)
+    legend += _entry("dots", "  • ", "last", view.episodes.last)
+    if view.evaluations:
+        legend += _entry("accent", "  ◆ ", "evaluated", view.evaluations[-1].mean)
+    legend += _entry("dim", "  ", "best", view.best_score)
+    legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
+    legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
+    return legend
 
 
 def _entry(look: str, mark: str, title: str, value: float | None) -> list[Part]:
     return [Part(mark, look), Part(f"{title} ", "dim"), Part(short(value), "strong")]
+
+
+def _evaluations(view: RunView, options: Options) -> list[Curve]:
+    """Means of the episodes that were played when asked."""
+    if not view.evaluations:
+        return []
+    series = Series()
+    for done in view.evaluations:
+        series.append(done.env_steps, done.mean, done.updates, view.clock.ran)
+    x = along(view, series, options.axis)
+    return [Curve(Trace(x, series.mean, kind="dots"), "accent")] if options.axis != "time" else []
+
+
+# -- what was published ----------------------------------------------------------------------
 
 
 def _published(view: RunView) -> published.Published | None:
@@ -81,18 +86,18 @@ def _published(view: RunView) -> published.Published | None:
     return None if started is None else published.find(started.suite, started.task)
 
 
-def _published_curves(view: RunView) -> list[Curve]:
+def _published_curves(view: RunView, options: Options) -> list[Curve]:
     """Mean and deviation of the published runs, as far as this run has come."""
     known, series = _published(view), view.episodes
-    if known is None or view.started is None or not len(series):
+    if known is None or not len(series) or options.axis not in ("steps", "frames"):
         return []
-    repeat = max(1, view.started.frames_per_step)
+    repeat = frames_per_step(view)
     part = known.until(float(series.x[-1]) * repeat)
     if not len(part.frames):
         return []
-    x, mean, std = part.frames / repeat, part.mean, part.std
-    band = Trace(x, mean, mean - std, mean + std)
-    return [Curve(band, "band"), Curve(Trace(x, mean), "reference")]
+    x = part.frames / (repeat if options.axis == "steps" else 1)
+    band = Trace(x, part.mean, part.mean - part.std, part.mean + part.std)
+    return [Curve(band, "band"), Curve(Trace(x, part.mean), "reference")]
 
 
 def _published_legend(view: RunView, score: float) -> list[Part]:
@@ -100,7 +105,7 @@ def _published_legend(view: RunView, score: float) -> list[Part]:
     known, started = _published(view), view.started
     if known is None or started is None:
         return []
-    repeat = max(1, started.frames_per_step)
+    repeat = frames_per_step(view)
     here = known.at(float(view.episodes.x[-1]) * repeat)
     if here is None:
         end = f"{short(float(known.mean[-1]))} at {count(known.frames[-1] / repeat)}"
@@ -112,29 +117,43 @@ def _published_legend(view: RunView, score: float) -> list[Part]:
     return [*legend, Part(f" ({published.SIZE})", "dim")]
 
 
-def scale(view: RunView) -> Picture:
-    """The return scale S and the percentiles that it spans."""
-    looks = {"return/S": "line", "return/p5": "line-2", "return/p95": "line-3"}
+# -- scale and losses ------------------------------------------------------------------------
+
+
+def scale(view: RunView, options: Options) -> Picture:
+    """The return scale S and the percentiles that it comes from."""
+    names = (("return/S", "line"), ("return/p5", "line-2"), ("return/p95", "line-3"))
+    known = [(view.metrics[name], look) for name, look in names if name in view.metrics]
     legend: list[Part] = []
-    for name, look in looks.items():
-        gap = "  " if legend else ""
-        legend += [Part(f"{gap}{name.removeprefix('return/')} ", look)]
-        legend += [Part(short(view.latest.get(name)), "strong")]
-    known = [(view.metrics[name], look) for name, look in looks.items() if name in view.metrics]
+    for name, look in names:
+        if name in view.metrics:
+            mark = "━ " if not legend else " ━ "
+            legend += _entry(look, mark, name.removeprefix("return/"), view.latest.get(name))
     return Picture(
         title="return scale S",
         value=[Part("at its floor 1", "warn")] if at_floor(view) else [],
         legend=legend,
-        curves=[Curve(_envelope(series), look) for series, look in reversed(known)],
+        curves=[Curve(_envelope(view, series, options), look) for series, look in reversed(known)],
         references=[SCALE_FLOOR] if known else [],
+        window=window(view, options),
+        name="return/S",
     )
 
 
-def losses(view: RunView, options: Options, room: int) -> list[Picture]:
+def loss_names(view: RunView, options: Options) -> tuple[list[str], list[str]]:
+    """Metrics to draw in any case, and those that fill the room which is left."""
+    if options.filter:
+        return matching(view.latest, options.filter), []
+    return required_charts(view.latest), optional_charts(view.metrics)
+
+
+def losses(
+    view: RunView, options: Options, room: int, others: Sequence[Named] = (), chosen: str = ""
+) -> list[Picture]:
     """One small chart for every required metric and for others while there is room."""
-    required = required_charts(view)
-    names = required + optional_charts(view)
-    return [_metric(view, name, options) for name in names[: max(room, len(required))]]
+    required, optional = loss_names(view, options)
+    names = (required + optional)[: max(room, len(required))]
+    return [metric(view, name, options, others, chosen=name == chosen) for name in names]
 
 
 def losses_note(options: Options) -> Row:
@@ -144,107 +163,100 @@ def losses_note(options: Options) -> Row:
     else:
         smooth = "min and max"
     axis = {"auto": "log where it helps", "log": "log axis", "linear": "linear axis"}
-    return [Part(f"env steps · {smooth} · {axis[options.log]}", "dim")]
+    across = "env steps" if options.axis == "steps" else options.unit
+    note = f"{across} · {smooth} · {axis[options.log]}"
+    if not options.zoom.everything:
+        note = f"{zoomed(options)} · {note}"
+    parts = [Part(note, "dim")]
+    return [Part(f"/{options.filter}  ", "warn"), *parts] if options.filter else parts
 
 
-def pipeline(view: RunView) -> list[Meter]:
-    """How each stage of the pipeline spends its time."""
-    known = [name for name in STAGES if name in view.gauges]
-    return [_stage(name, view.gauges.get(name)) for name in known or tuple(STAGES)[:5]]
+def zoomed(options: Options) -> str:
+    """Say which part of the run is visible."""
+    zoom = options.zoom
+    part = f"1/{1 / zoom.span:.0f} of the run"
+    return f"newest {part}" if zoom.end >= 1 else f"{part}, to {zoom.end:.1%}"
 
 
-def _stage(name: str, share: float | None) -> Meter:
-    """Show a share of 0..1; a call that ends counts at once, so that short spells exceed 1."""
-    look = "bar-wait" if name.endswith("_wait") else "bar"
-    if share is None:
-        return Meter(STAGES[name], "–", 0.0, look)
-    share = max(0.0, min(1.0, share))
-    return Meter(STAGES[name], f"{share:.0%}", share, look)
-
-
-def replay(view: RunView) -> list[Meter]:
-    """How full the ring is, and whether training keeps pace with collecting."""
-    gauges = view.gauges
-    fill, gigabytes = gauges.get("replay/fill"), gauges.get("replay/gb")
-    steps, queue = gauges.get("replay/steps"), gauges.get("replay/online_queue")
-    lag = gauges.get("policy/lag")
-    actual, target = gauges.get("ratio/actual"), gauges.get("ratio/target")
-    size = f"{short(gigabytes)} GB" if gigabytes is not None else "–"
-    if view.started is not None and view.started.replay_capacity:
-        size += f" for {plain(view.started.replay_capacity)}"
-    return [
-        Meter("fill", "–" if fill is None else f"{fill:.0%}", fill or 0.0),
-        Meter("train ratio", f"{short(actual)} of {'–' if target is None else plain(target)}"),
-        Meter("size", size),
-        Meter("policy lag", "–" if lag is None else plural(lag, "update")),
-        Meter("steps added", "–" if steps is None else count(steps)),
-        Meter("online queue", "–" if queue is None else plural(queue, "window")),
-    ]
-
-
-def alert(view: RunView, phase: Phase, now: float) -> Row:
-    """The one thing a person should know now."""
-    if phase.name == "lost":
-        return [Part("▲ lost  ", "bad"), Part(_lost_hint(view))]
-    if view.finished is not None and phase.name == "finished":
-        said = view.finished.message or view.finished.reason
-        return [Part("● finished  ", "good"), Part(f"{said} at step {count(view.env_steps)}")]
-    if not view.alerts:
-        return [Part("no warnings", "dim")]
-    newest = view.alerts[-1]
-    look = {"error": "bad", "warning": "warn"}.get(newest.level, "accent")
-    age = duration(now - newest.time)
-    return [
-        Part(f"▲ {newest.level} ", look),
-        Part(f"{age} ago  ", "dim"),
-        Part(newest.message),
-    ]
-
-
-def safety(view: RunView, now: float) -> Row:
-    """What was skipped and what is saved."""
-    row: list[Part] = []
-    skipped = view.gauges.get("opt/skipped")
-    if skipped:
-        row.append(Part(f"{plural(skipped, 'NaN update')} skipped  ", "bad"))
-    if view.checkpoint is None:
-        return [*row, Part("no checkpoint yet", "dim")]
-    age = duration(now - view.checkpoint_at)
-    size = short(view.checkpoint.bytes / 1e6)
-    return [*row, Part(f"saved {age} ago ({size} MB)", "dim")]
-
-
-def _lost_hint(view: RunView) -> str:
-    if view.started is None:
-        return "no trainer works on this run"
-    return f"the trainer is gone; `dreamer-async resume {view.started.run}` goes on"
-
-
-def _envelope(series: Series, kind: str = "line") -> Trace:
-    return Trace(
-        series.x, series.mean, series.low, series.high, "dots" if kind == "dots" else "line"
-    )
-
-
-def _metric(view: RunView, name: str, options: Options) -> Picture:
+def metric(
+    view: RunView,
+    name: str,
+    options: Options,
+    others: Sequence[Named] = (),
+    *,
+    chosen: bool = False,
+    labelled: bool = False,
+) -> Picture:
+    """The curve of one metric: its range pale, its rolling mean bright."""
     series = view.metrics.get(name)
-    known = name in view.latest
     latest = view.latest.get(name)
-    value = Part("NaN", "bad") if known and latest is None else Part(short(latest), "strong")
+    value = Part("NaN", "bad") if name in view.latest and latest is None else None
     curves = []
     if series is not None and len(series):
-        curves.append(Curve(_envelope(series), "dots" if options.smoothing > 1 else "line"))
+        curves.append(
+            Curve(_envelope(view, series, options), "dots" if options.smoothing > 1 else "line")
+        )
+        curves += _others(others, options, lambda other: other.metrics.get(name))
         if options.smoothing > 1:
-            mean = series.rolling_mean(options.smoothing)
-            curves.append(Curve(Trace(series.x, mean)))
+            x = along(view, series, options.axis)
+            curves.append(Curve(Trace(x, series.rolling_mean(options.smoothing))))
     floor = FLOORS.get(name)
     return Picture(
-        title=label(name),
-        value=[value],
+        title=("▸ " if chosen else "") + label(name),
+        value=[value or Part(short(latest), "strong")],
         curves=curves,
         note="" if floor is None else f"floor {plain(floor)}",
         references=[floor] if floor is not None and curves else [],
         include=[0.0] if floor is not None and curves else [],
         log=options.log,
+        unit=options.unit if labelled else "",
+        window=window(view, options),
         empty="–",
+        name=name,
+    )
+
+
+def _others(
+    others: Sequence[Named], options: Options, choose: Callable[[RunView], Series | None]
+) -> list[Curve]:
+    """Rolling means of the same series in other runs."""
+    curves = []
+    for (_, other), look in zip(others, OTHERS, strict=False):
+        series = choose(other)
+        if series is not None and len(series):
+            mean = series.rolling_mean(options.smoothing)
+            curves.append(Curve(Trace(along(other, series, options.axis), mean), look))
+    return curves
+
+
+def _envelope(view: RunView, series: Series, options: Options, kind: str = "line") -> Trace:
+    x = along(view, series, options.axis)
+    return Trace(x, series.mean, series.low, series.high, "dots" if kind == "dots" else "line")
+
+
+# -- gauges of the last minutes --------------------------------------------------------------
+
+
+def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
+    """One gauge over the last minutes; a second one may be its target."""
+    kept = [(r.ran, r.values.get(name)) for r in view.recent]
+    known = [(ran - view.clock.ran, value) for ran, value in kept if value is not None]
+    latest, goal = view.gauges.get(name), view.gauges.get(target)
+    value: list[Part] = [Part(short(latest), "strong")]
+    if goal is not None:
+        value.append(Part(f" of {plain(goal)}", "dim"))
+    x, y = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    calm = Series(max(2, 2 * len(y)))
+    for when, raw in zip(x.tolist(), y.tolist(), strict=True):
+        calm.append(when, raw)
+    mean = Trace(x, calm.rolling_mean(GAUGES_AVERAGED))
+    return Picture(
+        title=title,
+        value=value,
+        curves=[Curve(Trace(x, y, kind="dots"), "dots"), Curve(mean)] if known else [],
+        references=[goal] if goal is not None and known else [],
+        include=[0.0] if known else [],
+        unit="seconds ago",
+        empty="–",
+        name=name,
     )

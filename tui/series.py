@@ -1,24 +1,30 @@
 """A curve that can grow for weeks: bounded memory, extremes kept, means honest.
 
-Legend: N buckets in use, C capacity of the table.
+Legend: N buckets in use.
 """
 
 from __future__ import annotations
+
+from array import array
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Axis = Literal["steps", "updates", "time"]
 
-_X, _UPDATE, _LOW, _HIGH, _MEAN = range(5)
+_STEPS, _UPDATE, _TIME, _LOW, _HIGH, _MEAN = range(6)
+_AXES: dict[Axis, int] = {"steps": _STEPS, "updates": _UPDATE, "time": _TIME}
 
 
 class Series:
-    """Points over environment steps, merged pairwise into buckets once there are too many.
+    """Points of a run, merged pairwise into buckets once there are too many.
 
-    A bucket covers `stride` consecutive points and knows their last x, last update, minimum,
-    maximum and mean. What the series holds depends on the points alone and not on when they
-    came, so that a re-read file gives the same series as one that was watched.
+    A bucket covers `stride` consecutive points and knows where it ends (environment steps,
+    update, seconds of running), its minimum, maximum and mean. What the series holds depends on
+    the points alone and not on when they came, so that a re-read file gives the same series as
+    one that was watched.
     """
 
     def __init__(self, limit: int = 16_384) -> None:
@@ -26,64 +32,72 @@ class Series:
         self.limit = limit
         self.stride = 1
         self.last: float | None = None
-        self._length = 0
         self._pending = 0
-        self._table: Array = np.empty((5, min(limit, 256)))
+        self._columns = [array("d") for _ in range(6)]
 
     def __len__(self) -> int:
         """Count the buckets."""
-        return self._length
+        return len(self._columns[_MEAN])
 
     def __eq__(self, other: object) -> bool:
         """Compare what is stored, bucket by bucket."""
         if not isinstance(other, Series):
             return NotImplemented
-        mine = (self.stride, self._pending, self.last, self.limit)
-        theirs = (other.stride, other._pending, other.last, other.limit)
-        return mine == theirs and np.array_equal(self._used, other._used)
+        mine = (self.stride, self._pending, self.last, self.limit, self._columns)
+        return mine == (other.stride, other._pending, other.last, other.limit, other._columns)
 
     __hash__ = None  # type: ignore[assignment]
 
-    @property
-    def _used(self) -> Array:
-        return self._table[:, : self._length]
+    def along(self, axis: Axis) -> Array:
+        """Where each bucket ends: environment steps, updates, or seconds of running, [N]."""
+        return np.array(self._columns[_AXES[axis]])
 
     @property
     def x(self) -> Array:
         """Environment steps at the end of each bucket, [N]."""
-        return self._used[_X]
+        return np.array(self._columns[_STEPS])
 
     @property
     def low(self) -> Array:
         """Smallest value of each bucket, [N]."""
-        return self._used[_LOW]
+        return np.array(self._columns[_LOW])
 
     @property
     def high(self) -> Array:
         """Largest value of each bucket, [N]."""
-        return self._used[_HIGH]
+        return np.array(self._columns[_HIGH])
 
     @property
     def mean(self) -> Array:
         """Mean value of each bucket, [N]."""
-        return self._used[_MEAN]
+        return np.array(self._columns[_MEAN])
 
-    def append(self, x: float, value: float, update: float = 0) -> None:
+    def append(self, x: float, value: float, update: float = 0, time: float = 0) -> None:
         """Add one finite point; the last bucket fills up before a new one begins."""
         self.last = value
         if self._pending:
-            self._grow_last_bucket(x, value, update)
+            self._grow_last_bucket(x, value, update, time)
         else:
-            self._open_bucket(x, value, update)
-        self._pending = (self._pending + 1) % self.stride
+            if len(self._columns[_MEAN]) == self.limit:
+                self._merge_pairs()
+            steps, updates, times, lows, highs, means = self._columns
+            steps.append(x)
+            updates.append(update)
+            times.append(time)
+            lows.append(value)
+            highs.append(value)
+            means.append(value)
+        if self.stride > 1:
+            self._pending = (self._pending + 1) % self.stride
 
     def cut(self, update: float) -> None:
         """Drop every bucket that reaches past `update`."""
-        keep = int(np.searchsorted(self._used[_UPDATE], update, side="right"))
-        if keep < self._length:
-            self._length = keep
+        keep = int(np.searchsorted(self.along("updates"), update, side="right"))
+        if keep < len(self):
+            for column in self._columns:
+                del column[keep:]
             self._pending = 0
-            self.last = float(self.mean[-1]) if keep else None
+            self.last = self._columns[_MEAN][-1] if keep else None
 
     def rolling_mean(self, window: int) -> Array:
         """Return the mean of the last `window` points at each bucket, [N].
@@ -91,37 +105,28 @@ class Series:
         The window is rounded to whole buckets; the first ones average what there is.
         """
         span = max(1, window // self.stride)
-        counts = np.minimum(np.arange(1, self._length + 1), span)
+        counts = np.minimum(np.arange(1, len(self) + 1), span)
         return _trailing_sums(self.mean, span) / counts
 
-    def _open_bucket(self, x: float, value: float, update: float) -> None:
-        if self._length == self.limit:
-            self._merge_pairs()
-        elif self._length == self._table.shape[1]:
-            self._enlarge()
-        self._table[:, self._length] = (x, update, value, value, value)
-        self._length += 1
-
-    def _grow_last_bucket(self, x: float, value: float, update: float) -> None:
-        _, _, low, high, mean = self._table[:, self._length - 1]
-        mean += (value - mean) / (self._pending + 1)
-        column = (x, update, min(low, value), max(high, value), mean)
-        self._table[:, self._length - 1] = column
-
-    def _enlarge(self) -> None:
-        larger = np.empty((5, min(2 * self._length, self.limit)))
-        larger[:, : self._length] = self._used
-        self._table = larger
+    def _grow_last_bucket(self, x: float, value: float, update: float, time: float) -> None:
+        steps, updates, times, lows, highs, means = self._columns
+        steps[-1], updates[-1], times[-1] = x, update, time
+        if value < lows[-1]:
+            lows[-1] = value
+        elif value > highs[-1]:
+            highs[-1] = value
+        means[-1] += (value - means[-1]) / (self._pending + 1)
 
     def _merge_pairs(self) -> None:
-        first, second = self._used[:, 0::2].copy(), self._used[:, 1::2].copy()
-        half = self._length // 2
-        self._table[_X, :half] = second[_X]
-        self._table[_UPDATE, :half] = second[_UPDATE]
-        self._table[_LOW, :half] = np.minimum(first[_LOW], second[_LOW])
-        self._table[_HIGH, :half] = np.maximum(first[_HIGH], second[_HIGH])
-        self._table[_MEAN, :half] = (first[_MEAN] + second[_MEAN]) / 2
-        self._length = half
+        for index, column in enumerate(self._columns):
+            first, second = np.array(column).reshape(-1, 2).T
+            if index == _LOW:
+                merged = np.minimum(first, second)
+            elif index == _HIGH:
+                merged = np.maximum(first, second)
+            else:
+                merged = (first + second) / 2 if index == _MEAN else second
+            self._columns[index] = array("d", merged.tobytes())
         self.stride *= 2
 
 

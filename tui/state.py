@@ -19,6 +19,7 @@ from dreamer_async.events import (
     Checkpointed,
     Controlled,
     Episode,
+    Evaluated,
     Gauges,
     Metrics,
     PhaseChanged,
@@ -34,39 +35,11 @@ from tui.text import clean
 MAX_NAMES = 400
 """Distinct metric names that are kept; a broken writer cannot fill the memory."""
 
-FREE_NATS = 1.0
-"""The KL losses have no gradient below this floor, in nats."""
-
 SCALE_FLOOR = 1.0
 """Returns are divided by max(1, S)."""
 
-LABELS: Mapping[str, str] = {
-    "loss/reward": "reward",
-    "loss/cont": "continue",
-    "loss/dyn": "dynamics KL",
-    "loss/rep": "represent. KL",
-    "loss/actor": "actor",
-    "loss/critic": "critic",
-    "loss/replay_critic": "replay critic",
-    "policy/entropy": "entropy",
-    "opt/grad_norm": "grad norm",
-    "loss/total": "total",
-    "return/mean": "imagined return",
-    "value/mean": "value",
-    "adv/mag": "advantage",
-    "policy/randomness": "randomness",
-    "imagine/reward": "imagined reward",
-    "rssm/posterior_entropy": "posterior ent.",
-    "rssm/prior_entropy": "prior entropy",
-    "opt/update_rms": "update rms",
-}
-"""What the charts are called, in their order; reconstructions come before all of them."""
-
-REQUIRED = tuple(LABELS)[:9]
-"""Always on the screen; the rest fills the room that is left."""
-
-FLOORS: Mapping[str, float] = {"loss/dyn": FREE_NATS, "loss/rep": FREE_NATS}
-
+RECENT_GAUGES = 600
+"""Gauges events that are kept: the last ten minutes."""
 
 Kept = TypeVar("Kept", RunStarted, Checkpointed, Resumed, Controlled, RunFinished)
 
@@ -78,6 +51,73 @@ class Alert:
     level: str
     message: str
     time: float
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """Something that happened, in words."""
+
+    level: str
+    """info, warning or error."""
+    text: str
+    time: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """A finished episode."""
+
+    number: int
+    """Counted from 1."""
+    time: float
+    """Unix seconds."""
+    env_steps: int
+    env_id: int
+    score: float | None
+    length: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes that were played for their scores."""
+
+    time: float
+    """Unix seconds."""
+    env_steps: int
+    updates: int
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return sum(self.scores) / len(self.scores)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """One gauges event."""
+
+    ran: float
+    """Seconds of running."""
+    values: Mapping[str, float | None]
+
+
+@dataclass
+class Clock:
+    """Seconds that the run ran, over all its trainers; jumps of the wall clock do not count."""
+
+    ran: float = 0.0
+    generation: int = -1
+    _before: float = 0.0
+    _start: float = 0.0
+
+    def tick(self, mono: float, generation: int) -> None:
+        """Move to a record's monotonic time; late lines of an older trainer change nothing."""
+        if generation > self.generation:
+            self.generation, self._before, self._start = generation, self.ran, mono
+        if generation == self.generation and math.isfinite(mono):
+            self.ran = max(self.ran, self._before + mono - self._start)
 
 
 @dataclass
@@ -105,11 +145,17 @@ class RunView:
     gauges_seen: int = 0
     rates: deque[float] = field(default_factory=lambda: deque(maxlen=30))
     """Recent environment steps per second, for a calm ETA."""
+    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=RECENT_GAUGES))
+    clock: Clock = field(default_factory=Clock)
     episodes: Series = field(default_factory=lambda: Series(limit=65_536))
+    lengths: Series = field(default_factory=lambda: Series(limit=65_536))
+    rows: deque[EpisodeRow] = field(default_factory=lambda: deque(maxlen=1000))
     episode_count: int = 0
     best_score: float | None = None
     last_length: int = 0
+    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=1000))
     alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=2000))
     checkpoint: Checkpointed | None = None
     checkpoint_at: float = 0.0
     resumed: Resumed | None = None
@@ -126,22 +172,25 @@ def reduce(view: RunView, record: Record) -> RunView:
     view.records += 1
     view.last_time = max(view.last_time, record.time)
     view.generation = max(view.generation, record.generation)
+    view.clock.tick(record.mono, record.generation)
     match record.event:
         case Metrics() as event:
             _metrics(view, event, record.generation)
         case Gauges() as event:
             _gauges(view, event)
         case Episode() as event:
-            _episode(view, event)
+            _episode(view, event, record.time)
         case PhaseChanged() as event:
-            _phase(view, event.phase, record.time)
             _progress(view, event.env_steps, event.updates)
+            _phase(view, event.phase, record.time)
         case RunStarted() as event:
             _started(view, _cleaned(event), record.time)
         case Resumed() as event:
-            _resumed(view, _cleaned(event))
+            _resumed(view, _cleaned(event), record.time)
         case Checkpointed() as event:
-            view.checkpoint, view.checkpoint_at = _cleaned(event), record.time
+            _checkpointed(view, _cleaned(event), record.time)
+        case Evaluated() as event:
+            _evaluated(view, event, record.time)
         case Warned() as event:
             _warned(view, event, record.time)
         case Controlled() as event:
@@ -197,14 +246,17 @@ def _metrics(view: RunView, event: Metrics, generation: int) -> None:
         return
     view.metrics_seen += 1
     _progress(view, event.env_steps, event.update)
-    x = max(0, _whole(event.env_steps))
+    x, ran = max(0, _whole(event.env_steps)), view.clock.ran
     for name, raw in event.values.items():
         key = _name(name)
         if key not in view.latest and len(view.latest) >= MAX_NAMES:
             continue
         value = view.latest[key] = number(raw)
         if value is not None:
-            view.metrics.setdefault(key, Series()).append(x, value, update)
+            series = view.metrics.get(key)
+            if series is None:
+                series = view.metrics[key] = Series()
+            series.append(x, value, update, ran)
 
 
 def _gauges(view: RunView, event: Gauges) -> None:
@@ -214,19 +266,45 @@ def _gauges(view: RunView, event: Gauges) -> None:
         key = _name(name)
         if key in view.gauges or len(view.gauges) < MAX_NAMES:
             view.gauges[key] = number(raw)
+    view.recent.append(Recent(view.clock.ran, dict(view.gauges)))
     rate = view.gauges.get("rate/env_steps")
     if rate is not None and view.phase == "training":
         view.rates.append(rate)
 
 
-def _episode(view: RunView, event: Episode) -> None:
+def _episode(view: RunView, event: Episode, time: float) -> None:
     score = number(event.score)
     view.episode_count += 1
     view.last_length = _whole(event.length)
+    steps = max(0, _whole(event.env_steps))
+    view.rows.append(
+        EpisodeRow(view.episode_count, time, steps, _whole(event.env_id), score, view.last_length)
+    )
+    view.lengths.append(steps, view.last_length, view.updates, view.clock.ran)
     if score is None:
         return
-    view.episodes.append(max(0, _whole(event.env_steps)), score)
+    view.episodes.append(steps, score, view.updates, view.clock.ran)
     view.best_score = score if view.best_score is None else max(view.best_score, score)
+
+
+def _evaluated(view: RunView, event: Evaluated, time: float) -> None:
+    scores = tuple(score for raw in event.scores if (score := number(raw)) is not None)
+    if not scores:
+        return
+    done = Evaluation(time, max(0, _whole(event.env_steps)), _whole(event.updates), scores)
+    view.evaluations.append(done)
+    text = f"evaluated update {done.updates:,}: mean {done.mean:.4g} of {len(scores)} episodes"
+    _say(view, "info", text, time)
+
+
+def _checkpointed(view: RunView, event: Checkpointed, time: float) -> None:
+    view.checkpoint, view.checkpoint_at = event, time
+    megabytes, seconds = event.bytes / 1e6, event.seconds
+    _say(view, "info", f"saved {event.path} ({megabytes:.1f} MB in {seconds:.1f} s)", time)
+
+
+def _say(view: RunView, level: str, text: str, time: float) -> None:
+    view.log.append(LogLine(level, text, time))
 
 
 def _progress(view: RunView, env_steps: object, updates: object) -> None:
@@ -239,16 +317,18 @@ def _phase(view: RunView, phase: str, time: float) -> None:
     if name != view.phase:
         view.phase, view.phase_since = name, time
         view.rates.clear()
+        _say(view, "info", f"{name} at step {view.env_steps:,}, update {view.updates:,}", time)
 
 
 def _started(view: RunView, event: RunStarted, time: float) -> None:
     view.started, view.started_at, view.finished = event, time, None
     view.gauges.clear()
+    view.recent.clear()
     view.gauges_seen += 1
     _phase(view, "starting", time)
 
 
-def _resumed(view: RunView, event: Resumed) -> None:
+def _resumed(view: RunView, event: Resumed, time: float) -> None:
     view.resumed = event
     view.resumed_update = _whole(event.updates)
     view.metrics_seen += 1
@@ -256,26 +336,37 @@ def _resumed(view: RunView, event: Resumed) -> None:
         series.cut(view.resumed_update)
     view.latest = {name: series.last for name, series in view.metrics.items() if len(series)}
     _progress(view, event.env_steps, event.updates)
+    source = event.checkpoint or "no checkpoint"
+    text = f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
+    _say(view, "info", text, time)
+    for skipped in event.skipped:
+        _alert(view, "warning", f"checkpoint skipped: {clean(skipped, 400)}", time)
 
 
 def _warned(view: RunView, event: Warned, time: float) -> None:
-    view.alerts.append(Alert(clean(event.level, 10).lower(), clean(event.message, 500), time))
+    _alert(view, clean(event.level, 10).lower(), clean(event.message, 500), time)
+
+
+def _alert(view: RunView, level: str, text: str, time: float) -> None:
+    view.alerts.append(Alert(level, text, time))
+    _say(view, level, text, time)
 
 
 def _controlled(view: RunView, event: Controlled, time: float) -> None:
     view.answer = event
     if event.answer == "refused":
-        text = f"{event.command} refused: {event.reason}"
-        view.alerts.append(Alert("warning", text, time))
+        _alert(view, "warning", f"{event.command} refused: {event.reason}", time)
+    else:
+        _say(view, "info", f"{event.command} {event.answer}", time)
 
 
 def _finished(view: RunView, event: RunFinished, time: float) -> None:
     view.finished = event
-    _phase(view, "finished", time)
     _progress(view, event.env_steps, event.updates)
+    _phase(view, "finished", time)
     if event.reason == "failed":
         text = event.message or f"the run failed with exit code {event.exit_code}"
-        view.alerts.append(Alert("error", text, time))
+        _alert(view, "error", text, time)
 
 
 # --- what the screen asks -------------------------------------------------------------------
@@ -319,26 +410,6 @@ def eta_seconds(view: RunView) -> float | None:
     rate = median(view.rates)
     left = _whole(view.started.steps) - view.env_steps
     return max(0, left) / rate if rate > 0 else None
-
-
-def reconstructions(view: RunView) -> list[str]:
-    """Name the reconstruction losses: every loss that is none of the known ones."""
-    return [name for name in view.latest if name.startswith("loss/") and name not in LABELS]
-
-
-def required_charts(view: RunView) -> list[str]:
-    """Name the metrics that are always drawn: reconstructions, then every other loss."""
-    return [*(reconstructions(view) or ["loss/image"]), *REQUIRED]
-
-
-def optional_charts(view: RunView) -> list[str]:
-    """Name the metrics that fill the room which is left."""
-    return [name for name in tuple(LABELS)[len(REQUIRED) :] if name in view.metrics]
-
-
-def label(name: str) -> str:
-    """Return what a metric's chart is called."""
-    return LABELS.get(name, name.removeprefix("loss/") + " recon.")
 
 
 def at_floor(view: RunView) -> bool:

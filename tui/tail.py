@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from pathlib import Path
+from typing import Any
 
-from dreamer_async.events import MAX_LINE, Record, decode_line
+from dreamer_async.events import MAX_LINE, Episode, Gauges, Metrics, Record, decode_line
+
+_GAUGES = b'{"type":"gauges",'
+_FREQUENT = (_GAUGES, b'{"type":"metrics",', b'{"type":"episode",')
+_NUMBERS = frozenset({int, float, type(None)})
+_TIME = re.compile(rb'"time":([0-9.e+]+)')
+_HEAD_BYTES = 4096
 
 
 class Tail:
-    """Reads whole lines of `path` as they come and decodes them.
+    """Reads whole lines of `path` from byte `start` on as they come and decodes them.
 
     An unfinished last line waits for its end. Lines that cannot be read are skipped and counted.
     A file that was replaced or became shorter is read from its start: `restarts` goes up, and
     whoever follows starts from nothing, so that the result equals a fresh reading of the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, start: int = 0) -> None:
         self.path = path
-        self.offset = 0
+        self.offset = start
         """Bytes read, including the unfinished line."""
         self.size = 0
         """Bytes of the file at the last read."""
+        self.gauges_from = 0
+        """Gauges that begin before this byte are not decoded: only the newest are of any use."""
         self.skipped = 0
         """Lines that were torn, unknown, badly typed or too long."""
         self.restarts = 0
@@ -48,7 +59,7 @@ class Tail:
             self.close()
             self._restart()
             return self.read(limit) if self._open() else []
-        return self._decode(data)
+        return self._decode(data, keep_gauges=self.offset >= self.gauges_from)
 
     def close(self) -> None:
         """Close the file; a later read opens it anew."""
@@ -78,22 +89,117 @@ class Tail:
         return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
 
     def _restart(self) -> None:
-        self.offset, self._rest, self._overlong = 0, b"", False
+        self.offset, self._rest, self._overlong, self.gauges_from = 0, b"", False, 0
         self.restarts += 1
 
-    def _decode(self, data: bytes) -> list[Record]:
+    def _decode(self, data: bytes, *, keep_gauges: bool) -> list[Record]:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if self._overlong and lines:
             lines, self._overlong = lines[1:], False
         records = []
         for line in lines:
-            if not line.strip():
+            if not line.strip() or (not keep_gauges and line.startswith(_GAUGES)):
                 continue
             try:
-                records.append(decode_line(line))
+                records.append(decode(line))
             except ValueError:
                 self.skipped += 1
         if len(self._rest) >= MAX_LINE:
             self.skipped += not self._overlong
             self._rest, self._overlong = b"", True
         return records
+
+
+def decode(line: bytes) -> Record:
+    """Decode a line as `decode_line` does, the frequent and well-typed ones in a third of the time.
+
+    Raises ValueError for what is no event.
+    """
+    if line.startswith(_FREQUENT):
+        record = _frequent(line)
+        if record is not None:
+            return record
+    return decode_line(line)
+
+
+def _frequent(line: bytes) -> Record | None:
+    """Decode metrics, gauges or an episode; None for anything that deserves a closer look."""
+    try:
+        data = json.loads(line)
+        time, mono, generation = data["time"], data["mono"], data["generation"]
+        if type(time) is not float or type(mono) is not float or type(generation) is not int:
+            return None
+        event = _EVENTS[data["type"]](data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return None if event is None else Record(event, time, mono, generation)
+
+
+def _metrics(data: dict[str, Any]) -> Metrics | None:
+    values = _checked(data, data["update"], data["env_steps"])
+    return None if values is None else Metrics(data["update"], data["env_steps"], values)
+
+
+def _gauges(data: dict[str, Any]) -> Gauges | None:
+    values = _checked(data, data["env_steps"], data["updates"])
+    return None if values is None else Gauges(data["env_steps"], data["updates"], values)
+
+
+def _episode(data: dict[str, Any]) -> Episode | None:
+    if data.get("log"):
+        return None
+    event = Episode(data["env_steps"], data["env_id"], data["score"], data["length"])
+    whole = type(event.env_steps) is type(event.env_id) is type(event.length) is int
+    return event if whole and type(event.score) is float else None
+
+
+_EVENTS = {"metrics": _metrics, "gauges": _gauges, "episode": _episode}
+
+
+def _checked(data: dict[str, Any], *counters: object) -> dict[str, float | None] | None:
+    """The values of an event if all of them, and its counters, are of the right types."""
+    values = data["values"]
+    good = _NUMBERS.issuperset(map(type, values.values()))
+    return values if good and all(type(counter) is int for counter in counters) else None
+
+
+def seek_time(path: Path, seconds: float) -> int:
+    """Find the byte of a line that is about this much older than the newest one, by bisection.
+
+    0 if the file is younger, unreadable, or its lines carry no times.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        size = os.fstat(fd).st_size
+        newest = _time_after(fd, max(0, size - 2 * _HEAD_BYTES))
+        if newest is None:
+            return 0
+        low, high = 0, size
+        while high - low > 16 * _HEAD_BYTES:
+            middle = (low + high) // 2
+            when = _time_after(fd, middle)
+            if when is not None and when < newest - seconds:
+                low = middle
+            else:
+                high = middle
+        return _line_after(fd, low) if low else 0
+    finally:
+        os.close(fd)
+
+
+def _time_after(fd: int, offset: int) -> float | None:
+    """Time of the first whole line after a byte; None if there is none near."""
+    _, _, lines = os.pread(fd, 2 * _HEAD_BYTES, offset).partition(b"\n")
+    found = _TIME.search(lines)
+    try:
+        return float(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def _line_after(fd: int, offset: int) -> int:
+    """Byte at which the next line begins; the offset itself if that is far away."""
+    return offset + os.pread(fd, MAX_LINE, offset).find(b"\n") + 1

@@ -6,9 +6,60 @@ import math
 import re
 import unicodedata
 
+from rich.cells import cell_len
+
 _IDLE_ZEROS = re.compile(r"\.?0+(?=[kMGT]?$)")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that move the cursor, flip the direction or show nothing."""
+
+
+_ASCII = str.maketrans(
+    {
+        "━": "=",
+        "╸": "-",
+        "╍": "~",
+        "─": "-",
+        "┄": ":",
+        "▌": "|",
+        "•": "*",
+        "◆": "#",
+        "▲": "!",
+        "●": "*",
+        "▸": ">",
+        "▶": ">",
+        "·": "|",
+        "–": "-",
+        "…": "~",
+        "²": "2",
+        "λ": "l",
+        "π": "p",
+        "±": "~",
+        "↑": "^",
+        "↓": "v",
+        "←": "<",
+        "→": ">",
+    }
+)
+_BRAILLE = [
+    " " if not code else ".':"[bool(code & 0b11100100) + bool(code & 0b00011011) * 2 - 1]
+    for code in range(256)
+]
+
+
+def ascii_only(text: str) -> str:
+    """Write a text with ASCII characters that take as many columns, for terminals without more."""
+    if text.isascii():
+        return text
+    return "".join(map(_ascii_char, text.translate(_ASCII)))
+
+
+def _ascii_char(char: str) -> str:
+    if char.isascii():
+        return char
+    code = ord(char) - 0x2800
+    if 0 <= code < 256:
+        return _BRAILLE[code]
+    return "?" * max(0, cell_len(char))
 
 
 def clean(text: object, limit: int = 200) -> str:

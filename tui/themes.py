@@ -16,7 +16,7 @@ NIGHT = Theme(
     background="#0f1318",
     surface="#161b22",
     panel="#1f2630",
-    variables={"third": "#6fd08c"},
+    variables={"third": "#6fd08c", "fourth": "#e5a6d3"},
 )
 DAY = Theme(
     name="day",
@@ -31,7 +31,7 @@ DAY = Theme(
     surface="#f0f2f5",
     panel="#e3e7ec",
     dark=False,
-    variables={"third": "#18713a"},
+    variables={"third": "#18713a", "fourth": "#a33a7f"},
 )
 CLEAR = Theme(
     name="clear",
@@ -45,6 +45,6 @@ CLEAR = Theme(
     background="#101010",
     surface="#191919",
     panel="#242424",
-    variables={"third": "#cc79a7"},
+    variables={"third": "#cc79a7", "fourth": "#f0e442"},
 )
 THEMES = (NIGHT, DAY, CLEAR)

@@ -1,16 +1,18 @@
 """What enters an update: the replayed sequences and every random number.
 
 Legend: B batch, T trained steps, H horizon, L imagined starts per row, R = B * L rows,
-D deter, S stoch, A action.
+D deter, S stoch, A action, C columns of several actions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dreamer_async.agent.actions import draw_action_noise
 from dreamer_async.config import Config
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class Batch(NamedTuple):
     obs: dict[str, Tensor]
     """{key: [B, T+1, *]} in the environment's types."""
     action: Tensor
-    """[B, T+1] int or [B, T+1, A] float32, chosen after seeing the step."""
+    """[B, T+1] int or [B, T+1, A or C] float32, chosen after seeing the step."""
     reward: Tensor
     """[B, T+1] float32, arrived with the step."""
     is_first: Tensor
@@ -40,6 +42,18 @@ class Batch(NamedTuple):
     stoch: Tensor
     """[B, S] stored classes of z of the context step, any integer type."""
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in a fixed order."""
+        return [*self.obs.values(), *(getattr(self, name) for name in _BESIDE_OBS)]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Change every tensor."""
+        obs = {key: change(value) for key, value in self.obs.items()}
+        return Batch(obs, *(change(getattr(self, name)) for name in _BESIDE_OBS))
+
+
+_BESIDE_OBS = Batch._fields[1:]
+
 
 class Noise(NamedTuple):
     """Every random number of one update; integers and float64 force samples."""
@@ -49,7 +63,11 @@ class Noise(NamedTuple):
     prior: Tensor
     """[R, H, S] uniform in [0, 1), or classes."""
     action: Tensor
-    """[R, H] uniform or classes (discrete); [R, H, A] normal, or actions in float64."""
+    """[R, H] uniform or classes (discrete); [R, H, A] normal, or actions in float64; [R, H, C]."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Noise:
+        """Change every tensor."""
+        return Noise(*map(change, self))
 
     @staticmethod
     def draw(
@@ -65,6 +83,5 @@ class Noise(NamedTuple):
         at = generator.device
         posterior = torch.rand(batch, length, stoch, generator=generator, device=at)
         prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)
-        draw = torch.rand if action.kind == "discrete" else torch.randn
-        actions = draw(rows, horizon, *action.shape, generator=generator, device=at)
+        actions = draw_action_noise(action, (rows, horizon), generator)
         return Noise(posterior.to(device), prior.to(device), actions.to(device))

@@ -1,6 +1,6 @@
-"""Heads on the latent state: reward, continue, critic and the two kinds of actor.
+"""Heads on the latent state: reward, continue, critic and the actor.
 
-Legend: F feat, U units, M bins, A action.
+Legend: F feat, U units, M bins, A action, C columns of several actions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from dreamer_async.agent.actions import join_action, split_action
 from dreamer_async.agent.distributions import (
     bounded_normal,
     categorical_entropy,
@@ -78,25 +79,24 @@ class ContHead(nn.Module):
         return self.head(self.mlp(feat))[0].squeeze(-1)
 
 
-class Actor(nn.Module):
-    """pi(a | h, z): categorical for discrete actions, bounded normal for continuous ones.
+class ActionHead(Outputs):
+    """The distribution of one action: categorical, or a bounded normal.
 
-    `forward` gives the parameters of the distribution, which the other methods take: log
-    probabilities [..., A], or mean and standard deviation, each [..., A].
+    `forward` gives its parameters, which the other methods take: log probabilities [..., A], or
+    mean and standard deviation, each [..., A].
     """
 
     def __init__(self, inputs: int, action: ActionSpec, config: ModelConfig) -> None:
-        super().__init__()
         self.discrete = action.kind == "discrete"
-        self.size = action.size
-        self.std_range = (config.actor_min_std, config.actor_max_std)
-        self.mlp = MLP(inputs, config.units, config.actor_layers)
         names = ("logits",) if self.discrete else ("mean", "stddev")
-        outputs = Outputs(config.units, dict.fromkeys(names, action.size), config.actor_outscale)
-        self.head = nn.ModuleDict({"action": outputs})
+        super().__init__(inputs, dict.fromkeys(names, action.size), config.actor_outscale)
+        self.std_range = (config.actor_min_std, config.actor_max_std)
+        least, most = (action.size * (math.log(std) + UNIT_ENTROPY) for std in self.std_range)
+        self.entropies = (0.0, math.log(max(2, action.size))) if self.discrete else (least, most)
+        """Entropy of the most certain and of the least certain distribution, in nats."""
 
-    def forward(self, feat: Tensor) -> tuple[Tensor, ...]:
-        outs = self.head["action"](self.mlp(feat))
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        outs = super().forward(x)
         if self.discrete:
             return (torch.log_softmax(outs[0], -1),)
         mean, std = outs
@@ -120,10 +120,75 @@ class Actor(nn.Module):
         """Entropy in nats: [...]."""
         return categorical_entropy(params[0]) if self.discrete else normal_entropy(params[1])
 
+
+class Actor(nn.Module):
+    """pi(a | h, z): one head per action; several are independent given the state.
+
+    `forward` gives the parameters of all heads in a row. As in the official code, the log
+    probabilities and entropies of several actions are summed.
+    """
+
+    def __init__(self, inputs: int, action: ActionSpec, config: ModelConfig) -> None:
+        super().__init__()
+        self.action = action
+        self.mlp = MLP(inputs, config.units, config.actor_layers)
+        parts = dict(action.parts) or {"action": action}
+        self.head = nn.ModuleDict(
+            {
+                _head_name(name): ActionHead(config.units, part, config)
+                for name, part in parts.items()
+            }
+        )
+        self.heads: list[ActionHead] = [*self.head.values()]  # type: ignore[list-item]
+        self.entropies = [
+            sum(ends) for ends in zip(*(h.entropies for h in self.heads), strict=True)
+        ]
+
+    def forward(self, feat: Tensor) -> tuple[Tensor, ...]:
+        x = self.mlp(feat)
+        return tuple(param for head in self.heads for param in head(x))
+
+    def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
+        """Class indices [...], vectors [..., A], or several [..., C]; noise is shaped alike."""
+        if self.action.kind != "several":
+            return self.heads[0].sample(params, noise)
+        noises = split_action(self.action, noise)
+        actions = [
+            head.sample(own, part.long() if head.discrete and part.dtype == torch.float64 else part)
+            for (head, own), part in zip(self._own(params), noises, strict=True)
+        ]
+        return join_action(self.action, actions)
+
+    def logprob(self, params: tuple[Tensor, ...], action: Tensor) -> Tensor:
+        """Log probability (density) of actions: [...]."""
+        if self.action.kind != "several":
+            return self.heads[0].logprob(params, action)
+        actions = split_action(self.action, action)
+        pairs = zip(self._own(params), actions, strict=True)
+        return torch.stack([head.logprob(own, part) for (head, own), part in pairs]).sum(0)
+
+    def entropy(self, params: tuple[Tensor, ...]) -> Tensor:
+        """Entropy in nats: [...]."""
+        if self.action.kind != "several":
+            return self.heads[0].entropy(params)
+        return torch.stack([head.entropy(own) for head, own in self._own(params)]).sum(0)
+
     def randomness(self, entropy: Tensor) -> Tensor:
         """Entropy as a share of what is possible: 0 deterministic, 1 uniform (or widest)."""
-        low, high = self.std_range
-        if self.discrete:
-            return entropy / math.log(max(2, self.size))
-        least, most = (self.size * (math.log(std) + UNIT_ENTROPY) for std in (low, high))
+        least, most = self.entropies
         return (entropy - least) / (most - least)
+
+    def _own(self, params: tuple[Tensor, ...]) -> list[tuple[ActionHead, tuple[Tensor, ...]]]:
+        """Each head with its own parameters."""
+        counts = [1 if head.discrete else 2 for head in self.heads]
+        starts = [sum(counts[:i]) for i in range(len(counts))]
+        return [
+            (head, params[start : start + count])
+            for head, start, count in zip(self.heads, starts, counts, strict=True)
+        ]
+
+
+def _head_name(name: str) -> str:
+    """A legal module name: no dots, and no attribute of a ModuleDict such as keys."""
+    name = name.replace(".", "-") or "-"
+    return f"{name}-" if hasattr(nn.ModuleDict(), name) else name

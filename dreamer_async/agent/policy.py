@@ -1,6 +1,6 @@
 """Acting: a copy of the weights, and one step of encode, observe, act.
 
-Legend: N rows, D deter, S stoch, K classes, A action.
+Legend: N rows, D deter, S stoch, K classes, A action, C columns of several actions.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dreamer_async.agent.actions import draw_action_noise, embed_action
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.coders import Encoder
-from dreamer_async.agent.distributions import onehot
 from dreamer_async.agent.heads import Actor
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.agent.update import PRECISIONS
@@ -33,7 +33,7 @@ class PolicyCarry(NamedTuple):
     stoch: Tensor
     """[N, S, K] one-hot z, compute type."""
     action: Tensor
-    """[N] int64 or [N, A] float32, the previous action."""
+    """[N] int64 or [N, A or C] float32, the previous action."""
 
 
 class PolicyNoise(NamedTuple):
@@ -42,14 +42,14 @@ class PolicyNoise(NamedTuple):
     posterior: Tensor
     """[N, S]."""
     action: Tensor
-    """[N] or [N, A]."""
+    """[N], [N, A] or [N, C]."""
 
 
 class Acted(NamedTuple):
     """One acting step, as the environment and the replay want it."""
 
     action: NDArray[Any]
-    """[N] int32, or [N, A] float32 that is not clipped."""
+    """[N] int32, or [N, A or C] float32 that is not clipped."""
     carry: PolicyCarry
     """[N, ...] rows to remember."""
     deter: NDArray[np.float16]
@@ -73,7 +73,7 @@ class Policy:
         model = config.model
         feat = model.deter + model.stoch * model.classes
         self.enc = Encoder(spec.obs, model)
-        self.dyn = RSSM(model, self.enc.width, spec.action.size)
+        self.dyn = RSSM(model, self.enc.width, spec.action.width)
         self.pol = Actor(feat, spec.action, model)
         parts = nn.ModuleDict({"enc": self.enc, "dyn": self.dyn, "pol": self.pol})
         parts.requires_grad_(False).to(self.device)
@@ -100,10 +100,9 @@ class Policy:
 
     def draw_noise(self, rows: int, generator: torch.Generator) -> PolicyNoise:
         """Draw the numbers of one step on the generator's device, then move them."""
-        shape, at = self.spec.action.shape, generator.device
-        posterior = torch.rand(rows, self.config.model.stoch, generator=generator, device=at)
-        draw = torch.rand if self.spec.action.kind == "discrete" else torch.randn
-        action = draw(rows, *shape, generator=generator, device=at)
+        at, stoch = generator.device, self.config.model.stoch
+        posterior = torch.rand(rows, stoch, generator=generator, device=at)
+        action = draw_action_noise(self.spec.action, (rows,), generator)
         return PolicyNoise(posterior.to(self.device), action.to(self.device))
 
     def act(
@@ -132,16 +131,11 @@ class Policy:
     ) -> PolicyCarry:
         """Encode, observe, act: everything that happens on the device."""
         embed = self.enc(obs, self.dtype)
-        previous = self._embed_action(carry.action)
+        previous = embed_action(self.spec.action, carry.action, self.dtype)
         state = RSSMState(carry.deter, carry.stoch)
         state, _ = self.dyn.observe_step(state, embed, previous, is_first, noise.posterior)
         action = self.pol.sample(self.pol(state.feat), noise.action)
         return PolicyCarry(*state, action)
-
-    def _embed_action(self, action: Tensor) -> Tensor:
-        if self.spec.action.kind == "discrete":
-            return onehot(action, self.spec.action.size, self.dtype)
-        return action.to(self.dtype)
 
     def _tensor(self, x: NDArray[Any] | Tensor) -> Tensor:
         return torch.as_tensor(x).to(self.device)

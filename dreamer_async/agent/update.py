@@ -21,6 +21,7 @@ from dreamer_async.agent.actor_critic import (
     Replayed,
 )
 from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_graph
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
@@ -51,19 +52,6 @@ class Forward(NamedTuple):
     """[R, H+1, ...] imagined trajectories."""
     world_model: WorldModelLosses
     actor_critic: ActorCriticLosses
-
-
-class Update(NamedTuple):
-    """What an update hands back; all tensors stay on the device."""
-
-    metrics: dict[str, Tensor]
-    """{slashed name: 0-d float32}."""
-    deter: Tensor
-    """[B, T, D] float16, fresh h of the trained steps; zeros if not finite."""
-    stoch: Tensor
-    """[B, T, S] uint8, fresh classes of z of the trained steps; zeros if not finite."""
-    finite: Tensor
-    """[] bool; False means that nothing was changed."""
 
 
 class Regions(NamedTuple):
@@ -109,6 +97,7 @@ class Trainer:
             agent.world_model_losses,
             agent.actor_critic_losses,
         )
+        self._captured: CapturedUpdate | None = None
 
     def compile(self, backend: str = "inductor") -> None:
         """Replace the regions by compiled ones; the thread count must not change later.
@@ -129,12 +118,22 @@ class Trainer:
                 )
         self._regions = Regions(**regions)
 
+    def capture(self, batch: Batch, noise: Noise, record: Recorder = cuda_graph) -> None:
+        """Record the whole update, which is replayed from then on; takes a few training steps.
+
+        Raises RuntimeError if it cannot be recorded; updates then go on as before.
+        """
+        self._captured = CapturedUpdate(self._update, batch, noise, record)
+
     def draw_noise(self, generator: torch.Generator) -> Noise:
         """Draw every random number of one update."""
         return Noise.draw(generator, self.config, self.spec.action, self.device)
 
     def update(self, batch: Batch, noise: Noise) -> Update:
         """Take one training step; a non-finite loss or gradient changes nothing."""
+        return (self._captured or self._update)(batch, noise)
+
+    def _update(self, batch: Batch, noise: Noise) -> Update:
         forward, grads = self.gradients(batch, noise)
         with stage("optimiser"):
             grad_norm = global_norm(grads)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dreamer_async.agent.actions import embed_action
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import (
     binary_loss,
@@ -45,7 +46,7 @@ class WorldModel(nn.Module):
         self.spec, self.model, self.loss = spec, model, loss
         self.dtype = torch.float32
         self.enc = Encoder(spec.obs, model)
-        self.dyn = RSSM(model, self.enc.width, spec.action.size)
+        self.dyn = RSSM(model, self.enc.width, spec.action.width)
         self.dec = Decoder(spec.obs, model)
         feat, units = self.feat_width, model.units
         self.rew = TwohotHead(feat, units, model.reward_layers, model.bins)
@@ -66,10 +67,8 @@ class WorldModel(nn.Module):
         return self.enc(flat, self.dtype).unflatten(0, lead)
 
     def embed_action(self, action: Tensor) -> Tensor:
-        """One-hot discrete actions, pass continuous ones on: [..., A] in the compute type."""
-        if self.spec.action.kind == "discrete":
-            return onehot(action, self.spec.action.size, self.dtype)
-        return action.to(self.dtype)
+        """One-hot discrete actions, pass continuous ones on, in the compute type."""
+        return embed_action(self.spec.action, action, self.dtype)
 
     def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """h' = f(h, z, a) for raw actions: [N, D]."""

@@ -21,7 +21,7 @@ from dreamer_async.config import Config
 if TYPE_CHECKING:
     from envs.spec import EnvSpec
 
-PARTS = ("env", "replay", "policy", "learner", "pipeline")
+PARTS = ("ceilings", "env", "replay", "policy", "learner", "pipeline")
 """In the order in which `all` measures them."""
 
 
@@ -50,9 +50,10 @@ def measure(config: Config, part: str, seconds: float) -> dict[str, Any]:
 
 
 def _run(part: str, config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
-    from dreamer_async.bench import environment, learner, memory, pipeline, policy
+    from dreamer_async.bench import ceilings, environment, learner, memory, pipeline, policy
 
     runs: Mapping[str, Callable[[], list[Timing]]] = {
+        "ceilings": lambda: ceilings.ceilings(config, seconds),
         "env": lambda: environment.environment(config, seconds),
         "replay": lambda: memory.memory(config, spec, seconds),
         "policy": lambda: policy.policy(config, spec, seconds),

@@ -12,7 +12,7 @@ import torch
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, choose_precision, cpu_threads
+from dreamer_async.device import choose_device, choose_precision, cpu_threads, wait_for
 from dreamer_async.learner import Learner
 from envs.spec import EnvSpec
 
@@ -28,6 +28,8 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     detail["peak_gb"] = peak_memory(device) / 1e9
     batch = f"{config.train.batch_size}x{config.train.batch_length}"
     how = "compiled" if config.train.compile else "eager"
+    if config.train.compile and config.train.capture and device.type == "cuda":
+        how = "captured"
     return [
         timing("learner", f"update {batch}, {how}", "s/update", times, **detail),
         timing("learner", f"everything up to the first update, {how}", "s", [first]),
@@ -48,12 +50,6 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
         subject.step()
         wait_for(device)
         yield subject, time.perf_counter() - began
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has done everything it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:

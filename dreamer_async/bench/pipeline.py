@@ -27,7 +27,8 @@ PATIENCE_S = 900.0
 
 def pipeline(config: Config, seconds: float) -> list[Timing]:
     """Time updates of a run that collects and learns, and of the learner alone, in turn."""
-    config = override(config, ["train.steps=1_000_000_000", "train.checkpoint_seconds=1e9"])
+    steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9", "train.eager_start=false"
+    config = override(config, steady)
     whole, alone = [], []
     for _ in range(ROUNDS):
         whole.append(update_seconds(config, seconds / ROUNDS))

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 
 from dreamer_async.agent.policy import Policy
-from dreamer_async.bench.learner import wait_for
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.collector import Actor
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, choose_precision
+from dreamer_async.device import choose_device, choose_precision, wait_for
 from envs.spec import EnvSpec
 
 

@@ -9,9 +9,9 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from dreamer_async.agent.update import STAGE
-from dreamer_async.bench.learner import ready, wait_for
+from dreamer_async.bench.learner import ready
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device
+from dreamer_async.device import choose_device, wait_for
 from envs.spec import EnvSpec
 
 UPDATES = 3

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dreamer_async.collector import stored_fields
 from dreamer_async.replay import Replay
-from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 EPISODE = 200
 """Mean length of a made-up episode in steps."""
@@ -25,13 +25,6 @@ def random_observation(spec: ObsSpec, rows: int, rng: np.random.Generator) -> ND
     if spec.dtype == "float32":
         return rng.standard_normal(shape, np.float32)
     return rng.integers(0, spec.classes or 256, shape, spec.dtype)
-
-
-def random_action(spec: ActionSpec, rows: int, rng: np.random.Generator) -> NDArray[Any]:
-    """Uniform actions, one per row."""
-    if spec.kind == "discrete":
-        return rng.integers(spec.size, size=rows, dtype=np.int32)
-    return rng.uniform(-1, 1, (rows, spec.size)).astype(np.float32)
 
 
 def random_rows(spec: EnvSpec, rows: int, rng: np.random.Generator) -> StepBatch:
@@ -54,7 +47,7 @@ def adder(replay: Replay, spec: EnvSpec, seed: int = 0) -> Callable[[], None]:
     """
     rng, ring = np.random.default_rng(seed), replay.spec
     rows = [random_rows(spec, ring.num_envs, rng) for _ in range(DISTINCT)]
-    actions = [random_action(spec.action, ring.num_envs, rng) for _ in rows]
+    actions = [spec.action.sample(ring.num_envs, rng) for _ in rows]
     fields = [stored_fields(row, action) for row, action in zip(rows, actions, strict=True)]
     steps = itertools.cycle([(row.env_id, f) for row, f in zip(rows, fields, strict=True)])
     deter = rng.standard_normal((ring.num_envs, ring.deter)).astype(np.float16)

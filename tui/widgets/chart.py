@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Literal
 
 import numpy as np
 
@@ -23,10 +22,9 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
+from tui.options import LogMode
 from tui.text import apart, plain
 from tui.widgets.panel import Panel, Part, Row, cells, fit, spread, whole
-
-LogMode = Literal["auto", "linear", "log"]
 
 _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""
@@ -57,8 +55,12 @@ class Picture:
     include: Sequence[float] = field(default=())
     """Values that the axis covers in any case."""
     log: LogMode = "linear"
-    steps: bool = False
-    """Label the environment steps below the curves."""
+    unit: str = ""
+    """Label the values below the curves, and say this unit."""
+    window: tuple[float, float] | None = None
+    """Show only what lies between these two values of x."""
+    name: str = ""
+    """The metric that is drawn, if it is one."""
     empty: str = "no data yet"
 
 
@@ -71,7 +73,7 @@ class Chart(Panel):
 
     def show(self, picture: Picture) -> None:
         """Replace the picture."""
-        self.picture = picture
+        self.picture = _cut(picture)
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
@@ -87,11 +89,13 @@ class Chart(Panel):
     def _plot(self, width: int, height: int, up: Scale | None) -> list[Row]:
         picture = self.picture
         across = step_scale([curve.trace for curve in picture.curves])
+        if across is not None and picture.window is not None:
+            across = Scale(*picture.window)
         if height <= 0:
             return []
         if up is None or across is None:
             return _centred(picture.empty, width, height)
-        axis = picture.steps and height > 3
+        axis = bool(picture.unit) and height > 3
         height -= axis
         gutter = _GUTTER if width >= 16 else 0
         labels = _value_labels(up, height)
@@ -100,7 +104,15 @@ class Chart(Panel):
             [Part(f"{labels.get(y, ''):>{gutter - 1}} ", "axis"), *row] if gutter else row
             for y, row in enumerate(body)
         ]
-        return [*rows, _step_labels(across, gutter, width)] if axis else rows
+        return [*rows, _step_labels(across, gutter, width, picture.unit)] if axis else rows
+
+
+def _cut(picture: Picture) -> Picture:
+    """Leave out the points that the window does not show."""
+    if picture.window is None or picture.window[0] >= picture.window[1]:
+        return replace(picture, window=None)
+    shown = [replace(c, trace=c.trace.within(*picture.window)) for c in picture.curves]
+    return replace(picture, curves=shown)
 
 
 def _title(picture: Picture, width: int, *, log: bool) -> Row:
@@ -151,8 +163,8 @@ def _value_labels(up: Scale, height: int) -> dict[int, str]:
     return {row: plain(value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}
 
 
-def _step_labels(across: Scale, gutter: int, width: int) -> Row:
-    """Write round step counts below the columns that they belong to."""
+def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
+    """Write round values below the columns that they belong to."""
     line = [" "] * width
     room = width - gutter
     span = across.high - across.low
@@ -162,7 +174,7 @@ def _step_labels(across: Scale, gutter: int, width: int) -> Row:
         start = max(gutter, min(width - len(text), middle - len(text) // 2))
         if all(char == " " for char in line[max(0, start - 1) : start + len(text) + 1]):
             line[start : start + len(text)] = text
-    unit = " steps"
-    if all(char == " " for char in line[width - len(unit) :]):
-        line[width - len(unit) :] = unit
+    tail = " " + unit
+    if all(char == " " for char in line[width - len(tail) :]):
+        line[width - len(tail) :] = tail
     return [Part("".join(line), "axis")]

@@ -1,4 +1,4 @@
-"""What may lie over the dashboard: the help and the question before a stop."""
+"""What may lie over the dashboard: help, questions, the list of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Static
+from textual.widgets import Button, Input, OptionList, Static
 
 
 class Help(ModalScreen[None]):
@@ -25,16 +25,23 @@ class Help(ModalScreen[None]):
         self._keys = keys
 
     def compose(self) -> ComposeResult:
-        width = max((len(key) for key, _ in self._keys), default=0)
-        text = Text()
-        for key, what in self._keys:
-            text.append(f"{key:>{width}}  ", style="bold")
-            text.append(what + "\n")
-        text.append("\nBlue bars are work, orange bars are waiting.", "dim")
         with VerticalScroll(id="help", classes="dialog") as box:
             box.border_title = "keys"
-            box.border_subtitle = "esc closes"
-            yield Static(text, markup=False)
+            box.border_subtitle = "↑ ↓ scroll   esc closes"
+            yield Static(_key_table(self._keys), markup=False)
+            yield Static(Text("\nBlue bars are work, orange bars are waiting.", "dim"))
+
+    def on_mount(self) -> None:
+        self.query_one("#help").focus()
+
+
+def _key_table(keys: Sequence[tuple[str, str]]) -> Text:
+    width = max((len(key) for key, _ in keys), default=0)
+    text = Text()
+    for key, what in keys:
+        text.append(f"{key:>{width}}  ", style="bold")
+        text.append(what + "\n")
+    return text
 
 
 class ConfirmStop(ModalScreen[bool]):
@@ -65,3 +72,52 @@ class ConfirmStop(ModalScreen[bool]):
     def action_answer(self, stop: bool) -> None:
         """Close with the answer."""
         self.dismiss(stop)
+
+
+class AskWords(ModalScreen[str | None]):
+    """Asks for one line; escape changes nothing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Close", show=False)
+    ]
+
+    def __init__(self, title: str, words: str) -> None:
+        super().__init__()
+        self._title, self._words = title, words
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="ask", classes="dialog") as box:
+            box.border_title = self._title
+            box.border_subtitle = "enter applies, empty shows all, esc leaves it"
+            yield Input(self._words, placeholder="such as: kl entropy grad", compact=True)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
+class RunList(ModalScreen[tuple[str, str] | None]):
+    """Lists the runs beside this one; answers (watch or overlay, name)."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,r,q", "dismiss(None)", "Close", show=False),
+        Binding("space", "overlay", "Overlay", show=False),
+    ]
+
+    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="runs", classes="dialog") as box:
+            box.border_title = "runs, newest first"
+            box.border_subtitle = "enter watches   space lays over, or takes off   esc closes"
+            yield OptionList(*(Text(text, no_wrap=True) for _, text in self._rows), compact=True)
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        self.dismiss(("watch", self._rows[event.option_index][0]))
+
+    def action_overlay(self) -> None:
+        """Lay the highlighted run over the one that is shown."""
+        place = self.query_one(OptionList).highlighted
+        if place is not None:
+            self.dismiss(("overlay", self._rows[place][0]))

@@ -11,12 +11,15 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from tui.text import ascii_only
+
 
 class Part(NamedTuple):
     """A piece of a row: its text and the name of its look in dashboard.tcss."""
 
     text: str
-    look: str = "text"
+    look: str | Style = "text"
+    """Or a style of its own: pixels of a picture."""
 
 
 Row = Sequence[Part]
@@ -37,12 +40,16 @@ LOOKS = (
     "dots",
     "floor",
     "good",
+    "key",
     "line",
     "line-2",
     "line-3",
+    "line-4",
     "reference",
     "rule",
     "strong",
+    "tab",
+    "tab-open",
     "text",
     "title",
     "warn",
@@ -83,11 +90,15 @@ class Panel(Widget):
         super().notify_style_update()
 
     def _strip(self, row: Row, width: int) -> Strip:
+        if getattr(self.app, "ascii", False):
+            row = [Part(ascii_only(text), look) for text, look in row]
         segments = [Segment(text, self._style(look)) for text, look in row if text]
         return Strip(segments).adjust_cell_length(width, self._style("text"))
 
-    def _style(self, look: str) -> Style:
+    def _style(self, look: str | Style) -> Style:
         """Look a style up; Textual forgets its own cache at every refresh."""
+        if isinstance(look, Style):
+            return look
         if look not in self._looks:
             self._looks[look] = self.get_component_rich_style(f"panel--{look}")
         return self._looks[look]
@@ -147,4 +158,4 @@ def bar(share: float, width: int, look: str = "bar") -> Row:
     halves = round(max(0.0, min(1.0, share)) * 2 * width)
     full, half = divmod(halves, 2)
     rest = width - full - half
-    return [Part("━" * full + "╸" * half, look), Part("━" * rest, "bar-rest")]
+    return [Part("━" * full + "╸" * half, look), Part("─" * rest, "bar-rest")]

@@ -1,0 +1,90 @@
+"""A whole update, recorded once and replayed: one launch instead of thousands.
+
+On a GPU an update is thousands of small kernels, and starting them one by one from Python takes
+many times longer than running them. What is recorded is a fixed list of operations on fixed
+buffers: it reads its batch and noise from buffers of its own and changes the state of the
+trainer in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.batch import Batch, Noise
+
+WARM_UPS = 2
+"""Runs before the recording: libraries choose their kernels and allocate in the first."""
+
+Replay = Callable[[], None]
+Recorder = Callable[[Callable[[], None]], Replay]
+"""Runs some work at least once and returns what runs it again on the same buffers."""
+
+
+class Update(NamedTuple):
+    """What an update hands back; all tensors stay on the device."""
+
+    metrics: dict[str, Tensor]
+    """{slashed name: 0-d float32}."""
+    deter: Tensor
+    """[B, T, D] float16, fresh h of the trained steps; zeros if not finite."""
+    stoch: Tensor
+    """[B, T, S] uint8, fresh classes of z of the trained steps; zeros if not finite."""
+    finite: Tensor
+    """[] bool; False means that nothing was changed."""
+
+
+def cuda_graph(work: Callable[[], None]) -> Replay:
+    """Record work on the current CUDA device as a graph.
+
+    Only this thread is kept from calls that would break a recording: others may go on using
+    the device. Raises RuntimeError if the work waits for the device.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+    return graph.replay
+
+
+class CapturedUpdate:
+    """Calls like the update that it was made from, for batches of one shape and type."""
+
+    def __init__(
+        self,
+        update: Callable[[Batch, Noise], Update],
+        batch: Batch,
+        noise: Noise,
+        record: Recorder = cuda_graph,
+    ) -> None:
+        """Record; this runs the update on the given batch a few times."""
+        self._batch, self._noise = batch.map(torch.clone), noise.map(torch.clone)
+        self._names: list[str] = []
+        self._results: list[Tensor] = []
+
+        def work() -> None:
+            metrics, *rest = update(self._batch, self._noise)
+            self._names = list(metrics)
+            self._results = [torch.stack([m.float() for m in metrics.values()]), *rest]
+
+        self._replay = record(work)
+
+    def __call__(self, batch: Batch, noise: Noise) -> Update:
+        """Update; the results are copies, as the next call writes into the same buffers."""
+        inputs = zip(
+            [*self._batch.tensors(), *self._noise], [*batch.tensors(), *noise], strict=True
+        )
+        for own, given in inputs:
+            assert own.shape == given.shape and own.dtype == given.dtype, (own.shape, given.shape)
+            own.copy_(given, non_blocking=True)
+        self._replay()
+        metrics, deter, stoch, finite = (result.clone() for result in self._results)
+        return Update(dict(zip(self._names, metrics.unbind(), strict=True)), deter, stoch, finite)

@@ -1,0 +1,193 @@
+"""`dreamer-async envs` and `dreamer-async env check`: what there is, and what an agent would see.
+
+Heavy imports are inside the commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamer_async.config import SUITES, ConfigError
+from dreamer_async.inputs import resolve_task, runs_root
+from dreamer_async.options import Json, RunsDir
+from dreamer_async.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from envs.check import Report
+
+EXIT_ENVIRONMENT = 69
+SHOWN_TASKS = 60
+"""More tasks than these are only listed with --all."""
+
+env_app = typer.Typer(help="Try an environment.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(name="envs")(list_envs)
+    app.add_typer(env_app, name="env")
+
+
+def list_envs(
+    suite: Annotated[
+        str | None, typer.Argument(metavar="SUITE", help="List the tasks of this one.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all tasks, however many.")] = False,
+    as_json: Json = False,
+) -> int:
+    """List the suites, or the tasks of one, with what each needs."""
+    import envs
+
+    if suite is not None:
+        try:
+            suite = envs.find_suite(suite)
+        except envs.UnknownTask as error:
+            raise ConfigError(str(error)) from None
+    chosen = envs.suites() if suite is None else (suite,)
+    found = [_describe(name) for name in chosen]
+    if as_json:
+        print(json.dumps(found if suite is None else found[0]))
+    elif suite is None:
+        print("\n".join(_suite_lines(found)))
+    else:
+        print("\n".join(_task_lines(found[0], every)))
+    return 0
+
+
+def _describe(suite: str) -> dict[str, Any]:
+    import envs
+
+    preset = SUITES[suite]
+    return {
+        "suite": suite,
+        "about": envs.about(suite),
+        "tasks": list(envs.tasks(suite)),
+        "default": envs.default_task(suite),
+        "missing": list(envs.missing(suite)),
+        "preset": dict(preset),
+    }
+
+
+def _suite_lines(found: Iterable[dict[str, Any]]) -> list[str]:
+    lines = [f"{'':2}{'suite':13}{'tasks':>6}  what"]
+    lacking: list[str] = []
+    for entry in found:
+        mark = "-" if entry["missing"] else "+"
+        count = len(entry["tasks"]) or "any"
+        lines.append(f"{mark} {entry['suite']:13}{count:>6}  {entry['about']}")
+        lacking += entry["missing"]
+    lines += ["", "+ can run here; - cannot:" if lacking else "All of them can run here."]
+    return lines + [f"  {reason}" for reason in lacking]
+
+
+def _task_lines(entry: dict[str, Any], every: bool) -> list[str]:
+    tasks: list[str] = entry["tasks"]
+    shown = tasks if every else tasks[:SHOWN_TASKS]
+    preset = " ".join(f"{key}={value}" for key, value in entry["preset"].items())
+    lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'as the defaults'}"]
+    lines += entry["missing"] or ["can run here"]
+    lines += [f"  {task}{' (default)' * (task == entry['default'])}" for task in shown]
+    if hidden := len(tasks) - len(shown):
+        lines.append(f"  and {hidden} more: --all")
+    if not tasks:
+        lines.append(f"  any id, such as {entry['default']}")
+    return lines
+
+
+@env_app.command(name="check")
+def check_env(
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="SUITE/TASK, a gymnasium id, or module:factory.")
+    ],
+    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Stop then at the latest.")] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    as_json: Json = False,
+) -> int:
+    """Play random episodes, print what an agent would see, and what is wrong with it."""
+    suite, task = _split(name)
+    task = resolve_task(suite, task)
+    from envs.check import check
+    from envs.vector import EnvError
+
+    try:
+        report = check(suite, task, episodes, seconds, seed)
+    except EnvError as error:
+        typer.echo(f"error: {error}", err=True)  # with the environment's own traceback
+        return EXIT_ENVIRONMENT
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), allow_nan=False))
+    else:
+        print("\n".join(report_lines(report)))
+    return 0
+
+
+@env_app.command(name="score")
+def score(
+    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Print a benchmark's own score of runs: crafter's success rates, bsuite's experiments."""
+    from dreamer_async.runs import load_config
+    from dreamer_async.suite_scores import official_scores
+
+    runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]
+    tasks = [load_config(run).env for run in runs]
+    result = official_scores([(r, e.suite, e.task) for r, e in zip(runs, tasks, strict=True)])
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+        return 0
+    for entry in result.pop("experiments", []):
+        state = "finished" if entry["finished"] else "not finished"
+        of = f"{entry['settings']} of {entry['of']} settings"
+        print(f"{entry['experiment']:24}{entry['score']:8.3f}  {state}, {of}")
+    for name, value in result.items():
+        print(f"{name:32}{value:8g}")
+    return 0
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """SUITE/TASK or SUITE if it begins with the name of a suite, else an id of gymnasium."""
+    suite, slash, task = name.partition("/")
+    if suite in SUITES:
+        return suite, task if slash else None
+    return "gym", name
+
+
+def report_lines(report: Report) -> list[str]:
+    """A report for people."""
+    lines = [f"{report.suite}/{report.task}", "", f"{'observation':24}{'shape':>14}  type"]
+    for name, seen in report.obs.items():
+        shape = "x".join(map(str, seen.shape)) or "scalar"
+        kind = f"{seen.dtype} of {seen.classes}" if seen.classes else seen.dtype
+        span = f"{seen.low:.4g} to {seen.high:.4g}, mean {seen.mean:.4g}"
+        lines.append(f"{name:24}{shape:>14}  {kind:14} {seen.encoder}  {span}")
+    repeat = report.frames_per_step
+    lines += ["", f"action    {report.action}" + (f", repeated {repeat} times" * (repeat > 1))]
+    reward = report.reward
+    lines.append(
+        f"reward    {reward.low:.4g} to {reward.high:.4g}, mean {reward.mean:.4g}, "
+        f"not 0 in {report.rewarded:.1%} of {report.steps} random steps"
+    )
+    if report.lengths:
+        count, lengths, returns = len(report.lengths), report.lengths, report.returns
+        lines.append(
+            f"episodes  {count}, {min(lengths)} to {max(lengths)} steps, "
+            f"return {min(returns):.4g} to {max(returns):.4g} "
+            f"(mean {statistics.fmean(returns):.4g}), "
+            f"{report.terminal} ended by the task, {count - report.terminal} by a time limit"
+        )
+    lines.append(f"speed     {report.steps_per_second:,.0f} steps/s with 2 environments")
+    lines += ["", *(f"! {finding}" for finding in report.findings or ["nothing is wrong"])]
+    if not report.findings:
+        lines[-1] = lines[-1].removeprefix("! ")
+    return lines

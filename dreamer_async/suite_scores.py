@@ -1,0 +1,82 @@
+"""Scores of a benchmark's own kind, from what environments log at the end of each episode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import envs
+from dreamer_async.config import ConfigError
+from dreamer_async.events import Episode, Metrics, read_events
+
+if TYPE_CHECKING:
+    from dreamer_async.run_dir import RunDir
+
+PREFIX = "suite/"
+"""In front of these scores among the metrics."""
+SECONDS = 30.0
+"""Least time between two events."""
+
+
+class SuiteScores:
+    """Sums up the finished episodes of this process."""
+
+    def __init__(self, suite: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._suite, self._clock = suite, clock
+        self._logs: list[Mapping[str, float]] = []
+        self._next = clock()
+
+    def add(self, episode: Episode, updates: int) -> Metrics | None:
+        """Take in an episode; return the scores so far, now and then, if the suite has any."""
+        if not episode.log:
+            return None
+        self._logs.append(numbers(episode.log))
+        if self._clock() < self._next:
+            return None
+        self._next = self._clock() + SECONDS
+        scores = envs.summarize(self._suite, self._logs)
+        named = {PREFIX + name: value for name, value in scores.items()}
+        return Metrics(updates, episode.env_steps, named) if named else None
+
+
+def numbers(log: Mapping[str, float | None]) -> dict[str, float]:
+    """Logged values without those that were not finite."""
+    return {name: value for name, value in log.items() if value is not None}
+
+
+def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
+    """The benchmark's own score over all episodes of runs: run directory, suite and task of each.
+
+    Raises ConfigError where that cannot be said.
+    """
+    suites = {suite for _, suite, _ in runs}
+    if len(suites) > 1:
+        raise ConfigError(f"runs of one suite have a score together, these are of {sorted(suites)}")
+    logs = {run.name: (task, _logs(run)) for run, _, task in runs}
+    empty = [name for name, (_, log) in logs.items() if not log]
+    if empty:
+        raise ConfigError(f"no finished episode of {empty[0]} has logged values for a score")
+    suite = suites.pop()
+    if suite == "bsuite":
+        return _bsuite(list(logs.values()))
+    together = [log for _, several in logs.values() for log in several]
+    scores = envs.summarize(suite, together)
+    if not scores:
+        raise ConfigError(f"{suite} has no score besides the returns of its episodes")
+    return {"episodes": len(together), **scores}
+
+
+def _logs(run: RunDir) -> list[dict[str, float]]:
+    records, _ = read_events(run.events_path)
+    episodes = [record.event for record in records if isinstance(record.event, Episode)]
+    return [numbers(episode.log) for episode in episodes if episode.log]
+
+
+def _bsuite(runs: Sequence[tuple[str, list[dict[str, float]]]]) -> dict[str, Any]:
+    """Score experiments with bsuite's own analysis."""
+    if lacking := envs.missing("bsuite"):
+        raise ConfigError(lacking[0])
+    from envs.bsuite import score
+
+    return {"experiments": score(runs)}

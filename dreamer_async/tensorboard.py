@@ -1,0 +1,46 @@
+"""The numbers of a run as TensorBoard event files, under the names of the event stream.
+
+Needs the extra `tensorboard`. The files lie in `tensorboard/` of the run; the step of every
+number is the agent steps of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dreamer_async.events import Episode, Evaluated, Event, Gauges, Metrics
+
+FLUSH_SECONDS = 30
+
+
+class TensorBoard:
+    """Writes metrics, gauges, episodes and evaluations; other events are not numbers."""
+
+    def __init__(self, directory: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_SECONDS)
+
+    def show(self, event: Event) -> None:
+        """Write the numbers of one event."""
+        match event:
+            case Metrics() | Gauges():
+                self._write(event.values, event.env_steps)
+            case Episode():
+                values = {"episode/score": event.score, "episode/length": float(event.length)}
+                self._write(values, event.env_steps)
+            case Evaluated() if event.scores:
+                mean = sum(event.scores) / len(event.scores)
+                self._write({"evaluation/mean": mean}, event.env_steps)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self._writer.close()
+
+    def _write(self, values: Mapping[str, float | None], step: int) -> None:
+        for name, value in values.items():
+            if value is not None:
+                self._writer.add_scalar(name, value, step)

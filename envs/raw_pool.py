@@ -1,0 +1,73 @@
+"""The C++ calls of an envpool pool, without the Python around them.
+
+envpool's own `send` and `recv` copy actions and build nested dictionaries of everything that an
+environment knows, which takes longer than stepping a small one. The calls below them are not
+documented; envpool is pinned to one minor version, and the tests compare both ways bit for bit.
+
+Legend: N rows of one batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RawRows(NamedTuple):
+    """One batch as it comes from C++."""
+
+    obs: Any
+    """An array, or nested dictionaries of arrays, [N, *]."""
+    reward: NDArray[Any]
+    """[N]."""
+    done: NDArray[np.bool_]
+    """[N] the episode ended, for whatever reason."""
+    truncated: NDArray[np.bool_]
+    """[N] it ended by a time limit."""
+    env_id: NDArray[np.int32]
+    """[N]."""
+
+
+class RawPool:
+    """One pool; it checks nothing."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+        """envpool's own object."""
+        keys: list[str] = list(pool._state_keys)
+        obs = {key[4:]: i for i, key in enumerate(keys) if key.partition(":")[0] == "obs"}
+        named = hasattr(pool.observation_space, "spaces")
+        self._plain = -1 if named else next(iter(obs.values()))
+        """Index of the only observation, if its space is no dictionary."""
+        self._flat = [(name, i) for name, i in obs.items() if "." not in name]
+        self._nested = [(name.split("."), i) for name, i in obs.items() if "." in name]
+        fields = ("reward", "done", "trunc", "info:env_id")
+        self._fields = tuple(keys.index(name) for name in fields)
+        *ids, _ = pool._action_keys
+        assert set(ids) == {"env_id", "players.env_id"}, pool._action_keys
+
+    def async_reset(self) -> None:
+        """Ask every environment for a reset."""
+        self.pool.async_reset()
+
+    def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
+        """Ask for rows. C++ keeps both arrays, so that nobody may write to them afterwards."""
+        self.pool._send([env_id, env_id, action])
+
+    def recv(self) -> RawRows:
+        """Wait for a batch."""
+        values = self.pool._recv()
+        return RawRows(self._observation(values), *(values[i] for i in self._fields))
+
+    def _observation(self, values: list[Any]) -> Any:
+        if self._plain >= 0:
+            return values[self._plain]
+        obs: dict[str, Any] = {name: values[index] for name, index in self._flat}
+        for (*parents, name), index in self._nested:
+            inner = obs
+            for key in parents:
+                inner = inner.setdefault(key, {})
+            inner[name] = values[index]
+        return obs

@@ -1,0 +1,403 @@
+"""What can be done to a trainer from within its process, by name: faults, and wrong programs.
+
+A fault is what the world does to the trainer. A wrong program is a control: the checks that pass
+for the real one have to fail for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+
+from dreamer_async import aio, checkpoint, events, limiter, monitor, restore
+from dreamer_async.replay import Replay
+from envs import toy
+
+CANNOT = 99
+"""Exit code of a trainer whose fault this machine does not allow."""
+
+# -- dying and saving ----------------------------------------------------------------------------
+
+
+def crash_at(count: int) -> None:
+    """SIGKILL before the given call, counted from 1, that touches the disk in one save.
+
+    It is the first save that also removes an old checkpoint.
+    """
+    calls, saving, saved = [0], [False], [0]
+
+    def counted(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if saving[0]:
+                calls[0] += 1
+                if calls[0] == count:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(module, name, call)
+
+    for module, name in (
+        (checkpoint.shutil, "rmtree"),
+        (checkpoint.os, "rename"),
+        (checkpoint.os, "fsync"),
+        (checkpoint.os, "mkdir"),
+        (checkpoint, "save_file"),
+    ):
+        counted(module, name)
+    save = checkpoint.save
+
+    def watched(*args: Any, **kwargs: Any) -> Path:
+        saved[0] += 1
+        saving[0] = saved[0] == args[-1] + 1
+        try:
+            return save(*args, **kwargs)
+        finally:
+            saving[0] = False
+
+    checkpoint.save = watched
+
+
+def overwrite_in_place(_: Any) -> None:
+    """A wrong save: one directory, overwritten, with the manifest first."""
+
+    def save(
+        directory: Path, step: int, tensors: dict[str, torch.Tensor], manifest: Any, keep: int
+    ) -> Path:
+        final = directory / "step-000000000001"
+        final.mkdir(parents=True, exist_ok=True)
+        state = final / "new"
+        checkpoint.save_file(tensors, state)
+        data = state.read_bytes()
+        record = {**manifest, "format": checkpoint.FORMAT}
+        record["sha256"] = checkpoint.hashlib.sha256(data).hexdigest()
+        record[checkpoint.OWN_HASH] = checkpoint._manifest_hash(record)
+        (final / checkpoint.MANIFEST).write_text(json.dumps(record))
+        time.sleep(0.1)  # a kill hits this often enough
+        checkpoint.os.rename(state, final / checkpoint.STATE)
+        return final
+
+    checkpoint.save = save
+
+
+def acknowledge_first(_: Any) -> None:
+    """A wrong save: said to be on the disk before it is."""
+    announce = restore.Saver._announce
+
+    async def save(self: restore.Saver, learner_thread: Any, writer_thread: Any) -> None:
+        path = self._run_dir.checkpoints / "step-000000000000"
+        if not path.exists():
+            await learner_thread.run(self._learner.state)
+            path.mkdir(parents=True, exist_ok=True)
+            (path / checkpoint.STATE).write_bytes(b"")
+        announce(self, path, self.counters(), 0.0)
+
+    restore.Saver.save = save
+
+
+def publish_early(_: Any) -> None:
+    """A wrong ring: the cursor moves before the step is there."""
+    put, publish = Replay._put, Replay._publish
+
+    def early(self: Replay, rows: Any, index: Any, value: Any) -> None:
+        if not isinstance(index, slice):
+            with self._lock:
+                env = index // self.spec.capacity
+                publish(self, env, self._reserved[env] - 1)
+            time.sleep(0.002)
+        put(self, rows, index, value)
+
+    Replay._put = early
+    Replay._publish = lambda self, env, step: None
+
+
+def file_limit(nbytes: int) -> None:
+    """No file may grow beyond this once there is a checkpoint: the disk is full."""
+    announce = restore.Saver._announce
+
+    def then_limit(self: restore.Saver, path: Path, counters: Any, seconds: float) -> None:
+        announce(self, path, counters, seconds)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, nbytes))
+
+    restore.Saver._announce = then_limit
+
+
+def fsync_error(after: int) -> None:
+    """Every fsync of a checkpoint fails from the given one on."""
+    original, calls = os.fsync, [0]
+
+    def fsync(descriptor: int) -> None:
+        calls[0] += 1
+        if calls[0] > after:
+            raise OSError(5, "Input/output error")
+        original(descriptor)
+
+    checkpoint.os.fsync = fsync
+
+
+def _break_environment(after: int, how: Callable[[], object]) -> None:
+    recv, calls = toy.ToyEnv.recv, [0]
+
+    def broken(self: toy.ToyEnv) -> Any:
+        calls[0] += 1
+        if calls[0] == after:
+            how()
+        return recv(self)
+
+    toy.ToyEnv.recv = broken
+
+
+def environment_hangs(after: int) -> None:
+    """A recv that does not come back, when somebody asks for a stop."""
+
+    def hang() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            ctypes.CDLL(None).pause()  # comes back after a signal
+
+    _break_environment(after, hang)
+
+
+def environment_aborts(after: int) -> None:
+    """What a failed assertion in C++ does."""
+    _break_environment(after, os.abort)
+
+
+def environment_lies(after: int) -> None:
+    """A reward that is not finite."""
+    step = toy.Seek.step
+
+    calls = [0]
+
+    def wrong(self: toy.Seek, ids: Any, action: Any) -> Any:
+        outcome = step(self, ids, action)
+        calls[0] += 1
+        if calls[0] >= after:
+            outcome.reward[0] = float("nan")
+        return outcome
+
+    toy.Seek.step = wrong
+
+
+def memory_runs_out(after: int) -> None:
+    """An allocation that no machine can serve, in an update."""
+    from dreamer_async.agent.update import Trainer
+
+    update, calls = Trainer.update, [0]
+
+    def greedy(self: Trainer, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > after:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return update(self, *args)
+
+    Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# -- suspending, signals -------------------------------------------------------------------------
+
+
+def suspended(after: int) -> None:
+    """SIGSTOP in the middle of training; the server sends SIGCONT later."""
+    _break_environment(after, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def suspended_while_stopping(after: int) -> None:
+    """SIGTERM, and SIGSTOP before the run can end."""
+
+    def suspend() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.4)  # the loop hears of the signal and arms the watchdog
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.2)
+
+    _break_environment(after, suspend)
+
+
+def impatient_watchdog(_: Any) -> None:
+    """A wrong watchdog: it counts the time in which the process was suspended."""
+
+    def wait(self: aio.Watchdog) -> None:
+        if not self._disarmed.wait(self._seconds):
+            os._exit(aio.EXIT_STUCK)
+
+    aio.Watchdog._wait = wait
+
+
+def no_watchdog(_: Any) -> None:
+    """A wrong stop: nothing bounds it."""
+    aio.Watchdog.arm = lambda self: None
+
+
+def deaf(_: Any) -> None:
+    """A wrong trainer: signals do what they do to any process."""
+    aio.Stop.on_signals = lambda self: None
+
+
+# -- clocks --------------------------------------------------------------------------------------
+
+
+def _jumping() -> Callable[[], float]:
+    """A wall clock that is a day ahead or behind in turns, three times a second."""
+    real, monotonic = time.time, time.monotonic
+    return lambda: real() + (86_400.0 if int(monotonic() * 3) % 2 else -86_400.0)
+
+
+def clock_jumps(_: Any) -> None:
+    """The wall clock jumps; gauges come often enough to see it."""
+    time.time = _jumping()
+    defaults = events.EventWriter.__init__.__kwdefaults__
+    assert defaults is not None
+    defaults["clock"] = time.time
+    report_every = monitor.Monitor.report_every
+    monitor.Monitor.report_every = lambda self, seconds: report_every(self, 0.1)
+
+
+def intervals_by_wall_clock(_: Any) -> None:
+    """A wrong trainer: rates and the time between checkpoints come from the wall clock."""
+    jumping = _jumping()
+    rates = monitor.Rates
+    monitor.Rates = lambda: rates(clock=jumping)
+    restore.time = SimpleNamespace(monotonic=jumping)
+
+
+# -- disks ---------------------------------------------------------------------------------------
+
+
+def _mount(source: str, target: Path, kind: str, flags: int, data: str = "") -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = [source.encode(), os.fsencode(target), kind.encode(), flags, data.encode() or None]
+    if libc.mount(*words) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {target}")
+
+
+def _own_mounts() -> None:
+    """Give this process mounts of its own, or end it with CANNOT where that is not allowed."""
+    libc, new_mounts, new_user = ctypes.CDLL(None, use_errno=True), 0x20000, 0x10000000
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(new_mounts if user == 0 else new_mounts | new_user) != 0:
+        os._exit(CANNOT)
+    if user != 0:  # stay who we are in the new name space
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    private_recursively = 1 << 18 | 1 << 14
+    _mount("none", Path("/"), "", private_recursively)
+
+
+def read_only(directory: str) -> None:
+    """A directory on a disk that is mounted read-only."""
+    bind, remount, readonly = 1 << 12, 1 << 5, 1
+    _own_mounts()
+    _mount(directory, Path(directory), "", bind)
+    _mount("none", Path(directory), "", bind | remount | readonly)
+
+
+def small_disk(directory: str) -> None:
+    """A directory on a disk of 40 kB, which is too small for two checkpoints."""
+    _own_mounts()
+    _mount("tmpfs", Path(directory), "tmpfs", 0, "size=40k")
+
+
+def small_disk_for_a_while(directory: str) -> None:
+    """As `small_disk`, but somebody makes room after the first save that failed."""
+    small_disk(directory)
+    failed = restore.Saver._failed
+
+    def then_grow(self: restore.Saver, error: OSError) -> None:
+        failed(self, error)
+        _mount("tmpfs", Path(directory), "tmpfs", 1 << 5, "size=40m")
+
+    restore.Saver._failed = then_grow
+
+
+def gives_up_at_once(_: Any) -> None:
+    """A wrong trainer: the first save that fails ends it."""
+    restore.SAVE_FAILURES = 1
+
+
+def events_refused(first: int, last: int = 60) -> None:
+    """The disk takes no event from the given one on, for a while."""
+    emit, write, calls = events.EventWriter.emit, os.write, [0]
+
+    def refused(descriptor: int, data: bytes) -> int:
+        calls[0] += 1
+        if first <= calls[0] < last:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    def emits(self: events.EventWriter, event: events.Event) -> None:
+        with mock.patch.object(events.os, "write", refused):
+            emit(self, event)
+
+    events.EventWriter.emit = emits
+
+
+def swallow_fsync_errors(_: Any) -> None:
+    """A wrong save: what fsync says is not heard."""
+    fsync = os.fsync
+
+    def deaf_fsync(descriptor: int) -> None:
+        with suppress(OSError):
+            fsync(descriptor)
+
+    checkpoint.os.fsync = deaf_fsync
+
+
+# -- environments, memory ------------------------------------------------------------------------
+
+
+def trust_environments(_: Any) -> None:
+    """A wrong adapter: rows are stored as they come."""
+    toy.check_rows = lambda spec, rows: rows
+
+
+def memory_limit(megabytes: int) -> None:
+    """The kernel grants this much more from the tenth update on, which then wants more."""
+    from dreamer_async.agent.update import Trainer
+
+    update, calls, kept = Trainer.update, [0], []
+
+    def greedy(self: Trainer, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 10:
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            limit = used + (megabytes << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        if calls[0] >= 10:
+            kept.append(torch.zeros(8 << 20, dtype=torch.uint8))
+        return update(self, *args)
+
+    Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def debt_explodes(_: Any) -> None:
+    """A wrong resume: what the steps in the ring had paid for is to be replayed at once."""
+    start = limiter.TrainRatio.start
+
+    def generous(self: limiter.TrainRatio, debt: float | None = None) -> None:
+        start(self, None if debt is None else debt + 100 * self.cost)
+
+    limiter.TrainRatio.start = generous
+
+
+FAULTS: Mapping[str, Callable[[Any], object]] = {
+    name: function
+    for name, function in globals().items()
+    if callable(function) and getattr(function, "__module__", "") == __name__ and name[0] != "_"
+}
+"""Every function of this file whose name does not begin with an underscore."""

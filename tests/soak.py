@@ -1,0 +1,373 @@
+"""A real run under disturbance for as long as one likes: does anything grow, is anything lost?
+
+    python tests/soak.py --minutes 25 toy
+    python tests/soak.py --minutes 25 gym --task Taxi-v4       worker processes are killed too
+    python tests/soak.py --minutes 2 --leak toy                the control: it must complain
+
+The trainer is the real command. It is suspended and continued, paused and resumed, asked for
+checkpoints; dashboards attach and are suspended and killed. Two calm stretches, after the warm-up
+and at the end, say whether it is as fast as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pty
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from dreamer_async import checkpoint, events
+from dreamer_async.run_dir import RunDir
+
+SAMPLE_SECONDS = 2.0
+WARM_SHARE = 0.25
+"""Share of the time after which caches, pools and the replay's queue are as large as they get."""
+SLACK_MB = 24.0
+"""Private memory may grow by this much, or by SLACK_SHARE of itself."""
+SLACK_SHARE = 0.03
+MOST_WORKER_KILLS = 3
+"""A worker of an environment is replaced three times, and then the run has to end."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one trainer occupies at one moment."""
+
+    seconds: float
+    private_mb: float
+    """Memory that is backed by no file: heap, stacks, tensors."""
+    files: int
+    """Open descriptors."""
+    threads: int
+    shared: int
+    """Files of this user in /dev/shm, whoever made them."""
+
+
+def measure(pid: int, since: float) -> Sample:
+    """Look at a process through /proc."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return Sample(
+        seconds=time.monotonic() - since,
+        private_mb=int(fields["RssAnon"].split()[0]) / 1024,
+        files=len(os.listdir(f"/proc/{pid}/fd")),
+        threads=int(fields["Threads"]),
+        shared=shared_files(),
+    )
+
+
+def shared_files() -> int:
+    return sum(1 for entry in os.scandir("/dev/shm") if entry.stat().st_uid == os.getuid())
+
+
+def growth(samples: Sequence[Sample]) -> tuple[Sample, Sample]:
+    """Medians over the first and the last quarter of what came after the warm-up."""
+    assert len(samples) >= 16, f"{len(samples)} samples say nothing"
+    kept = samples[int(WARM_SHARE * len(samples)) :]
+    quarter = len(kept) // 4
+    return _median(kept[:quarter]), _median(kept[-quarter:])
+
+
+def _median(samples: Sequence[Sample]) -> Sample:
+    rows = [asdict(sample) for sample in samples]
+    middle = {name: statistics.median_high(row[name] for row in rows) for name in rows[0]}
+    return Sample(**middle)
+
+
+def leaks(samples: Sequence[Sample]) -> list[str]:
+    """Name everything that grew beyond its slack."""
+    before, after = growth(samples)
+    slack = max(SLACK_MB, SLACK_SHARE * before.private_mb)
+    limits = {"private_mb": slack, "files": 0, "threads": 0, "shared": 0}
+    return [
+        f"{name} grew from {getattr(before, name):g} to {getattr(after, name):g}"
+        for name, limit in limits.items()
+        if getattr(after, name) - getattr(before, name) > limit
+    ]
+
+
+# -- the run -------------------------------------------------------------------------------------
+
+
+class Run:
+    """A trainer in a session of its own, and what is done to it."""
+
+    def __init__(self, root: Path, words: Sequence[str], *, leak: bool, seed: int) -> None:
+        program = [sys.executable, str(Path(__file__).resolve()), "leaky"]
+        program = program if leak else [sys.executable, "-m", "dreamer_async"]
+        self.log = open(root / "log", "wb")  # noqa: SIM115  it lives as long as the run
+        self.trainer = subprocess.Popen(
+            [*program, "train", *words, "--plain", "--runs-dir", str(root / "runs")],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.began = time.monotonic()
+        self.samples: list[Sample] = []
+        self.done: Counter[str] = Counter()
+        self._chance = random.Random(seed)
+        self._root = root
+        self._dashboards: list[tuple[subprocess.Popen[bytes], int, float]] = []
+
+    @property
+    def run_dir(self) -> RunDir:
+        return RunDir.find(self._root / "runs", "last")
+
+    def wait_until_training(self, seconds: float = 300.0) -> None:
+        """Wait for the first metrics."""
+        for _ in self._while(seconds, 0.5):
+            with suppress(ValueError):
+                if any(isinstance(e, events.Metrics) for e in self.events()):
+                    return
+        raise AssertionError(f"not training after {seconds:.0f} s: {self.output()[-500:]}")
+
+    def events(self) -> list[events.Event]:
+        return [record.event for record in events.read_events(self.run_dir.events_path)[0]]
+
+    def output(self) -> str:
+        return (self._root / "log").read_text(errors="replace")
+
+    def watch(self, seconds: float, disturb: Callable[[], None] | None = None) -> None:
+        """Sample for some time, and do something every few seconds if asked to."""
+        next_sample = next_fault = time.monotonic()
+        for _ in self._while(seconds, 0.25):
+            self._tend_dashboards()
+            if time.monotonic() >= next_sample:
+                next_sample += SAMPLE_SECONDS
+                self.samples.append(measure(self.trainer.pid, self.began))
+            if disturb is not None and time.monotonic() >= next_fault:
+                next_fault = time.monotonic() + self._chance.uniform(2.0, 8.0)
+                disturb()
+
+    def disturb(self) -> None:
+        """Do one thing to the run, by chance."""
+        kinds = [self._suspend, self._attach, self._ask_checkpoint, self._pause, self._kill_worker]
+        self._chance.choice(kinds)()
+
+    def end(self) -> int:
+        """Ask for a stop by SIGTERM; returns the exit code."""
+        for process, _, _ in self._dashboards:
+            process.kill()
+        self._tend_dashboards()
+        self.trainer.send_signal(signal.SIGTERM)
+        code = self.trainer.wait(120)
+        self.log.close()
+        return code
+
+    def rates(self, since: float, until: float) -> dict[str, float]:
+        """Agent steps and updates per second, and updates per second of the processor.
+
+        Over the gauges of that stretch; `since` and `until` count from the start of the trainer.
+        On a machine with other work only the last one can be compared.
+        """
+        gauges = [
+            (record.mono, record.event)
+            for record in events.read_events(self.run_dir.events_path)[0]
+            if isinstance(record.event, events.Gauges)
+            and since <= record.mono - self.began <= until
+        ]
+        (begin, first), (end, last) = gauges[0], gauges[-1]
+        cores = len(os.sched_getaffinity(0))
+        busy = statistics.fmean(g.values.get("cpu/percent") or 0.0 for _, g in gauges) / 100 * cores
+        updates = (last.updates - first.updates) / (end - begin)
+        return {
+            "steps/s": round((last.env_steps - first.env_steps) / (end - begin), 2),
+            "updates/s": round(updates, 3),
+            "updates/cpu s": round(updates / busy, 3),
+        }
+
+    def _while(self, seconds: float, pause: float) -> Iterator[None]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            code = self.trainer.poll()
+            assert code is None, f"the trainer ended with {code}: {self.output()[-2000:]}"
+            yield
+            time.sleep(pause)
+
+    # -- disturbances ----------------------------------------------------------------------------
+
+    def _suspend(self) -> None:
+        self.done["suspended"] += 1
+        self.trainer.send_signal(signal.SIGSTOP)
+        time.sleep(self._chance.uniform(0.1, 3.0))
+        self.trainer.send_signal(signal.SIGCONT)
+
+    def _ask_checkpoint(self) -> None:
+        self.done["checkpoint asked"] += 1
+        self.run_dir.request("checkpoint")
+
+    def _pause(self) -> None:
+        self.done["paused"] += 1
+        self.run_dir.request("pause")
+        time.sleep(self._chance.uniform(1.5, 3.0))
+        self.run_dir.request("resume")
+
+    def _kill_worker(self) -> None:
+        """Kill -9 a worker process of an environment, where there are any."""
+        children = Path(f"/proc/{self.trainer.pid}/task/{self.trainer.pid}/children")
+        workers = [int(pid) for pid in children.read_text().split() if is_worker(int(pid))]
+        if workers and self.done["worker killed"] < MOST_WORKER_KILLS:
+            self.done["worker killed"] += 1
+            os.kill(self._chance.choice(workers), signal.SIGKILL)
+
+    def _attach(self) -> None:
+        """Open a dashboard on a terminal of its own; every second one is suspended at first."""
+        self.done["dashboard attached"] += 1
+        master, slave = pty.openpty()
+        line = [sys.executable, "-m", "dreamer_async", "watch", str(self.run_dir.path)]
+        environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+        process = subprocess.Popen(
+            line, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+        until = time.monotonic() + self._chance.uniform(4.0, 12.0)
+        self._dashboards.append((process, master, until))
+        if self.done["dashboard attached"] % 2:
+            threading.Timer(3.0, process.send_signal, [signal.SIGSTOP]).start()
+
+    def _tend_dashboards(self) -> None:
+        """Read what dashboards draw, and kill -9 those whose time has come."""
+        for entry in list(self._dashboards):
+            process, master, until = entry
+            with suppress(OSError):
+                while select.select([master], [], [], 0)[0] and os.read(master, 1 << 16):
+                    pass
+            if time.monotonic() >= until or process.poll() is not None:
+                process.kill()
+                process.wait()
+                os.close(master)
+                self._dashboards.remove(entry)
+
+
+def is_worker(pid: int) -> bool:
+    with suppress(OSError):
+        return b"envs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+# -- the verdict ---------------------------------------------------------------------------------
+
+
+def losses(run: Run) -> list[str]:
+    """Name everything that the run lost or got wrong, read from what it left on the disk."""
+    wrong: list[str] = []
+    reader = events.EventReader(run.run_dir.events_path)
+    records = []
+    while batch := reader.read():
+        records += batch
+    seen = [record.event for record in records]
+    if reader.skipped:
+        wrong.append(f"{reader.skipped} lines of the event stream cannot be read")
+    steps = [e.env_steps for e in seen if isinstance(e, events.Gauges)]
+    if steps != sorted(steps):
+        wrong.append("agent steps went back")
+    negative = [
+        name
+        for e in seen
+        if isinstance(e, events.Gauges)
+        for name, value in e.values.items()
+        if name.startswith(("rate/", "stage/")) and (value or 0.0) < 0
+    ]
+    if negative:
+        wrong.append(f"negative rates: {Counter(negative)}")
+    wrong += [
+        f"error: {e.message}" for e in seen if isinstance(e, events.Warned) and e.level == "error"
+    ]
+    saved = sum(isinstance(e, events.Checkpointed) for e in seen)
+    if run.done["checkpoint asked"] and saved < 2:
+        wrong.append(f"{saved} checkpoints after {run.done['checkpoint asked']} requests")
+    found, skipped = checkpoint.newest(run.run_dir.checkpoints)
+    if found is None or skipped:
+        wrong.append(f"checkpoints that do not verify: {skipped}")
+    return wrong
+
+
+def soak(
+    root: Path, words: Sequence[str], minutes: float, *, leak: bool = False, seed: int = 0
+) -> dict:
+    """Run, disturb, measure; returns the report, whose `faults` should be empty."""
+    run = Run(root, words, leak=leak, seed=seed)
+    try:
+        run.wait_until_training()
+        started, calm = time.monotonic() - run.began, 60.0 * minutes / 8
+        run.watch(60.0 * minutes * WARM_SHARE - calm)
+        before = time.monotonic() - run.began
+        run.watch(calm)
+        disturbed = time.monotonic() - run.began
+        run.watch(60.0 * minutes * (1 - WARM_SHARE) - calm, run.disturb)
+        run.watch(12.0)  # the last dashboards end
+        after = time.monotonic() - run.began
+        run.watch(calm)
+        rates = run.rates(before, disturbed), run.rates(after, after + calm)
+        code = run.end()
+    finally:
+        run.trainer.kill()
+        run.trainer.wait()
+    first, last = growth(run.samples)
+    faults = leaks(run.samples) + losses(run) + ([f"exit code {code}"] if code else [])
+    return {
+        "command": f"train {' '.join(words)}",
+        "minutes": round((time.monotonic() - run.began - started) / 60, 1),
+        "disturbances": dict(run.done),
+        "before": asdict(replace(first, seconds=round(first.seconds))) | rates[0],
+        "after": asdict(replace(last, seconds=round(last.seconds))) | rates[1],
+        "faults": faults,
+    }
+
+
+def leaky(arguments: Sequence[str]) -> int:
+    """The real command with a leak in its once-a-second round: memory, a file, a thread, shm."""
+    from dreamer_async import cli
+    from dreamer_async.monitor import Monitor
+
+    report, kept = Monitor.report, []
+
+    def leaking(self: Monitor) -> None:
+        report(self)
+        kept.append(os.urandom(1 << 20))
+        os.dup(0)
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        tempfile.mkstemp(prefix="soak-control-", dir="/dev/shm")
+
+    Monitor.report = leaking
+    return cli.main(arguments)
+
+
+def remove_planted() -> None:
+    """Remove what `leaky` left in /dev/shm."""
+    for path in Path("/dev/shm").glob("soak-control-*"):
+        path.unlink()
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["leaky"]:
+        return leaky(sys.argv[2:])
+    parser = argparse.ArgumentParser(description="Soak a real run.")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--leak", action="store_true", help="the control: leak on purpose")
+    options, words = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as root:
+        report = soak(Path(root), words or ["toy"], options.minutes, leak=options.leak)
+    if options.leak:
+        remove_planted()
+    print(json.dumps(report, indent=1))
+    return int(bool(report["faults"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

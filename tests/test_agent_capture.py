@@ -1,0 +1,166 @@
+"""An update is a fixed list of operations on fixed buffers, as a CUDA graph demands.
+
+Without a GPU the list is recorded below autograd and run again on new inputs; the gpu tests
+record a real graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dreamer_async.agent import Batch, Noise, Trainer
+from envs.spec import EnvSpec, ObsSpec
+
+READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
+"""Operations whose result the host waits for."""
+
+
+class Tape(TorchDispatchMode):
+    """Every operation of some work, backward included, with its inputs and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, out in self.calls:
+            again = func(*args, **kwargs)
+            for old, new in zip(_tensors(out), _tensors(again), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+    def reads(self) -> set[str]:
+        return {func.name().split(".")[0] for func, *_ in self.calls} & READS
+
+
+def _tensors(out: Any) -> list[Tensor]:
+    parts = out if isinstance(out, tuple | list) else [out]
+    return [part for part in parts if isinstance(part, Tensor)]
+
+
+def tape(work: Callable[[], object]) -> Tape:
+    recorded = Tape()
+    with recorded:
+        work()
+    return recorded
+
+
+def record(work: Callable[[], None]) -> Callable[[], None]:
+    return tape(work).replay
+
+
+def inputs(trainer: Trainer, seed: int) -> tuple[Batch, Noise]:
+    generator = torch.Generator().manual_seed(seed)
+    return make_batch(trainer.spec, trainer.config, seed), trainer.draw_noise(generator)
+
+
+def pair(spec: EnvSpec, precision: str = "float32") -> tuple[Trainer, Trainer]:
+    """An eager trainer and a captured one, in the same state."""
+    config = make_config(lr=1e-3, warmup=0)
+    eager, captured = (Trainer(spec, config, precision=precision) for _ in range(2))
+    captured.capture(*inputs(captured, 99), record)
+    captured.load_state_dict(eager.state_dict())
+    return eager, captured
+
+
+def assert_same(one: Trainer, two: Trainer) -> None:
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("obs", [VECTOR, MIXED], ids=["vector", "mixed"])
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_replaying_is_updating(obs: dict[str, ObsSpec], kind: str) -> None:
+    eager, captured = pair(make_spec(obs, kind))
+    for seed in range(3):
+        one, two = (t.update(*inputs(t, seed)) for t in (eager, captured))
+        assert_same(eager, captured)
+        torch.testing.assert_close(two, one, rtol=0, atol=0)
+
+
+def test_bfloat16_is_captured_too() -> None:
+    eager, captured = pair(make_spec(IMAGE), "bfloat16")
+    for trainer in (eager, captured):
+        trainer.update(*inputs(trainer, 1))
+    assert_same(eager, captured)
+
+
+def test_a_captured_update_skips_what_is_not_finite() -> None:
+    eager, captured = pair(make_spec())
+    batch, noise = inputs(captured, 0)
+    update = captured.update(batch._replace(reward=batch.reward * torch.nan), noise)
+    assert not update.finite
+    assert_same(eager, captured)
+    assert captured.update(batch, noise).finite, "and goes on"
+
+
+def test_results_outlive_the_next_update() -> None:
+    _, captured = pair(make_spec())
+    first = captured.update(*inputs(captured, 0))
+    loss, deter = first.metrics["loss/total"].clone(), first.deter.clone()
+    second = captured.update(*inputs(captured, 1))
+    assert torch.equal(first.metrics["loss/total"], loss) and torch.equal(first.deter, deter)
+    assert not torch.equal(second.deter, deter), "there is something to overwrite"
+
+
+def test_the_host_never_waits_for_an_update() -> None:
+    trainer = Trainer(make_spec(MIXED), make_config())
+    batch, noise = inputs(trainer, 0)
+    assert not tape(lambda: trainer.update(batch, noise)).reads()
+
+
+def test_forced_noise_is_refused_instead_of_cast() -> None:
+    _, captured = pair(make_spec())
+    batch, noise = inputs(captured, 0)
+    with pytest.raises(AssertionError):
+        captured.update(batch, noise._replace(posterior=(noise.posterior * 4).long()))
+
+
+def test_control_a_branch_on_a_tensor_is_caught() -> None:
+    """Negative control: such an update replays the wrong branch, and reads on the host."""
+    x = torch.ones(3)
+    y = torch.zeros(3)
+
+    def branch() -> None:
+        y.copy_(x * 2 if x.sum() > 0 else x * 3)
+
+    recorded = tape(branch)
+    assert recorded.reads()
+    x.fill_(-1.0)
+    recorded.replay()
+    assert torch.equal(y, x * 2), "the tape only repeats what it saw"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_a_cuda_graph_is_the_update(compiled: bool) -> None:
+    spec, config = make_spec(MIXED), make_config(lr=1e-3, warmup=0)
+    plain, captured = (Trainer(spec, config, device="cuda") for _ in range(2))
+    if compiled:
+        plain.compile()
+        captured.compile()
+    captured.capture(*on_cuda(captured, 99))
+    captured.load_state_dict(plain.state_dict())
+    for seed in range(3):
+        one, two = (t.update(*on_cuda(t, seed)) for t in (plain, captured))
+        for name, value in one.metrics.items():
+            torch.testing.assert_close(two.metrics[name], value, rtol=1e-3, atol=1e-4)
+        assert torch.equal(one.stoch, two.stoch)
+
+
+def on_cuda(trainer: Trainer, seed: int) -> tuple[Batch, Noise]:
+    batch, noise = inputs(trainer, seed)
+    return batch.map(lambda tensor: tensor.cuda()), noise

@@ -1,0 +1,58 @@
+"""The collector's part in the phases of a run."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dreamer_async.collector import Collector
+from dreamer_async.events import PhaseChanged
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.telemetry import Telemetry
+from envs.spec import StepBatch
+
+
+class Stream:
+    """Keeps events."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.dropped = 0
+
+    def emit(self, event: Any) -> None:
+        self.events.append(event)
+
+
+def collector(stream: Stream, windows: int) -> Collector:
+    """One environment whose replay holds this many complete windows."""
+    replay: Any = SimpleNamespace(windows=windows, add=lambda *_: None)
+    writer: Any = stream
+    env: Any = SimpleNamespace(num_envs=1, spec=SimpleNamespace(suite="toy"))
+    unused: Any = None
+    ratio = TrainRatio(32.0, cost=64)
+    return Collector(env, unused, unused, replay, ratio, Telemetry(writer), prefill=10)
+
+
+def one_row() -> tuple[StepBatch, Any]:
+    no = np.zeros(1, bool)
+    step = StepBatch(np.zeros(1, np.int32), {}, np.zeros(1, np.float32), no, no, no)
+    return step, SimpleNamespace(action=np.zeros(1, np.int32), deter=None, stoch=None)
+
+
+@pytest.mark.parametrize(
+    ("windows", "paused", "phases"),
+    [(9, False, []), (10, False, ["training"]), (10, True, ["paused"])],
+)
+def test_the_end_of_the_prefill_does_not_end_a_pause(
+    windows: int, paused: bool, phases: list[str]
+) -> None:
+    """A batch that had passed the gate is stored after the run was paused."""
+    stream = Stream()
+    made = collector(stream, windows)
+    made.ratio.paused = paused
+    made.store(*one_row())
+    assert made.ratio.started == (windows >= 10)
+    assert [e.phase for e in stream.events if isinstance(e, PhaseChanged)] == phases

@@ -1,0 +1,121 @@
+"""`dreamer-async envs` and `env check`: what there is, what an agent sees, what is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import envs
+from dreamer_async.cli import main
+from envs import needs, registry
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    assert main(words) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
+
+
+def check(capsys: pytest.CaptureFixture[str], name: str, *options: str) -> dict[str, Any]:
+    return json.loads(run(capsys, "env", "check", name, "--json", *options))
+
+
+def test_every_suite_is_listed_with_its_number_of_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(run(capsys, "envs", "--json"))
+    assert [entry["suite"] for entry in listed] == list(envs.suites())
+    assert all(entry["about"] and "preset" in entry for entry in listed)
+    text = run(capsys, "envs")
+    for suite in envs.suites():
+        line = next(line for line in text.splitlines() if line[2:].startswith(f"{suite} "))
+        assert str(len(envs.tasks(suite)) or "any") in line.split()
+
+
+def test_the_tasks_of_a_suite_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, "envs", "atari100k")
+    assert "pong (default)" in text and "  up_n_down" in text
+    assert "train.train_ratio=256" in text and "can run here" in text
+    assert "and 116 more: --all" in run(capsys, "envs", "minigrid")
+    assert "more: --all" not in run(capsys, "envs", "minigrid", "--all")
+
+
+def test_what_is_missing_is_said_with_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = registry.SUITES["toy"]
+    lacking = (needs.of_extra("no_such_package", "toy"),)
+    monkeypatch.setitem(registry.SUITES, "toy", replace(suite, needs=lacking))
+    expected = (
+        "toy needs the package no_such_package: not installed; pip install 'dreamer-async[toy]'"
+    )
+    assert expected in run(capsys, "envs")
+    assert expected in run(capsys, "env", "check", "toy/seek", code=2)
+    assert expected in run(capsys, "train", "toy", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("envs", "atri"), "did you mean atari"),
+        (("env", "check", "atari/pongg"), "did you mean pong"),
+        (("env", "check", "CartPol-v1"), "did you mean CartPole"),
+        (("env", "check", "no_such_module:Env"), "no module 'no_such_module'"),
+        (("env", "check", "tests.faulty_envs:Nothing"), "no attribute 'Nothing'"),
+    ],
+)
+def test_mistakes_name_what_is_near(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], hint: str
+) -> None:
+    code = 69 if "Nothing" in words[-1] else 2
+    assert hint in run(capsys, *words, code=code)
+
+
+def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> None:
+    report = check(capsys, "tests.faulty_envs:Walk")
+    assert report["obs"]["image"] | {"mean": 0} == {
+        "shape": [16, 32, 1], "dtype": "uint8", "encoder": "CNN", "classes": 0,
+        "low": 0, "high": 254, "mean": 0,
+    }  # fmt: skip
+    assert report["obs"]["robot_pose"]["encoder"] == "MLP"
+    assert report["obs"]["room"]["classes"] == 5
+    assert report["action"] == "one of 3"
+    assert set(report["lengths"]) == {7} and len(report["lengths"]) >= 5
+    assert 0 < report["terminal"] < len(report["lengths"])
+    assert report["findings"] == []
+    text = run(capsys, "env", "check", "tests.faulty_envs:Walk", "-n", "1")
+    assert "nothing is wrong" in text and "16x32x1" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "findings"),
+    [
+        ("Unseeded", ["same seed gives other episodes"]),
+        ("Dark", ["image holds nothing but 0 and 1", "room was 1 all the time"]),
+        (
+            "Endless",
+            ["no episode ended", "vector of 5000", "field reaches 0 to", "never saw a rew"],
+        ),
+    ],
+)
+def test_check_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], name: str, findings: list[str]
+) -> None:
+    report = check(capsys, f"tests.faulty_envs:{name}", "--seconds", "0.5")
+    for finding in findings:
+        assert any(finding in found for found in report["findings"]), report["findings"]
+
+
+def test_a_fixed_start_and_time_limits_are_remarked(capsys: pytest.CaptureFixture[str]) -> None:
+    found = check(capsys, "minigrid/empty-5x5", "--seconds", "3")["findings"]
+    assert any("start alike" in finding for finding in found), found
+    found = check(capsys, "classic/pendulum", "-n", "2")["findings"]
+    assert any("no episode was terminal" in finding for finding in found), found
+
+
+def test_a_failing_environment_is_shown_with_its_own_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    message = run(capsys, "env", "check", "tests.faulty_envs:OldReset", code=69)
+    assert "TypeError: reset must return" in message and "worker.py" in message

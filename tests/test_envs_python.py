@@ -1,0 +1,369 @@
+"""Suites in worker processes: what they log and score, and adapters against faked packages."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import envs
+from dreamer_async.cli import main
+from dreamer_async.config import resolve, to_dict
+from dreamer_async.events import Episode, EventWriter, read_events
+from dreamer_async.run_dir import RunDir
+from dreamer_async.suite_scores import SuiteScores
+from dreamer_async.telemetry import EpisodeTracker
+from envs import bsuite, dmlab, minecraft
+from envs.processes import ProcessEnv, Source
+from envs.suite import Options
+from tests.rollouts import streams
+
+
+def make(suite: str, task: str, **options: Any) -> Any:
+    if lacking := envs.missing(suite):
+        pytest.skip(lacking[0])
+    defaults: dict[str, Any] = {"num_envs": 2, "seed": 0}
+    return envs.make(suite, task, **(defaults | options))
+
+
+@pytest.mark.parametrize(
+    ("suite", "task"), [("crafter", "reward"), ("bsuite", "catch"), ("bsuite", "deep_sea/3")]
+)
+def test_a_task_steps_as_promised(suite: str, task: str) -> None:
+    with make(suite, task) as env:
+        expected = streams(env, 50)
+    with make(suite, task, batch_size=1) as env:
+        assert streams(env, 50) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [t for t in bsuite.TASKS if not t.startswith("mnist")])
+def test_every_setting_of_bsuite_steps_as_promised(task: str) -> None:
+    with make("bsuite", task, num_envs=1) as env:
+        streams(env, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", envs.tasks("memory-maze"))
+def test_every_maze_steps_as_promised(task: str) -> None:
+    with make("memory-maze", task) as env:
+        streams(env, 20)
+
+
+# -- values to log -----------------------------------------------------------------------------
+
+
+def logged(**options: Any) -> ProcessEnv:
+    return ProcessEnv(Source("test", "log", "tests.faulty_envs:Logging"), Options(2, 2, 0))
+
+
+def test_logged_values_arrive_with_their_rows_and_end_in_the_episode() -> None:
+    tracker, ended = EpisodeTracker(2), list[Episode]()
+    with logged() as env:
+        assert env.spec.log == ("height", "falls") and env.spec.frames_per_step == 4
+        env.start()
+        for step in range(17):
+            rows = env.recv()
+            assert rows.log["height"].tolist() == [step % 8] * 2
+            ended += tracker.update(rows, step)
+            env.send(np.zeros(2, np.int32), rows.env_id)
+    assert [episode.log for episode in ended] == 2 * [{"height": 7, "falls": 1}] + 2 * [
+        {"height": 7, "falls": 2}
+    ]
+
+
+def test_environments_that_log_nothing_have_empty_logs() -> None:
+    with envs.make("toy", "seek", num_envs=1, seed=0) as env:
+        env.start()
+        assert env.recv().log == {} and env.spec.log == ()
+
+
+def episode(**unlocked: int) -> Episode:
+    log = {f"achievement/{name}": float(count) for name, count in unlocked.items()}
+    return Episode(100, 0, 1.0, 50, {"reward": 1.0, **log})
+
+
+def test_the_score_of_crafter_is_the_geometric_mean_of_success_rates() -> None:
+    logs = [episode(wood=3, coal=0).log, episode(wood=1, coal=1).log]
+    scores = envs.summarize("crafter", [dict(log) for log in logs])  # type: ignore[arg-type]
+    assert scores["success/wood"] == 100 and scores["success/coal"] == 50
+    assert scores["score"] == pytest.approx(math.sqrt(101 * 51) - 1)
+    assert envs.summarize("crafter", []) == {} and envs.summarize("atari", []) == {}
+
+
+def test_scores_become_metrics_now_and_then() -> None:
+    times = iter([0.0, 0.0, 0.0, 29.0, 31.0, 31.0])
+    scores = SuiteScores("crafter", clock=lambda: next(times))
+    assert scores.add(Episode(1, 0, 0.0, 1), 5) is None
+    first = scores.add(episode(wood=1), 5)
+    assert first is not None and first.values["suite/score"] == pytest.approx(100)
+    assert scores.add(episode(wood=0), 6) is None
+    third = scores.add(episode(wood=0), 7)
+    assert third is not None and third.values["suite/success/wood"] == pytest.approx(100 / 3)
+
+
+def recorded(root: Path, suite: str, task: str, episodes: list[Episode]) -> str:
+    run = RunDir.create(root, f"{suite}-x", config=to_dict(resolve(suite, task, size="tiny")))
+    with EventWriter(run.events_path, 0) as writer:
+        for each in episodes:
+            writer.emit(each)
+    assert len(read_events(run.events_path)[0]) == len(episodes)
+    return run.name
+
+
+def test_the_command_scores_all_episodes_of_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = recorded(tmp_path, "crafter", "reward", [episode(wood=1), episode(wood=0)])
+    two = recorded(tmp_path, "crafter", "reward", [episode(wood=0), episode(wood=0)])
+    other = recorded(tmp_path, "toy", "seek", [Episode(1, 0, 0.0, 1)])
+    where = ["--runs-dir", str(tmp_path)]
+    assert main(["env", "score", one, two, *where]) == 0
+    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert lines["episodes"] == "4" and lines["success/wood"] == "25"
+    assert main(["env", "score", one, other, *where]) == 2
+    assert "of one suite" in capsys.readouterr().err
+    assert main(["env", "score", other, *where]) == 2
+    assert "no finished episode" in capsys.readouterr().err
+
+
+def test_bsuite_is_scored_by_its_own_analysis() -> None:
+    """Perfect play of catch has the score 1, random play about 0."""
+    if lacking := envs.missing("bsuite"):
+        pytest.skip(lacking[0])
+    names = (*bsuite.LOGGED, "total_regret")
+    regrets = {"perfect": 0.0, "random": 1.6}
+    found = {}
+    for play, regret in regrets.items():
+        rows: list[Mapping[str, float]] = [
+            dict(zip(names, (9.0 * n, float(n), 0.0, 9.0, 1.0, regret * n), strict=True))
+            for n in (1, 10, 100, 1000, 10_000)
+        ]
+        (found[play],) = bsuite.score([("catch/0", rows)])
+    assert found["perfect"]["score"] == pytest.approx(1) and found["perfect"]["finished"]
+    assert found["random"]["score"] == pytest.approx(0)
+    assert (found["random"]["settings"], found["random"]["of"]) == (1, 20)
+
+
+def test_the_settings_of_bsuite_are_bsuites() -> None:
+    if lacking := envs.missing("bsuite"):
+        pytest.skip(lacking[0])
+    from bsuite import sweep  # pyright: ignore[reportMissingImports]
+
+    assert tuple(sweep.SWEEP) == bsuite.TASKS and len(bsuite.TASKS) == 468
+
+
+def test_names_without_a_setting_mean_the_first() -> None:
+    assert envs.resolve_task("bsuite", "catch") == "catch/0"
+    assert envs.resolve_task("bsuite", "deep_sea/12") == "deep_sea/12"
+    with pytest.raises(envs.UnknownTask, match="did you mean catch"):
+        envs.resolve_task("bsuite", "catch/99")
+
+
+@pytest.mark.parametrize(
+    ("suite", "hint"),
+    [
+        ("crafter", r"pip install 'dreamer-async\[crafter\]'"),
+        ("bsuite", r"pip install 'dreamer-async\[bsuite\]'"),
+        ("memory-maze", r"pip install 'dreamer-async\[memory-maze\]'"),
+        ("dmlab", "build it from github.com/google-deepmind/lab"),
+        ("minecraft", "build minerl 0.4.4 by hand"),
+    ],
+)
+def test_a_missing_package_says_how_to_install_it(
+    suite: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = suite.replace("-", "_").replace("dmlab", "deepmind_lab").replace("minecraft", "minerl")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(envs.MissingNeed, match=f"{suite} needs the package {module}.*{hint}"):
+        envs.make(suite, envs.default_task(suite), num_envs=1, seed=0)
+
+
+# -- packages that only a fake stands for ------------------------------------------------------
+
+
+class Lab:
+    """deepmind_lab.Lab as its documentation describes it: a level of three steps."""
+
+    def __init__(self, level: str, observations: list[str], config: dict[str, str]) -> None:
+        self.level, self.keys, self.config = level, observations, config
+        self.calls: list[tuple[Any, ...]] = []
+        self.left = 0
+
+    def reset(self, seed: int) -> None:
+        self.calls.append(("reset", seed))
+        self.left = 3
+
+    def is_running(self) -> bool:
+        return self.left > 0
+
+    def observations(self) -> dict[str, Any]:
+        assert self.left, "a level that is over shows nothing"
+        seen = {"RGB_INTERLEAVED": np.full((64, 64, 3), self.left, np.uint8)}
+        return seen | ({"INSTR": "Pick up the Hat, hat"} if "INSTR" in self.keys else {})
+
+    def step(self, action: Any, num_steps: int) -> float:
+        assert action.dtype == np.intc and action.shape == (7,)
+        self.calls.append((action.tolist(), num_steps))
+        self.left -= 1
+        return 2.5
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+
+def lab(task: str, monkeypatch: pytest.MonkeyPatch) -> dmlab.DMLab:
+    module = ModuleType("deepmind_lab")
+    vars(module)["Lab"] = Lab
+    monkeypatch.setitem(sys.modules, "deepmind_lab", module)
+    return dmlab.DMLab(task)
+
+
+def test_dmlab_follows_the_official_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = lab("rooms_collect_good_objects_test", monkeypatch)
+    fake: Lab = env._env
+    assert fake.level == "contributed/dmlab30/rooms_collect_good_objects_train"
+    assert (fake.keys, fake.config["width"]) == (["RGB_INTERLEAVED"], "64")
+    assert env.action_space.n == 15 and env.frames_per_step == 4
+    obs, _ = env.reset(seed=7)
+    assert fake.calls == [("reset", 7)] and env.observation_space.contains(obs)
+    results = [env.step(action) for action in (0, 14, 6)]
+    assert fake.calls[1:] == [
+        ([0, 0, 0, 1, 0, 0, 0], 4),
+        ([0, 0, 0, 0, 1, 0, 0], 4),
+        ([-60, *6 * [0]], 4),
+    ]
+    assert [result[1:4] for result in results] == 2 * [(2.5, False, False)] + [(2.5, True, False)]
+    assert (results[2][0]["image"] == results[1][0]["image"]).all()
+    env.reset()
+    assert fake.calls[-1][0] == "reset" and fake.calls[-1][1] != 7
+
+
+def test_instructions_of_dmlab_are_a_fixed_vector_per_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = lab("language_select_described_object", monkeypatch)
+    obs, _ = env.reset(seed=0)
+    tokens = obs["instr"].reshape(32, 32)
+    assert env.observation_space.contains(obs)
+    assert (tokens[3] == tokens[5]).all() and not (tokens[2] == tokens[3]).all()  # hat , hat
+    assert (tokens[6:] == tokens[-1]).all()
+    expected = np.random.default_rng(0).normal(0, 1, (65536, 32)).astype(np.float32)
+    assert (tokens[-1] == expected[0]).all()
+
+
+class Spaces:
+    """What the adapter reads of gym's spaces."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)["spaces"][name]
+
+
+class MineRL:
+    """A MineRL environment by its interface: what one has is set by the test."""
+
+    items = ("air", "log", "log2", *minecraft.ITEMS[1:])
+
+    def __init__(self) -> None:
+        types = Spaces(values=np.array(["air", "stone_pickaxe", "other"]))
+        self.observation_space = Spaces(
+            spaces={
+                "inventory": Spaces(spaces=dict.fromkeys(self.items)),
+                "equipped_items": {"mainhand": {"type": types}},
+            }
+        )
+        self.owned = dict.fromkeys(self.items, 0)
+        self.life, self.done, self.actions, self.seeds = 20.0, False, list[Any](), list[int]()
+
+    def seed(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def reset(self) -> dict[str, Any]:
+        return self.see()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
+        self.actions.append(action)
+        return self.see(), 0.0, self.done, {}
+
+    def see(self) -> dict[str, Any]:
+        return {
+            "pov": np.zeros((64, 64, 3), np.uint8),
+            "inventory": {name: np.array(count) for name, count in self.owned.items()},
+            "equipped_items": {"mainhand": {"type": "stone_pickaxe"}},
+            "life_stats": {"life": np.array(self.life), "food": np.array(10), "air": np.array(300)},
+        }
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> tuple[minecraft.Minecraft, MineRL]:
+    fake, module = MineRL(), ModuleType("envs.minecraft_spec")
+    vars(module)["build"] = lambda size, speed: fake if (size, speed) == ((64, 64), 100) else None
+    monkeypatch.setitem(sys.modules, "envs.minecraft_spec", module)
+    return minecraft.Minecraft("diamond"), fake
+
+
+def act(name: str) -> int:
+    return list(minecraft.ACTIONS).index(name)
+
+
+def test_minecraft_rewards_each_item_once_and_changes_of_health(
+    mine: tuple[minecraft.Minecraft, MineRL],
+) -> None:
+    env, fake = mine
+    assert env.action_space.n == 25
+    obs, info = env.reset(seed=3)
+    assert fake.seeds == [3] and env.observation_space.contains(obs)
+    assert list(obs["equipped"]) == [0, 1, 0] and obs["hunger"] == 0.5 and obs["breath"] == 1
+    fake.owned["log2"] = 2
+    obs, reward, *_ = env.step(act("attack"))
+    assert reward == 1 and obs["inventory"].sum() == 2
+    fake.owned["log2"], fake.owned["planks"], fake.life = 0, 4, 10.0
+    obs, reward, _, _, info = env.step(act("craft_planks"))
+    assert reward == pytest.approx(1 - 0.01 * 0.5)
+    assert obs["inventory"].sum() == 4 and obs["inventory_max"].sum() == 6
+    assert info["log"]["collected/log"] == info["log"]["collected/planks"] == 1
+    assert fake.actions[1]["craft"] == "planks" and fake.actions[1]["attack"] == 0
+    fake.owned["log"] = 1
+    assert env.step(act("noop"))[1] == 0, "the second log"
+    _, info = env.reset()
+    assert info["log"]["collected/log"] == 1, "what one starts with is no find"
+    assert env.step(act("noop"))[1] == 0
+
+
+def test_minecraft_ends_by_death_or_after_36000_steps(
+    mine: tuple[minecraft.Minecraft, MineRL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, fake = mine
+    assert minecraft.LENGTH == 36_000
+    monkeypatch.setattr(minecraft, "LENGTH", 3)
+    env.reset()
+    ends = [env.step(act("noop"))[2:4] for _ in range(3)]
+    assert ends == [(False, False), (False, False), (False, True)]
+    env.reset()
+    fake.done = True
+    assert env.step(act("noop"))[2:4] == (True, False)
+
+
+def test_minecraft_keeps_the_view_between_its_limits(
+    mine: tuple[minecraft.Minecraft, MineRL],
+) -> None:
+    env, fake = mine
+    env.reset()
+    for _ in range(6):
+        env.step(act("turn_up"))
+    env.step(act("turn_left"))
+    assert [action["camera"] for action in fake.actions] == 4 * [(-15, 0)] + 2 * [(0, 0)] + [
+        (0, -15)
+    ]

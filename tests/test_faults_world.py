@@ -1,0 +1,247 @@
+"""The fault matrix, what the world does: clocks, signals, disks, memory, lying environments.
+
+Every check has a control: a wrong program that the same check catches.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_runs import SEEK, Ledger, Server, log, until
+from injections import CANNOT
+from tiny_run import make_run, newest, read
+
+from dreamer_async import checkpoint, events, pipeline
+from dreamer_async.run_dir import RunDir
+
+pytestmark = pytest.mark.faults
+
+
+SLOW = "train.train_ratio=0.5"
+"""Few updates, for tests of many environment steps."""
+
+
+def warnings(run: RunDir) -> list[str]:
+    return [e.message for e in read(run) if isinstance(e, events.Warned)]
+
+
+def saves(run: RunDir) -> int:
+    return sum(isinstance(e, events.Checkpointed) for e in read(run))
+
+
+# -- 3, 4: stopping ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wrong", "code"), [({}, 0), ({"impatient_watchdog": 1}, 75)])
+def test_a_trainer_that_is_suspended_while_it_stops_still_saves(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    """For longer than its grace period: that time is not its fault."""
+    run = make_run(tmp_path, *SEEK, "train.grace_seconds=2", task="seek")
+    inject = {"suspended_while_stopping": 80, **wrong}
+    assert server.train(run, inject, suspended=2.5) == code
+    ended = [e for e in read(run) if isinstance(e, events.RunFinished)]
+    assert bool(ended) == (code == 0), "saved, and said so"
+
+
+def test_without_a_watchdog_a_stuck_thread_is_not_bounded(server: Server, tmp_path: Path) -> None:
+    """The control of the test with a thread stuck in C."""
+    run = make_run(tmp_path, *SEEK, "train.grace_seconds=1", task="seek")
+    inject = {"environment_hangs": 80, "no_watchdog": 1}
+    assert server.train(run, inject, kill_after=8.0) == -signal.SIGKILL
+
+
+def test_a_trainer_that_does_not_hear_signals_saves_nothing(server: Server, tmp_path: Path) -> None:
+    """The control of the tests of every way to stop."""
+    run = make_run(tmp_path, *SEEK, "train.checkpoint_seconds=1000", task="seek")
+    assert server.train(run, {"suspended_while_stopping": 80, "deaf": 1}) == -signal.SIGTERM
+    assert saves(run) == 0
+
+
+# -- 14, 15: time --------------------------------------------------------------------------------
+
+
+def impossible(run: RunDir) -> list[str]:
+    """Gauges that no clock of its own would give."""
+    return [
+        f"{name} {value}"
+        for event in read(run)
+        if isinstance(event, events.Gauges)
+        for name, value in event.values.items()
+        if value is not None
+        and name.startswith(("rate/", "stage/", "cpu/"))
+        and not 0 <= value < (1.5 if name.startswith("stage/") else 1e6)
+    ]
+
+
+def test_a_trainer_that_is_suspended_goes_on_as_if_nothing_had_been(
+    server: Server, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, *SEEK, "train.steps=200", task="seek")
+    ledger = Ledger(run)
+    assert server.train(run, {"suspended": 60}, suspended=2.0) == 0
+    assert server.seconds > 2.0
+    assert ledger.faults() == []
+    assert impossible(run) == [] and warnings(run) == []
+    updates = newest(run).manifest["updates"]
+    prefill = next(
+        e.env_steps
+        for e in read(run)
+        if isinstance(e, events.PhaseChanged) and e.phase == "training"
+    )
+    assert abs(updates - 16 * (ledger.steps - prefill) / 32) <= 3
+
+
+@pytest.mark.parametrize("wrong", [{}, {"intervals_by_wall_clock": 1}])
+def test_a_wall_clock_that_jumps_changes_no_rate_and_no_save(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any]
+) -> None:
+    """A day ahead and a day behind in turns; checkpoints are due only at the end."""
+    settings = "train.steps=1600", "train.checkpoint_seconds=1000", "train.sync=true", SLOW
+    run = make_run(tmp_path, *settings, task="seek")
+    assert server.train(run, {"clock_jumps": 1, **wrong}) == 0
+    records, _ = events.read_events(run.events_path)
+    times, monos = ([getattr(r, name) for r in records] for name in ("time", "mono"))
+    assert max(times) - min(times) > 86_400, "the clock did jump"
+    assert monos == sorted(monos)
+    fine = impossible(run) == [] and saves(run) == 1
+    assert fine == (not wrong)
+
+
+# -- 5, 6, 16, 20: disks -------------------------------------------------------------------------
+
+
+def on_a_disk(server: Server, run: RunDir, inject: Mapping[str, Any], resume: bool = False) -> int:
+    """Train with mounts of its own; skips the test where nobody may mount."""
+    code = server.train(run, inject, resume=resume)
+    if code == CANNOT:
+        pytest.skip("no mount name spaces here")
+    return code
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_read_only_run_is_refused_before_anything_starts(
+    server: Server, tmp_path: Path, resume: bool
+) -> None:
+    run = make_run(tmp_path, *SEEK, task="seek")
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    inject = {"read_only": str(run.path), "environment_aborts": 1}
+    assert on_a_disk(server, run, inject, resume) == 73
+    assert "Read-only file system" in log(run) and log(run).count("\n") == 1
+    after = {p: p.stat().st_mtime_ns for p in run.path.rglob("*") if p.name != "trainer.log"}
+    assert after == before
+    assert server.train(run, {"environment_aborts": 1}) == -signal.SIGABRT, "the control"
+
+
+def test_a_run_that_is_missing_or_no_directory_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "none", tmp_path / "file"):
+        for resume in (False, True):
+            assert pipeline.main(RunDir(path), plain=False, resume=resume) == 73
+            err = capfd.readouterr().err
+            assert str(path) in err and err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 0), ({"gives_up_at_once": 1}, 74)], ids=["real", "control"]
+)
+def test_a_disk_that_is_full_for_a_while_costs_one_checkpoint(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    settings = "train.steps=120", "train.checkpoint_seconds=0.02", "train.sync=true"
+    run = make_run(tmp_path, *settings, task="seek")
+    inject = {**wrong, "small_disk_for_a_while": str(run.checkpoints)}
+    assert on_a_disk(server, run, inject) == code
+    failed = [text for text in warnings(run) if "checkpoint not saved" in text]
+    assert len(failed) == 1 and "No space left" in failed[0]
+    assert (saves(run) > 2) == (code == 0), "training went on and saved"
+
+
+def test_a_disk_that_stays_full_ends_the_run_after_three_tries(
+    server: Server, tmp_path: Path
+) -> None:
+    settings = "train.steps=10_000_000", "train.checkpoint_seconds=0.02", "train.sync=true"
+    run = make_run(tmp_path, *settings, task="seek")
+    assert on_a_disk(server, run, {"small_disk": str(run.checkpoints)}) == 74
+    assert sum("checkpoint not saved" in text for text in warnings(run)) == 3
+
+
+def test_a_disk_that_takes_no_events_is_said_once_and_training_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, *SEEK, "train.steps=1600", SLOW, task="seek")
+    assert server.train(run, {"clock_jumps": 1, "events_refused": 30}) == 0
+    assert log(run).count("the disk takes no events") == 1
+    again = [text for text in warnings(run) if "written again" in text]
+    assert len(again) == 1 and int(again[0].split("; ")[1].split()[0]) >= 25
+    assert isinstance(read(run)[-1], events.RunFinished)
+
+
+def test_a_save_that_does_not_hear_fsync_is_caught(server: Server, tmp_path: Path) -> None:
+    """The control of the test with an fsync that fails."""
+    run = make_run(tmp_path, *SEEK, "train.steps=150", task="seek")
+    code = server.train(run, {"fsync_error": 4, "swallow_fsync_errors": 1})
+    assert code == 0 and saves(run) > 1, "checkpoints that are not on the disk were announced"
+
+
+# -- 9: environments -----------------------------------------------------------------------------
+
+
+def test_an_adapter_that_trusts_its_environments_is_caught(server: Server, tmp_path: Path) -> None:
+    """The control of the test with a reward that is not finite."""
+    run = make_run(tmp_path, *SEEK, "train.steps=400", task="seek")
+    ledger = Ledger(run)
+    server.train(run, {"environment_lies": 50, "trust_environments": 1})
+    assert "wrong steps in the ring" in " ".join(ledger.faults())
+
+
+# -- 17: memory ----------------------------------------------------------------------------------
+
+
+def test_a_memory_limit_of_the_kernel_ends_the_run_in_words(server: Server, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *SEEK, task="seek")
+    ledger = Ledger(run)
+    assert server.train(run, {"memory_limit": 64}) == 71
+    assert ledger.faults() == []
+    assert "out of memory" in log(run) and "train.batch_size" in log(run)
+    assert server.train(*until(run, ledger), resume=True) == 0
+    assert ledger.resumed() == []
+
+
+# -- 21, 23: resuming ----------------------------------------------------------------------------
+
+
+def test_a_lockstep_resume_with_another_torch_warns(server: Server, tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=80", "train.sync=true", task="seek")
+    ledger = Ledger(run)
+    assert server.train(run) == 0
+    path = newest(run).path / checkpoint.MANIFEST
+    manifest = json.loads(path.read_text()) | {"torch": "1.0\x1b[2J"}
+    manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
+    path.write_text(json.dumps(manifest))
+    assert server.train(*until(run, ledger), resume=True) == 0
+    assert any("saved with torch '1.0\\x1b[2J', goes on with" in text for text in warnings(run))
+
+
+@pytest.mark.parametrize("wrong", [{}, {"debt_explodes": 1}], ids=["real", "control"])
+def test_updates_after_a_kill_come_at_the_train_ratio(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any]
+) -> None:
+    """The ring is ahead of the checkpoint; what it had paid for is forgiven, not made up for."""
+    run = make_run(tmp_path, *SEEK, "train.checkpoint_seconds=0.5", task="seek")
+    ledger = Ledger(run)
+    assert server.train(run, kill_after="saved") == -signal.SIGKILL
+    assert server.train(*until(run, ledger), wrong, resume=True) == 0
+    resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
+    last = newest(run).manifest
+    updates = last["updates"] - resumed.updates
+    expected = 16 * (last["env_steps"] - resumed.env_steps) / 32
+    assert (abs(updates - expected) <= 4) == (not wrong), (updates, expected)

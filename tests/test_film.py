@@ -1,0 +1,156 @@
+"""Films of the world model: what is in them, and that training does not notice them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import make_run, newest, read
+
+from dreamer_async import events, film, pipeline
+from dreamer_async.film import FILM, Filmer
+from dreamer_async.run_dir import RunDir
+
+
+def load(run: RunDir) -> dict[str, np.ndarray]:
+    with np.load(run.pictures / FILM, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Film all the time, however long it takes."""
+    monkeypatch.setattr(film, "PERIOD_SECONDS", 0.01)
+    monkeypatch.setattr(film, "MOST_TIME", 1e3)
+
+
+def test_images_are_filmed_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    often(monkeypatch)
+    run = make_run(tmp_path, "train.steps=80", task="catch_pixels")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    content = load(run)
+    meta = json.loads(str(content["meta"]))
+    assert meta["version"] == 1 and meta["context"] == 5 and meta["update"] > 0
+    images = content["image/image"]
+    assert images.shape[:3] == (3, 4, 8) and images.dtype == np.uint8
+    assert images.max() == 255 and not np.array_equal(images[0], images[1])
+    seen, expected = images[1], images[2]
+    assert np.array_equal(seen[:, :5], expected[:, :5]), "the context is observed"
+    assert not np.array_equal(seen[:, 5:], expected[:, 5:]), "the rest is not"
+    assert content["is_first"].shape == (4, 8)
+    assert [path.name for path in run.pictures.iterdir()] == [FILM], "no scratch file stays"
+
+
+def test_vectors_are_filmed_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    often(monkeypatch)
+    run = make_run(tmp_path, "train.steps=80")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    vector = load(run)["vector/vector"]
+    assert vector.shape[:3] == (3, 4, 8) and vector.dtype == np.float32
+
+
+def test_lockstep_does_not_notice_films_and_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same tensors, to the bit, as a run that was neither filmed nor evaluated."""
+    settings = ("train.steps=100", "train.sync=true")
+    quiet = make_run(tmp_path / "quiet", *settings)
+    assert pipeline.main(quiet, plain=False, resume=False) == 0
+    often(monkeypatch)
+    watched = make_run(tmp_path / "watched", *settings)
+    asked = RunDir.take_requests
+
+    def ask_again(run: RunDir) -> list:
+        run.request("evaluate", episodes=2)
+        return asked(run)
+
+    monkeypatch.setattr(RunDir, "take_requests", ask_again)
+    monkeypatch.setattr("dreamer_async.monitor.asyncio.sleep", lambda _: asyncio_sleep(0.02))
+    assert pipeline.main(watched, plain=False, resume=False) == 0
+    assert any(isinstance(event, events.Evaluated) for event in read(watched))
+    assert (watched.pictures / FILM).exists()
+    before, after = newest(quiet).tensors, newest(watched).tensors
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+asyncio_sleep = asyncio.sleep
+
+
+def test_long_vectors_and_large_images_are_thinned_out() -> None:
+    from dreamer_async.agent.report import OpenLoop
+
+    large = torch.rand(2, 3, 200, 150, 4)
+    name, pixels = film._pictures("camera", OpenLoop(large, large, large), True)
+    assert name == "image/camera" and pixels.shape == (3, 2, 3, 67, 50, 3)
+    long = torch.full((2, 3, 10, 9), torch.nan)
+    name, numbers = film._pictures("state", OpenLoop(long, long, long), False)
+    assert name == "vector/state" and numbers.shape == (3, 2, 3, film.DIMENSIONS)
+    broken = torch.full((1, 1, 4, 4, 3), torch.nan)
+    _, pixels = film._pictures("camera", OpenLoop(broken, broken, broken), True)
+    assert pixels.max() == 0
+
+
+def test_films_take_at_most_their_share_of_the_time(tmp_path: Path) -> None:
+    """A film that took 3 s is not followed by another within 300 s."""
+    run = make_run(tmp_path, "train.steps=120")
+    made: list[Filmer] = []
+    build = Filmer.__init__
+
+    def keep(self: Filmer, *args: object, **options: object) -> None:
+        build(self, *args, **options)  # type: ignore[arg-type]
+        made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Filmer, "__init__", keep)
+        assert pipeline.main(run, plain=False, resume=False) == 0
+    filmer = made[0]
+    times = iter((10.0, 13.0))
+    filmer._clock = lambda: next(times)
+    shot = filmer.shoot()
+    assert shot is not None and filmer._pause == pytest.approx(300.0)
+
+
+def test_a_film_that_cannot_be_written_is_refused_and_training_goes_on(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=200")
+    run.pictures.rmdir()
+    run.pictures.touch()
+    run_film(run)
+    assert [e.reason for e in read(run) if isinstance(e, events.RunFinished)] == ["completed"]
+    answers = [e for e in read(run) if isinstance(e, events.Controlled)]
+    assert [answer.answer for answer in answers] == ["refused"]
+    assert "could not be written" in answers[0].reason
+
+
+def run_film(run: RunDir) -> None:
+    """Train, asking for a film after the first update."""
+    step = pipeline.Learner.step
+    build = Filmer.__init__
+
+    def keep(self: Filmer, *args: object, **options: object) -> None:
+        build(self, *args, **options)  # type: ignore[arg-type]
+        filmers.append(self)
+
+    def ask(self: pipeline.Learner) -> object:
+        report = step(self)
+        if self.updates == 3:
+            loop.call_soon_threadsafe(filmers[0].ask)
+        return report
+
+    filmers: list[Filmer] = []
+    start = pipeline.train
+
+    async def remember(*args: object) -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        await start(*args)  # type: ignore[arg-type]
+
+    loop: asyncio.AbstractEventLoop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Filmer, "__init__", keep)
+        patch.setattr(pipeline.Learner, "step", ask)
+        patch.setattr(pipeline, "train", remember)
+        assert pipeline.main(run, plain=False, resume=False) == 0

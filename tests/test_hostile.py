@@ -1,0 +1,366 @@
+"""Files from somebody else: at worst a clear line, and never code of theirs that runs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import pickle
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import JSON, spoiled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_replay import Experience, make_spec
+from test_ring import schema, write_header
+from tiny_run import make_run, newest
+
+from dreamer_async import checkpoint, cli, pipeline
+from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
+from dreamer_async.events import Record, RunFinished, Warned, decode_line, encode_line
+from dreamer_async.replay import Replay
+from dreamer_async.ring import Record as WriterRecord
+from dreamer_async.ring import RingFile, RingMismatch, stored_schema
+from dreamer_async.run_dir import RunDir, write_json_atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = [
+    path for name in ("dreamer_async", "envs", "tui") for path in (ROOT / name).rglob("*.py")
+]
+
+# -- fuzzing the readers -------------------------------------------------------------------------
+
+CONFIG = to_dict(resolve("toy", "catch", size="tiny"))
+FUZZ = settings(max_examples=int(os.environ.get("FAULT_EXAMPLES", "100")))
+
+
+@FUZZ
+@given(spoiled(CONFIG))
+def test_a_spoiled_config_is_a_config_or_a_line(data: Any) -> None:
+    try:
+        config = from_dict(data)
+    except ConfigError as error:
+        assert str(error).isprintable() and len(str(error)) < 500
+    else:
+        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+EVENT = json.loads(encode_line(RunFinished("stopped", 7, 3, 0, "x"), 1.0, 2.0, 3))
+
+
+@FUZZ
+@given(spoiled(EVENT))
+def test_a_spoiled_event_is_skipped_or_well_typed(data: Any) -> None:
+    try:
+        record = decode_line(json.dumps(data).encode())
+    except ValueError:
+        return
+    again = encode_line(record.event, record.time, record.mono, record.generation)
+    assert decode_line(again) == record
+
+
+def test_the_unspoiled_event_is_read() -> None:
+    record = decode_line(json.dumps(EVENT).encode())
+    assert record == Record(RunFinished("stopped", 7, 3, 0, "x"), 1.0, 2.0, 3)
+
+
+COUNTERS = {
+    "env_steps": 100,
+    "updates": 7,
+    "skipped": 0,
+    "ratio_started": True,
+    "ratio_debt": 3.5,
+    "replay_steps": 100,
+    "torch": "2.13",
+    "threads": 1,
+}
+
+
+@FUZZ
+@given(spoiled(COUNTERS))
+def test_spoiled_counters_are_refused_or_sane(data: Any) -> None:
+    if not isinstance(data, dict):
+        return
+    try:
+        counters = checkpoint.Counters.read(data)
+    except ValueError as error:
+        assert str(error).isprintable()
+    else:
+        whole = counters.env_steps, counters.updates, counters.skipped, counters.threads
+        assert all(type(n) is int and 0 <= n <= 1 << 53 for n in whole)
+        assert abs(counters.ratio_debt) < float("inf")
+
+
+@FUZZ
+@given(JSON)
+def test_any_manifest_is_refused_even_with_the_right_hash(
+    tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "step-1"
+    path.mkdir(exist_ok=True)
+    (path / checkpoint.STATE).write_bytes(b"x")
+    if isinstance(data, dict):
+        data["format"] = checkpoint.FORMAT
+        data[checkpoint.OWN_HASH] = checkpoint._manifest_hash(data)
+    (path / checkpoint.MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        checkpoint.read(path)
+    assert "step-1" in str(error.value)
+    assert checkpoint._score(path) <= float("inf")
+
+
+SCHEMA = json.loads(schema().encode())
+
+
+@FUZZ
+@given(spoiled(SCHEMA) | JSON)
+def test_a_spoiled_ring_header_is_refused_even_with_the_right_checksum(
+    tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "spoiled.ring"
+    if not path.exists():
+        RingFile.create(path, schema(), WriterRecord()).close()
+    identity = data.get("identity") if isinstance(data, dict) else None
+    same = json.dumps(data) == json.dumps(SCHEMA | {"identity": identity})
+    write_header(path, json.dumps(data).encode())
+    before = path.read_bytes()
+    try:
+        RingFile.open(path, schema()).close()
+    except RingMismatch:
+        assert path.read_bytes() == before, "nothing is written before the comparison"
+    else:
+        assert same
+    try:
+        found = stored_schema(path)
+    except RingMismatch:
+        return
+    assert found.num_envs >= 1 and found.capacity >= 1
+
+
+@FUZZ
+@given(st.data())
+def test_a_spoiled_replay_state_is_refused_or_fits(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("replay")
+    with Replay.create(folder / "ring", folder / "latents", make_spec(), seed=0) as replay:
+        Experience(replay).fill(23)
+        before = replay.state()
+        state = data.draw(spoiled(before))
+        try:
+            replay.load_state(state)
+        except ValueError:
+            assert replay.state() == before, "nothing is changed"
+        else:
+            for env, start in replay._queue:
+                assert 0 <= env < 3 and replay._oldest(env) <= start <= replay._head[env] - 5
+
+
+@pytest.mark.parametrize("head", [-1, 1 << 48, (1 << 63) - 1])
+def test_cursors_that_no_run_reaches_are_refused(tmp_path: Path, head: int) -> None:
+    paths, spec = (tmp_path / "ring", tmp_path / "latents"), make_spec()
+    Replay.create(*paths, spec, seed=0).close()
+    for value, fits in ((1 << 40, True), (head + (head == 1 << 48), False)):
+        ring = RingFile.open(paths[0], spec.ring_schema())
+        ring.arrays["cursors"][:] = value
+        ring.close()
+        if fits:  # steps of years; taking a state over costs no time in proportion
+            with Replay.open(*paths, spec, seed=0) as replay:
+                replay.load_state(replay.state() | {"heads": [0, 0, 0], "queue": [[0, 1]]})
+                assert len(replay._queue) <= 3 * spec.capacity
+        else:
+            with pytest.raises(RingMismatch, match="damaged"):
+                Replay.open(*paths, spec, seed=0)
+
+
+# -- a run directory from somebody else ----------------------------------------------------------
+
+CANARY = "from pathlib import Path\nPath(__file__).with_name('dead').touch()\n"
+
+
+class Canary:
+    """Dies when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.folder / "dead",)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = make_run(tmp_path_factory.mktemp("trained") / "runs", "train.steps=40")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a module whose import leaves a mark, first on the path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "canary.py").write_text(CANARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("canary", None)
+
+
+def name_code(task: str, suite: str = "gym") -> Callable[[RunDir], None]:
+    def spoil(run: RunDir) -> None:
+        config = json.loads(run.config_path.read_text())
+        config["env"] |= {"suite": suite, "task": task}
+        write_json_atomic(run.config_path, config)
+        path = newest(run).path / checkpoint.MANIFEST
+        manifest = json.loads(path.read_text()) | {"config": config}
+        manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return spoil
+
+
+def pickled_state(run: RunDir) -> None:
+    (newest(run).path / checkpoint.STATE).write_bytes(pickle.dumps(Canary(Path.cwd())))
+
+
+def pickled_everything(run: RunDir) -> None:
+    for path in [p for p in run.path.rglob("*") if p.is_file()]:
+        path.write_bytes(pickle.dumps(Canary(Path.cwd())))
+
+
+def manifest_without_a_config(run: RunDir) -> None:
+    path = newest(run).path / checkpoint.MANIFEST
+    manifest = json.loads(path.read_text()) | {"config": {"size": ["tiny"]}, "updates": None}
+    manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def screaming_events(run: RunDir) -> None:
+    with open(run.events_path, "ab") as file:
+        for text in ("\x1b[2J\x1b]0;x\x07", "[@click=app.quit]x[/]", "\u202e", "x" * 10_000):
+            file.write(encode_line(Warned(text, text), 1e300, -1.0, 10**9))
+        file.write(b"[" * 100_000 + b"\n\xff\xfe\n{}\n")
+
+
+def a_pipe_for_a_config(run: RunDir) -> None:
+    run.config_path.unlink()
+    os.mkfifo(run.config_path)
+
+
+HOSTILE: list[Callable[[RunDir], None]] = [
+    name_code("canary:Env"),
+    name_code("canary:Env-v0"),
+    name_code("canary"),
+    name_code("canary:Env", suite="toy"),
+    name_code("canary:Env", suite="canary"),
+    pickled_state,
+    pickled_everything,
+    manifest_without_a_config,
+    screaming_events,
+    a_pipe_for_a_config,
+]
+COMMANDS = (
+    "runs",
+    "runs show RUN",
+    "eval RUN --episodes 1 --device cpu",
+    "dream RUN --out x.png",
+    "resume RUN --plain --steps 44",
+    "stop RUN",
+)
+
+
+@pytest.mark.parametrize("spoil", HOSTILE)
+def test_a_hostile_run_is_a_line_at_worst_and_runs_no_code(
+    trained: RunDir,
+    here: Path,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[RunDir], None],
+) -> None:
+    run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / trained.name)))
+    spoil(run)
+    for line in COMMANDS:
+        code = cli.main(line.replace("RUN", run.name).split())
+        out, err = capfd.readouterr()
+        assert code in (0, 2, 65, 73), (line, code, err)
+        assert "Traceback" not in out + err
+        assert all(text.isprintable() for text in (out + err).splitlines()), (line, out, err)
+        assert code == 0 or err.startswith("error: "), (line, err)
+    assert not (here / "dead").exists(), "no code of theirs ran"
+    allowed = {"runs", "canary.py", "x.png", "__pycache__"}
+    assert {path.name for path in here.iterdir()} <= allowed, "no file outside the run"
+
+
+def test_the_canaries_can_die(here: Path) -> None:
+    importlib.import_module("canary")
+    assert (here / "dead").exists()
+    (here / "dead").unlink()
+    pickle.loads(pickle.dumps(Canary(here)))
+    assert (here / "dead").exists()
+
+
+# -- what no file of ours may do -----------------------------------------------------------------
+
+NEVER_IMPORTED = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
+NEVER_IMPORTED |= {"ruamel", "jsonpickle"}
+NEVER_CALLED = {"eval", "exec", "__import__", "torch.load"}
+MAY_IMPORT_BY_NAME = {"envs/worker.py"}
+"""What a worker imports is named by our adapters, or on the command line (envs/gym.py)."""
+
+
+def dangerous(source: str, file: str = "x.py") -> list[str]:
+    """Name what could run code that stands in a file."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=aliases):
+                found += [a.name for a in aliases if a.name.split(".")[0] in NEVER_IMPORTED]
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] in NEVER_IMPORTED:
+                found.append(module)
+            case ast.Call(func=function):
+                name, words = ast.unparse(function), ast.unparse(node)
+                literal = bool(node.args) and isinstance(node.args[0], ast.Constant)
+                by_name = name.endswith("import_module") and not literal
+                arrays = name.endswith("np.load") and "allow_pickle=False" not in words
+                pickles = name.endswith(("connection.recv", "connection.send"))
+                allowed = by_name and file in MAY_IMPORT_BY_NAME
+                if name in NEVER_CALLED or (by_name and not allowed) or arrays or pickles:
+                    found.append(name)
+            case _:
+                pass
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_of_ours_unpickles_or_imports_by_name(path: Path) -> None:
+    assert dangerous(path.read_text(), str(path.relative_to(ROOT))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "def f():\n    import yaml",
+        "import ruamel.yaml",
+        "torch.load(path, weights_only=True)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "eval(text)",
+        "importlib.import_module(name)",
+        "self._connection.recv()",
+    ],
+)
+def test_the_gate_sees_what_it_should(source: str) -> None:
+    assert len(dangerous(source)) == 1
+
+
+def test_ruff_looks_for_the_same_and_more() -> None:
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert [rule for rule in lint["ignore"] if rule.startswith("S")] == ["S101", "S603"]

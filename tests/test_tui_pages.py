@@ -1,0 +1,201 @@
+"""The pages beside the overview, what they are made from, and films from strangers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_tui_app import (
+    NOW,
+    RECORDED,
+    SIZES,
+    append,
+    assert_filled,
+    dashboard,
+    driven,
+    screen,
+    settle,
+    text,
+)
+
+from dreamer_async.events import Evaluated, Event, Gauges, PhaseChanged, Record, read_events
+from dreamer_async.run_dir import RunDir
+from tui import alarms, film, glossary, stages
+from tui.compare import differences
+from tui.main_screen import NAMES
+from tui.options import Zoom
+from tui.source import Source
+from tui.state import Phase, RunView, rebuild
+from tui.tail import decode, seek_time
+
+WORDS = {
+    "losses": ("losses", "dynamics KL"),
+    "pipeline": ("stages", "env stepping", "replay sampling", "train ratio"),
+    "world": ("world model", "real", "open-loop dream", "step"),
+    "episodes": ("episodes", "score", "mean of 20"),
+    "log": ("log", "training at step"),
+    "compare": ("runs", "settings that differ"),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    path = tmp_path / "20261122-222755-toy-catch"
+    (path / "control").mkdir(parents=True)
+    (path / "pictures").mkdir()
+    (path / "events.jsonl").write_bytes(RECORDED.read_bytes())
+    shot(path / "pictures" / film.FILM)
+    return RunDir(path)
+
+
+def shot(path: Path, **changes: np.ndarray) -> None:
+    meta = {"version": 1, "update": 7, "env_steps": 9, "context": 2, "time": NOW - 5}
+    content = {
+        "meta": np.array(json.dumps(meta)),
+        "is_first": np.zeros((2, 4), bool),
+        "image/cam": np.full((3, 2, 4, 8, 8, 3), 99, np.uint8),
+        "vector/pole": np.ones((3, 2, 4, 3), np.float32),
+    }
+    np.savez(path, **{**content, **changes})
+
+
+@pytest.mark.parametrize("size", SIZES)
+@driven
+async def test_every_page_fills_the_screen(run: RunDir, size: tuple[int, int]) -> None:
+    with run.lock():
+        async with dashboard(run).run_test(size=size) as pilot:
+            await settle(pilot)
+            for number, name in enumerate(NAMES, start=1):
+                await pilot.press(str(number))
+                await settle(pilot)
+                assert_filled(pilot, size)
+                for words in WORDS.get(name, ()):
+                    assert words in text(pilot), (name, words)
+
+
+def test_every_recorded_number_has_a_meaning() -> None:
+    for record in read_events(RECORDED)[0]:
+        for name in getattr(record.event, "values", {}):
+            assert glossary.find(name) is not None, name
+    assert glossary.find("nobody/knows") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image/cam": np.zeros((3, 2, 4, 8, 8, 3), np.float32), "vector/pole": np.zeros(3)},
+        {"is_first": np.zeros(0, bool)},
+        {"meta": np.array("[]")},
+        {"meta": np.array("{")},
+        {"meta": np.array(None, object)},
+    ],
+)
+def test_a_film_that_is_none_is_refused(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "film.npz"
+    shot(path)
+    assert len(film.load(path).shots()) == 4
+    shot(path, **changes)
+    with pytest.raises(ValueError):
+        film.load(path)
+
+
+def test_any_damage_to_a_film_is_trouble_and_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "film.npz"
+    shot(path)
+    good = path.read_bytes()
+    for place in range(0, len(good), 41):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        film.FilmFile(path).look()
+    path.write_bytes(good[: len(good) // 2])
+    file = film.FilmFile(path)
+    assert file.look() and file.film is None and file.trouble
+
+
+def gauges_view(**values: float) -> RunView:
+    events: list[Event] = [PhaseChanged("training", 1, 1)]
+    events += [Gauges(1, 1, {k.replace("__", "/"): v for k, v in values.items()})] * 90
+    return rebuild([Record(event, float(i), float(i), 0) for i, event in enumerate(events)])
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        ({"stage__update": 0.97, "stage__ratio_wait": 0.9}, "The update limits"),
+        ({"stage__learner_wait": 0.8, "stage__env_wait": 0.7}, "The environments limit"),
+        ({"stage__learner_wait": 0.8, "stage__policy": 0.7}, "Acting limits"),
+        ({"stage__sample": 0.6, "stage__update": 0.3}, "The replay limits"),
+    ],
+)
+def test_the_verdict_names_what_limits(shares: dict[str, float], words: str) -> None:
+    assert stages.verdict(gauges_view(**shares), Phase("training")).limit.startswith(words)
+
+
+def test_alarms_hold_only_while_their_condition_does() -> None:
+    def texts(now: float = 91.0, **values: float) -> str:
+        found = alarms.standing(gauges_view(**values), Phase("training"), now)
+        return " | ".join(alarm.text for alarm in found)
+
+    assert "disk nearly full" in texts(disk__free_gb=1.0, rate__updates=1.0)
+    assert "stalled" in texts(rate__updates=0.0, rate__env_steps=0.0)
+    assert "no news" in texts(now=200.0, rate__updates=1.0)
+    assert texts(disk__free_gb=100.0, rate__updates=1.0) == ""
+
+
+def test_zoom_stays_inside_and_follows_the_newest() -> None:
+    zoom = Zoom().closer().closer()
+    assert (zoom.span, zoom.end) == (0.25, 1.0)
+    assert zoom.moved(-1).end < 1.0 and zoom.moved(1).end == 1.0
+    for _ in range(20):
+        zoom = zoom.moved(-1)
+    assert zoom.end == zoom.span and zoom.wider().wider().wider() == Zoom()
+
+
+def test_only_settings_that_differ_are_listed() -> None:
+    assert differences([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}]) == [("b", ["2", "3"])]
+
+
+def test_a_long_history_is_read_newest_part_first(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The early view knows the end and the run's name; the final one equals a plain reading."""
+    monkeypatch.setattr("tui.source.LONG_BYTES", 1)
+    monkeypatch.setattr("tui.source.FIRST_SECONDS", 20.0)
+    assert seek_time(run.events_path, 20.0) > 0
+    source = Source(run.path)
+    source.open()
+    newest = source._newest
+    assert newest is not None
+    while newest.behind or not newest.offset:
+        source.read_piece()
+        if not newest.size or newest.offset >= newest.size:
+            break
+    while not source.caught_up:
+        source.read_piece()
+    plain = rebuild(read_events(run.events_path)[0])
+    assert source.view.metrics == plain.metrics and source.view.episodes == plain.episodes
+
+
+def test_the_short_way_of_decoding_gives_the_same_records() -> None:
+    from dreamer_async.events import decode_line
+
+    for line in RECORDED.read_bytes().splitlines():
+        assert decode(line) == decode_line(line)
+
+
+@driven
+async def test_evaluations_and_explanations_are_shown(run: RunDir) -> None:
+    append(run, Evaluated(5, 6, (1.0, 2.0), (3, 4), 0.5))
+    with run.lock():
+        async with dashboard(run).run_test(size=(120, 40)) as pilot:
+            await settle(pilot)
+            await pilot.press("5")
+            await settle(pilot)
+            assert "mean 1.50" in text(pilot)
+            await pilot.press("e")
+            assert [request.command for request in run.take_requests()] == ["evaluate"]
+            await pilot.press("3", "i")
+            await pilot.pause()
+            shown = " ".join(screen(pilot))
+            assert "ratio/actual (replayed per step)" in shown and "keep up" in shown

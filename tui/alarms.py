@@ -1,0 +1,117 @@
+"""What a person should know now: conditions that hold at this moment, and the newest warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tui.state import SCALE_FLOOR, Phase, RunView, at_floor
+from tui.text import count, duration, plural, short
+from tui.widgets.panel import Part, Row
+
+DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
+SILENT_SECONDS = 30.0
+"""A trainer that trains says something every second."""
+STALLED_SECONDS = 60.0
+S_ONCE_ABOVE = 2.0
+"""A return scale that was this high had left its floor."""
+_LOOKS = {"error": "bad", "warning": "warn"}
+
+
+class Alarm(NamedTuple):
+    """A condition that holds now."""
+
+    level: str
+    """error or warning."""
+    text: str
+
+
+def standing(view: RunView, phase: Phase, now: float) -> list[Alarm]:
+    """Every condition that holds, errors first; `now` is unix seconds."""
+    if phase.name in ("lost", "finished", "failed", "waiting"):
+        return []
+    found = [*_disk(view), *_silent(view, phase, now), *_stalled(view, phase), *_scale(view)]
+    return sorted(found, key=lambda alarm: alarm.level)
+
+
+def _disk(view: RunView) -> Iterator[Alarm]:
+    free = view.gauges.get("disk/free_gb")
+    if free is not None and free < DISK_LOW_GB:
+        level = "error" if free < DISK_FULL_GB else "warning"
+        yield Alarm(level, f"disk nearly full: {short(free)} GB left")
+
+
+def _silent(view: RunView, phase: Phase, now: float) -> Iterator[Alarm]:
+    silence = now - view.last_time
+    if phase.name in ("training", "prefill", "paused") and silence > SILENT_SECONDS:
+        yield Alarm("warning", f"no news from the trainer for {duration(silence)}")
+
+
+def _stalled(view: RunView, phase: Phase) -> Iterator[Alarm]:
+    """Nothing moved for a while, and where it hangs."""
+    if phase.name != "training" or not view.recent:
+        return
+    newest = view.recent[-1]
+    past = [r for r in view.recent if newest.ran - r.ran <= STALLED_SECONDS]
+    long = newest.ran - past[0].ran >= 0.8 * STALLED_SECONDS
+    moved = any(
+        (r.values.get("rate/updates") or 0) > 0 or (r.values.get("rate/env_steps") or 0) > 0
+        for r in past
+    )
+    if long and not moved:
+        stages = {n: v for n, v in newest.values.items() if n.startswith("stage/") and v}
+        where = max(stages, key=lambda name: stages[name] or 0.0, default="")
+        hint = f", most of it in {where.removeprefix('stage/')}" if where else ""
+        yield Alarm("warning", f"stalled: no step and no update for a minute{hint}")
+
+
+def _scale(view: RunView) -> Iterator[Alarm]:
+    """S fell back to its floor after it had left it."""
+    series = view.metrics.get("return/S")
+    if series is not None and at_floor(view) and float(series.high.max()) > S_ONCE_ABOVE:
+        yield Alarm("warning", f"the return scale S collapsed to its floor of {SCALE_FLOOR:g}")
+
+
+# -- the line ----------------------------------------------------------------------------------
+
+
+def line(view: RunView, phase: Phase, now: float) -> Row:
+    """The one thing a person should know now."""
+    if phase.name == "lost":
+        return [Part("▲ lost  ", "bad"), Part(_lost_hint(view))]
+    if view.finished is not None and phase.name == "finished":
+        said = view.finished.message or view.finished.reason
+        return [Part("● finished  ", "good"), Part(f"{said} at step {count(view.env_steps)}")]
+    alarms = standing(view, phase, now)
+    if alarms:
+        first, more = alarms[0], len(alarms) - 1
+        row = [Part(f"▲ {first.level} ", _LOOKS[first.level]), Part(first.text)]
+        return [*row, Part(f"  and {more} more", "dim")] if more else row
+    if not view.alerts or view.alerts[-1].time < view.started_at:
+        return [Part("no warnings", "dim")]  # older ones are in the log
+    newest = view.alerts[-1]
+    age = duration(now - newest.time)
+    return [
+        Part(f"▲ {newest.level} ", _LOOKS.get(newest.level, "accent")),
+        Part(f"{age} ago  ", "dim"),
+        Part(newest.message),
+    ]
+
+
+def safety(view: RunView, now: float) -> Row:
+    """What was skipped and what is saved."""
+    row: list[Part] = []
+    skipped = view.gauges.get("opt/skipped")
+    if skipped:
+        row.append(Part(f"{plural(skipped, 'NaN update')} skipped  ", "bad"))
+    if view.checkpoint is None:
+        return [*row, Part("no checkpoint yet", "dim")]
+    age = duration(now - view.checkpoint_at)
+    size = short(view.checkpoint.bytes / 1e6)
+    return [*row, Part(f"saved {age} ago ({size} MB)", "dim")]
+
+
+def _lost_hint(view: RunView) -> str:
+    if view.started is None:
+        return "no trainer works on this run"
+    return f"the trainer is gone; `dreamer-async resume {view.started.run}` goes on"

@@ -1,0 +1,36 @@
+"""How runs differ: their settings side by side, and one line about each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dreamer_async.run_dir import read_json
+from tui.text import clean
+
+ABSENT = "–"
+
+
+def settings(path: Path) -> dict[str, str]:
+    """The settings of a run as dotted key -> text; empty if they cannot be read."""
+    try:
+        return dict(_flat(read_json(path), ""))
+    except (OSError, ValueError):
+        return {}
+
+
+def _flat(value: Any, key: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        parts = [
+            _flat(inner, f"{key}.{name}" if key else str(name)) for name, inner in value.items()
+        ]
+        return [pair for part in parts for pair in part]
+    return [(clean(key, 60), clean(value, 60))]
+
+
+def differences(runs: Sequence[Mapping[str, str]]) -> list[tuple[str, list[str]]]:
+    """Settings that are not the same in all runs, as (key, value of each run)."""
+    keys = list(dict.fromkeys(key for run in runs for key in run))
+    rows = [(key, [run.get(key, ABSENT) for run in runs]) for key in keys]
+    return [(key, values) for key, values in rows if len(set(values)) > 1]

@@ -1,0 +1,277 @@
+"""The screen that is always there: header, one of the pages, warnings, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, TypeVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.events import Click, MouseScrollDown, MouseScrollUp
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher
+
+from tui import alarms
+from tui.glossary import find
+from tui.options import AXES, LOG_MODES, SMOOTHINGS, Options
+from tui.pages.compare import Compare
+from tui.pages.episodes import Episodes
+from tui.pages.log import Log
+from tui.pages.losses import Losses
+from tui.pages.overview import Overview
+from tui.pages.page import Page, Shown
+from tui.pages.pipeline import Pipeline
+from tui.pages.world import World
+from tui.source import Source
+from tui.text import clean
+from tui.widgets.chart import Chart
+from tui.widgets.dialogs import AskWords
+from tui.widgets.grid import ChartGrid
+from tui.widgets.header import Header, HeaderFacts
+from tui.widgets.keybar import Key, KeyBar
+from tui.widgets.lines import AlertLine
+from tui.widgets.metric import MetricScreen
+
+T = TypeVar("T")
+
+PAGES: tuple[tuple[str, type[Page]], ...] = (
+    ("overview", Overview),
+    ("losses", Losses),
+    ("pipeline", Pipeline),
+    ("world", World),
+    ("episodes", Episodes),
+    ("log", Log),
+    ("compare", Compare),
+)
+NAMES = tuple(name for name, _ in PAGES)
+TABS = tuple(
+    Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
+)
+KEYS = (
+    Key("?", "help", "app.help"),
+    Key("q", "detach", "app.detach"),
+    Key("p", "pause", "app.pause"),
+    Key("c", "save", "app.checkpoint"),
+    Key("e", "evaluate", "app.evaluate"),
+    Key("Q", "stop", "app.ask_stop"),
+    Key("r", "runs", "app.runs"),
+    Key("i", "explain", "explain"),
+)
+
+
+class Main(Screen[None]):
+    """Shows a run, and others laid over it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "page('overview')", "Overview", tooltip="Overview: the run on one screen"),
+        Binding("2", "page('losses')", "Losses", tooltip="Losses and all other metrics"),
+        Binding("3", "page('pipeline')", "Pipeline", tooltip="Pipeline: where the time goes"),
+        Binding("4", "page('world')", "World model", tooltip="World model: real, seen, dreamed"),
+        Binding("5", "page('episodes')", "Episodes", tooltip="Episodes and evaluations"),
+        Binding("6", "page('log')", "Log", tooltip="Log: what happened"),
+        Binding("7", "page('compare')", "Compare", tooltip="Compare with other runs"),
+        Binding("tab", "turn(1)", "Next page", tooltip="Next page"),
+        Binding("shift+tab", "turn(-1)", "Last page", tooltip="Page before"),
+        Binding("s", "smoothing", "Smooth", tooltip="Average over 20, 100, 500 or no points"),
+        Binding("y", "log_axis", "Log axis", tooltip="Axis of the losses: auto, log, linear"),
+        Binding("x", "across", "Axis", tooltip="Across: env steps, frames, updates, hours"),
+        Binding("plus,equals_sign", "zoom(1)", "Closer", key_display="+", tooltip="Zoom in"),
+        Binding("minus", "zoom(-1)", "Wider", key_display="-", tooltip="Zoom out"),
+        Binding("left", "pan(-1)", "Left", tooltip="Pan left; on the world model a frame back"),
+        Binding("right", "pan(1)", "Right", tooltip="Pan right; there a frame on"),
+        Binding("up", "move(-1)", "Up", tooltip="Choose the chart before, or scroll up"),
+        Binding("down", "move(1)", "Down", tooltip="Choose the next chart, or scroll down"),
+        Binding("pageup", "roll(-1)", "Page up", tooltip="Scroll up by a page"),
+        Binding("pagedown", "roll(1)", "Page down", tooltip="Scroll down by a page"),
+        Binding("slash", "filter", "Filter", key_display="/", tooltip="Draw some metrics only"),
+        Binding("i,enter", "explain", "Explain", tooltip="What a number means, and its curve"),
+        Binding("v", "source", "Source", tooltip="World model: next sequence or observation"),
+        Binding("d", "film", "Dream", tooltip="World model: ask for a new film"),
+        Binding("space", "play", "Play", tooltip="World model: play, or stand still"),
+        Binding("l", "level", "Level", tooltip="Log: all, warnings, errors"),
+    ]
+
+    def __init__(self, clock: Callable[[], float], *, animate: bool, film: Callable[[], None]):
+        super().__init__()
+        self.options = Options()
+        self.shown: Shown | None = None
+        self._clock = clock
+        self._play_films = animate
+        self._ask_film = film
+        self._pages = {name: kind(id=name) for name, kind in PAGES}
+        self._open = NAMES[0]
+
+    def compose(self) -> ComposeResult:
+        yield Header(id="header")
+        with ContentSwitcher(initial="overview", id="body"):
+            yield from self._pages.values()
+        yield AlertLine(id="alerts")
+        yield KeyBar(id="keys")
+
+    def on_mount(self) -> None:
+        world = self.query_one(World)
+        world.playing = self._play_films
+        self.set_interval(0.2, self._next_frame)
+
+    # -- showing -----------------------------------------------------------------------------
+
+    @property
+    def page(self) -> Page:
+        """The page that is open."""
+        return self._pages[self._open]
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether every widget is there; a busy machine takes a moment."""
+        return bool(self.query(KeyBar)) and all(page.children for page in self._pages.values())
+
+    def show(self, source: Source, others: tuple[Source, ...]) -> None:
+        """Show the runs as they are now."""
+        if not self.ready:
+            return
+        self.shown = Shown(source, others, self.options, self._clock())
+        phase, now = source.phase, self.shown.now
+        facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading)
+        self.query_one(Header).show(source.view, facts)
+        self.query_one(AlertLine).show(
+            alarms.line(source.view, phase, now), alarms.safety(source.view, now)
+        )
+        tabs = TABS if others or self.page.id == "compare" else TABS[:-1]
+        self.query_one(KeyBar).show(tabs, self.page.id or "", KEYS)
+        self.page.show(self.shown)
+
+    def refresh_page(self, *, all_of_it: bool = True) -> None:
+        """Draw the open page anew."""
+        if all_of_it:
+            self.page.forget()
+        if self.shown is not None and self.ready:
+            self.show(self.shown.source, tuple(self.shown.others))
+
+    def on_chart_grid_resized(self) -> None:
+        self.refresh_page()
+
+    def _next_frame(self) -> None:
+        page = self.page
+        if self.ready and isinstance(page, World) and page.moving and self.app.screen is self:
+            page.advance()
+            self.refresh_page(all_of_it=False)
+
+    # -- keys: pages and curves --------------------------------------------------------------
+
+    def action_page(self, name: str) -> None:
+        """Turn to a page."""
+        self._open = self.query_one(ContentSwitcher).current = name
+        self.refresh_page()
+
+    def action_turn(self, direction: int) -> None:
+        """Turn to the page after or before this one."""
+        names = NAMES if self.shown is not None and self.shown.others else NAMES[:-1]
+        place = names.index(self.page.id or "") if self.page.id in names else 0
+        self.action_page(names[(place + direction) % len(names)])
+
+    def action_log_axis(self) -> None:
+        """Choose the next axis for the losses."""
+        self._choose(log=_next(LOG_MODES, self.options.log))
+
+    def action_smoothing(self) -> None:
+        """Choose the next smoothing."""
+        self._choose(smoothing=_next(SMOOTHINGS, self.options.smoothing))
+
+    def action_across(self) -> None:
+        """Choose what curves are drawn over."""
+        self._choose(axis=_next(AXES, self.options.axis))
+
+    def action_zoom(self, direction: int) -> None:
+        """Show less of the run, or more."""
+        zoom = self.options.zoom
+        self._choose(zoom=zoom.closer() if direction > 0 else zoom.wider())
+
+    def action_pan(self, direction: int) -> None:
+        """Look at an earlier or a later part."""
+        if not self.page.pan(direction):
+            self._choose(zoom=self.options.zoom.moved(direction))
+        else:
+            self.refresh_page(all_of_it=False)
+
+    def _choose(self, **changes: object) -> None:
+        self.options = replace(self.options, **changes)
+        self.refresh_page()
+
+    # -- keys: what is on a page -------------------------------------------------------------
+
+    def action_move(self, rows: int) -> None:
+        """Move up or down on the page."""
+        self.page.move(rows)
+        self.refresh_page(all_of_it=False)
+
+    def action_roll(self, direction: int) -> None:
+        """Move by as much as fits."""
+        self.page.turn_page(direction)
+        self.refresh_page(all_of_it=False)
+
+    def action_filter(self) -> None:
+        """Ask for words, and draw only metrics with one of them."""
+        self.app.push_screen(AskWords("filter", self.options.filter), self._filtered)
+
+    def _filtered(self, words: str | None) -> None:
+        if words is None:
+            return
+        self.options = replace(self.options, filter=clean(words.strip(), 60))
+        if self.page.id != "losses":
+            self.action_page("losses")
+        self.refresh_page()
+
+    def action_explain(self, name: str = "") -> None:
+        """Say what a number means, beginning with the most wanted one of this page."""
+        if self.shown is None:
+            return
+        view = self.shown.view
+        topics = [name] if name else []
+        topics += [topic for topic in self.page.topics(view) if topic != name]
+        rest = [topic for topic in (*view.metrics, *view.gauges) if topic not in topics]
+        topics = [topic for topic in [*topics, *rest] if find(topic) or topic in view.metrics]
+        self.app.push_screen(MetricScreen(self.shown, topics))
+
+    def action_source(self) -> None:
+        """Show the next sequence."""
+        self.query_one(World).next_source()
+        self.action_page("world")
+
+    def action_play(self) -> None:
+        """Play the film, or stop it."""
+        world = self.query_one(World)
+        world.playing = not world.playing
+        self.refresh_page(all_of_it=False)
+
+    def action_film(self) -> None:
+        """Ask for a new film."""
+        self._ask_film()
+
+    def action_level(self) -> None:
+        """Choose the next level of the log."""
+        self.query_one(Log).next_level()
+        self.action_page("log")
+
+    # -- mouse -------------------------------------------------------------------------------
+
+    def on_click(self, event: Click) -> None:
+        """Open the chart below the mouse, or the log from the line of warnings."""
+        if isinstance(event.widget, Chart) and event.widget.picture.name:
+            self.action_explain(event.widget.picture.name)
+        elif isinstance(event.widget, AlertLine):
+            self.action_page("log")
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
+        self._wheel(event, 1)
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
+        self._wheel(event, -1)
+
+    def _wheel(self, event: MouseScrollUp | MouseScrollDown, direction: int) -> None:
+        if isinstance(event.widget, Chart | ChartGrid):
+            self.action_zoom(direction)
+
+
+def _next(values: tuple[T, ...], value: T) -> T:
+    return values[(values.index(value) + 1) % len(values)]

@@ -1,0 +1,74 @@
+"""What metrics are called, in which order they are drawn and which are always there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+FREE_NATS = 1.0
+"""The KL losses have no gradient below this floor, in nats."""
+
+LABELS: Mapping[str, str] = {
+    "loss/reward": "reward",
+    "loss/cont": "continue",
+    "loss/dyn": "dynamics KL",
+    "loss/rep": "represent. KL",
+    "loss/actor": "actor",
+    "loss/critic": "critic",
+    "loss/replay_critic": "replay critic",
+    "policy/entropy": "entropy",
+    "opt/grad_norm": "grad norm",
+    "loss/total": "total",
+    "return/mean": "imagined return",
+    "value/mean": "value",
+    "adv/mag": "advantage",
+    "policy/randomness": "randomness",
+    "imagine/reward": "imagined reward",
+    "rssm/posterior_entropy": "posterior ent.",
+    "rssm/prior_entropy": "prior entropy",
+    "opt/update_rms": "update rms",
+}
+"""What the charts are called, in their order; reconstructions come before all of them."""
+
+REQUIRED = tuple(LABELS)[:9]
+"""Always on the screen; the rest fills the room that is left."""
+
+FLOORS: Mapping[str, float] = {"loss/dyn": FREE_NATS, "loss/rep": FREE_NATS}
+
+
+def reconstructions(names: Iterable[str]) -> list[str]:
+    """Name the reconstruction losses: every loss that is none of the known ones."""
+    return [name for name in names if name.startswith("loss/") and name not in LABELS]
+
+
+def required_charts(names: Iterable[str]) -> list[str]:
+    """Name the metrics that are always drawn: reconstructions, then every other loss."""
+    return [*(reconstructions(names) or ["loss/image"]), *REQUIRED]
+
+
+def optional_charts(drawable: Collection[str]) -> list[str]:
+    """Name the metrics that fill the room which is left."""
+    return [name for name in tuple(LABELS)[len(REQUIRED) :] if name in drawable]
+
+
+def ordered(names: Collection[str]) -> list[str]:
+    """Name all metrics: those with a place of their own first."""
+    first = [name for name in required_charts(names) if name in names]
+    first += [name for name in tuple(LABELS)[len(REQUIRED) :] if name in names]
+    return [*first, *sorted(set(names) - set(first))]
+
+
+def matching(names: Collection[str], words: str) -> list[str]:
+    """Name the metrics whose name or label contains one of the words."""
+    wanted = words.lower().split()
+    return [
+        name
+        for name in ordered(names)
+        if any(word in name.lower() or word in label(name).lower() for word in wanted)
+    ]
+
+
+def label(name: str) -> str:
+    """Return what a metric's chart is called."""
+    if name in LABELS:
+        return LABELS[name]
+    return f"{name.removeprefix('loss/')} recon." if name.startswith("loss/") else name

@@ -1,0 +1,47 @@
+"""Every metric as a small chart; one of them is chosen and can be opened."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from tui import pictures
+from tui.names import ordered
+from tui.pages.page import Page, Shown
+from tui.state import RunView
+from tui.widgets.grid import ChartGrid
+from tui.widgets.lines import Caption
+
+
+class Losses(Page):
+    """Small multiples on the whole screen."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.chosen = 0
+        self._names: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        yield Caption("losses", id="losses-caption")
+        yield ChartGrid(id="losses-grid")
+
+    def show(self, shown: Shown) -> None:
+        if not self.changed("grid", (shown.age, self.chosen)):
+            return
+        view, options = shown.view, shown.options
+        self.query_one(Caption).show(pictures.losses_note(options))
+        required, optional = pictures.loss_names(view, options)
+        grid = self.query_one(ChartGrid)
+        room = max(len(required), grid.lay_out(len(required), len(required) + len(optional)))
+        self._names = (required + optional)[:room]
+        self.chosen = max(0, min(self.chosen, len(self._names) - 1))
+        name = self._names[self.chosen] if self._names else ""
+        grid.show(pictures.losses(view, options, room, shown.named, name))
+
+    def move(self, rows: int) -> None:
+        """Choose the next chart, or the one before."""
+        if self._names:
+            self.chosen = (self.chosen + rows) % len(self._names)
+
+    def topics(self, view: RunView) -> list[str]:
+        names = self._names[self.chosen :] + self._names[: self.chosen]
+        return [*names, *(name for name in ordered(view.metrics) if name not in names)]

@@ -1,0 +1,51 @@
+"""The whole run on one screen; low terminals turn to the losses for those."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+
+from tui import pictures, stages
+from tui.pages.page import Page, Shown
+from tui.state import RunView
+from tui.widgets.chart import Chart
+from tui.widgets.grid import ChartGrid
+from tui.widgets.lines import Caption
+from tui.widgets.meters import Meters
+
+
+class Overview(Page):
+    """Returns, losses, the return scale, the pipeline and the replay."""
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            with Vertical(classes="left"):
+                yield Chart(id="returns")
+                yield Caption("losses", id="caption")
+                yield ChartGrid(id="small-losses")
+            with Vertical(classes="right"):
+                yield Chart(id="scale")
+                yield Meters("pipeline", id="meters")
+                yield Meters("replay", id="replay")
+
+    def show(self, shown: Shown) -> None:
+        view, options = shown.view, shown.options
+        if self.changed("gauges", (shown.source.epoch, view.gauges_seen)):
+            self.query_one("#meters", Meters).show(stages.pipeline(view))
+            self.query_one("#replay", Meters).show(stages.replay(view))
+        if self.changed("curves", shown.age):
+            self.query_one("#returns", Chart).show(pictures.returns(view, options, shown.named))
+            self.query_one("#scale", Chart).show(pictures.scale(view, options))
+            self._show_losses(shown)
+
+    def _show_losses(self, shown: Shown) -> None:
+        grid = self.query_one(ChartGrid)
+        if not grid.display:
+            return
+        self.query_one(Caption).show(pictures.losses_note(shown.options))
+        required, optional = map(len, pictures.loss_names(shown.view, shown.options))
+        room = grid.lay_out(required, required + optional)
+        grid.show(pictures.losses(shown.view, shown.options, room, shown.named))
+
+    def topics(self, view: RunView) -> list[str]:
+        return ["episode/score", "return/S", "replay/fill", "ratio/actual"]

@@ -1,0 +1,80 @@
+"""What every page is: a container that shows runs, and skips what did not change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from textual.containers import Container
+
+from tui.options import Options
+from tui.pictures import Named
+from tui.source import Source
+from tui.state import RunView
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What there is to show now."""
+
+    source: Source
+    others: Sequence[Source] = ()
+    """Runs that are laid over the first one."""
+    options: Options = field(default_factory=Options)
+    now: float = 0.0
+    """Unix seconds."""
+
+    @property
+    def view(self) -> RunView:
+        """The first run."""
+        return self.source.view
+
+    @property
+    def named(self) -> list[Named]:
+        """The other runs with what they are called."""
+        return [(source.label, source.view) for source in self.others]
+
+    @property
+    def age(self) -> tuple[object, ...]:
+        """Changes whenever a chart of episodes or metrics would."""
+        counts = [
+            (source.epoch, source.view.episode_count, source.view.metrics_seen)
+            for source in (self.source, *self.others)
+        ]
+        return (self.options, *counts, len(self.view.evaluations))
+
+
+class Page(Container):
+    """One of the pages; its id is its name."""
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._seen: dict[str, object] = {}
+
+    def show(self, shown: Shown) -> None:
+        """Bring the page up to date."""
+
+    def forget(self) -> None:
+        """Draw everything anew next time."""
+        self._seen.clear()
+
+    def changed(self, part: str, key: object) -> bool:
+        """Tell whether a part has to be drawn anew, and remember that it was."""
+        if self._seen.get(part) == key:
+            return False
+        self._seen[part] = key
+        return True
+
+    def topics(self, view: RunView) -> list[str]:
+        """Numbers that this page is about, the most wanted first."""
+        return []
+
+    def move(self, rows: int) -> None:
+        """Move up or down in what can be moved in."""
+
+    def turn_page(self, direction: int) -> None:
+        """Move by as much as fits."""
+
+    def pan(self, direction: int) -> bool:
+        """Move left or right; False if the page leaves that to the curves."""
+        return False

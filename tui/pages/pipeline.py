@@ -1,0 +1,43 @@
+"""Where the time goes, what limits, and the gauges of the last minutes."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from tui import pictures, stages
+from tui.pages.page import Page, Shown
+from tui.state import RunView
+from tui.widgets.grid import ChartGrid
+from tui.widgets.lines import Caption
+from tui.widgets.strips import Strips
+
+CHARTS = (
+    ("ratio/actual", "train ratio", "ratio/target"),
+    ("policy/lag", "policy lag, updates", ""),
+    ("rate/env_steps", "env steps/s", ""),
+    ("rate/updates", "updates/s", ""),
+    ("replay/sample_age", "sampled age, steps", ""),
+    ("memory/rss_gb", "memory, GB", ""),
+)
+SHORT_TERMS = ("insert", "write_latents")
+
+
+class Pipeline(Page):
+    """Strips above, charts below."""
+
+    def compose(self) -> ComposeResult:
+        yield Strips(id="strips")
+        yield Caption("the last ten minutes", id="gauges-caption")
+        yield ChartGrid(id="gauges")
+
+    def show(self, shown: Shown) -> None:
+        view, phase = shown.view, shown.source.phase
+        if not self.changed("all", (shown.source.epoch, view.gauges_seen, phase.name)):
+            return
+        self.query_one(Strips).show(stages.strips(view), stages.verdict(view, phase))
+        grid = self.query_one(ChartGrid)
+        room = grid.lay_out(3, len(CHARTS))
+        grid.show([pictures.recent(view, *chart) for chart in CHARTS[: max(3, room)]])
+
+    def topics(self, view: RunView) -> list[str]:
+        return [*(name for name, _, _ in CHARTS), *stages.STAGES]

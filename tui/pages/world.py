@@ -1,0 +1,176 @@
+"""What the world model sees and expects: real, reconstructed and dreamed, moving."""
+
+from __future__ import annotations
+
+import numpy as np
+from textual.app import ComposeResult
+
+from tui.chart import Trace
+from tui.film import VERSIONS, Film, Shot
+from tui.names import reconstructions
+from tui.pages.page import Page, Shown
+from tui.series import Array
+from tui.state import RunView
+from tui.text import count, duration
+from tui.widgets.chart import Curve, Picture
+from tui.widgets.grid import ChartGrid
+from tui.widgets.lines import Caption
+from tui.widgets.panel import Part, Row
+from tui.widgets.video import Video
+
+LINE = 60
+"""Most columns of the time line."""
+
+
+class World(Page):
+    """Plays the newest film of the run."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.playing = True
+        self.time = 0
+        """Frame that is shown."""
+        self._choice = 0
+        self._film: Film | None = None
+
+    def compose(self) -> ComposeResult:
+        yield Caption("world model", id="film-caption")
+        yield Video(id="film")
+        yield ChartGrid(id="traces")
+
+    def show(self, shown: Shown) -> None:
+        source = shown.source
+        source.film.look()
+        film = source.film.film
+        if film is not self._film:
+            self._film = film
+            self.forget()
+        age = int(shown.now) if film is None or shown.now - film.time < 100 else shown.now // 10
+        key = (self.time, self._choice, self.playing, age, source.film.trouble)
+        if self.changed("all", key):
+            self._show(film, source.film.trouble, shown.now)
+
+    def _show(self, film: Film | None, trouble: str, now: float) -> None:
+        caption, video, grid = self.query_one(Caption), self.query_one(Video), self._grid
+        shot = self._shot(film)
+        video.display = shot is None or shot.is_image
+        grid.display = not video.display
+        if film is None or shot is None:
+            caption.show([])
+            video.show((), (), [[Part(line, "dim")] for line in _nothing(trouble)])
+            return
+        self.time %= film.length
+        caption.show(_note(film, shot, len(film.shots()), now))
+        if shot.is_image:
+            notes = [[], timeline(film, shot.row, self.time, self.playing)]
+            video.show(VERSIONS, film.frame(shot, self.time), notes)
+            return
+        pictures = traces(film, shot)
+        room = grid.lay_out(min(4, len(pictures)), len(pictures))
+        grid.show(pictures[: max(room, min(4, len(pictures)))])
+
+    @property
+    def _grid(self) -> ChartGrid:
+        return self.query_one(ChartGrid)
+
+    def _shot(self, film: Film | None) -> Shot | None:
+        if film is None:
+            return None
+        shots = film.shots()
+        return shots[self._choice % len(shots)]
+
+    @property
+    def moving(self) -> bool:
+        """Tell whether there is anything to play."""
+        shot = self._shot(self._film)
+        return self.playing and shot is not None and shot.is_image
+
+    def advance(self) -> None:
+        """Show the next frame."""
+        self.time += 1
+
+    def next_source(self) -> None:
+        """Show the next sequence or observation key."""
+        self._choice += 1
+        self.time = 0
+
+    def pan(self, direction: int) -> bool:
+        """Step through the frames by hand."""
+        self.playing = False
+        self.time += direction
+        return True
+
+    def move(self, rows: int) -> None:
+        self._choice += rows
+        self.time = 0
+
+    def topics(self, view: RunView) -> list[str]:
+        names = [*reconstructions(view.latest), "loss/dyn", "loss/rep", "rssm/posterior_entropy"]
+        return [*names, "rssm/prior_entropy"]
+
+
+def _nothing(trouble: str) -> list[str]:
+    if trouble:
+        return ["the film cannot be shown:", trouble]
+    return [
+        "no film yet",
+        "",
+        "The trainer films its world model every few minutes: what was observed,",
+        "its reconstruction, and what the model expects when it only knows the actions.",
+        "d asks for a film now.",
+    ]
+
+
+def _note(film: Film, shot: Shot, shots: int, now: float) -> Row:
+    number = film.shots().index(shot) + 1
+    age = duration(now - film.time)
+    return [
+        Part(f"{shot.key} ", "strong"),
+        Part(f"{number} of {shots} (v) · update {count(film.update)} · {age} ago (d: new)", "dim"),
+    ]
+
+
+def timeline(film: Film, row: int, time: int, playing: bool) -> Row:
+    """Say where in the sequence the frame is, and whether the dream still sees."""
+    parts: list[Part] = [Part("▶ " if playing else "• ", "accent")]
+    for step in range(min(film.length, LINE)):
+        if step == time:
+            parts.append(Part("◆", "strong"))
+        elif step and film.is_first[row, step]:
+            parts.append(Part("|", "warn"))
+        else:
+            parts.append(Part("━" if step < film.context else "─", "line"))
+    sees = "sees" if time < film.context else "dreams"
+    words = f"  step {time + 1:>{len(str(film.length))}} of {film.length}, {sees}"
+    reset = bool(film.is_first[row, film.context : time + 1].any()) and time >= film.context
+    parts.append(Part(words, "text"))
+    if reset:
+        parts.append(Part("  a new episode began: the dream cannot know", "warn"))
+    return parts
+
+
+def traces(film: Film, shot: Shot) -> list[Picture]:
+    """One chart for each number of a vector observation: real, reconstructed, dreamed."""
+    real, seen, dreamed = film.traces(shot)
+    steps = np.arange(1, film.length + 1, dtype=np.float64)
+    pictures = []
+    for index in range(real.shape[1]):
+        versions = [part[:, index].astype(np.float64) for part in (real, seen, dreamed)]
+        pictures.append(
+            Picture(
+                title=f"{shot.key}[{index}]" if real.shape[1] > 1 else shot.key,
+                note="real • seen ━ dreamed" if not index else "",
+                curves=_three(steps, versions),
+                name="",
+            )
+        )
+    return pictures
+
+
+def _three(steps: Array, versions: list[Array]) -> list[Curve]:
+    real, seen, dreamed = versions
+    return [
+        Curve(Trace(steps, seen), "line"),
+        Curve(Trace(steps, dreamed), "line-2"),
+        Curve(Trace(steps, real, kind="dots"), "strong"),
+    ]

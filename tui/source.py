@@ -1,0 +1,162 @@
+"""One run as the dashboard sees it: its view, kept up to date, and whether somebody trains it.
+
+A long history is read newest part first: the last hour goes into a view of its own, which is
+shown until the whole file has been read. From then on the result equals a fresh reading.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from dreamer_async.run_dir import RunDir
+from tui.film import FILM, FilmFile
+from tui.state import Phase, RunView, Trainer, phase, reduce
+from tui.tail import Tail, seek_time
+from tui.text import clean
+
+LONG_BYTES = 16_000_000
+"""Files above this are read newest part first."""
+FIRST_SECONDS = 3600.0
+"""What is shown first of them."""
+GAUGES_BYTES = 4_000_000
+"""Gauges further from the end are not decoded; nothing shows them."""
+HEAD_BYTES = 1 << 16
+START_GRACE_SECONDS = 30.0
+"""How long a trainer that was just started may take until it holds its lock."""
+
+
+class Source:
+    """Reads a run; never writes."""
+
+    def __init__(
+        self, path: Path, *, owner: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.run_dir = RunDir(path)
+        self.owner = owner
+        """Whether the run was started here, and its lock may take a moment."""
+        self.view = RunView()
+        self.trainer = Trainer()
+        self.tail = Tail(self.run_dir.events_path)
+        self.caught_up = False
+        self.epoch = 0
+        """Grows whenever `view` is replaced by another one."""
+        self.film = FilmFile(self.run_dir.pictures / FILM)
+        self._clock = clock
+        self._opened = clock()
+        self._misses = 0
+        self._restarts = 0
+        self._full: RunView | None = None
+        self._newest: Tail | None = None
+
+    @property
+    def label(self) -> str:
+        """What the run is called, without its date."""
+        name = clean(self.run_dir.name, 80)
+        stamped = name[:15].replace("-", "").isdecimal() and name[15:16] == "-"
+        return name[16:] if stamped and name[16:] else name
+
+    # -- reading -----------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> bool:
+        """Tell whether there was more to read at the last read."""
+        return self.tail.behind or (self._newest is not None and self._newest.behind)
+
+    @property
+    def reading(self) -> float | None:
+        """Share of the history that has been read, None once that is all of it."""
+        return None if self.caught_up else self.tail.offset / max(1, self.tail.size)
+
+    def open(self) -> None:
+        """Begin with the newest part if the history is long."""
+        try:
+            size = self.run_dir.events_path.stat().st_size
+        except OSError:
+            return
+        self.tail.gauges_from = max(0, size - GAUGES_BYTES)
+        start = seek_time(self.run_dir.events_path, FIRST_SECONDS) if size > LONG_BYTES else 0
+        if start:
+            self._full = RunView()
+            self._read_head()
+            self._newest = Tail(self.run_dir.events_path, start)
+            self._newest.gauges_from = self.tail.gauges_from
+
+    def read_piece(self) -> None:
+        """Fold the next piece of the stream into the view, the newest part before the rest."""
+        newest = self._newest
+        if newest is not None:
+            for record in newest.read():
+                reduce(self.view, record)
+            if newest.behind:
+                return
+        self._read_history()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.tail.close()
+        if self._newest is not None:
+            self._newest.close()
+
+    def _read_head(self) -> None:
+        """Learn what the run is: its first events say so."""
+        head = Tail(self.run_dir.events_path)
+        for record in head.read(HEAD_BYTES)[:2]:
+            reduce(self.view, record)
+        head.close()
+
+    def _read_history(self) -> None:
+        records = self.tail.read()
+        if self.tail.restarts != self._restarts:
+            self._restarts = self.tail.restarts
+            self._forget_newest()
+            self._replace(RunView())
+            self.caught_up = False
+        view = self.view if self._full is None else self._full
+        for record in records:
+            reduce(view, record)
+        if not self.tail.behind:
+            self.caught_up = True
+            if self._full is not None:
+                self._replace(self._full)
+                self._forget_newest()
+
+    def _replace(self, view: RunView) -> None:
+        self.view = view
+        self.epoch += 1
+
+    def _forget_newest(self) -> None:
+        if self._newest is not None:
+            self._newest.close()
+        self._newest = self._full = None
+
+    # -- the trainer -------------------------------------------------------------------------
+
+    def check_trainer(self) -> None:
+        """Find out whether somebody holds the run's lock; two misses in a row count."""
+        if self.run_dir.owner() is not None:
+            self._misses = 0
+            self.trainer = replace(self.trainer, alive=True)
+            return
+        self._misses += 1
+        starting = self.trainer.alive is None and self.owner
+        patience = START_GRACE_SECONDS if starting else 0.0
+        known = self.caught_up or self._newest is not None
+        if self._misses > 1 and known and self._clock() - self._opened >= patience:
+            self.trainer = replace(self.trainer, alive=False)
+
+    def stopping(self) -> None:
+        """Remember that a stop was asked for here."""
+        self.trainer = replace(self.trainer, stop_requested_at=self._clock())
+
+    @property
+    def phase(self) -> Phase:
+        """What the run is doing, as far as this process can tell."""
+        return phase(self.view, self.trainer)
+
+    @property
+    def may_run(self) -> bool:
+        """Tell whether there is, or may be, a trainer that could be asked for something."""
+        return self.view.finished is None and self.trainer.alive is not False

@@ -1,0 +1,68 @@
+"""The bottom row: pages on the left, the most wanted keys on the right; both can be clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from textual.events import Click
+
+from tui.widgets.panel import Panel, Part, Row, cells
+
+
+class Key(NamedTuple):
+    """A key, its word, and the action that a click runs."""
+
+    key: str
+    word: str
+    action: str
+
+
+class KeyBar(Panel):
+    """Shows pages and keys; those that do not fit are left out from the end."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._pages: Sequence[Key] = ()
+        self._current = ""
+        self._keys: Sequence[Key] = ()
+        self._places: list[tuple[int, int, str]] = []
+
+    def show(self, pages: Sequence[Key], current: str, keys: Sequence[Key]) -> None:
+        """Replace what is shown; `current` is the word of the page that is open."""
+        if (pages, current, keys) != (self._pages, self._current, self._keys):
+            self._pages, self._current, self._keys = pages, current, keys
+            self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        self._places = []
+        row: list[Part] = []
+        for page in self._pages:
+            self._add(row, page, "tab-open" if page.word == self._current else "tab", width)
+        keys: list[Key] = []
+        room = width - cells(row) - 1
+        for key in self._keys:
+            room -= len(key.key) + len(key.word) + 3
+            if room < 0:
+                break
+            keys.append(key)
+        used = sum(len(key.key) + len(key.word) + 3 for key in keys)
+        row.append(Part(" " * max(0, width - cells(row) - used)))
+        for key in keys:
+            self._add(row, key, "text", width)
+        return [row]
+
+    def _add(self, row: list[Part], key: Key, look: str, width: int) -> None:
+        """Append one entry and remember where it stands."""
+        start = cells(row)
+        if start + len(key.key) + len(key.word) + 3 > width:
+            return
+        row += [Part(" "), Part(key.key, "key"), Part(f" {key.word}", look), Part(" ")]
+        self._places.append((start, cells(row), key.action))
+
+    async def on_click(self, event: Click) -> None:
+        """Run the action of the entry below the mouse."""
+        for start, stop, action in self._places:
+            if start <= event.x < stop:
+                await self.screen.run_action(action)
+                return

@@ -1,0 +1,94 @@
+"""One number in full: its curve, its unit and what it means."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from tui import pictures
+from tui.glossary import find
+from tui.names import label
+from tui.widgets.chart import Chart, Picture
+from tui.widgets.panel import Panel, Part, Row
+
+if TYPE_CHECKING:
+    from tui.pages.page import Shown
+
+
+class Paragraph(Panel):
+    """Wrapped text."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._text = ""
+
+    def show(self, text: str) -> None:
+        """Replace the text."""
+        self._text = text
+        self.repaint()
+        self.refresh(layout=True)
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        """Ask for as many rows as the text needs."""
+        return max(1, len(textwrap.wrap(self._text, max(1, width))))
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        lines = textwrap.wrap(self._text, max(1, width))[:height]
+        return [(Part(line),) for line in lines]
+
+
+class MetricScreen(ModalScreen[None]):
+    """Shows one number after the other: up and down turn to the next."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,i,q,enter", "dismiss", "Close", show=False),
+        Binding("down,right,j", "turn(1)", "Next", show=False),
+        Binding("up,left,k", "turn(-1)", "Before", show=False),
+    ]
+
+    def __init__(self, shown: Shown, topics: Sequence[str]) -> None:
+        super().__init__()
+        self._shown = shown
+        self._topics = list(topics) or ["episode/score"]
+        self._place = 0
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="metric", classes="dialog") as box:
+            box.border_subtitle = "↑ ↓ others   esc closes"
+            yield Chart(id="metric-chart")
+            yield Paragraph(id="metric-text")
+
+    def on_mount(self) -> None:
+        self._show()
+
+    def action_turn(self, direction: int) -> None:
+        """Turn to the next number, or the one before."""
+        self._place = (self._place + direction) % len(self._topics)
+        self._show()
+
+    def _show(self) -> None:
+        name = self._topics[self._place]
+        meaning = find(name)
+        box = self.query_one("#metric", Vertical)
+        unit = f" ({meaning.unit})" if meaning else ""
+        where = f"{self._place + 1} of {len(self._topics)}"
+        box.border_title = Content(f"{name}{unit}  {where}")
+        text = meaning.text if meaning else "This trainer's own number; nothing is known about it."
+        self.query_one(Chart).show(_picture(self._shown, name))
+        self.query_one(Paragraph).show(text)
+
+
+def _picture(shown: Shown, name: str) -> Picture:
+    view, options = shown.view, shown.options
+    if name == "episode/score":
+        return pictures.returns(view, options, shown.named)
+    if name in view.metrics:
+        return pictures.metric(view, name, options, shown.named, labelled=True)
+    return pictures.recent(view, name, label(name))

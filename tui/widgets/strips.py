@@ -1,0 +1,81 @@
+"""One strip for each stage of the pipeline: busy, waiting and for whom; below, what limits."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from textual.geometry import Size
+
+from tui.stages import Strip, Verdict
+from tui.widgets.panel import Panel, Part, Row, cells, fit, spread
+
+_LABEL, _SHARE = 16, 5
+_WORDS = 42
+"""Columns for the words behind a strip, where there is room."""
+
+
+class Strips(Panel):
+    """Shows where the time goes."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._stages: Sequence[Strip] = ()
+        self._verdict = Verdict("", "")
+
+    def show(self, strips: Sequence[Strip], verdict: Verdict) -> None:
+        """Replace strips and verdict."""
+        self._stages, self._verdict = strips, verdict
+        self.repaint()
+        self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Ask for a title, the strips, and the sentences below them."""
+        return len(self._rows(width))
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        return self._rows(width)[:height]
+
+    def _rows(self, width: int) -> list[Row]:
+        note = [
+            Part("━ ", "bar"),
+            Part("busy  ", "dim"),
+            Part("╍ ", "bar-wait"),
+            Part("waiting  ", "dim"),
+            Part("mean of 10 s", "dim"),
+        ]
+        rows: list[Row] = [spread([Part("stages", "title")], note, width, Part("─", "rule"))]
+        rows += [_strip_row(strip, width) for strip in self._stages]
+        for sentence, look in ((self._verdict.limit, "strong"), (self._verdict.faster, "text")):
+            lines = textwrap.wrap(sentence, max(20, width))
+            rows += [[Part(line, look)] for line in lines]
+        return rows
+
+
+def _strip_row(strip: Strip, width: int) -> Row:
+    label = Part(fit(strip.label, min(_LABEL, width)), "dim")
+    if strip.busy is None:
+        return [label, Part(f"{'–':>{_SHARE}}  not measured", "dim")]
+    words = _waits(strip)
+    room = width - cells([label]) - _SHARE - 3
+    room = max(8, room - _WORDS) if room >= _WORDS + 8 else max(4, room // 3)
+    share = Part(f"{strip.busy:>{_SHARE - 1}.0%} ", "strong")
+    return [label, share, *stacked(strip, room), Part("  "), Part(words, "dim")]
+
+
+def _waits(strip: Strip) -> str:
+    known = [wait for wait in strip.waits if wait.share >= 0.005]
+    return ", ".join(f"{wait.share:.0%} for {wait.whom}" for wait in known[:2])
+
+
+def stacked(strip: Strip, width: int) -> Row:
+    """Draw busy and waiting time behind each other."""
+    busy = round((strip.busy or 0.0) * width)
+    if strip.busy and strip.busy >= 0.005:
+        busy = max(1, busy)
+    waiting = min(width - busy, round(sum(wait.share for wait in strip.waits) * width))
+    return [
+        Part("━" * busy, "bar"),
+        Part("╍" * waiting, "bar-wait"),
+        Part("─" * (width - busy - waiting), "bar-rest"),
+    ]
