@@ -28,6 +28,7 @@ def lives(server: Server, run: RunDir, kills: int, inject: Mapping[str, Any]) ->
     """Kill a trainer again and again at random moments; returns everything that was wrong.
 
     The first life ends with its first checkpoint, which says how long the others may last here.
+    A wrong program (`inject`) is killed until it is caught.
     """
     chance, ledger, wrong, longest = random.Random(0), Ledger(run), [], 0.0
     for life in range(kills):
@@ -38,6 +39,8 @@ def lives(server: Server, run: RunDir, kills: int, inject: Mapping[str, Any]) ->
             return [*wrong, f"life {life} ended by itself with {code}: {log(run)[-500:]}"]
         if run.events_path.exists():
             wrong += [f"life {life}: {fault}" for fault in ledger.faults()]
+        if inject and wrong:
+            return wrong
     return wrong + ([] if inject else revived(server, run, ledger))
 
 
@@ -60,7 +63,7 @@ def test_kill_9_at_any_time_loses_nothing_that_was_acknowledged(
 @pytest.mark.parametrize("mutant", ["acknowledge_first", "overwrite_in_place", "publish_early"])
 def test_the_same_check_catches_wrong_programs(server: Server, tmp_path: Path, mutant: str) -> None:
     run = make_run(tmp_path, *SEEK, task="seek")
-    wrong = lives(server, run, 12, {mutant: 1})
+    wrong = lives(server, run, 2 * KILLS, {mutant: 1})
     expected = {"publish_early": "wrong steps"}.get(mutant, "checkpoint")
     assert expected in " ".join(wrong), wrong
 
