@@ -6,7 +6,9 @@
 
 The trainer is the real command. It is suspended and continued, paused and resumed, asked for
 checkpoints; dashboards attach and are suspended and killed. Two calm stretches, after the warm-up
-and at the end, say whether it is as fast as before.
+and at the end, say whether it is as fast as before. A run gets slower or faster as it learns and
+as the machine gets busy, so a twin, the same command left in peace, is measured in the same
+stretches: only what the disturbed run lost beyond its twin was lost to the disturbance.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from dreamer_async import checkpoint, events
 from dreamer_async.run_dir import RunDir
@@ -39,6 +43,8 @@ WARM_SHARE = 0.25
 SLACK_MB = 24.0
 """Private memory may grow by this much, or by SLACK_SHARE of itself."""
 SLACK_SHARE = 0.03
+SPEED_SLACK = 0.1
+"""Share of its updates per processor second that a run may lose beyond its twin."""
 MOST_WORKER_KILLS = 3
 """A worker of an environment is replaced three times, and then the run has to end."""
 
@@ -55,18 +61,32 @@ class Sample:
     threads: int
     shared: int
     """Files of this user in /dev/shm, whoever made them."""
+    user: float = 0.0
+    """Processor seconds spent in the program so far."""
+    system: float = 0.0
+    """Processor seconds spent in the kernel for it so far."""
+    faults: int = 0
+    """Pages mapped so far, without a disk."""
+    disk_faults: int = 0
+    """Pages read from a disk so far."""
 
 
 def measure(pid: int, since: float) -> Sample:
     """Look at a process through /proc."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    tick = os.sysconf("SC_CLK_TCK")
     return Sample(
         seconds=time.monotonic() - since,
         private_mb=int(fields["RssAnon"].split()[0]) / 1024,
         files=len(os.listdir(f"/proc/{pid}/fd")),
         threads=int(fields["Threads"]),
         shared=shared_files(),
+        user=int(stat[11]) / tick,
+        system=int(stat[12]) / tick,
+        faults=int(stat[7]),
+        disk_faults=int(stat[9]),
     )
 
 
@@ -100,6 +120,10 @@ def leaks(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
+Stretch = tuple[float, float]
+"""Begin and end on the monotonic clock."""
+
+
 # -- the run -------------------------------------------------------------------------------------
 
 
@@ -120,7 +144,8 @@ class Run:
         self.began = time.monotonic()
         self.samples: list[Sample] = []
         self.done: Counter[str] = Counter()
-        self._chance = random.Random(seed)
+        self.chance = random.Random(seed)
+        self._gauges: list[tuple[float, int, int]] | None = None
         self._root = root
         self._dashboards: list[tuple[subprocess.Popen[bytes], int, float]] = []
 
@@ -142,60 +167,70 @@ class Run:
     def output(self) -> str:
         return (self._root / "log").read_text(errors="replace")
 
-    def watch(self, seconds: float, disturb: Callable[[], None] | None = None) -> None:
-        """Sample for some time, and do something every few seconds if asked to."""
-        next_sample = next_fault = time.monotonic()
-        for _ in self._while(seconds, 0.25):
-            self._tend_dashboards()
-            if time.monotonic() >= next_sample:
-                next_sample += SAMPLE_SECONDS
-                self.samples.append(measure(self.trainer.pid, self.began))
-            if disturb is not None and time.monotonic() >= next_fault:
-                next_fault = time.monotonic() + self._chance.uniform(2.0, 8.0)
-                disturb()
+    def check(self) -> None:
+        """Fail unless the trainer is still there."""
+        code = self.trainer.poll()
+        assert code is None, f"the trainer ended with {code}: {self.output()[-2000:]}"
+
+    def sample(self) -> None:
+        """Note what the trainer occupies now."""
+        self.samples.append(measure(self.trainer.pid, self.began))
 
     def disturb(self) -> None:
         """Do one thing to the run, by chance."""
         kinds = [self._suspend, self._attach, self._ask_checkpoint, self._pause, self._kill_worker]
-        self._chance.choice(kinds)()
+        self.chance.choice(kinds)()
 
     def end(self) -> int:
         """Ask for a stop by SIGTERM; returns the exit code."""
         for process, _, _ in self._dashboards:
             process.kill()
-        self._tend_dashboards()
+        self.tend_dashboards()
         self.trainer.send_signal(signal.SIGTERM)
         code = self.trainer.wait(120)
         self.log.close()
         return code
 
-    def rates(self, since: float, until: float) -> dict[str, float]:
-        """Agent steps and updates per second, and updates per second of the processor.
+    def rates(self, stretch: Stretch) -> dict[str, float]:
+        """What the run did in a stretch: per second, per update, and per second of the processor.
 
-        Over the gauges of that stretch; `since` and `until` count from the start of the trainer.
-        On a machine with other work only the last one can be compared.
+        On a machine with other work only the numbers per update and per processor second compare.
         """
-        gauges = [
-            (record.mono, record.event)
-            for record in events.read_events(self.run_dir.events_path)[0]
-            if isinstance(record.event, events.Gauges)
-            and since <= record.mono - self.began <= until
-        ]
-        (begin, first), (end, last) = gauges[0], gauges[-1]
-        cores = len(os.sched_getaffinity(0))
-        busy = statistics.fmean(g.values.get("cpu/percent") or 0.0 for _, g in gauges) / 100 * cores
-        updates = (last.updates - first.updates) / (end - begin)
+        since, until = (moment - self.began for moment in stretch)
+        samples = [sample for sample in self.samples if since <= sample.seconds <= until]
+        first, last = samples[0], samples[-1]
+        (updates, steps), (updates_then, steps_then) = self._progress(first), self._progress(last)
+        seconds, done = last.seconds - first.seconds, updates_then - updates
+        busy = last.user - first.user + last.system - first.system
         return {
-            "steps/s": round((last.env_steps - first.env_steps) / (end - begin), 2),
-            "updates/s": round(updates, 3),
-            "updates/cpu s": round(updates / busy, 3),
+            "seconds": round(seconds),
+            "steps/s": round((steps_then - steps) / seconds, 2),
+            "updates/s": round(done / seconds, 3),
+            "updates/cpu s": round(done / busy, 3),
+            "steps/update": round((steps_then - steps) / max(done, 1e-9), 2),
+            "user s/update": round((last.user - first.user) / max(done, 1e-9), 4),
+            "system s/update": round((last.system - first.system) / max(done, 1e-9), 4),
+            "faults/update": round((last.faults - first.faults) / max(done, 1e-9), 1),
+            "disk faults": last.disk_faults - first.disk_faults,
         }
+
+    def _progress(self, sample: Sample) -> tuple[float, float]:
+        """Updates and agent steps at the moment of a sample, interpolated between gauges."""
+        if self._gauges is None:
+            records = events.read_events(self.run_dir.events_path)[0]
+            self._gauges = [
+                (record.mono - self.began, record.event.updates, record.event.env_steps)
+                for record in records
+                if isinstance(record.event, events.Gauges)
+            ]
+        times, updates, steps = zip(*self._gauges, strict=True)
+        moment = sample.seconds
+        return float(np.interp(moment, times, updates)), float(np.interp(moment, times, steps))
 
     def _while(self, seconds: float, pause: float) -> Iterator[None]:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            code = self.trainer.poll()
-            assert code is None, f"the trainer ended with {code}: {self.output()[-2000:]}"
+            self.check()
             yield
             time.sleep(pause)
 
@@ -204,7 +239,7 @@ class Run:
     def _suspend(self) -> None:
         self.done["suspended"] += 1
         self.trainer.send_signal(signal.SIGSTOP)
-        time.sleep(self._chance.uniform(0.1, 3.0))
+        time.sleep(self.chance.uniform(0.1, 3.0))
         self.trainer.send_signal(signal.SIGCONT)
 
     def _ask_checkpoint(self) -> None:
@@ -214,7 +249,7 @@ class Run:
     def _pause(self) -> None:
         self.done["paused"] += 1
         self.run_dir.request("pause")
-        time.sleep(self._chance.uniform(1.5, 3.0))
+        time.sleep(self.chance.uniform(1.5, 3.0))
         self.run_dir.request("resume")
 
     def _kill_worker(self) -> None:
@@ -223,7 +258,7 @@ class Run:
         workers = [int(pid) for pid in children.read_text().split() if is_worker(int(pid))]
         if workers and self.done["worker killed"] < MOST_WORKER_KILLS:
             self.done["worker killed"] += 1
-            os.kill(self._chance.choice(workers), signal.SIGKILL)
+            os.kill(self.chance.choice(workers), signal.SIGKILL)
 
     def _attach(self) -> None:
         """Open a dashboard on a terminal of its own; every second one is suspended at first."""
@@ -235,12 +270,12 @@ class Run:
             line, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
         )
         os.close(slave)
-        until = time.monotonic() + self._chance.uniform(4.0, 12.0)
+        until = time.monotonic() + self.chance.uniform(4.0, 12.0)
         self._dashboards.append((process, master, until))
         if self.done["dashboard attached"] % 2:
             threading.Timer(3.0, process.send_signal, [signal.SIGSTOP]).start()
 
-    def _tend_dashboards(self) -> None:
+    def tend_dashboards(self) -> None:
         """Read what dashboards draw, and kill -9 those whose time has come."""
         for entry in list(self._dashboards):
             process, master, until = entry
@@ -252,6 +287,24 @@ class Run:
                 process.wait()
                 os.close(master)
                 self._dashboards.remove(entry)
+
+
+def watch(runs: Sequence[Run], seconds: float, *, disturb: bool = False) -> Stretch:
+    """Sample runs for some time; the first is disturbed every few seconds if asked for."""
+    began = next_sample = next_fault = time.monotonic()
+    while time.monotonic() < began + seconds:
+        for run in runs:
+            run.check()
+            run.tend_dashboards()
+        if time.monotonic() >= next_sample:
+            next_sample = time.monotonic() + SAMPLE_SECONDS
+            for run in runs:
+                run.sample()
+        if disturb and time.monotonic() >= next_fault:
+            next_fault = time.monotonic() + runs[0].chance.uniform(2.0, 8.0)
+            runs[0].disturb()
+        time.sleep(0.25)
+    return began, time.monotonic()
 
 
 def is_worker(pid: int) -> bool:
@@ -297,41 +350,74 @@ def losses(run: Run) -> list[str]:
     return wrong
 
 
+def slower(run: Sequence[dict[str, float]], twin: Sequence[dict[str, float]]) -> list[str]:
+    """Name a loss of speed between two stretches that the twin did not have."""
+    kept, usual = (
+        after["updates/cpu s"] / before["updates/cpu s"] for before, after in (run, twin)
+    )
+    if kept >= (1 - SPEED_SLACK) * usual:
+        return []
+    return [f"speed fell to {kept:.2f} of what it was, of the twin to {usual:.2f}"]
+
+
 def soak(
-    root: Path, words: Sequence[str], minutes: float, *, leak: bool = False, seed: int = 0
+    root: Path,
+    words: Sequence[str],
+    minutes: float,
+    *,
+    leak: bool = False,
+    twin: bool = False,
+    seed: int = 0,
 ) -> dict:
     """Run, disturb, measure; returns the report, whose `faults` should be empty."""
-    run = Run(root, words, leak=leak, seed=seed)
+    runs = []
     try:
-        run.wait_until_training()
-        started, calm = time.monotonic() - run.began, 60.0 * minutes / 8
-        run.watch(60.0 * minutes * WARM_SHARE - calm)
-        before = time.monotonic() - run.began
-        run.watch(calm)
-        disturbed = time.monotonic() - run.began
-        run.watch(60.0 * minutes * (1 - WARM_SHARE) - calm, run.disturb)
-        run.watch(12.0)  # the last dashboards end
-        after = time.monotonic() - run.began
-        run.watch(calm)
-        rates = run.rates(before, disturbed), run.rates(after, after + calm)
-        code = run.end()
+        for name, leaking in [("run", leak), *([("twin", False)] if twin else [])]:
+            (root / name).mkdir()
+            runs.append(Run(root / name, words, leak=leaking, seed=seed))
+        for run in runs:
+            run.wait_until_training()
+        stretches = _stages(runs, 60.0 * minutes)
+        codes = [run.end() for run in runs]
     finally:
-        run.trainer.kill()
-        run.trainer.wait()
-    first, last = growth(run.samples)
-    faults = leaks(run.samples) + losses(run) + ([f"exit code {code}"] if code else [])
+        for run in runs:
+            run.trainer.kill()
+            run.trainer.wait()
+    rates = [[run.rates(stretch) for stretch in stretches] for run in runs]
+    faults = [f"exit code {code}" for code in codes if code]
+    faults += leaks(runs[0].samples) + losses(runs[0]) + (slower(*rates) if twin else [])
     return {
         "command": f"train {' '.join(words)}",
-        "minutes": round((time.monotonic() - run.began - started) / 60, 1),
-        "disturbances": dict(run.done),
-        "before": asdict(replace(first, seconds=round(first.seconds))) | rates[0],
-        "after": asdict(replace(last, seconds=round(last.seconds))) | rates[1],
+        "minutes": round((stretches[1][1] - runs[0].began) / 60, 1),
+        "disturbances": dict(runs[0].done),
         "faults": faults,
+        "run": _account(runs[0], rates[0]),
+        **({"twin": _account(runs[1], rates[1])} if twin else {}),
     }
 
 
+def _stages(runs: Sequence[Run], seconds: float) -> tuple[Stretch, Stretch]:
+    """Warm up, watch in peace, disturb, watch in peace; returns the two calm stretches."""
+    calm = seconds / 8
+    watch(runs, seconds * WARM_SHARE - calm)
+    before = watch(runs, calm)
+    watch(runs, seconds * (1 - WARM_SHARE) - calm, disturb=True)
+    watch(runs, 12.0)  # the last dashboards end
+    return before, watch(runs, calm)
+
+
+def _account(run: Run, rates: Sequence[dict[str, float]]) -> dict:
+    """What a run occupied and did in the first and the last stretch."""
+    names = ("before", "after")
+    sizes = [
+        {name: getattr(sample, name) for name in ("private_mb", "files", "threads", "shared")}
+        for sample in growth(run.samples)
+    ]
+    return {n: size | rate for n, size, rate in zip(names, sizes, rates, strict=True)}
+
+
 def leaky(arguments: Sequence[str]) -> int:
-    """The real command with a leak in its once-a-second round: memory, a file, a thread, shm."""
+    """The real command with a leak in its once-a-second round: memory, files, threads, time."""
     from dreamer_async import cli
     from dreamer_async.monitor import Monitor
 
@@ -340,6 +426,9 @@ def leaky(arguments: Sequence[str]) -> int:
     def leaking(self: Monitor) -> None:
         report(self)
         kept.append(os.urandom(1 << 20))
+        end = time.thread_time() + 0.005 * len(kept)
+        while time.thread_time() < end:
+            pass
         os.dup(0)
         threading.Thread(target=threading.Event().wait, daemon=True).start()
         tempfile.mkstemp(prefix="soak-control-", dir="/dev/shm")
@@ -360,9 +449,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Soak a real run.")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--leak", action="store_true", help="the control: leak on purpose")
+    parser.add_argument("--alone", action="store_true", help="without the undisturbed twin")
     options, words = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as root:
-        report = soak(Path(root), words or ["toy"], options.minutes, leak=options.leak)
+        report = soak(
+            Path(root), words or ["toy"], options.minutes, leak=options.leak, twin=not options.alone
+        )
     if options.leak:
         remove_planted()
     print(json.dumps(report, indent=1))
