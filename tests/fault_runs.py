@@ -78,33 +78,41 @@ class Ledger:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self.steps = self.updates = self.lines = 0
+        self.steps = self.updates = self.saves = 0
+        self._reader, self._read = events.EventReader(run.events_path), b""
+        self._lives: set[int] = set()
 
     def faults(self) -> list[str]:
         """Check everything on disk against what was acknowledged; returns what is wrong."""
-        wrong = []
-        reader = events.EventReader(self.run.events_path)
-        records, skipped = reader.read(), reader.skipped
-        generations = {record.generation for record in records}
-        if skipped > len(generations):
-            wrong.append(f"{skipped} lines torn in {len(generations)} lives")
-        if len(records) < self.lines:
-            wrong.append(f"{self.lines} lines were acknowledged, {len(records)} are left")
-        self.lines = len(records)
-        seen = [record.event for record in records]
-        saved = [e for e in seen if isinstance(e, events.Checkpointed)]
-        self.updates = max([self.updates, *(e.updates for e in saved)])
+        wrong = self._new_events()
         found, reasons = checkpoint.newest(self.run.checkpoints)
-        if saved and found is None:
+        if self.saves and found is None:
             wrong.append(f"no checkpoint is left: {reasons}")
         if found is not None and found.manifest["updates"] < self.updates:
             wrong.append(f"update {self.updates} was saved, {found.path.name} is older")
-        self.steps = max([self.steps, *(getattr(e, "env_steps", 0) for e in seen)])
         if self.run.replay_paths()[0].exists():
             stored, bad = seek_ring(self.run)
             wrong += [f"{bad} wrong steps in the ring"] if bad else []
             if stored < self.steps:
                 wrong.append(f"{self.steps} steps were published, the ring knows {stored}")
+        return wrong
+
+    def _new_events(self) -> list[str]:
+        """Take in what was announced since the last look; returns what is wrong with it."""
+        wrong = []
+        stream = self.run.events_path.read_bytes() if self.run.events_path.exists() else b""
+        if not stream.startswith(self._read):
+            wrong.append("acknowledged lines are gone or changed")
+        records = self._reader.read()
+        self._read = stream[: self._reader.offset]
+        self._lives |= {record.generation for record in records}
+        if self._reader.skipped > len(self._lives):
+            wrong.append(f"{self._reader.skipped} lines torn in {len(self._lives)} lives")
+        seen = [record.event for record in records]
+        saved = [e for e in seen if isinstance(e, events.Checkpointed)]
+        self.saves += len(saved)
+        self.updates = max([self.updates, *(e.updates for e in saved)])
+        self.steps = max([self.steps, *(getattr(e, "env_steps", 0) for e in seen)])
         return wrong
 
     def resumed(self) -> list[str]:
