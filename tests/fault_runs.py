@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from tiny_run import extend, read
@@ -22,6 +25,8 @@ from envs import spec, toy
 
 KILLS = int(os.environ.get("FAULT_KILLS", "50"))
 SEEK = ("train.steps=10_000_000", "train.checkpoint_seconds=0.02", "replay.capacity=400")
+PATIENCE = 240.0
+"""Seconds after which a test stops waiting: many more than anything takes on a busy machine."""
 
 
 class Server:
@@ -49,6 +54,19 @@ class Server:
         `kill_after` is a time in seconds, or "saved" for as soon as there is a checkpoint. One
         that suspends itself is continued after `suspended` seconds.
         """
+        request = {"kill_after": kill_after, "suspended": suspended}
+        return self.start(run, inject, resume=resume, **request).wait()
+
+    def start(
+        self,
+        run: RunDir,
+        inject: Mapping[str, Any] | None = None,
+        *,
+        resume: bool = False,
+        kill_after: float | str | None = None,
+        suspended: float = 1.0,
+    ) -> Started:
+        """As `train`, but return while it runs; one at a time."""
         request = {
             "run": str(run.path),
             "resume": resume,
@@ -56,17 +74,57 @@ class Server:
             "kill_after": kill_after,
             "suspended": suspended,
         }
-        pipe_in, pipe_out = self._process.stdin, self._process.stdout
-        assert pipe_in is not None and pipe_out is not None
-        pipe_in.write(json.dumps(request) + "\n")
-        pipe_in.flush()
-        answer = json.loads(pipe_out.readline())
-        self.seconds = float(answer["seconds"])
-        return answer["code"]
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Started(self, run, self.answer()["pid"])
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that the server says."""
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class Started:
+    """A trainer that runs; leaving its context ends it."""
+
+    def __init__(self, server: Server, run: RunDir, pid: int) -> None:
+        self.run, self.pid = run, pid
+        self._server = server
+        self._code: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = PATIENCE) -> int:
+        """Its exit code, or minus the signal; one that takes too long is killed."""
+        if self._code is None:
+            timer = threading.Timer(seconds, os.kill, (self.pid, signal.SIGKILL))
+            timer.start()
+            answer = self._server.answer()
+            timer.cancel()
+            self._code, self._server.seconds = int(answer["code"]), float(answer["seconds"])
+        return self._code
+
+    def wait_for(self, good: Callable[[events.Event], bool], count: int = 1) -> None:
+        """Wait until the run has announced so many such events."""
+        end = time.monotonic() + PATIENCE
+        while sum(map(good, read(self.run))) < count:
+            assert Path(f"/proc/{self.pid}").exists(), log(self.run)
+            assert time.monotonic() < end, f"never saw {count} of {good.__name__}"
+            time.sleep(0.02)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._code is None:
+            self.send_signal(signal.SIGKILL)
+            self.wait()
 
 
 def log(run: RunDir) -> str:

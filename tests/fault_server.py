@@ -1,10 +1,10 @@
 """A process that has everything imported and forks trainers, which die as they are told.
 
 Reads one JSON request per line, {"run", "resume", "inject": {name: argument}, "kill_after":
-seconds, "saved" or null, "suspended": seconds}, and answers with {"code": exit code, or minus the
-signal, "seconds"}. A trainer that suspends itself is continued after `suspended` seconds. What a
-trainer prints is appended to trainer.log in its run directory. Forking saves the seconds that
-importing torch takes, so that many kills fit into a test.
+seconds, "saved" or null, "suspended": seconds}, and answers with {"pid"} at once and with {"code":
+exit code, or minus the signal, "seconds"} at the end. A trainer that suspends itself is continued
+after `suspended` seconds. What a trainer prints is appended to trainer.log in its run directory.
+Forking saves the seconds that importing torch takes, so that many kills fit into a test.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def serve() -> None:
         pid = os.fork()
         if pid == 0:
             os._exit(child(request))
+        print(json.dumps({"pid": pid}), flush=True)
         status = killed(pid, request)
         code, seconds = os.waitstatus_to_exitcode(status), time.monotonic() - began
         print(json.dumps({"code": code, "seconds": seconds}), flush=True)
@@ -60,7 +61,7 @@ def killed(pid: int, request: dict[str, Any]) -> int:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 return status
-            time.sleep(0.01)
+            time.sleep(0.002)
     elif when is not None:
         time.sleep(when)
     if when is not None:

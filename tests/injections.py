@@ -248,6 +248,21 @@ def deaf(_: Any) -> None:
     aio.Stop.on_signals = lambda self: None
 
 
+def terminal(name: str) -> None:
+    """A terminal of its own, as the shell gives it to the first process of a window."""
+    os.setsid()
+    descriptor = os.open(name, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+def gauges_often(interval: float) -> None:
+    """Rounds of gauges and answers closer together than a second."""
+    report_every = monitor.Monitor.report_every
+    monitor.Monitor.report_every = lambda self, seconds: report_every(self, interval)
+
+
 # -- clocks --------------------------------------------------------------------------------------
 
 
@@ -263,8 +278,7 @@ def clock_jumps(_: Any) -> None:
     defaults = events.EventWriter.__init__.__kwdefaults__
     assert defaults is not None
     defaults["clock"] = time.time
-    report_every = monitor.Monitor.report_every
-    monitor.Monitor.report_every = lambda self, seconds: report_every(self, 0.1)
+    gauges_often(0.1)
 
 
 def intervals_by_wall_clock(_: Any) -> None:

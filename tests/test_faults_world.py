@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fault_runs import SEEK, Ledger, Server, log, until
 from injections import CANNOT
-from tiny_run import make_run, newest, read
+from tiny_run import UPDATES_PER_STEP, make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
 from dreamer_async.run_dir import RunDir
@@ -94,7 +94,7 @@ def test_a_trainer_that_is_suspended_goes_on_as_if_nothing_had_been(
         for e in read(run)
         if isinstance(e, events.PhaseChanged) and e.phase == "training"
     )
-    assert abs(updates - 16 * (ledger.steps - prefill) / 32) <= 3
+    assert abs(updates - UPDATES_PER_STEP * (ledger.steps - prefill)) <= 3
 
 
 @pytest.mark.parametrize("wrong", [{}, {"intervals_by_wall_clock": 1}])
@@ -243,5 +243,5 @@ def test_updates_after_a_kill_come_at_the_train_ratio(
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
     last = newest(run).manifest
     updates = last["updates"] - resumed.updates
-    expected = 16 * (last["env_steps"] - resumed.env_steps) / 32
+    expected = UPDATES_PER_STEP * (last["env_steps"] - resumed.env_steps)
     assert (abs(updates - expected) <= 4) == (not wrong), (updates, expected)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from fault_runs import Server, Started, log
 from safetensors.torch import save_file
-from tiny_run import extend, make_run, newest, read
+from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
 from dreamer_async import checkpoint, compiler, events, pipeline
 from dreamer_async.run_dir import RunDir
@@ -37,7 +34,7 @@ def test_a_run_collects_learns_and_saves(tmp_path: Path, sync: str, task: str) -
     finished = seen[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "completed"
     assert 120 <= finished.env_steps <= 124
-    ratio = 16 * (finished.env_steps - prefill_steps(seen)) / 32
+    ratio = UPDATES_PER_STEP * (finished.env_steps - prefill_steps(seen))
     assert abs(finished.updates - ratio) <= 3
     phases = [e.phase for e in seen if isinstance(e, events.PhaseChanged)]
     assert phases == ["prefill", "training", "stopping", "finished"]
@@ -151,7 +148,7 @@ def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:
     assert pipeline.main(run, plain=False, resume=True) == 0
     second = newest(run).manifest
     updates = second["updates"] - first["updates"]
-    expected = 16 * (second["env_steps"] - first["env_steps"]) / 32
+    expected = UPDATES_PER_STEP * (second["env_steps"] - first["env_steps"])
     assert abs(updates - expected) <= 3
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
     assert resumed.env_steps == first["env_steps"] and resumed.lost_updates == 0
@@ -325,77 +322,49 @@ def test_a_run_in_use_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert "in use" in capfd.readouterr().err
 
 
-def start(run: RunDir, **options: Any) -> subprocess.Popen[str]:
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from pathlib import Path\n"
-            "from dreamer_async import pipeline; from dreamer_async.run_dir import RunDir\n"
-            "sys.exit(pipeline.main(RunDir(Path(sys.argv[1])), plain=True, resume=False))",
-            str(run.path),
-        ],
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        **options,
-    )
-
-
 def is_metrics(event: events.Event) -> bool:
     return isinstance(event, events.Metrics)
 
 
-def is_late_checkpoint(event: events.Event) -> bool:
-    return isinstance(event, events.Checkpointed) and event.updates > 0
-
-
-def wait_for(
-    good: Callable[[events.Event], bool], run: RunDir, process: subprocess.Popen[str]
-) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if run.events_path.exists() and any(map(good, read(run))):
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    raise AssertionError(f"never saw {good.__name__}")
+def is_gauges(event: events.Event) -> bool:
+    return isinstance(event, events.Gauges)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, "request"])
-def test_every_way_to_stop_saves_and_exits_cleanly(tmp_path: Path, how: int | str) -> None:
+def test_every_way_to_stop_saves_and_exits_cleanly(
+    server: Server, tmp_path: Path, how: int | str
+) -> None:
     run = make_run(tmp_path, "train.steps=10_000_000")
-    process = start(run)
-    wait_for(is_metrics, run, process)
-    if isinstance(how, str):
-        run.request("stop")
-    else:
-        process.send_signal(how)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
+    with server.start(run) as trainer:
+        trainer.wait_for(is_metrics)
+        if isinstance(how, str):
+            run.request("stop")
+        else:
+            trainer.send_signal(how)
+        assert trainer.wait() == 0, log(run)
     finished = read(run)[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
     assert newest(run).manifest["updates"] == finished.updates > 0
 
 
 @pytest.mark.parametrize("sync", ["true", "false"])
-def test_a_paused_run_holds_still_saves_and_goes_on(tmp_path: Path, sync: str) -> None:
-    often = "train.checkpoint_seconds=0.3"
+def test_a_paused_run_holds_still_saves_and_goes_on(
+    server: Server, tmp_path: Path, sync: str
+) -> None:
+    often = "train.checkpoint_seconds=0.05"
     run = make_run(tmp_path, "train.steps=10_000_000", f"train.sync={sync}", often)
-    process = start(run)
-    wait_for(is_metrics, run, process)
-    for command in ("pause", "pause", "checkpoint"):
-        run.request(command)
-    wait_for(is_answer_to_checkpoint, run, process)
-    held = [(position(run), saves(run)) for _ in range(3) if time.sleep(1.5) is None][1:]
-    assert held[0] == held[1], "neither steps nor updates nor new saves while it is paused"
-    run.request("resume")
-    wait_for(is_after(held[1][0]), run, process)
-    run.request("pause")
-    run.request("stop")
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
+    with server.start(run, {"gauges_often": 0.1}) as trainer:
+        trainer.wait_for(is_metrics)
+        for command in ("pause", "pause", "checkpoint"):
+            run.request(command)
+        trainer.wait_for(is_answer_to_checkpoint)
+        held = still(trainer)
+        run.request("resume")
+        trainer.wait_for(is_after(held))
+        run.request("pause")
+        run.request("stop")
+        assert trainer.wait() == 0, log(run)
     seen = read(run)
     answers = [(e.command, e.answer) for e in seen if isinstance(e, events.Controlled)]
     assert answers[:4] == [
@@ -410,57 +379,49 @@ def test_a_paused_run_holds_still_saves_and_goes_on(tmp_path: Path, sync: str) -
     assert phases[2:4] == ["paused", "training"]
 
 
-def position(run: RunDir) -> tuple[int, int]:
-    gauges = next(e for e in reversed(read(run)) if isinstance(e, events.Gauges))
-    return gauges.env_steps, gauges.updates
+def still(trainer: Started) -> int:
+    """Wait for a run to come to rest, and check that it stays there; returns its updates.
+
+    Neither steps nor updates nor saves; a run that is not paused never stands still for as many
+    rounds of gauges.
+    """
+    positions: list[tuple[int, int, int]] = []
+    while positions[-8:] != 8 * positions[-1:] or not positions:
+        assert len(positions) < 200, positions
+        trainer.wait_for(is_gauges, 1 + sum(map(is_gauges, read(trainer.run))))
+        positions.append(position(trainer.run))
+    return positions[-1][1]
 
 
-def saves(run: RunDir) -> int:
-    return sum(isinstance(e, events.Checkpointed) for e in read(run))
+def position(run: RunDir) -> tuple[int, int, int]:
+    """Steps, updates and saves so far."""
+    seen = read(run)
+    gauges = next(e for e in reversed(seen) if isinstance(e, events.Gauges))
+    saves = sum(isinstance(e, events.Checkpointed) for e in seen)
+    return gauges.env_steps, gauges.updates, saves
 
 
 def is_answer_to_checkpoint(event: events.Event) -> bool:
     return isinstance(event, events.Controlled) and event.command == "checkpoint"
 
 
-def is_after(held: tuple[int, int]) -> Callable[[events.Event], bool]:
+def is_after(updates: int) -> Callable[[events.Event], bool]:
     def later(event: events.Event) -> bool:
-        return isinstance(event, events.Metrics) and event.update > held[1] + 2
+        return isinstance(event, events.Metrics) and event.update > updates + 2
 
     return later
 
 
 @pytest.mark.faults
-def test_a_closed_terminal_saves_and_exits_cleanly(tmp_path: Path) -> None:
+def test_a_closed_terminal_saves_and_exits_cleanly(server: Server, tmp_path: Path) -> None:
     run = make_run(tmp_path, "train.steps=10_000_000")
     master, slave = os.openpty()
-    process = start(run, stdin=slave, stdout=slave, stderr=slave, preexec_fn=own_terminal)
-    os.close(slave)
-    wait_for(is_metrics, run, process)
-    os.close(master)
-    assert process.wait(60) == 0
+    with server.start(run, {"terminal": os.ttyname(slave)}) as trainer:
+        trainer.wait_for(is_metrics)
+        os.close(slave)
+        os.close(master)
+        assert trainer.wait() == 0, log(run)
     finished = read(run)[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
     assert "SIGHUP" in finished.message
     assert newest(run).manifest["updates"] == finished.updates > 0
-
-
-def own_terminal() -> None:
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-@pytest.mark.faults
-def test_kill_9_loses_no_published_step_and_the_run_goes_on(tmp_path: Path) -> None:
-    run = make_run(tmp_path, "train.steps=10_000_000", "train.checkpoint_seconds=0.3")
-    process = start(run)
-    wait_for(is_late_checkpoint, run, process)
-    process.kill()
-    process.communicate()
-    before = max(getattr(e, "env_steps", 0) for e in read(run))
-    extend(run, f"train.steps={before + 200}")
-    assert pipeline.main(run, plain=False, resume=True) == 0
-    resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
-    assert resumed.env_steps >= before
-    assert resumed.updates > 0
-    assert newest(run).manifest["env_steps"] >= before + 200

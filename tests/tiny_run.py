@@ -16,15 +16,22 @@ TINY = (
     "model.classes=4",
     "model.depth=2",
     "model.blocks=4",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "model.actor_layers=1",
+    "model.critic_layers=1",
+    "loss.imagine_length=3",
     "train.batch_size=4",
     "train.batch_length=8",
-    "train.train_ratio=16",
+    "train.train_ratio=8",
     "train.compile=false",
     "train.threads=1",
     "train.metrics_seconds=0.001",
     "env.num_envs=4",
     "replay.capacity=1000",
 )
+UPDATES_PER_STEP = 8 / (4 * 8)
+"""The train ratio over the steps of a batch."""
 
 
 def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
