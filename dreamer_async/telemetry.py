@@ -38,24 +38,31 @@ class Stages:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seconds: dict[str, float] = {}
-        self._since: dict[str, float] = {}
+        self._stages: dict[str, tuple[float, float | None]] = {}
+        """Seconds of the finished blocks, and since when a block runs; always changed together."""
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time inside the block to the stage; one thread per stage."""
-        self._since[stage] = self._clock()
+        done, _ = self._stages.get(stage, (0.0, None))
+        since = self._clock()
+        self._stages[stage] = done, since
         try:
             yield
         finally:
-            spent = self._clock() - self._since.pop(stage)
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+            self._stages[stage] = done + (self._clock() - since), None
 
     def totals(self) -> dict[str, float]:
-        """Seconds of each stage so far, with what a running block has spent until now."""
-        now, running = self._clock(), dict(self._since)
-        names = [*self._seconds, *(name for name in running if name not in self._seconds)]
-        return {n: self._seconds.get(n, 0.0) + now - running.get(n, now) for n in names}
+        """Seconds of each stage so far, with what a running block has spent until now.
+
+        They never fall, to the last digit: a block may begin or end in another thread after the
+        look at the clock, and sums are added up in the same order as at its end.
+        """
+        now = self._clock()
+        return {
+            name: done if since is None else done + max(0.0, now - since)
+            for name, (done, since) in self._stages.copy().items()
+        }
 
 
 class Rates:

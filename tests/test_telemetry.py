@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+from collections.abc import Callable
 
 import numpy as np
 
@@ -46,6 +48,38 @@ def test_a_long_block_counts_while_it_runs() -> None:
         assert stages.totals() == {"update": 4.0}
         clock.now += 1.0
     assert stages.totals() == {"update": 5.0}
+
+
+def test_totals_never_fall_not_even_in_the_last_digit() -> None:
+    clock, chance, before = Clock(), random.Random(0), 0.0
+    clock.now = 12_345.6
+    stages = Stages(clock)
+    for _ in range(200):
+        with stages.measure("policy"):
+            clock.now += chance.random()
+            before = grown(stages, before)
+            clock.now += chance.random()
+        before = grown(stages, before)
+        clock.now += chance.random()
+        before = grown(stages, before)
+
+
+def grown(stages: Stages, before: float) -> float:
+    after = stages.totals()["policy"]
+    assert after >= before
+    return after
+
+
+def test_a_block_that_begins_after_the_look_at_the_clock_has_not_begun() -> None:
+    """As blocks of other threads do; one that ends then counts once."""
+    times: list[Callable[[], float]] = [lambda: 5.0]
+    stages = Stages(lambda: times.pop()())
+    with stages.measure("policy"):
+        times += [lambda: 4.0]
+        assert stages.totals() == {"policy": 0.0}
+        times += [lambda: 7.0]
+    times += [lambda: 6.0]
+    assert stages.totals() == {"policy": 2.0}
 
 
 def rows(env_id: list[int], reward: list[float], first: list[int], last: list[int]) -> StepBatch:
