@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,18 +46,31 @@ def messages(seen: list[events.Event]) -> list[str]:
 def test_updates_start_eagerly_and_change_over_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    behave(monkeypatch, "import time; time.sleep(0.3)")
+    learnt = tmp_path / "learnt"
+    behave(
+        monkeypatch,
+        f"import os, time\nwhile not os.path.exists({str(learnt)!r}): time.sleep(0.01)",
+    )
     compiled_at: list[int] = []
-    warm_up = Learner.warm_up
+    warm_up, step = Learner.warm_up, Learner.step
 
     def watched(learner: Learner) -> str:
         compiled_at.append(learner.updates)
         return warm_up(learner)
 
+    def counted(learner: Learner) -> Any:
+        result = step(learner)
+        if learner.updates == 3:
+            learnt.touch()
+        if compiled_at and learner.updates == compiled_at[0] + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
     monkeypatch.setattr(Learner, "warm_up", watched)
+    monkeypatch.setattr(Learner, "step", counted)
     monkeypatch.setattr(Trainer, "compile", lambda trainer: None)
-    seen = train(tmp_path)
-    assert len(compiled_at) == 1 and compiled_at[0] > 0
+    seen = train(tmp_path, "train.steps=10_000_000")
+    assert len(compiled_at) == 1 and compiled_at[0] >= 3
     assert isinstance(seen[-1], events.RunFinished) and seen[-1].updates > compiled_at[0]
     assert any("compiled from now on" in message for message in messages(seen))
     assert not any(isinstance(e, events.PhaseChanged) and e.phase == "compiling" for e in seen)
@@ -65,8 +80,22 @@ def test_a_compiler_that_fails_leaves_updates_eager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behave(monkeypatch, "raise SystemExit('no compiler today')")
+    answers: list[str] = []
+    warm, step = warming.warm, Learner.step
+
+    async def watched(config: Config) -> str:
+        answers.append(await warm(config))
+        return answers[-1]
+
+    def counted(learner: Learner) -> Any:
+        if answers:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(learner)
+
+    monkeypatch.setattr(warming, "warm", watched)
+    monkeypatch.setattr(Learner, "step", counted)
     monkeypatch.setattr(Trainer, "compile", lambda trainer: pytest.fail("compiled"))
-    seen = train(tmp_path)
+    seen = train(tmp_path, "train.steps=10_000_000")
     assert [m for m in messages(seen) if "stay eager" in m and "no compiler today" in m]
 
 
