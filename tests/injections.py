@@ -35,9 +35,9 @@ CANNOT = 99
 def crash_at(count: int) -> None:
     """SIGKILL before the given call, counted from 1, that touches the disk in one save.
 
-    It is the first save that also removes an old checkpoint.
+    It is a save of new updates that also removes an old checkpoint.
     """
-    calls, saving, saved = [0], [False], [0]
+    calls, saving, updates = [0], [False], list[int]()
 
     def counted(module: Any, name: str) -> None:
         original = getattr(module, name)
@@ -61,11 +61,11 @@ def crash_at(count: int) -> None:
         counted(module, name)
     save = checkpoint.save
 
-    def watched(*args: Any, **kwargs: Any) -> Path:
-        saved[0] += 1
-        saving[0] = saved[0] == args[-1] + 1
+    def watched(directory: Path, step: int, tensors: Any, manifest: Any, keep: int) -> Path:
+        updates.append(manifest["updates"])
+        saving[0] = not calls[0] and len(updates) > keep and updates[-1] > updates[0]
         try:
-            return save(*args, **kwargs)
+            return save(directory, step, tensors, manifest, keep)
         finally:
             saving[0] = False
 
@@ -92,6 +92,23 @@ def overwrite_in_place(_: Any) -> None:
         return final
 
     checkpoint.save = save
+
+
+def remove_before_saving(_: Any) -> None:
+    """A wrong save: the checkpoint before goes first, to have room for the new one."""
+    save = checkpoint.save
+
+    def wrong(directory: Path, *args: Any) -> Path:
+        if paths := list(checkpoint.candidates(directory)):
+            checkpoint._remove(paths[0])
+        return save(directory, *args)
+
+    checkpoint.save = wrong
+
+
+def keep_litter(_: Any) -> None:
+    """A wrong start: what a crash left stays."""
+    checkpoint.sweep = lambda directory: 0
 
 
 def acknowledge_first(_: Any) -> None:

@@ -75,21 +75,32 @@ def test_the_same_check_catches_wrong_programs(server: Server, tmp_path: Path, m
 
 
 def crash_points(server: Server, root: Path, inject: Mapping[str, Any]) -> tuple[int, list[str]]:
-    """Die before the first, second, ... such call, each in a new run; returns how many, faults."""
-    wrong: list[str] = []
+    """Die before the first, second, ... such call; returns how many there are, and faults.
+
+    A wrong program (`inject`) dies until it is caught.
+
+    Every life but the first begins with what the one before left, and dies in a save that holds
+    an update more and removes an old checkpoint. The last one has no such call and ends by itself.
+    """
+    run = make_run(root, *CRASHING, task="seek")
+    ledger, wrong, left = Ledger(run), list[str](), set[Path]()
     for point in range(1, 100):
-        run = make_run(root / str(point), *SEEK, "train.steps=100", task="seek")
-        ledger = Ledger(run)
-        code = server.train(run, {**inject, "crash_at": point})
-        wrong += [f"point {point}: {fault}" for fault in ledger.faults()]
+        code = server.train(run, {**inject, "crash_at": point}, resume=point > 1)
+        faults = (ledger.resumed() if point > 1 else []) + ledger.faults()
+        faults += [f"litter {path.name}" for path in left.intersection(run.checkpoints.iterdir())]
+        wrong += [f"point {point}: {fault}" for fault in faults]
         if code != -signal.SIGKILL:
+            wrong += [f"point {point}: exit code {code}"] if code else []
             return point - 1, wrong
-        code = server.train(run, resume=True)
-        wrong += [f"point {point}: {fault}" for fault in ledger.resumed()]
-        wrong += [f"point {point}: exit code {code}"] if code else []
-        if [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]:
-            wrong.append(f"point {point}: litter")
+        if inject and wrong:
+            return point, wrong
+        left = set(run.checkpoints.glob(".*"))
+        extend(run, f"train.steps={ledger.steps + 60}")
     raise AssertionError("a save has no end")
+
+
+CRASHING = ("train.steps=100", "train.checkpoint_seconds=1e-6", "train.sync=true")
+"""A save after every batch of steps."""
 
 
 def test_every_crash_point_of_a_save_gives_the_old_or_the_new(
@@ -98,6 +109,21 @@ def test_every_crash_point_of_a_save_gives_the_old_or_the_new(
     points, wrong = crash_points(server, tmp_path, {})
     assert wrong == []
     assert points >= 8, "a save makes, writes, syncs, renames, prunes"
+
+
+@pytest.mark.parametrize(
+    ("mutant", "fault"),
+    [
+        ("overwrite_in_place", "no checkpoint is left"),
+        ("remove_before_saving", "no checkpoint is left"),
+        ("keep_litter", "litter"),
+    ],
+)
+def test_the_same_points_catch_wrong_saves(
+    server: Server, tmp_path: Path, mutant: str, fault: str
+) -> None:
+    _, wrong = crash_points(server, tmp_path, {mutant: 1})
+    assert any(fault in text for text in wrong), wrong
 
 
 # -- 3, 4: stopping --------------------------------------------------------------------------
