@@ -26,9 +26,11 @@ from tui import alarms, film, glossary, stages
 from tui.compare import differences
 from tui.main_screen import NAMES
 from tui.options import Zoom
+from tui.progress import Phase
 from tui.source import Source
-from tui.state import Phase, RunView, rebuild
+from tui.state import rebuild
 from tui.tail import decode, seek_time
+from tui.view import RunView
 
 WORDS = {
     "losses": ("losses", "dynamics KL"),

@@ -12,7 +12,8 @@ from dreamer_async.events import Episode, Record, RunStarted
 from envs import tasks
 from tui import published
 from tui.pictures import Options, returns
-from tui.state import RunView, rebuild
+from tui.state import rebuild
+from tui.view import RunView
 from tui.widgets.panel import LOOKS, Part
 
 STARTED = RunStarted(

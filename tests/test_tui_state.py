@@ -23,19 +23,10 @@ from dreamer_async.events import (
     read_events,
 )
 from tui.names import label, optional_charts, reconstructions, required_charts
-from tui.state import (
-    MAX_NAMES,
-    Phase,
-    RunView,
-    Trainer,
-    at_floor,
-    eta_seconds,
-    number,
-    phase,
-    rebuild,
-    reduce,
-)
+from tui.progress import Phase, Trainer, eta_seconds, phase, rate
+from tui.state import MAX_NAMES, number, rebuild, reduce
 from tui.tail import Tail
+from tui.view import RunView
 
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
 
@@ -116,7 +107,7 @@ def test_the_recorded_run() -> None:
     assert view.started is not None and view.started.task == "catch"
     assert phase(view, Trainer(alive=True)) == Phase("training")
     assert reconstructions(view.latest) == ["loss/vector"]
-    assert at_floor(view) and eta_seconds(view) is not None
+    assert view.at_floor and eta_seconds(view) is not None
     assert view.checkpoint is not None and view.finished is None
 
 
@@ -202,16 +193,39 @@ def test_a_repeated_phase_keeps_its_start() -> None:
     assert view.phase_since == 0.0
 
 
+def stepping(*steps: int, phase: str = "training") -> list[Event]:
+    """A phase, then one gauges event for each number of steps; four steps an update."""
+    return [PhaseChanged(phase, 0, 0), *(Gauges(n, n // 4, {}) for n in steps)]
+
+
 def test_eta_is_calm_and_only_where_it_means_something() -> None:
-    rates = [100.0] * 9 + [1.0]
-    gauges = [Gauges(500, 1, {"rate/env_steps": rate}) for rate in rates]
-    training = PhaseChanged("training", 0, 0)
-    assert eta_seconds(view_of(started(), training, *gauges)) == 5.0
-    assert eta_seconds(view_of(training, *gauges)) is None
-    assert eta_seconds(view_of(started(), training)) is None
-    assert eta_seconds(view_of(started(), *gauges)) is None, "prefill is faster than training"
-    still = Gauges(500, 1, {"rate/env_steps": 0.0})
-    assert eta_seconds(view_of(started(), training, still)) is None
+    steps = stepping(*range(0, 401, 10))
+    assert eta_seconds(view_of(started(), *steps)) == 60.0
+    jolt = [*range(0, 301, 10), 301, 302]
+    assert eta_seconds(view_of(started(), *stepping(*jolt))) == pytest.approx(74.8, abs=2.0)
+    assert eta_seconds(view_of(*steps)) is None
+    assert eta_seconds(view_of(started(), *stepping())) is None
+    assert eta_seconds(view_of(started(), *stepping(0, 10, phase="prefill"))) is None
+    assert eta_seconds(view_of(started(), *stepping(500, 500, 500))) is None
+
+
+def test_the_rate_of_a_slow_run_does_not_flip() -> None:
+    """An update every five seconds is 0.2/s whenever one looks."""
+    for end in range(60, 65):
+        view = view_of(*stepping(*(4 * (second // 5) for second in range(end))))
+        assert rate(view, "updates") == pytest.approx(0.2, abs=0.02)
+
+
+def test_the_rate_of_a_fast_run_is_that_of_the_last_seconds() -> None:
+    steps = [*range(0, 1000, 10), *range(1000, 3000, 100)]
+    assert rate(view_of(*stepping(*steps)), "env_steps") == 100.0
+
+
+def test_the_rate_belongs_to_the_phase() -> None:
+    view = view_of(*stepping(*range(0, 4000, 400), phase="prefill"), *stepping(4000, 4004, 4008))
+    assert rate(view, "env_steps") == 4.0
+    assert rate(view_of(*stepping(1)), "env_steps") is None
+    assert rate(RunView(), "updates") is None
 
 
 # --- what is kept ---------------------------------------------------------------------------

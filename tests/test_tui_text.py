@@ -95,4 +95,5 @@ def test_duration(seconds: float, expected: str) -> None:
 def test_close_numbers_look_different() -> None:
     assert apart(1.0979, 1.0986) == ("1.098", "1.099")
     assert apart(1.0, 2.0) == ("1.00", "2.00")
-    assert apart(1234.1, 1234.2) == ("1.23k", "1.23k"), "six characters are not enough"
+    assert apart(1234.1, 1234.2) == ("1.23k", "+0.100"), "six characters are not enough"
+    assert apart(1.098600, 1.098612) == ("1.0986", "+1e-5")

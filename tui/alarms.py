@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tui.state import SCALE_FLOOR, Phase, RunView, at_floor
+from tui.progress import Phase
 from tui.text import count, duration, plural, short
+from tui.view import SCALE_FLOOR, RunView
 from tui.widgets.panel import Part, Row
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
@@ -68,7 +69,7 @@ def _stalled(view: RunView, phase: Phase) -> Iterator[Alarm]:
 def _scale(view: RunView) -> Iterator[Alarm]:
     """S fell back to its floor after it had left it."""
     series = view.metrics.get("return/S")
-    if series is not None and at_floor(view) and float(series.high.max()) > S_ONCE_ABOVE:
+    if series is not None and view.at_floor and float(series.high.max()) > S_ONCE_ABOVE:
         yield Alarm("warning", f"the return scale S collapsed to its floor of {SCALE_FLOOR:g}")
 
 

@@ -29,6 +29,7 @@ from tui.source import Source
 from tui.text import clean
 from tui.themes import THEMES
 from tui.widgets.dialogs import ConfirmStop, Help, RunList
+from tui.widgets.panel import COMPONENTS
 
 DETACHED = 0
 """Exit code: the dashboard was closed, whatever the trainer does."""
@@ -42,7 +43,7 @@ BUSY_SECONDS = 0.02
 """While history is read, a piece of work after which keys and paint get their turn."""
 _DETACH = "Detach: close the dashboard; the trainer goes on"
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
-_HEIGHTS = [(0, "-low"), (32, "-tall")]
+_HEIGHTS = [(0, "-low"), (32, "-tall"), (52, "-high")]
 
 
 class Dashboard(App[int]):
@@ -50,6 +51,7 @@ class Dashboard(App[int]):
 
     TITLE = "dreamer-async"
     CSS_PATH = "dashboard.tcss"
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(COMPONENTS)
     ENABLE_COMMAND_PALETTE = True
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = _WIDTHS
     VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = _HEIGHTS

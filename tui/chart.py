@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +42,28 @@ class Trace:
     """Smallest value behind each point, where a point stands for several; else y."""
     high: Array | None = None
     kind: Literal["line", "dots"] = "line"
+
+    @cached_property
+    def bottom(self) -> Array:
+        """Smallest values, [N]."""
+        return self.y if self.low is None else self.low
+
+    @cached_property
+    def top(self) -> Array:
+        """Largest values, [N]."""
+        return self.y if self.high is None else self.high
+
+    @cached_property
+    def extent(self) -> tuple[float, float]:
+        """Smallest and largest value, (inf, -inf) without points; NaN if one of them is."""
+        if not len(self.y):
+            return math.inf, -math.inf
+        return float(self.bottom.min()), float(self.top.max())
+
+    @cached_property
+    def breadth(self) -> tuple[float, float]:
+        """Smallest and largest x, as `extent`."""
+        return (float(self.x.min()), float(self.x.max())) if len(self.x) else (math.inf, -math.inf)
 
     def within(self, first: float, last: float) -> Trace:
         """Keep the points from one x to another, with both ends."""
@@ -75,20 +98,16 @@ def value_scale(
 
     A log axis needs a positive value; without one the axis is linear.
     """
-    parts = [np.asarray(include, dtype=np.float64)]
-    for trace in traces:
-        parts += [trace.y if trace.low is None else trace.low]
-        parts += [trace.y if trace.high is None else trace.high]
-    bounds = _bounds(parts, positive=True) if log else None
+    bounds = _value_bounds(traces, include, positive=True) if log else None
     if bounds is not None:
         return _widened(*bounds, log=True)
-    bounds = _bounds(parts, positive=False)
+    bounds = _value_bounds(traces, include, positive=False)
     return None if bounds is None else _widened(*bounds, log=False)
 
 
 def step_scale(traces: Sequence[Trace]) -> Scale | None:
     """Return the range of the x of all traces, or None without a point."""
-    bounds = _bounds([trace.x for trace in traces], positive=False)
+    bounds = _bounds([(trace.breadth, (trace.x,)) for trace in traces], positive=False)
     return None if bounds is None else _widened(*bounds, log=False)
 
 
@@ -181,12 +200,27 @@ def _round_up(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-def _bounds(parts: Sequence[Array], *, positive: bool) -> tuple[float, float] | None:
+def _value_bounds(
+    traces: Sequence[Trace], include: Sequence[float], *, positive: bool
+) -> tuple[float, float] | None:
+    parts = [(trace.extent, (trace.bottom, trace.top)) for trace in traces]
+    parts += [((value, value), (np.array([value]),)) for value in include]
+    return _bounds(parts, positive=positive)
+
+
+def _bounds(
+    parts: Sequence[tuple[tuple[float, float], tuple[Array, ...]]], *, positive: bool
+) -> tuple[float, float] | None:
+    """Join ranges; where one is not drawable, look at what in its arrays is."""
     low, high = math.inf, -math.inf
-    for part in parts:
-        kept = part if _drawable(part, positive=positive) else part[_usable(part, positive)]
-        if len(kept):
-            low, high = min(low, float(kept.min())), max(high, float(kept.max()))
+    for extent, arrays in parts:
+        if _inside(extent, positive=positive):
+            low, high = min(low, extent[0]), max(high, extent[1])
+            continue
+        for array in arrays:
+            kept = array[_usable(array, positive)]
+            if len(kept):
+                low, high = min(low, float(kept.min())), max(high, float(kept.max()))
     return (low, high) if low <= high else None
 
 
@@ -200,12 +234,9 @@ def _widened(low: float, high: float, *, log: bool) -> Scale:
     return Scale(low - room, high + room)
 
 
-def _drawable(values: Array, *, positive: bool) -> bool:
-    """Tell whether all values have a place on the axis, in two passes without a copy."""
-    if not len(values):
-        return True
-    low, high = float(values.min()), float(values.max())
-    return low >= -LIMIT and high <= LIMIT and (low > 0 or not positive)
+def _inside(extent: tuple[float, float], *, positive: bool) -> bool:
+    """Tell whether all values of a range have a place on the axis; false for NaN."""
+    return extent[0] >= -LIMIT and extent[1] <= LIMIT and (extent[0] > 0 or not positive)
 
 
 def _usable(values: Array, positive: bool) -> Canvas:
@@ -214,17 +245,16 @@ def _usable(values: Array, positive: bool) -> Canvas:
 
 def _points(trace: Trace, *, positive: bool) -> tuple[Array, Array, Array, Array]:
     """Return x, y, low, high of the drawable points, ascending in x; low is high without both."""
-    low = trace.y if trace.low is None else trace.low
-    high = trace.y if trace.high is None else trace.high
-    points = (trace.x, trace.y, low, high)
-    if not _drawable(low, positive=positive) or not _drawable(high, positive=positive):
-        points = _picked(points, _usable(low, positive) & _usable(high, positive))
-    if not _drawable(points[0], positive=False):
+    points = (trace.x, trace.y, trace.bottom, trace.top)
+    if len(trace.y) and not _inside(trace.extent, positive=positive):
+        usable = _usable(trace.bottom, positive) & _usable(trace.top, positive)
+        points = _picked(points, usable)
+    if len(trace.x) and not _inside(trace.breadth, positive=False):
         points = _picked(points, _usable(points[0], False))
     if np.any(points[0][1:] < points[0][:-1]):
         points = _picked(points, np.argsort(points[0], kind="stable"))
     x, y, low, high = points
-    return x, y, low, low if trace.low is trace.high else high
+    return x, y, low, low if trace.bottom is trace.top else high
 
 
 def _picked(points: tuple[Array, ...], which: NDArray[Any]) -> tuple[Array, Array, Array, Array]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tui.series import Array, Axis, Series
-from tui.state import RunView
+from tui.view import RunView
 
 LogMode = Literal["auto", "linear", "log"]
 Across = Literal["steps", "frames", "updates", "time"]

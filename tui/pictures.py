@@ -10,17 +10,19 @@ from tui import published
 from tui.chart import Trace
 from tui.names import FLOORS, label, matching, optional_charts, required_charts
 from tui.options import Options, along, frames_per_step, window
+from tui.progress import Counter, rate
 from tui.series import Series
-from tui.state import SCALE_FLOOR, RunView, at_floor
 from tui.text import count, plain, plural, short
+from tui.view import SCALE_FLOOR, RunView
 from tui.widgets.chart import Curve, Picture
 from tui.widgets.panel import Part, Row
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""
 
-GAUGES_AVERAGED = 15
-"""Gauges events, that is seconds, that a line over the last minutes averages."""
+GAUGES_AVERAGED, RARE_AVERAGED = 15, 60
+"""Gauges events, that is seconds, that a line over the last minutes averages; the second where
+most of them are 0."""
 
 Named = tuple[str, RunView]
 """A run and what it is called."""
@@ -131,7 +133,7 @@ def scale(view: RunView, options: Options) -> Picture:
             legend += _entry(look, mark, name.removeprefix("return/"), view.latest.get(name))
     return Picture(
         title="return scale S",
-        value=[Part("at its floor 1", "warn")] if at_floor(view) else [],
+        value=[Part("at its floor 1", "warn")] if view.at_floor else [],
         legend=legend,
         curves=[Curve(_envelope(view, series, options), look) for series, look in reversed(known)],
         references=[SCALE_FLOOR] if known else [],
@@ -237,11 +239,18 @@ def _envelope(view: RunView, series: Series, options: Options, kind: str = "line
 # -- gauges of the last minutes --------------------------------------------------------------
 
 
+def _calm(view: RunView, name: str) -> float | None:
+    """The newest value of a gauge; of a rate, its mean of late."""
+    counters: dict[str, Counter] = {"rate/env_steps": "env_steps", "rate/updates": "updates"}
+    speed = rate(view, counters[name]) if name in counters else None
+    return view.gauges.get(name) if speed is None else speed
+
+
 def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
     """One gauge over the last minutes; a second one may be its target."""
     kept = [(r.ran, r.values.get(name)) for r in view.recent]
     known = [(ran - view.clock.ran, value) for ran, value in kept if value is not None]
-    latest, goal = view.gauges.get(name), view.gauges.get(target)
+    latest, goal = _calm(view, name), view.gauges.get(target)
     value: list[Part] = [Part(short(latest), "strong")]
     if goal is not None:
         value.append(Part(f" of {plain(goal)}", "dim"))
@@ -249,7 +258,8 @@ def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
     calm = Series(max(2, 2 * len(y)))
     for when, raw in zip(x.tolist(), y.tolist(), strict=True):
         calm.append(when, raw)
-    mean = Trace(x, calm.rolling_mean(GAUGES_AVERAGED))
+    rare = 2 * np.count_nonzero(y) < len(y)
+    mean = Trace(x, calm.rolling_mean(RARE_AVERAGED if rare else GAUGES_AVERAGED))
     return Picture(
         title=title,
         value=value,

@@ -6,9 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from dreamer_async.run_dir import RunDir, list_runs
-from tui.state import RunView, Trainer, phase, reduce
+from tui.progress import Trainer, phase
+from tui.state import reduce
 from tui.tail import Tail
 from tui.text import clean, count, short
+from tui.view import RunView
 from tui.widgets.panel import fit
 
 TAIL_BYTES = 1 << 17

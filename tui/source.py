@@ -13,9 +13,11 @@ from pathlib import Path
 
 from dreamer_async.run_dir import RunDir
 from tui.film import FILM, FilmFile
-from tui.state import Phase, RunView, Trainer, phase, reduce
+from tui.progress import Phase, Trainer, phase
+from tui.state import reduce
 from tui.tail import Tail, seek_time
 from tui.text import clean
+from tui.view import RunView
 
 LONG_BYTES = 16_000_000
 """Files above this are read newest part first."""
@@ -93,6 +95,12 @@ class Source:
             if newest.behind:
                 return
         self._read_history()
+
+    def read_newest(self) -> None:
+        """Fold all of the newest part into the view; everything if the history is short."""
+        self.read_piece()
+        while self.behind and (self._newest is None or self._newest.behind):
+            self.read_piece()
 
     def close(self) -> None:
         """Close what is open."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from tui.state import Phase, RunView
+from tui.progress import Phase
 from tui.text import count, plain, plural, short
+from tui.view import RunView
 from tui.widgets.meters import Meter
 
 AVERAGED = 10

@@ -1,4 +1,4 @@
-"""What a run looks like right now: `RunView`, and `reduce`, which folds one record into it.
+"""`reduce`: fold one record into what is known about a run (`RunView`).
 
 All meaning of the dashboard lives here and nothing of Textual: a view that is rebuilt from the
 file equals the one that watched the file grow. Every text that came from the file is clean
@@ -8,11 +8,8 @@ file equals the one that watched the file grow. Every text that came from the fi
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
-from statistics import median
 from typing import Any, TypeVar
 
 from dreamer_async.events import (
@@ -31,140 +28,12 @@ from dreamer_async.events import (
 )
 from tui.series import Series
 from tui.text import clean
+from tui.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
 
 MAX_NAMES = 400
 """Distinct metric names that are kept; a broken writer cannot fill the memory."""
 
-SCALE_FLOOR = 1.0
-"""Returns are divided by max(1, S)."""
-
-RECENT_GAUGES = 600
-"""Gauges events that are kept: the last ten minutes."""
-
 Kept = TypeVar("Kept", RunStarted, Checkpointed, Resumed, Controlled, RunFinished)
-
-
-@dataclass(frozen=True)
-class Alert:
-    """A warning of the trainer and when it came (unix seconds)."""
-
-    level: str
-    message: str
-    time: float
-
-
-@dataclass(frozen=True)
-class LogLine:
-    """Something that happened, in words."""
-
-    level: str
-    """info, warning or error."""
-    text: str
-    time: float
-    """Unix seconds."""
-
-
-@dataclass(frozen=True)
-class EpisodeRow:
-    """A finished episode."""
-
-    number: int
-    """Counted from 1."""
-    time: float
-    """Unix seconds."""
-    env_steps: int
-    env_id: int
-    score: float | None
-    length: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Episodes that were played for their scores."""
-
-    time: float
-    """Unix seconds."""
-    env_steps: int
-    updates: int
-    scores: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean score."""
-        return sum(self.scores) / len(self.scores)
-
-
-@dataclass(frozen=True)
-class Recent:
-    """One gauges event."""
-
-    ran: float
-    """Seconds of running."""
-    values: Mapping[str, float | None]
-
-
-@dataclass
-class Clock:
-    """Seconds that the run ran, over all its trainers; jumps of the wall clock do not count."""
-
-    ran: float = 0.0
-    generation: int = -1
-    _before: float = 0.0
-    _start: float = 0.0
-
-    def tick(self, mono: float, generation: int) -> None:
-        """Move to a record's monotonic time; late lines of an older trainer change nothing."""
-        if generation > self.generation:
-            self.generation, self._before, self._start = generation, self.ran, mono
-        if generation == self.generation and math.isfinite(mono):
-            self.ran = max(self.ran, self._before + mono - self._start)
-
-
-@dataclass
-class RunView:
-    """Everything the dashboard knows about one run."""
-
-    started: RunStarted | None = None
-    started_at: float = 0.0
-    """Unix seconds of the newest start."""
-    phase: str = ""
-    phase_since: float = 0.0
-    """Unix seconds at which the phase began."""
-    env_steps: int = 0
-    updates: int = 0
-    generation: int = 0
-    """Newest generation seen; a resumed run raises it."""
-    resumed_update: float = math.inf
-    """Older generations count only up to this update."""
-    metrics: dict[str, Series] = field(default_factory=dict)
-    metrics_seen: int = 0
-    """Metrics events and resumes so far: the charts of metrics are as old as this number."""
-    latest: dict[str, float | None] = field(default_factory=dict)
-    """Newest value of every metric; None is a number that was not finite."""
-    gauges: dict[str, float | None] = field(default_factory=dict)
-    gauges_seen: int = 0
-    rates: deque[float] = field(default_factory=lambda: deque(maxlen=30))
-    """Recent environment steps per second, for a calm ETA."""
-    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=RECENT_GAUGES))
-    clock: Clock = field(default_factory=Clock)
-    episodes: Series = field(default_factory=lambda: Series(limit=65_536))
-    lengths: Series = field(default_factory=lambda: Series(limit=65_536))
-    rows: deque[EpisodeRow] = field(default_factory=lambda: deque(maxlen=1000))
-    episode_count: int = 0
-    best_score: float | None = None
-    last_length: int = 0
-    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=1000))
-    alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
-    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=2000))
-    checkpoint: Checkpointed | None = None
-    checkpoint_at: float = 0.0
-    resumed: Resumed | None = None
-    answer: Controlled | None = None
-    finished: RunFinished | None = None
-    last_time: float = 0.0
-    """Unix seconds of the newest record."""
-    records: int = 0
-    """Records folded in so far."""
 
 
 def reduce(view: RunView, record: Record) -> RunView:
@@ -266,10 +135,9 @@ def _gauges(view: RunView, event: Gauges) -> None:
         key = _name(name)
         if key in view.gauges or len(view.gauges) < MAX_NAMES:
             view.gauges[key] = number(raw)
-    view.recent.append(Recent(view.clock.ran, dict(view.gauges)))
-    rate = view.gauges.get("rate/env_steps")
-    if rate is not None and view.phase == "training":
-        view.rates.append(rate)
+    view.recent.append(
+        Recent(view.clock.ran, view.phase, view.env_steps, view.updates, dict(view.gauges))
+    )
 
 
 def _episode(view: RunView, event: Episode, time: float) -> None:
@@ -316,7 +184,6 @@ def _phase(view: RunView, phase: str, time: float) -> None:
     name = clean(phase, 12).lower()
     if name != view.phase:
         view.phase, view.phase_since = name, time
-        view.rates.clear()
         _say(view, "info", f"{name} at step {view.env_steps:,}, update {view.updates:,}", time)
 
 
@@ -367,52 +234,3 @@ def _finished(view: RunView, event: RunFinished, time: float) -> None:
     if event.reason == "failed":
         text = event.message or f"the run failed with exit code {event.exit_code}"
         _alert(view, "error", text, time)
-
-
-# --- what the screen asks -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """What this process knows about the trainer besides its events."""
-
-    alive: bool | None = None
-    """Somebody holds the run's lock; None while that is not known yet."""
-    stop_requested_at: float | None = None
-    """Unix seconds at which this dashboard asked for a stop."""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """The word on the chip, and since when (unix seconds; 0 means without a timer)."""
-
-    name: str
-    since: float = 0.0
-
-
-def phase(view: RunView, trainer: Trainer) -> Phase:
-    """Say what the run is doing, in one word."""
-    if view.finished is not None:
-        return Phase("failed" if view.finished.reason == "failed" else "finished")
-    if trainer.alive is False:
-        return Phase("lost", view.last_time)
-    if trainer.stop_requested_at is not None:
-        return Phase("stopping", trainer.stop_requested_at)
-    if not view.phase:
-        return Phase("waiting")
-    return Phase(view.phase, 0.0 if view.phase == "training" else view.phase_since)
-
-
-def eta_seconds(view: RunView) -> float | None:
-    """Estimate the seconds until the planned steps are done, from the recent rate."""
-    if view.started is None or view.finished is not None or not view.rates:
-        return None
-    rate = median(view.rates)
-    left = _whole(view.started.steps) - view.env_steps
-    return max(0, left) / rate if rate > 0 else None
-
-
-def at_floor(view: RunView) -> bool:
-    """Tell whether the return scale S sits at its floor, where returns are not scaled."""
-    scale = view.latest.get("return/S")
-    return scale is not None and scale <= SCALE_FLOOR

@@ -101,14 +101,17 @@ def plain(value: float) -> str:
 
 
 def apart(low: float, high: float) -> tuple[str, str]:
-    """Write two different numbers so that they look different, if six characters allow it."""
+    """Write two numbers, low < high, so that they look different.
+
+    Where six characters do not allow it, the high one is written as its distance: +3e-6.
+    """
     texts = short(low), short(high)
     for digits in (3, 4, 5):
         if texts[0] != texts[1]:
             break
         wider = f"{low:.{digits}f}", f"{high:.{digits}f}"
         texts = wider if max(map(len, wider)) <= 6 else texts
-    return texts
+    return texts if texts[0] != texts[1] or low == high else (texts[0], f"+{short(high - low)}")
 
 
 def plural(number: float, noun: str) -> str:

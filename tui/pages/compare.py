@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from tui import pictures
 from tui.compare import differences, settings
 from tui.pages.page import Page, Shown
+from tui.progress import rate
 from tui.source import Source
-from tui.state import RunView
 from tui.text import count, plain, short
+from tui.view import RunView
 from tui.widgets.chart import Chart
 from tui.widgets.listing import Listing
 from tui.widgets.panel import Part, Row, fit
@@ -78,8 +79,8 @@ class Compare(Page):
 def _run_row(source: Source, look: str) -> Row:
     view = source.view
     mean = view.episodes.rolling_mean(20)
-    rate = short(view.gauges.get("rate/env_steps")) if source.phase.name == "training" else "–"
-    text = f" {source.phase.name:<10}{count(view.env_steps):>8}{plain(view.updates):>9}{rate:>9}"
+    speed = short(rate(view, "env_steps")) if source.phase.name == "training" else "–"
+    text = f" {source.phase.name:<10}{count(view.env_steps):>8}{plain(view.updates):>9}{speed:>9}"
     return [
         Part("━ ", look),
         Part(fit(source.label, _KEY)),

@@ -11,14 +11,14 @@ from textual.containers import Horizontal, Vertical
 from tui.chart import Trace
 from tui.options import along, window
 from tui.pages.page import Page, Shown
-from tui.state import RunView
 from tui.text import count, plural, short
+from tui.view import RunView
 from tui.widgets.chart import Chart, Curve, Picture
 from tui.widgets.listing import Listing
 from tui.widgets.meters import Meter, Meters
 from tui.widgets.panel import Part, Row, bar
 
-_HEADING = f"{'#':>8} {'ended':>8} {'step':>7} {'env':>4} {'score':>7} {'length':>6}  "
+_HEADING = f"{'#':>6} {'ended':>8} {'step':>6} {'env':>4} {'score':>7} {'length':>6}  "
 _SPANS = (20, 100, 1000)
 
 
@@ -71,12 +71,13 @@ def _episode_row(view: RunView, index: int, low: float, high: float) -> Row:
     """The newest episode first; the bar stands between the worst and the best of the table."""
     row = view.rows[-1 - index]
     ended = time.strftime("%H:%M:%S", time.localtime(row.time))
-    text = f"{row.number:>8} {ended:>8} {count(row.env_steps):>7} {row.env_id:>4} "
+    text = f"{count(row.number):>6} {ended:>8} {count(row.env_steps):>6} {row.env_id:>4} "
     share = 0.0 if row.score is None or high <= low else (row.score - low) / (high - low)
     return [
         Part(text, "dim"),
         Part(f"{short(row.score):>7}", "strong"),
-        Part(f" {row.length:>6}  "),
+        Part(f" {count(row.length):>6}"),
+        Part("  "),
         *bar(share, 20),
     ]
 

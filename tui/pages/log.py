@@ -9,8 +9,8 @@ from pathlib import Path
 from textual.app import ComposeResult
 
 from tui.pages.page import Page, Shown
-from tui.state import LogLine, RunView
 from tui.text import clean
+from tui.view import LogLine, RunView
 from tui.widgets.listing import Listing
 from tui.widgets.panel import Part, Row
 

@@ -7,11 +7,14 @@ from textual.containers import Horizontal, Vertical
 
 from tui import pictures, stages
 from tui.pages.page import Page, Shown
-from tui.state import RunView
+from tui.view import RunView
 from tui.widgets.chart import Chart
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption
 from tui.widgets.meters import Meters
+
+SPEEDS = (("rate/env_steps", "env steps/s"), ("rate/updates", "updates/s"))
+"""Drawn where a large terminal leaves room."""
 
 
 class Overview(Page):
@@ -25,6 +28,7 @@ class Overview(Page):
                 yield ChartGrid(id="small-losses")
             with Vertical(classes="right"):
                 yield Chart(id="scale")
+                yield ChartGrid(id="speeds")
                 yield Meters("pipeline", id="meters")
                 yield Meters("replay", id="replay")
 
@@ -33,13 +37,20 @@ class Overview(Page):
         if self.changed("gauges", (shown.source.epoch, view.gauges_seen)):
             self.query_one("#meters", Meters).show(stages.pipeline(view))
             self.query_one("#replay", Meters).show(stages.replay(view))
+            self._show_speeds(view)
         if self.changed("curves", shown.age):
             self.query_one("#returns", Chart).show(pictures.returns(view, options, shown.named))
             self.query_one("#scale", Chart).show(pictures.scale(view, options))
             self._show_losses(shown)
 
+    def _show_speeds(self, view: RunView) -> None:
+        grid = self.query_one("#speeds", ChartGrid)
+        if grid.display:
+            grid.lay_out(len(SPEEDS), len(SPEEDS))
+            grid.show([pictures.recent(view, name, title) for name, title in SPEEDS])
+
     def _show_losses(self, shown: Shown) -> None:
-        grid = self.query_one(ChartGrid)
+        grid = self.query_one("#small-losses", ChartGrid)
         if not grid.display:
             return
         self.query_one(Caption).show(pictures.losses_note(shown.options))

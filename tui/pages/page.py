@@ -10,7 +10,7 @@ from textual.containers import Container
 from tui.options import Options
 from tui.pictures import Named
 from tui.source import Source
-from tui.state import RunView
+from tui.view import RunView
 
 
 @dataclass(frozen=True, eq=False)

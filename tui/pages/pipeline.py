@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 
 from tui import pictures, stages
 from tui.pages.page import Page, Shown
-from tui.state import RunView
+from tui.view import RunView
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption
 from tui.widgets.strips import Strips
@@ -19,7 +19,8 @@ CHARTS = (
     ("replay/sample_age", "sampled age, steps", ""),
     ("memory/rss_gb", "memory, GB", ""),
 )
-SHORT_TERMS = ("insert", "write_latents")
+LEAST, TALL = 3, 10
+"""Charts that are always there; rows from which on all are."""
 
 
 class Pipeline(Page):
@@ -36,8 +37,9 @@ class Pipeline(Page):
             return
         self.query_one(Strips).show(stages.strips(view), stages.verdict(view, phase))
         grid = self.query_one(ChartGrid)
-        room = grid.lay_out(3, len(CHARTS))
-        grid.show([pictures.recent(view, *chart) for chart in CHARTS[: max(3, room)]])
+        wanted = len(CHARTS) if grid.content_size.height >= TALL else LEAST
+        room = grid.lay_out(wanted, len(CHARTS))
+        grid.show([pictures.recent(view, *chart) for chart in CHARTS[: max(wanted, room)]])
 
     def topics(self, view: RunView) -> list[str]:
         return [*(name for name, _, _ in CHARTS), *stages.STAGES]

@@ -5,21 +5,28 @@ from __future__ import annotations
 import numpy as np
 from textual.app import ComposeResult
 
+from tui import pictures
 from tui.chart import Trace
 from tui.film import VERSIONS, Film, Shot
 from tui.names import reconstructions
 from tui.pages.page import Page, Shown
 from tui.series import Array
-from tui.state import RunView
 from tui.text import count, duration
+from tui.view import RunView
 from tui.widgets.chart import Curve, Picture
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption
 from tui.widgets.panel import Part, Row
-from tui.widgets.video import Video
+from tui.widgets.video import OTHER_ROWS, Video
 
 LINE = 60
 """Most columns of the time line."""
+TRACES, MODEL_CURVES = 4, 3
+"""Curves that are drawn in any case: of a vector, and below a film."""
+WORTH_ROWS = 5
+"""Rows below a film from which on curves are drawn there."""
+MODEL = ("loss/dyn", "loss/rep", "loss/reward", "loss/cont", "rssm/prior_entropy")
+"""What says how good the world model is, besides its reconstructions."""
 
 
 class World(Page):
@@ -47,14 +54,19 @@ class World(Page):
             self.forget()
         age = int(shown.now) if film is None or shown.now - film.time < 100 else shown.now // 10
         key = (self.time, self._choice, self.playing, age, source.film.trouble)
-        if self.changed("all", key):
-            self._show(film, source.film.trouble, shown.now)
+        if self.changed("film", key):
+            self._show_film(film, source.film.trouble, shown.now)
+        shot = self._shot(film)
+        if film is not None and shot is not None and not shot.is_image:
+            if self.changed("curves", (self._choice, self.size)):
+                self._show_curves(traces(film, shot), TRACES)
+        elif self.changed("curves", (self._choice, self.size, shown.age)):
+            self._show_curves(_model_curves(shown), MODEL_CURVES)
 
-    def _show(self, film: Film | None, trouble: str, now: float) -> None:
-        caption, video, grid = self.query_one(Caption), self.query_one(Video), self._grid
+    def _show_film(self, film: Film | None, trouble: str, now: float) -> None:
+        caption, video = self.query_one(Caption), self.query_one(Video)
         shot = self._shot(film)
         video.display = shot is None or shot.is_image
-        grid.display = not video.display
         if film is None or shot is None:
             caption.show([])
             video.show((), (), [[Part(line, "dim")] for line in _nothing(trouble)])
@@ -64,10 +76,17 @@ class World(Page):
         if shot.is_image:
             notes = [[], timeline(film, shot.row, self.time, self.playing)]
             video.show(VERSIONS, film.frame(shot, self.time), notes)
-            return
-        pictures = traces(film, shot)
-        room = grid.lay_out(min(4, len(pictures)), len(pictures))
-        grid.show(pictures[: max(room, min(4, len(pictures)))])
+
+    def _show_curves(self, curves: list[Picture], least: int) -> None:
+        """Fill the room below the film, if it is worth it; without a film, all of it."""
+        grid, video = self._grid, self.query_one(Video)
+        taken = video.rows(self.size.width - 2, self.size.height - OTHER_ROWS)
+        left = self.size.height - OTHER_ROWS - video.display * (taken + 1)
+        grid.display = left >= WORTH_ROWS and bool(curves)
+        if grid.display:
+            width = self.size.width - 2
+            room = grid.lay_out(min(least, len(curves)), len(curves), (width, left))
+            grid.show(curves[: max(room, min(least, len(curves)))])
 
     @property
     def _grid(self) -> ChartGrid:
@@ -105,8 +124,14 @@ class World(Page):
         self.time = 0
 
     def topics(self, view: RunView) -> list[str]:
-        names = [*reconstructions(view.latest), "loss/dyn", "loss/rep", "rssm/posterior_entropy"]
-        return [*names, "rssm/prior_entropy"]
+        return [*reconstructions(view.latest), *MODEL, "rssm/posterior_entropy"]
+
+
+def _model_curves(shown: Shown) -> list[Picture]:
+    """How well the model knows what the film shows."""
+    names = [*reconstructions(shown.view.latest), *MODEL]
+    known = [name for name in names if name in shown.view.metrics]
+    return [pictures.metric(shown.view, name, shown.options, shown.named) for name in known]
 
 
 def _nothing(trouble: str) -> list[str]:
@@ -153,10 +178,10 @@ def traces(film: Film, shot: Shot) -> list[Picture]:
     """One chart for each number of a vector observation: real, reconstructed, dreamed."""
     real, seen, dreamed = film.traces(shot)
     steps = np.arange(1, film.length + 1, dtype=np.float64)
-    pictures = []
+    charts = []
     for index in range(real.shape[1]):
         versions = [part[:, index].astype(np.float64) for part in (real, seen, dreamed)]
-        pictures.append(
+        charts.append(
             Picture(
                 title=f"{shot.key}[{index}]" if real.shape[1] > 1 else shot.key,
                 note="real • seen ━ dreamed" if not index else "",
@@ -164,7 +189,7 @@ def traces(film: Film, shot: Shot) -> list[Picture]:
                 name="",
             )
         )
-    return pictures
+    return charts
 
 
 def _three(steps: Array, versions: list[Array]) -> list[Curve]:

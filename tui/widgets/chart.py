@@ -154,13 +154,22 @@ def _coloured(text: str, owners: list[int], looks: list[str]) -> Row:
 
 
 def _value_labels(up: Scale, height: int) -> dict[int, str]:
-    """Place round values on tall linear axes, and the two ends on all others."""
-    if height < 6:
-        low, high = apart(up.low, up.high)
-        return {height - 1: low, 0: high} if height > 1 else {0: high}
-    values = np.array(decades(up) if up.log else ticks(up, max(3, height // 2)))
-    rows = np.rint((1 - up.position(values)) * (height - 1)).astype(int)
-    return {row: plain(value) for row, value in zip(rows.tolist(), values.tolist(), strict=True)}
+    """Place round values on tall axes; the two ends where there are none, or all look the same."""
+    if height >= 6 and (labels := _round_labels(up, height)):
+        return labels
+    low, high = apart(up.low, up.high)
+    return {height - 1: low, 0: high} if height > 1 else {0: high}
+
+
+def _round_labels(up: Scale, height: int) -> dict[int, str]:
+    """At least two round values that look different, or nothing."""
+    choices = [decades(up)] if up.log else [ticks(up, max(3, height // 2)), ticks(up, height)]
+    for values in map(np.array, choices):
+        texts = [plain(value) for value in values.tolist()]
+        if len(set(texts)) == len(texts) > 1:
+            rows = np.rint((1 - up.position(values)) * (height - 1)).astype(int)
+            return dict(zip(rows.tolist(), texts, strict=True))
+    return {}
 
 
 def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:

@@ -21,9 +21,12 @@ class ChartGrid(Grid):
     class Resized(Message):
         """There is more or less room for charts now."""
 
-    def lay_out(self, required: int, available: int) -> int:
-        """Lay out a grid for the current size and return how many charts it has room for."""
-        columns, rows = grid_shape(required, available, *self.content_size)
+    def lay_out(self, required: int, available: int, size: tuple[int, int] | None = None) -> int:
+        """Lay out a grid and return how many charts it has room for.
+
+        `size` is that of the grid in columns and rows, where it is about to change.
+        """
+        columns, rows = grid_shape(required, available, *(size or self.content_size))
         if (self.styles.grid_size_columns, self.styles.grid_size_rows) != (columns, rows):
             self.styles.grid_size_columns = columns
             self.styles.grid_size_rows = rows

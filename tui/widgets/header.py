@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tui.state import Phase, RunView, eta_seconds
+from tui.progress import Phase, eta_seconds, rate
 from tui.text import count, duration, plain, short
+from tui.view import RunView
 from tui.widgets.panel import Panel, Part, Row, bar, cells, spread
 
 _CHIPS = {
@@ -120,10 +121,11 @@ def _progress(view: RunView, width: int, *, moving: bool) -> Row:
     seconds = eta_seconds(view) if moving else None
     right: list[Part] = [Part(" ETA ", "dim")]
     right.append(Part("–" if seconds is None else duration(seconds)))
-    for name, unit in (("rate/env_steps", "steps/s"), ("rate/updates", "updates/s")):
+    speeds = (rate(view, "env_steps"), "steps/s"), (rate(view, "updates"), "updates/s")
+    for speed, unit in speeds:
         right += [
             Part("  "),
-            Part(short(view.gauges.get(name) if moving else None), "strong"),
+            Part(short(speed if moving else None), "strong"),
             Part(f" {unit}", "dim"),
         ]
     room = width - cells(left) - cells(right) - 1

@@ -57,7 +57,10 @@ class KeyBar(Panel):
         start = cells(row)
         if start + len(key.key) + len(key.word) + 3 > width:
             return
-        row += [Part(" "), Part(key.key, "key"), Part(f" {key.word}", look), Part(" ")]
+        if look == "tab-open":
+            row.append(Part(f" {key.key} {key.word} ", look))
+        else:
+            row += [Part(" "), Part(key.key, "key"), Part(f" {key.word}", look), Part(" ")]
         self._places.append((start, cells(row), key.action))
 
     async def on_click(self, event: Click) -> None:

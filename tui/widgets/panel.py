@@ -1,13 +1,14 @@
-"""The base of every widget here: rows of styled text, painted once and kept until they change."""
+"""The base of every widget here: rows of styled text; only rows that changed are drawn anew."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -54,17 +55,21 @@ LOOKS = (
     "title",
     "warn",
 )
+COMPONENTS = frozenset(f"panel--{look}" for look in LOOKS)
+"""What an app with panels has among its COMPONENT_CLASSES."""
 
 
 class Panel(Widget):
-    """Shows the rows that `paint` returns; there is no markup anywhere on the way."""
+    """Shows the rows that `paint` returns; there is no markup anywhere on the way.
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"panel--{look}" for look in LOOKS}
+    The looks belong to the app: giving each of a hundred panels styles for thirty looks was most
+    of the time until the first paint.
+    """
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._strips: list[Strip] | None = None
-        self._painted = (0, 0)
+        self._painted = Size(0, 0)
         self._looks: dict[str, Style] = {}
 
     def paint(self, width: int, height: int) -> list[Row]:
@@ -72,17 +77,28 @@ class Panel(Widget):
         return []
 
     def repaint(self) -> None:
-        """Forget the rows and draw anew."""
-        self._strips = None
-        self.refresh()
+        """Paint, and draw the rows that changed; without a place on the screen yet, all of them."""
+        before, size = self._strips, self.content_size
+        if before is None or self._painted != size or not size:
+            self._strips = None
+            self.refresh()
+            return
+        after = self._strips = self._paint(size)
+        longest = max(len(before), len(after))
+        rows = [y for y in range(longest) if before[y : y + 1] != after[y : y + 1]]
+        if rows:
+            self.refresh(*(Region(0, y, size.width, 1) for y in rows))
 
     def render_line(self, y: int) -> Strip:
-        width, height = self.content_size
-        if self._strips is None or self._painted != (width, height):
-            self._painted = (width, height)
-            rows = self.paint(width, height) if width and height else []
-            self._strips = [self._strip(row, width) for row in rows]
+        if self._strips is None or self._painted != self.content_size:
+            self._strips = self._paint(self.content_size)
+        width = self.content_size.width
         return self._strips[y] if y < len(self._strips) else Strip.blank(width, self._style("text"))
+
+    def _paint(self, size: Size) -> list[Strip]:
+        self._painted = size
+        rows = self.paint(size.width, size.height) if size else []
+        return [self._strip(row, size.width) for row in rows]
 
     def notify_style_update(self) -> None:
         self._strips = None
@@ -96,11 +112,16 @@ class Panel(Widget):
         return Strip(segments).adjust_cell_length(width, self._style("text"))
 
     def _style(self, look: str | Style) -> Style:
-        """Look a style up; Textual forgets its own cache at every refresh."""
+        """Look a style up and lay it on the background of this widget."""
         if isinstance(look, Style):
             return look
         if look not in self._looks:
-            self._looks[look] = self.get_component_rich_style(f"panel--{look}")
+            styles = self.app.get_component_styles(f"panel--{look}")
+            background = self.background_colors[1]
+            if styles.has_rule("background"):
+                background += styles.background
+            colours = (background + styles.color).rich_color, background.rich_color
+            self._looks[look] = styles.text_style + Style.from_color(*colours)
         return self._looks[look]
 
 

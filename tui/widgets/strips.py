@@ -11,8 +11,8 @@ from tui.stages import Strip, Verdict
 from tui.widgets.panel import Panel, Part, Row, cells, fit, spread
 
 _LABEL, _SHARE = 16, 5
-_WORDS = 42
-"""Columns for the words behind a strip, where there is room."""
+_WORDS, _WORDS_WIDE = 42, 64
+"""Columns for the words behind a strip, where there is room, and where there is plenty."""
 
 
 class Strips(Panel):
@@ -58,7 +58,8 @@ def _strip_row(strip: Strip, width: int) -> Row:
         return [label, Part(f"{'–':>{_SHARE}}  not measured", "dim")]
     words = _waits(strip)
     room = width - cells([label]) - _SHARE - 3
-    room = max(8, room - _WORDS) if room >= _WORDS + 8 else max(4, room // 3)
+    wanted = _WORDS_WIDE if room >= 2 * _WORDS_WIDE else _WORDS
+    room = max(8, room - wanted) if room >= wanted + 8 else max(4, room // 3)
     share = Part(f"{strip.busy:>{_SHARE - 1}.0%} ", "strong")
     return [label, share, *stacked(strip, room), Part("  "), Part(words, "dim")]
 

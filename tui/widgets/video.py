@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.color import Color
 from rich.style import Style
+from textual.geometry import Size
 
 from tui.widgets.panel import Panel, Part, Row, cells, crop, fit
 
@@ -18,6 +19,8 @@ Pixels = NDArray[np.uint8]
 
 GAP = 2
 """Columns between pictures."""
+OTHER_ROWS = 2
+"""Rows of a page that are not the pictures': its caption and a blank one."""
 LEVELS = 16
 """Steps of each colour: fewer styles to make and fewer bytes to send."""
 _SHADES = " .:-=+*#%@"
@@ -34,15 +37,34 @@ class Video(Panel):
 
     def show(self, titles: Sequence[str], pictures: Sequence[Pixels], notes: Sequence[Row]) -> None:
         """Replace the pictures and the rows below them."""
+        before = self._shape()
         self._titles, self._pictures, self._notes = titles, pictures, notes
         self.repaint()
+        if self._shape() != before:
+            self.refresh(layout=True)
+
+    def _shape(self) -> tuple[object, ...]:
+        return len(self._notes), [picture.shape for picture in self._pictures]
+
+    def rows(self, width: int, height: int) -> int:
+        """Rows that the pictures with all around them take in a room of so many cells."""
+        if not self._pictures:
+            return min(height, len(self._notes))
+        rows, _ = self._fitted(width, height)
+        return min(height, 1 + rows + len(self._notes))
+
+    def _fitted(self, width: int, height: int) -> tuple[int, int]:
+        room = (width - GAP * (len(self._pictures) - 1)) // len(self._pictures)
+        return fitted(self._pictures[0].shape, room, height - 1 - len(self._notes))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Ask for what the pictures need, and leave the rest to what stands below."""
+        return max(1, self.rows(width, container.height - OTHER_ROWS))
 
     def paint(self, width: int, height: int) -> list[Row]:
-        notes = [crop(note, width) for note in self._notes]
         if not self._pictures:
-            return notes[:height]
-        room = (width - GAP * (len(self._pictures) - 1)) // len(self._pictures)
-        rows, columns = fitted(self._pictures[0].shape, room, height - 1 - len(notes))
+            return [crop(note, width) for note in self._notes][:height]
+        rows, columns = self._fitted(width, height)
         shades = self.app.no_color or getattr(self.app, "ascii", False)
         draw = shaded if shades else half_blocks
         drawn = [draw(resized(p, 2 * rows, columns)) for p in self._pictures]
@@ -54,8 +76,8 @@ class Video(Panel):
         for parts in zip(*drawn, strict=True):
             lines.append([part for row in parts for part in (*row, Part(" " * GAP))])
         margin = " " * max(0, (width - cells(lines[0])) // 2)
-        rows_drawn: list[Row] = [[Part(margin), *line] for line in lines]
-        return [*rows_drawn, *notes][:height]
+        rows_drawn: list[Row] = [[Part(margin), *line] for line in [*lines, *self._notes]]
+        return [crop(row, width) for row in rows_drawn][:height]
 
 
 def fitted(shape: tuple[int, ...], width: int, height: int) -> tuple[int, int]:

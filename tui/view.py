@@ -1,0 +1,147 @@
+"""What the dashboard knows about one run; `state.reduce` fills it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dreamer_async.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
+from tui.series import Series
+
+SCALE_FLOOR = 1.0
+"""Returns are divided by max(1, S)."""
+
+RECENT_GAUGES = 600
+"""Gauges events that are kept: the last ten minutes."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """A warning of the trainer and when it came (unix seconds)."""
+
+    level: str
+    message: str
+    time: float
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """Something that happened, in words."""
+
+    level: str
+    """info, warning or error."""
+    text: str
+    time: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """A finished episode."""
+
+    number: int
+    """Counted from 1."""
+    time: float
+    """Unix seconds."""
+    env_steps: int
+    env_id: int
+    score: float | None
+    length: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Episodes that were played for their scores."""
+
+    time: float
+    """Unix seconds."""
+    env_steps: int
+    updates: int
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return sum(self.scores) / len(self.scores)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """One gauges event."""
+
+    ran: float
+    """Seconds of running."""
+    phase: str
+    env_steps: int
+    updates: int
+    values: Mapping[str, float | None]
+
+
+@dataclass
+class Clock:
+    """Seconds that the run ran, over all its trainers; jumps of the wall clock do not count."""
+
+    ran: float = 0.0
+    generation: int = -1
+    _before: float = 0.0
+    _start: float = 0.0
+
+    def tick(self, mono: float, generation: int) -> None:
+        """Move to a record's monotonic time; late lines of an older trainer change nothing."""
+        if generation > self.generation:
+            self.generation, self._before, self._start = generation, self.ran, mono
+        if generation == self.generation and math.isfinite(mono):
+            self.ran = max(self.ran, self._before + mono - self._start)
+
+
+@dataclass
+class RunView:
+    """Everything the dashboard knows about one run."""
+
+    started: RunStarted | None = None
+    started_at: float = 0.0
+    """Unix seconds of the newest start."""
+    phase: str = ""
+    phase_since: float = 0.0
+    """Unix seconds at which the phase began."""
+    env_steps: int = 0
+    updates: int = 0
+    generation: int = 0
+    """Newest generation seen; a resumed run raises it."""
+    resumed_update: float = math.inf
+    """Older generations count only up to this update."""
+    metrics: dict[str, Series] = field(default_factory=dict)
+    metrics_seen: int = 0
+    """Metrics events and resumes so far: the charts of metrics are as old as this number."""
+    latest: dict[str, float | None] = field(default_factory=dict)
+    """Newest value of every metric; None is a number that was not finite."""
+    gauges: dict[str, float | None] = field(default_factory=dict)
+    gauges_seen: int = 0
+    recent: deque[Recent] = field(default_factory=lambda: deque(maxlen=RECENT_GAUGES))
+    clock: Clock = field(default_factory=Clock)
+    episodes: Series = field(default_factory=lambda: Series(limit=65_536))
+    lengths: Series = field(default_factory=lambda: Series(limit=65_536))
+    rows: deque[EpisodeRow] = field(default_factory=lambda: deque(maxlen=1000))
+    episode_count: int = 0
+    best_score: float | None = None
+    last_length: int = 0
+    evaluations: deque[Evaluation] = field(default_factory=lambda: deque(maxlen=1000))
+    alerts: deque[Alert] = field(default_factory=lambda: deque(maxlen=200))
+    log: deque[LogLine] = field(default_factory=lambda: deque(maxlen=2000))
+    checkpoint: Checkpointed | None = None
+    checkpoint_at: float = 0.0
+    resumed: Resumed | None = None
+    answer: Controlled | None = None
+    finished: RunFinished | None = None
+    last_time: float = 0.0
+    """Unix seconds of the newest record."""
+    records: int = 0
+    """Records folded in so far."""
+
+    @property
+    def at_floor(self) -> bool:
+        """Tell whether the return scale S sits at its floor, where returns are not scaled."""
+        scale = self.latest.get("return/S")
+        return scale is not None and scale <= SCALE_FLOOR
