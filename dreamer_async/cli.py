@@ -18,7 +18,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from dreamer_async import __version__, env_commands, process
-from dreamer_async.bench import PARTS
+from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.config import (
     SUITES,
     Config,
@@ -388,9 +388,10 @@ def doctor(
 @app.command()
 def bench(
     part: Annotated[
-        str, typer.Argument(metavar="PART", help=f"One of {', '.join(PARTS)}, or all.")
+        str,
+        typer.Argument(metavar="PART", help=f"One of {', '.join((*PARTS, *ALONE))}, or all."),
     ] = "all",
-    suite: SuiteOption = "atari",
+    suite: SuiteOption = "",
     task: Task = None,
     size: Size = None,
     num_envs: NumEnvs = None,
@@ -399,6 +400,9 @@ def bench(
     threads: Threads = None,
     compile_: Compile = None,
     seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 10.0,
+    pairs: Annotated[
+        int, typer.Option(min=0, max=1000, help="Turns of a trainer with and without a dashboard.")
+    ] = 0,
     trace: Annotated[
         Path | None,
         typer.Option("--profile", metavar="FILE", help="Write a trace of some updates instead."),
@@ -407,9 +411,10 @@ def bench(
     overrides: Overrides = None,
 ) -> int:
     """Measure how fast the parts of a run are here, next to speeds measured elsewhere."""
-    if part not in (*PARTS, "all"):
+    if part not in (known := (*PARTS, *ALONE, "all")):
         hint = f"; for another suite: bench --suite {part}" if part in SUITES else ""
-        raise ConfigError(f"unknown part {part!r} (known: {', '.join(PARTS)}, all){hint}")
+        raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
+    suite = suite or ("toy" if part in ALONE else "atari")
     flags = {
         "env.num_envs": num_envs,
         "train.device": device,
@@ -428,7 +433,7 @@ def bench(
         result = profile(config, envs.spec(suite, config.env.task), trace)
         lines = report.profile_lines(result)
     else:
-        result = measure(config, part, seconds)
+        result = measure(config, part, seconds, pairs)
         lines = report.bench_lines(result, part)
     print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
     return 0

@@ -2,6 +2,7 @@
 
     learner   one update        policy    one acting step    env   one agent step
     replay    one batch, one step                            pipeline  a run against its learner
+    dashboard its start, a long history, a chart, following, and a trainer beside it (`pairs`)
 
 Everything is a median over several times, with the smallest and the largest.
 """
@@ -23,10 +24,15 @@ if TYPE_CHECKING:
 
 PARTS = ("ceilings", "env", "replay", "policy", "learner", "pipeline")
 """In the order in which `all` measures them."""
+ALONE = ("dashboard",)
+"""Only measured when asked for: a long history takes a gigabyte of disk."""
 
 
-def measure(config: Config, part: str, seconds: float) -> dict[str, Any]:
-    """Measure one part, or `all`, for about `seconds` each; the result is JSON."""
+def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[str, Any]:
+    """Measure one part, or `all`, for about `seconds` each; the result is JSON.
+
+    `pairs` of turns of a trainer, with and without a dashboard, belong to the dashboard.
+    """
     import torch
 
     import envs
@@ -35,7 +41,7 @@ def measure(config: Config, part: str, seconds: float) -> dict[str, Any]:
     spec = envs.spec(config.env.suite, config.env.task)
     device = choose_device(config.train.device)
     chosen = PARTS if part == "all" else (part,)
-    results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds)]
+    results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds, pairs)]
     return {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
@@ -49,8 +55,16 @@ def measure(config: Config, part: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def _run(part: str, config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
-    from dreamer_async.bench import ceilings, environment, learner, memory, pipeline, policy
+def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -> list[Timing]:
+    from dreamer_async.bench import (
+        ceilings,
+        dashboard,
+        environment,
+        learner,
+        memory,
+        pipeline,
+        policy,
+    )
 
     runs: Mapping[str, Callable[[], list[Timing]]] = {
         "ceilings": lambda: ceilings.ceilings(config, seconds),
@@ -59,6 +73,7 @@ def _run(part: str, config: Config, spec: EnvSpec, seconds: float) -> list[Timin
         "policy": lambda: policy.policy(config, spec, seconds),
         "learner": lambda: learner.learner(config, spec, seconds),
         "pipeline": lambda: pipeline.pipeline(config, seconds),
+        "dashboard": lambda: dashboard.dashboard(config, seconds, pairs),
     }
     return runs[part]()
 

@@ -49,8 +49,8 @@ def update_seconds(config: Config, seconds: float) -> float:
         progress = Progress(run)
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                _wait(process, lambda: progress.updates() > 0, PATIENCE_S)
-                _wait(process, lambda: progress.seconds() >= seconds, PATIENCE_S + seconds)
+                wait_until(process, lambda: progress.updates() > 0, PATIENCE_S)
+                wait_until(process, lambda: progress.seconds() >= seconds, PATIENCE_S + seconds)
             finally:
                 process.terminate()
                 process.wait()
@@ -58,10 +58,15 @@ def update_seconds(config: Config, seconds: float) -> float:
 
 
 class Progress:
-    """Follows the event stream of a run: what was done since its first report on an update."""
+    """Follows the event stream of a run: what was done since its first report on an update.
 
-    def __init__(self, run: RunDir) -> None:
+    `from_now` leaves out what was reported before.
+    """
+
+    def __init__(self, run: RunDir, *, from_now: bool = False) -> None:
         self._reader = events.EventReader(run.events_path)
+        if from_now:
+            self._reader.read()
         self._seen: list[tuple[float, int]] = []
         """(monotonic seconds, updates), one per report."""
 
@@ -78,7 +83,12 @@ class Progress:
         return self._seen[-1][index] - self._seen[0][index] if self._seen else 0
 
 
-def _wait(process: subprocess.Popen[bytes], until: Callable[[], bool], patience: float) -> None:
+def wait_until(
+    process: subprocess.Popen[bytes],
+    until: Callable[[], bool],
+    patience: float,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
     """Poll until something is true; raises BenchError if the process ends before that."""
     deadline = time.monotonic() + patience
     while not until():
@@ -86,4 +96,4 @@ def _wait(process: subprocess.Popen[bytes], until: Callable[[], bool], patience:
             process.kill()
             words = (process.stderr.read() if process.stderr else b"").decode(errors="replace")
             raise BenchError(f"the measured run ended early: {words.strip()[-500:]}")
-        time.sleep(0.25)
+        pause(0.25)

@@ -17,18 +17,18 @@ def bench_lines(result: Json, part: str) -> list[str]:
         f"{result['cores']} cores of {result['processor']}, {result['threads']} learner threads, "
         f"torch {result['torch']}"
     )
-    title = f"{'':9}{'':36}{'median':>10}{'min':>10}{'max':>10}{'n':>6}"
+    title = f"{'':10}{'':36}{'median':>10}{'min':>10}{'max':>10}{'n':>6}"
     lines = [head, "", title]
     for row in result["results"]:
         times = "".join(f"{spell(row[name]):>10}" for name in ("median_s", "min_s", "max_s"))
-        lines.append(f"{row['part']:9}{row['what']:36}{times}{row['n']:6}  {row['unit']}")
-        lines += [f"{'':9}  {_detail(row['detail'])}"] if row["detail"] else []
+        lines.append(f"{row['part']:10}{row['what']:36}{times}{row['n']:6}  {row['unit']}")
+        lines += [f"{'':10}  {_detail(row['detail'])}"] if row["detail"] else []
     others = references(part, result["size"])
     if others:
         lines += ["", "measured elsewhere:"]
     for other in others:
         speed = f"{spell(other.seconds):>10}  {other.software}, {other.machine}"
-        lines.append(f"{other.part:9}{other.what:36}{speed}")
+        lines.append(f"{other.part:10}{other.what:36}{speed}")
     return lines
 
 

@@ -16,7 +16,7 @@ class Timing:
     """How long one thing took, over several times; all in seconds."""
 
     part: str
-    """ceilings, learner, policy, replay, env or pipeline."""
+    """ceilings, learner, policy, replay, env, pipeline or dashboard."""
     what: str
     """What was timed, for people."""
     unit: str
