@@ -112,11 +112,23 @@ class Started:
 
     def wait_for(self, good: Callable[[events.Event], bool], count: int = 1) -> None:
         """Wait until the run has announced so many such events."""
+        self.wait_until(lambda: sum(map(good, read(self.run))) >= count)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that happens while the trainer lives."""
         end = time.monotonic() + PATIENCE
-        while sum(map(good, read(self.run))) < count:
-            assert Path(f"/proc/{self.pid}").exists(), log(self.run)
-            assert time.monotonic() < end, f"never saw {count} of {good.__name__}"
+        while not condition():
+            assert self.alive(), log(self.run)
+            assert time.monotonic() < end, f"never saw {condition}"
             time.sleep(0.02)
+
+    def alive(self) -> bool:
+        """Tell whether the trainer has not ended yet."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0]
+        except OSError:
+            return False
+        return state != "Z"
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +140,9 @@ class Started:
 
 
 def log(run: RunDir) -> str:
-    return (run.path / "trainer.log").read_text()
+    """What the trainers of a run have printed."""
+    path = run.path / "trainer.log"
+    return path.read_text() if path.exists() else ""
 
 
 class Ledger:
@@ -222,5 +236,5 @@ def wrong_steps(replay: Replay, env: int) -> int:
 def until(run: RunDir, ledger: Ledger, *overrides: str) -> tuple[RunDir]:
     """Let the next life end a little later."""
     assert ledger.faults() == []
-    extend(run, f"train.steps={ledger.steps + 100}", *overrides)
+    extend(run, f"train.steps={ledger.steps + 40}", *overrides)
     return (run,)

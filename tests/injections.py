@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,6 +29,9 @@ from envs import toy
 
 CANNOT = 99
 """Exit code of a trainer whose fault this machine does not allow."""
+
+HANGS = "the environment hangs"
+"""What a trainer whose environment hangs says before."""
 
 # -- dying and saving ----------------------------------------------------------------------------
 
@@ -182,6 +186,7 @@ def environment_hangs(after: int) -> None:
     """A recv that does not come back, when somebody asks for a stop."""
 
     def hang() -> None:
+        print(HANGS, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         while True:
             ctypes.CDLL(None).pause()  # comes back after a signal
@@ -234,14 +239,20 @@ def suspended(after: int) -> None:
 
 
 def suspended_while_stopping(after: int) -> None:
-    """SIGTERM, and SIGSTOP before the run can end."""
+    """SIGTERM, and SIGSTOP once the watchdog counts, before the run can end."""
+    arm, armed = aio.Watchdog.arm, threading.Event()
+
+    def tell(self: aio.Watchdog) -> None:
+        arm(self)
+        armed.set()
 
     def suspend() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.4)  # the loop hears of the signal and arms the watchdog
+        armed.wait()
         os.kill(os.getpid(), signal.SIGSTOP)
-        time.sleep(0.2)
+        time.sleep(0.2)  # a watchdog that counts wrong bites first
 
+    aio.Watchdog.arm = tell
     _break_environment(after, suspend)
 
 
@@ -284,9 +295,9 @@ def gauges_often(interval: float) -> None:
 
 
 def _jumping() -> Callable[[], float]:
-    """A wall clock that is a day ahead or behind in turns, three times a second."""
+    """A wall clock that is a day ahead or behind in turns, thirty times a second."""
     real, monotonic = time.time, time.monotonic
-    return lambda: real() + (86_400.0 if int(monotonic() * 3) % 2 else -86_400.0)
+    return lambda: real() + (86_400.0 if int(monotonic() * 30) % 2 else -86_400.0)
 
 
 def clock_jumps(_: Any) -> None:
@@ -295,7 +306,7 @@ def clock_jumps(_: Any) -> None:
     defaults = events.EventWriter.__init__.__kwdefaults__
     assert defaults is not None
     defaults["clock"] = time.time
-    gauges_often(0.1)
+    gauges_often(0.02)
 
 
 def intervals_by_wall_clock(_: Any) -> None:
@@ -410,7 +421,7 @@ def memory_limit(megabytes: int) -> None:
             limit = used + (megabytes << 20)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         if calls[0] >= 10:
-            kept.append(torch.zeros(8 << 20, dtype=torch.uint8))
+            kept.append(torch.zeros(32 << 20, dtype=torch.uint8))
         return update(self, *args)
 
     Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
@@ -421,7 +432,7 @@ def debt_explodes(_: Any) -> None:
     start = limiter.TrainRatio.start
 
     def generous(self: limiter.TrainRatio, debt: float | None = None) -> None:
-        start(self, None if debt is None else debt + 100 * self.cost)
+        start(self, None if debt is None else debt + 30 * self.cost)
 
     limiter.TrainRatio.start = generous
 

@@ -49,7 +49,7 @@ def lives(server: Server, run: RunDir, kills: int, inject: Mapping[str, Any]) ->
 
 def revived(server: Server, run: RunDir, ledger: Ledger) -> list[str]:
     """After all that the run still goes on to its end."""
-    extend(run, f"train.steps={ledger.steps + 100}")
+    extend(run, f"train.steps={ledger.steps + 40}")
     code = server.train(run, resume=True)
     return ledger.resumed() + ([] if code == 0 else [f"exit code {code}: {log(run)[-500:]}"])
 
@@ -134,7 +134,7 @@ def test_a_thread_stuck_in_c_is_bounded_and_the_last_checkpoint_stands(
 ) -> None:
     run = make_run(tmp_path, *SEEK, "train.grace_seconds=1", task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"environment_hangs": 100}) == 75
+    assert server.train(run, {"environment_hangs": 50}) == 75
     assert ledger.faults() == []
     assert newest(run).manifest["updates"] > 0
     assert "not stopped after" in log(run) and "in hang" in log(run)
@@ -181,7 +181,7 @@ def test_a_process_that_dies_in_c_says_where_and_the_run_goes_on(
 ) -> None:
     run = make_run(tmp_path, *SEEK, task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"environment_aborts": 80}) == -signal.SIGABRT
+    assert server.train(run, {"environment_aborts": 40}) == -signal.SIGABRT
     assert ledger.faults() == []
     assert "Fatal Python error: Aborted" in log(run) and "in broken" in log(run)
     assert server.train(*until(run, ledger), resume=True) == 0
@@ -191,7 +191,7 @@ def test_a_process_that_dies_in_c_says_where_and_the_run_goes_on(
 def test_a_reward_that_is_not_finite_is_never_stored(server: Server, tmp_path: Path) -> None:
     run = make_run(tmp_path, *SEEK, task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"environment_lies": 50}) == 69
+    assert server.train(run, {"environment_lies": 30}) == 69
     assert "reward" in log(run) and "not finite" in log(run)
     assert ledger.faults() == []
 
@@ -202,7 +202,7 @@ def test_a_reward_that_is_not_finite_is_never_stored(server: Server, tmp_path: P
 def test_running_out_of_memory_names_what_would_help(server: Server, tmp_path: Path) -> None:
     run = make_run(tmp_path, *SEEK, task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"memory_runs_out": 20}) == 71
+    assert server.train(run, {"memory_runs_out": 5}) == 71
     assert ledger.faults() == []
     assert "out of memory" in log(run) and "train.batch_size" in log(run)
     last = read(run)[-1]
@@ -213,7 +213,7 @@ def test_running_out_of_memory_names_what_would_help(server: Server, tmp_path: P
 
 
 def test_a_lockstep_resume_with_another_thread_count_warns(server: Server, tmp_path: Path) -> None:
-    run = make_run(tmp_path, "train.steps=80", "train.sync=true", task="seek")
+    run = make_run(tmp_path, "train.steps=60", "train.sync=true", task="seek")
     ledger = Ledger(run)
     assert server.train(run) == 0
     assert server.train(*until(run, ledger, "train.threads=2"), resume=True) == 0

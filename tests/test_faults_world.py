@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fault_runs import SEEK, Ledger, Server, log, until
-from injections import CANNOT
+from injections import CANNOT, HANGS
 from tiny_run import UPDATES_PER_STEP, make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
@@ -41,25 +42,35 @@ def saves(run: RunDir) -> int:
 def test_a_trainer_that_is_suspended_while_it_stops_still_saves(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
 ) -> None:
-    """For longer than its grace period: that time is not its fault."""
-    run = make_run(tmp_path, *SEEK, "train.grace_seconds=2", task="seek")
-    inject = {"suspended_while_stopping": 80, **wrong}
-    assert server.train(run, inject, suspended=2.5) == code
+    """For longer than its grace period: that time is not its fault.
+
+    A machine that is too busy to save in so short a time gets more of it.
+    """
+    inject = {"suspended_while_stopping": 30, **wrong}
+    for grace in (1, 4, 16):
+        settings = *SEEK, f"train.grace_seconds={grace}"
+        run = make_run(tmp_path / str(grace), *settings, task="seek")
+        if server.train(run, inject, suspended=1.25 * grace) == code:
+            break
+    else:
+        raise AssertionError(log(run))
     ended = [e for e in read(run) if isinstance(e, events.RunFinished)]
     assert bool(ended) == (code == 0), "saved, and said so"
 
 
 def test_without_a_watchdog_a_stuck_thread_is_not_bounded(server: Server, tmp_path: Path) -> None:
     """The control of the test with a thread stuck in C."""
-    run = make_run(tmp_path, *SEEK, "train.grace_seconds=1", task="seek")
-    inject = {"environment_hangs": 80, "no_watchdog": 1}
-    assert server.train(run, inject, kill_after=8.0) == -signal.SIGKILL
+    run = make_run(tmp_path, *SEEK, "train.grace_seconds=0.2", task="seek")
+    with server.start(run, {"environment_hangs": 30, "no_watchdog": 1}) as trainer:
+        trainer.wait_until(lambda: HANGS in log(run))
+        time.sleep(1.5)
+        assert trainer.alive()
 
 
 def test_a_trainer_that_does_not_hear_signals_saves_nothing(server: Server, tmp_path: Path) -> None:
     """The control of the tests of every way to stop."""
     run = make_run(tmp_path, *SEEK, "train.checkpoint_seconds=1000", task="seek")
-    assert server.train(run, {"suspended_while_stopping": 80, "deaf": 1}) == -signal.SIGTERM
+    assert server.train(run, {"suspended_while_stopping": 30, "deaf": 1}) == -signal.SIGTERM
     assert saves(run) == 0
 
 
@@ -82,10 +93,10 @@ def impossible(run: RunDir) -> list[str]:
 def test_a_trainer_that_is_suspended_goes_on_as_if_nothing_had_been(
     server: Server, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, *SEEK, "train.steps=200", task="seek")
+    run = make_run(tmp_path, *SEEK, "train.steps=140", task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"suspended": 60}, suspended=2.0) == 0
-    assert server.seconds > 2.0
+    assert server.train(run, {"suspended": 40, "gauges_often": 0.1}, suspended=1.2) == 0
+    assert server.seconds > 1.2
     assert ledger.faults() == []
     assert impossible(run) == [] and warnings(run) == []
     updates = newest(run).manifest["updates"]
@@ -102,7 +113,7 @@ def test_a_wall_clock_that_jumps_changes_no_rate_and_no_save(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any]
 ) -> None:
     """A day ahead and a day behind in turns; checkpoints are due only at the end."""
-    settings = "train.steps=1600", "train.checkpoint_seconds=1000", "train.sync=true", SLOW
+    settings = "train.steps=400", "train.checkpoint_seconds=1000", "train.sync=true", SLOW
     run = make_run(tmp_path, *settings, task="seek")
     assert server.train(run, {"clock_jumps": 1, **wrong}) == 0
     records, _ = events.read_events(run.events_path)
@@ -156,7 +167,7 @@ def test_a_run_that_is_missing_or_no_directory_is_one_line(
 def test_a_disk_that_is_full_for_a_while_costs_one_checkpoint(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
 ) -> None:
-    settings = "train.steps=120", "train.checkpoint_seconds=0.02", "train.sync=true"
+    settings = "train.steps=80", "train.checkpoint_seconds=0.001", "train.sync=true"
     run = make_run(tmp_path, *settings, task="seek")
     inject = {**wrong, "small_disk_for_a_while": str(run.checkpoints)}
     assert on_a_disk(server, run, inject) == code
@@ -177,17 +188,24 @@ def test_a_disk_that_stays_full_ends_the_run_after_three_tries(
 def test_a_disk_that_takes_no_events_is_said_once_and_training_goes_on(
     server: Server, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, *SEEK, "train.steps=1600", SLOW, task="seek")
-    assert server.train(run, {"clock_jumps": 1, "events_refused": 30}) == 0
+    run = make_run(tmp_path, *SEEK, SLOW, task="seek")
+    with server.start(run, {"gauges_often": 0.02, "events_refused": 30}) as trainer:
+        trainer.wait_for(says_that_events_are_written_again)
+        run.request("stop")
+        assert trainer.wait() == 0
     assert log(run).count("the disk takes no events") == 1
     again = [text for text in warnings(run) if "written again" in text]
     assert len(again) == 1 and int(again[0].split("; ")[1].split()[0]) >= 25
     assert isinstance(read(run)[-1], events.RunFinished)
 
 
+def says_that_events_are_written_again(event: events.Event) -> bool:
+    return isinstance(event, events.Warned) and "written again" in event.message
+
+
 def test_a_save_that_does_not_hear_fsync_is_caught(server: Server, tmp_path: Path) -> None:
     """The control of the test with an fsync that fails."""
-    run = make_run(tmp_path, *SEEK, "train.steps=150", task="seek")
+    run = make_run(tmp_path, *SEEK, "train.steps=60", "train.sync=true", task="seek")
     code = server.train(run, {"fsync_error": 4, "swallow_fsync_errors": 1})
     assert code == 0 and saves(run) > 1, "checkpoints that are not on the disk were announced"
 
@@ -197,9 +215,9 @@ def test_a_save_that_does_not_hear_fsync_is_caught(server: Server, tmp_path: Pat
 
 def test_an_adapter_that_trusts_its_environments_is_caught(server: Server, tmp_path: Path) -> None:
     """The control of the test with a reward that is not finite."""
-    run = make_run(tmp_path, *SEEK, "train.steps=400", task="seek")
+    run = make_run(tmp_path, *SEEK, SLOW, "train.steps=200", task="seek")
     ledger = Ledger(run)
-    server.train(run, {"environment_lies": 50, "trust_environments": 1})
+    server.train(run, {"environment_lies": 30, "trust_environments": 1})
     assert "wrong steps in the ring" in " ".join(ledger.faults())
 
 
@@ -220,7 +238,7 @@ def test_a_memory_limit_of_the_kernel_ends_the_run_in_words(server: Server, tmp_
 
 
 def test_a_lockstep_resume_with_another_torch_warns(server: Server, tmp_path: Path) -> None:
-    run = make_run(tmp_path, "train.steps=80", "train.sync=true", task="seek")
+    run = make_run(tmp_path, "train.steps=60", "train.sync=true", task="seek")
     ledger = Ledger(run)
     assert server.train(run) == 0
     path = newest(run).path / checkpoint.MANIFEST
@@ -231,14 +249,19 @@ def test_a_lockstep_resume_with_another_torch_warns(server: Server, tmp_path: Pa
     assert any("saved with torch '1.0\\x1b[2J', goes on with" in text for text in warnings(run))
 
 
+def saves_updates(event: events.Event) -> bool:
+    return isinstance(event, events.Checkpointed) and event.updates > 0
+
+
 @pytest.mark.parametrize("wrong", [{}, {"debt_explodes": 1}], ids=["real", "control"])
 def test_updates_after_a_kill_come_at_the_train_ratio(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any]
 ) -> None:
     """The ring is ahead of the checkpoint; what it had paid for is forgiven, not made up for."""
-    run = make_run(tmp_path, *SEEK, "train.checkpoint_seconds=0.5", task="seek")
+    run = make_run(tmp_path, *SEEK, "train.checkpoint_seconds=0.2", task="seek")
     ledger = Ledger(run)
-    assert server.train(run, kill_after="saved") == -signal.SIGKILL
+    with server.start(run) as trainer:
+        trainer.wait_for(saves_updates)
     assert server.train(*until(run, ledger), wrong, resume=True) == 0
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
     last = newest(run).manifest
