@@ -45,6 +45,10 @@ REFRESHED = 1000
 """What the learner adds to the latents that it writes back."""
 
 
+PATIENCE = 120.0
+"""Seconds after which a process gives up, however busy the machine."""
+
+
 def paths(folder: Path) -> tuple[Path, Path]:
     return folder / "ring", folder / "latents"
 
@@ -143,18 +147,24 @@ def write(folder: Path, seconds: float) -> None:
 
 
 def read(folder: Path, seconds: float, kind: str) -> dict[str, Any]:
-    """Sample flat out and count what is wrong."""
+    """Sample flat out and count what is wrong, on a busy machine for longer than asked for.
+
+    A reader that checks goes on until it has seen some windows and the writer has written much,
+    a naive one until it has seen a torn window.
+    """
     reader = Naive if kind == "naive" else Replay
     out = SampleBuffers.allocate(SPEC, 8)
     count, wrong, contexts = 0, 0, 0
     with reader.open(*paths(folder), SPEC, seed=os.getpid(), readonly=True) as replay:
-        before, end = replay.steps, time.monotonic() + seconds
-        while time.monotonic() < end:
+        before, began, added, enough = replay.steps, time.monotonic(), 0, False
+        while (spent := time.monotonic() - began) < seconds or (not enough and spent < PATIENCE):
             replay.sample(out)
             count += len(out.env)
             wrong += int(wrong_windows(out).sum())
             contexts += int(wrong_contexts(out, np.zeros(len(out.env), bool)).sum())
-        torn, added = replay.stats()["torn"], replay.steps - before
+            added = replay.steps - before
+            enough = wrong > 0 if kind == "naive" else count > 100 and added > 1000
+        torn = replay.stats()["torn"]
     return {"windows": count, "wrong": wrong, "contexts": contexts, "torn": torn, "added": added}
 
 
@@ -170,14 +180,14 @@ def mother(folder: Path) -> None:
 
 
 def doomed(folder: Path, kind: type[Replay]) -> None:
-    """Add and learn until somebody kills this process (or nobody does for ten seconds).
+    """Add and learn until somebody kills this process (or nobody does for long).
 
     A deliberate writer says when it has begun; on a busy machine that can take a while.
     """
     acknowledge = os.open(acknowledged(folder), os.O_WRONLY | os.O_CREAT, 0o600)
     replay = kind.open(*paths(folder), SPEC, seed=os.getpid())
     out = SampleBuffers.allocate(SPEC, 2)
-    step, end = int(replay._head[0]), time.monotonic() + 10
+    step, end = int(replay._head[0]), time.monotonic() + PATIENCE
     if kind is Deliberate:
         print("begun", flush=True)
     while time.monotonic() < end:

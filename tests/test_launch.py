@@ -38,7 +38,7 @@ with run.lock():
         stop.wait(0.02)
 sys.exit(code)
 """
-SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 LAUNCHER = """
 import json, subprocess, sys
 from pathlib import Path
@@ -50,7 +50,7 @@ child = subprocess.Popen(trainer, start_new_session=True, stdin=null, stdout=nul
 print("pid", child.pid, flush=True)
 sys.exit(Foreground(RunDir(Path(path)), child, sys.stdout).show(dashboard))
 """
-ANNOUNCED = "import time; print('dashboard', flush=True); time.sleep(60)"
+ANNOUNCED = "import time; print('dashboard', flush=True); time.sleep(600)"
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir.create(tmp_path / "runs", "toy-catch", config=to_dict(config))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -190,7 +190,7 @@ def test_signals_reach_the_trainer_and_its_exit_code_is_ours(run: RunDir, number
     dashboard = [sys.executable, "-c", ANNOUNCED]
     with launcher(run, trainer_line(run, 75), dashboard) as (child, _):
         child.send_signal(number)
-        assert child.wait(20) == 75
+        assert child.wait(120) == 75
         assert run.owner() is None
 
 
@@ -198,7 +198,7 @@ def test_a_hang_up_leaves_the_trainer(run: RunDir) -> None:
     dashboard = [sys.executable, "-c", ANNOUNCED]
     with launcher(run, trainer_line(run), dashboard) as (child, pid):
         child.send_signal(signal.SIGHUP)
-        assert child.wait(20) == 0
+        assert child.wait(120) == 0
         owner = run.owner()
         assert owner is not None
         assert owner["pid"] == pid
@@ -219,7 +219,7 @@ def test_a_signal_after_the_trainer_ended_closes_the_dashboard(run: RunDir) -> N
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not Path(f"/proc/{pid}").exists())
         child.send_signal(signal.SIGTERM)
-        assert child.wait(20) == 0
+        assert child.wait(120) == 0
 
 
 @pytest.mark.faults
@@ -271,8 +271,8 @@ def test_the_trainer_has_a_session_of_its_own_and_logs_to_the_run(
 ) -> None:
     speak = "import os, sys; print(os.getsid(0) == os.getpid(), sys.argv[1:], sys.stdin.read())"
     monkeypatch.setattr(launch, "command", lambda *args: [sys.executable, "-c", speak, *args])
-    assert start_trainer(run, resume=False).wait(60) == 0
-    assert start_trainer(run, resume=True, overrides=["train.steps=9"]).wait(60) == 0
+    assert start_trainer(run, resume=False).wait(120) == 0
+    assert start_trainer(run, resume=True, overrides=["train.steps=9"]).wait(120) == 0
     words = ["dreamer_async", "trainer", str(run.path)]
     assert run.log_path.read_text().splitlines() == [
         f"True {words} ",
@@ -289,7 +289,7 @@ def test_the_log_is_never_a_link(run: RunDir, tmp_path: Path) -> None:
 # -- everything together ---------------------------------------------------------------------
 
 
-def _type_until_closed(master: int, key: bytes, seconds: float = 120.0) -> bytes:
+def _type_until_closed(master: int, key: bytes, seconds: float = 240.0) -> bytes:
     """Press the key once a second while the screen is the dashboard's; returns all output."""
     output, pressed, end = b"", 0.0, time.monotonic() + seconds
     with contextlib.suppress(OSError):  # EIO: everything on the other side is closed

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -110,11 +112,32 @@ def test_a_bound_process_dies_with_the_one_that_started_it(act: str) -> None:
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    time.sleep(0.3)
-    alive = Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()
-    assert bool(alive) == (act == "None")
-    if alive:
-        os.kill(pid, signal.SIGKILL)
+    try:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+        # Once the child is somebody else's, the kernel has sent the signal that it asked for.
+        wait_until(lambda: parent_of(pid) != parent.pid)
+        if act == "None":
+            assert parent_of(pid) is not None
+        else:
+            wait_until(lambda: parent_of(pid) is None)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int | None:
+    """The parent of a process; None if it is dead."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else int(parent)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)

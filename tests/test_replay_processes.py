@@ -61,15 +61,14 @@ def stress(folder: Path, seconds: float) -> tuple[list[dict[str, Any]], dict[str
     """Run a writer and three readers; return what two careful and one naive of them saw."""
     fresh_ring(folder)
     kinds = ["checked", "checked", "naive"]
-    with process("write", folder, 60):
-        time.sleep(0.3)
-        with (
-            process("read", folder, seconds, kinds[0]) as a,
-            process("read", folder, seconds, kinds[1]) as b,
-            process("read", folder, seconds, kinds[2]) as c,
-        ):
-            careful = [json.loads(child.communicate(timeout=60)[0]) for child in (a, b)]
-            return careful, json.loads(c.communicate(timeout=60)[0])
+    with (
+        process("write", folder, 1000),
+        process("read", folder, seconds, kinds[0]) as a,
+        process("read", folder, seconds, kinds[1]) as b,
+        process("read", folder, seconds, kinds[2]) as c,
+    ):
+        careful = [json.loads(child.communicate(timeout=600)[0]) for child in (a, b)]
+        return careful, json.loads(c.communicate(timeout=600)[0])
 
 
 def check_stress(careful: list[dict[str, Any]], naive: dict[str, Any]) -> None:
@@ -82,7 +81,7 @@ def check_stress(careful: list[dict[str, Any]], naive: dict[str, Any]) -> None:
 
 @pytest.mark.faults
 def test_readers_in_other_processes_never_see_torn_windows(tmp_path: Path) -> None:
-    check_stress(*stress(tmp_path, 2.0))
+    check_stress(*stress(tmp_path, 1.0))
 
 
 @pytest.mark.faults
@@ -109,24 +108,24 @@ def test_a_killed_writer_leaves_no_wrong_step(tmp_path: Path) -> None:
     """kill -9 at random instants of adding, sampling and writing latents, FAULT_KILLS times.
 
     No published step is wrong or lost, whatever the kill interrupted. Opening with
-    `reserved = head`, as if nothing had been begun, is shown to let spoiled steps back in.
+    `reserved = head`, as if nothing had been begun, is shown to let spoiled steps back in; there
+    are more kills until it does.
     """
     fresh_ring(tmp_path)
     chance = random.Random(0)
-    interrupted, let_in = 0, 0
+    let_in = 0
     with process("mother", tmp_path) as mother:
-        for kill in range(KILLS):
+        for kill in range(100 * KILLS):
+            if kill >= KILLS and let_in:
+                break
             kind = "deliberate" if kill % 4 else "plain"
             kill_one_writer(mother, kind, chance.uniform(0.0, 0.06))
             with Replay.open(*paths(tmp_path), SPEC, seed=kill, readonly=True) as replay:
                 assert count_wrong(replay) == (0, 0)
                 assert replay._head.min() >= acknowledged_steps(tmp_path)
                 begun = replay._reserved > replay._head
-            interrupted += bool(begun.any())
             let_in += forgetful(tmp_path, begun)
-    if KILLS >= 20:
-        assert interrupted > 0, "some kill came in the middle of an add"
-        assert let_in > 0, "the mistake would have been seen"
+    assert let_in > 0, "the mistake would have been seen"
 
 
 def kill_one_writer(mother: subprocess.Popen[str], kind: str, seconds: float) -> None:

@@ -180,7 +180,7 @@ def held_elsewhere(run: RunDir) -> Iterator[subprocess.Popen[str]]:
     try:
         yield child
     finally:
-        child.communicate("\n", timeout=20)
+        child.communicate("\n", timeout=120)
 
 
 def ask(run: RunDir) -> str:

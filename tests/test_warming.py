@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,9 +15,9 @@ import envs
 from dreamer_async import events, pipeline, warming
 from dreamer_async.agent import Trainer
 from dreamer_async.config import Config, resolve
-from dreamer_async.learner import Learner
+from dreamer_async.learner import Learner, Report
 from dreamer_async.replay_setup import open_replay
-from dreamer_async.run_dir import RunDir
+from dreamer_async.run_dir import RunDir, list_runs
 
 
 def behave(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -32,11 +30,15 @@ def config() -> Config:
 
 
 def train(tmp_path: Path, *overrides: str) -> list[events.Event]:
-    run = make_run(
-        tmp_path, "train.compile=true", "train.steps=1500", "train.train_ratio=2", *overrides
-    )
+    run = make_run(tmp_path, "train.compile=true", *overrides)
     assert pipeline.main(run, plain=False, resume=False) == 0
     return read(run)
+
+
+def stop(tmp_path: Path) -> None:
+    """Ask every run of the test to end."""
+    for run in list_runs(tmp_path):
+        run.request("stop")
 
 
 def messages(seen: list[events.Event]) -> list[str]:
@@ -46,25 +48,23 @@ def messages(seen: list[events.Event]) -> list[str]:
 def test_updates_start_eagerly_and_change_over_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learnt = tmp_path / "learnt"
-    behave(
-        monkeypatch,
-        f"import os, time\nwhile not os.path.exists({str(learnt)!r}): time.sleep(0.01)",
-    )
-    compiled_at: list[int] = []
+    """The process beside ends after some updates, and the run after some more."""
+    updated, compiled_at = tmp_path / "updated", list[int]()
+    wait = f"while not os.path.exists({str(updated)!r}): time.sleep(0.01)"
+    behave(monkeypatch, f"import os, time\n{wait}")
     warm_up, step = Learner.warm_up, Learner.step
 
     def watched(learner: Learner) -> str:
         compiled_at.append(learner.updates)
         return warm_up(learner)
 
-    def counted(learner: Learner) -> Any:
-        result = step(learner)
-        if learner.updates == 3:
-            learnt.touch()
-        if compiled_at and learner.updates == compiled_at[0] + 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
+    def counted(learner: Learner) -> Report:
+        report = step(learner)
+        if report.update == 3:
+            updated.touch()
+        if compiled_at and report.update == compiled_at[0] + 3:
+            stop(tmp_path)
+        return report
 
     monkeypatch.setattr(Learner, "warm_up", watched)
     monkeypatch.setattr(Learner, "step", counted)
@@ -80,23 +80,26 @@ def test_a_compiler_that_fails_leaves_updates_eager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behave(monkeypatch, "raise SystemExit('no compiler today')")
-    answers: list[str] = []
-    warm, step = warming.warm, Learner.step
+    monkeypatch.setattr(Trainer, "compile", lambda trainer: pytest.fail("compiled"))
+    warm, step, failed = warming.warm, Learner.step, list[int]()
 
     async def watched(config: Config) -> str:
-        answers.append(await warm(config))
-        return answers[-1]
+        problem = await warm(config)
+        failed.append(1)
+        return problem
 
-    def counted(learner: Learner) -> Any:
-        if answers:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(learner)
+    def counted(learner: Learner) -> Report:
+        report = step(learner)
+        if failed:
+            failed.append(report.update)
+            stop(tmp_path)
+        return report
 
     monkeypatch.setattr(warming, "warm", watched)
     monkeypatch.setattr(Learner, "step", counted)
-    monkeypatch.setattr(Trainer, "compile", lambda trainer: pytest.fail("compiled"))
     seen = train(tmp_path, "train.steps=10_000_000")
     assert [m for m in messages(seen) if "stay eager" in m and "no compiler today" in m]
+    assert len(failed) > 1, "it goes on"
 
 
 @pytest.mark.parametrize("setting", ["train.sync=true", "train.eager_start=false"])
@@ -106,7 +109,7 @@ def test_otherwise_the_first_update_is_compiled(
     behave(monkeypatch, "raise SystemExit('never asked')")
     compiled: list[bool] = []
     monkeypatch.setattr(Trainer, "compile", lambda trainer: compiled.append(True))
-    seen = train(tmp_path, setting, "train.steps=100")
+    seen = train(tmp_path, setting, "train.steps=60")
     phases = [e.phase for e in seen if isinstance(e, events.PhaseChanged)]
     assert compiled == [True] and phases[0] == "compiling" and not messages(seen)
 
