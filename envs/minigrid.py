@@ -1,7 +1,9 @@
 """MiniGrid and BabyAI by envpool: worlds of tiles seen as symbols, with a mission in words.
 
 What the agent sees is no picture but what stands on each of 7x7 tiles: an object, its colour and
-its state. So each of these numbers becomes a category, and so does each word of the mission.
+its state. So each of these numbers becomes a category, and so does each word of the mission. Where
+the mission never changes it tells nothing and is left out: it would cost the world model many words
+to reconstruct.
 BabyAI-SynthS5R2-v0 is left out: envpool 1.2.5 does not come back from making some of its levels.
 
 Legend: N rows, T tiles, W words.
@@ -65,6 +67,17 @@ ENV_IDS = {
     for name in block.split()
 }
 """Our names, such as empty-5x5 and babyai-gotoredball, and envpool's."""
+
+_ONE_MISSION = """
+distshift doorkey dynamic-obstacles empty fourrooms lavacrossing lavagap memory multiroom
+obstructedmaze playground redbluedoors simplecrossing unlock-v0 wfc
+"""
+ONE_MISSION = tuple(
+    name
+    for name, env_id in ENV_IDS.items()
+    if env_id.lower().startswith(tuple(f"minigrid-{family}" for family in _ONE_MISSION.split()))
+)
+"""Tasks that say the same in every episode."""
 
 _WORDS = """
 a after and avoid ball behind blue box door end fetch find forward from front get go goal green grey
@@ -132,16 +145,25 @@ def words_of(text: bytes, longest: int) -> NDArray[np.int32]:
     return classes
 
 
-def read_space(space: Any) -> tuple[Reader, ...]:
-    """Plan how to read observations of one of these tasks."""
+def read_tiles(space: Any) -> tuple[Reader, ...]:
+    """Plan how to read observations of a task without its mission."""
     from envs import spaces
 
     rows, columns, layers = space["image"].shape
     assert layers == len(LAYERS), space
-    longest = min(LONGEST_MISSION, space["mission"].shape[0] // 4)
     tiles = (TileReader(layer, rows * columns) for layer in range(layers))
-    direction = spaces.read_space(space, frozenset({"image", "mission"}))
-    return (*tiles, *direction, MissionReader(longest))
+    return (*tiles, *spaces.read_space(space, frozenset({"image", "mission"})))
+
+
+def read_space(space: Any) -> tuple[Reader, ...]:
+    """Plan how to read observations of a task with its mission."""
+    longest = min(LONGEST_MISSION, space["mission"].shape[0] // 4)
+    return (*read_tiles(space), MissionReader(longest))
+
+
+def _task(task: str) -> PoolTask:
+    readers = read_tiles if task in ONE_MISSION else read_space
+    return PoolTask("minigrid", task, ENV_IDS[task], readers=readers)
 
 
 SUITE = pool_suite(
@@ -149,6 +171,6 @@ SUITE = pool_suite(
     "empty-5x5",
     tuple(ENV_IDS),
     {names.squash(name): task for task, env_id in ENV_IDS.items() for name in (task, env_id)},
-    lambda task: PoolTask("minigrid", task, ENV_IDS[task], readers=read_space),
+    _task,
     about="MiniGrid and BabyAI: tiles as symbols, missions in words",
 )

@@ -14,9 +14,10 @@ Legend: N rows of one batch, E environments.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -27,12 +28,14 @@ from numpy.typing import NDArray
 from envs import needs
 from envs.pool_task import PoolTask, Reader
 from envs.raw_pool import RawPool, RawRows
-from envs.spaces import ActionWriter, UnsupportedSpace, read_space, write_space
+from envs.spaces import ActionWriter, UnsupportedSpace, is_vector, read_space, write_space
 from envs.spec import ActionSpec, EnvSpec, StepBatch
 from envs.suite import Options
 from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
 
 envpool: Any = needs.import_envpool()
+
+_FLOAT32 = np.dtype(np.float32)
 
 CLOSE_SECONDS = 5.0
 """How long `close` waits for steps in flight before it leaves the pool alone for ever."""
@@ -94,6 +97,12 @@ class PoolEnv(VectorEnv):
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
         self._pool: Any = RawPool(pool)
+        self._vectors = [
+            (reader.name, self._pool.index(reader.path), (self.batch_size, *reader.spec.shape))
+            for reader in self._readers
+            if is_vector(reader)
+        ]
+        self._others = [reader for reader in self._readers if not is_vector(reader)]
 
     @property
     def pool(self) -> Any:
@@ -122,29 +131,40 @@ class PoolEnv(VectorEnv):
 
     def recv(self) -> StepBatch:
         with self._requests.receiving:
-            raw = self._pool.recv()
+            pool = self._pool  # which close takes away
+            raw = pool.recv()
             if len(raw.env_id) != self.batch_size:
                 count = len(raw.env_id)
                 raise EnvError(f"envpool delivered {count} rows instead of {self.batch_size}")
             self._requests.put(raw.env_id)
-            return check_rows(self.spec, self._rows(raw))
+            return self._rows(raw, pool.observation)
 
-    def _rows(self, raw: RawRows) -> StepBatch:
-        """Convert a batch; where an episode starts comes from our books, not from envpool's step
-        counter, and the reward there is whatever was in memory."""
-        env_id, last = raw.env_id, raw.done
-        first = self._first[env_id]
-        self._first[env_id] = last
-        reward = raw.reward.astype(np.float32)
+    def _rows(self, raw: RawRows, observation: Callable[[Any], Any]) -> StepBatch:
+        """Convert and check a batch. Where an episode starts comes from our books, not from
+        envpool's step counter, and the reward there is whatever was in memory."""
+        env_id, last, reward = raw.env_id, raw.done, raw.reward.astype(_FLOAT32)
+        place = env_id.astype(np.intp)  # other integers index ten times slower
+        first = self._first[place]
+        self._first[place] = last
         reward[first] = 0
-        return StepBatch(
-            env_id=env_id,
-            obs={reader.name: reader.read(raw.obs) for reader in self._readers},
-            reward=reward,
-            is_first=first,
-            is_last=last,
-            is_terminal=last.copy() if self._time_limit_is_terminal else last & ~raw.truncated,
-        )
+        obs, squares = self._read_vectors(raw.values)
+        if self._others:
+            given = observation(raw.values)
+            obs |= {reader.name: reader.read(given) for reader in self._others}
+        terminal = last.copy() if self._time_limit_is_terminal else last > raw.truncated
+        rows = StepBatch(env_id, obs, reward, first, last, terminal)
+        if self._others or not math.isfinite(squares + np.vdot(reward, reward)):
+            check_rows(self.spec, rows)
+        return rows
+
+    def _read_vectors(self, values: Sequence[NDArray[Any]]) -> tuple[dict[str, Any], float]:
+        """Convert vectors, {key: [N, D]}, and sum their squares: finite if all numbers are."""
+        obs, squares = {}, 0.0
+        for name, index, shape in self._vectors:
+            value = values[index].reshape(shape).astype(_FLOAT32)
+            squares += np.vdot(value, value)
+            obs[name] = value
+        return obs, squares
 
     def close(self) -> None:
         """Receive what is in flight and free the pool, or leave it alone if that takes too long."""

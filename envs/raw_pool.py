@@ -9,6 +9,8 @@ Legend: N rows of one batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +20,8 @@ from numpy.typing import NDArray
 class RawRows(NamedTuple):
     """One batch as it comes from C++."""
 
-    obs: Any
-    """An array, or nested dictionaries of arrays, [N, *]."""
+    values: Sequence[NDArray[Any]]
+    """[N, *] everything that the environments know, see RawPool."""
     reward: NDArray[Any]
     """[N]."""
     done: NDArray[np.bool_]
@@ -39,12 +41,11 @@ class RawPool:
         keys: list[str] = list(pool._state_keys)
         obs = {key[4:]: i for i, key in enumerate(keys) if key.partition(":")[0] == "obs"}
         named = hasattr(pool.observation_space, "spaces")
-        self._plain = -1 if named else next(iter(obs.values()))
-        """Index of the only observation, if its space is no dictionary."""
-        self._flat = [(name, i) for name, i in obs.items() if "." not in name]
-        self._nested = [(name.split("."), i) for name, i in obs.items() if "." in name]
+        self._paths: dict[tuple[str, ...], int] = {
+            tuple(name.split(".")) if named else (): i for name, i in obs.items()
+        }
         fields = ("reward", "done", "trunc", "info:env_id")
-        self._fields = tuple(keys.index(name) for name in fields)
+        self._fields = itemgetter(*(keys.index(name) for name in fields))
         *ids, _ = pool._action_keys
         assert set(ids) == {"env_id", "players.env_id"}, pool._action_keys
 
@@ -59,15 +60,20 @@ class RawPool:
     def recv(self) -> RawRows:
         """Wait for a batch."""
         values = self.pool._recv()
-        return RawRows(self._observation(values), *(values[i] for i in self._fields))
+        return RawRows(values, *self._fields(values))
 
-    def _observation(self, values: list[Any]) -> Any:
-        if self._plain >= 0:
-            return values[self._plain]
-        obs: dict[str, Any] = {name: values[index] for name, index in self._flat}
-        for (*parents, name), index in self._nested:
+    def index(self, path: tuple[str, ...]) -> int:
+        """Which of RawRows.values is the observation at `path`, () if there is only one."""
+        return self._paths[path]
+
+    def observation(self, values: Sequence[NDArray[Any]]) -> Any:
+        """Pick the observation: an array, or nested dictionaries of arrays."""
+        obs: dict[str, Any] = {}
+        for path, index in self._paths.items():
+            if not path:
+                return values[index]
             inner = obs
-            for key in parents:
+            for key in path[:-1]:
                 inner = inner.setdefault(key, {})
-            inner[name] = values[index]
+            inner[path[-1]] = values[index]
         return obs

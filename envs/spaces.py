@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import gymnasium
 import numpy as np
@@ -24,6 +24,9 @@ RESERVED = {"action", "reward", "is_first", "is_last", "is_terminal", "env_id"}
 """Names of other columns of a row; an observation key of that name gets a prefix."""
 LARGEST_BOUND = 1e6
 """Action bounds beyond this are how some environments write that they have none."""
+
+
+_LOW, _HIGH = np.array(-1, np.float32), np.array(1, np.float32)  # numpy is slow with numbers
 
 
 class UnsupportedSpace(ValueError):
@@ -59,6 +62,11 @@ class ObsReader:
         elif value.ndim == 3:
             value = value[..., None]
         return np.ascontiguousarray(value)
+
+
+def is_vector(reader: object) -> TypeGuard[ObsReader]:
+    """Whether all that this reader does is to make one flat float32 vector."""
+    return isinstance(reader, ObsReader) and reader.spec.dtype == "float32"
 
 
 def read_space(
@@ -145,8 +153,8 @@ class ActionWriter:
     """Lower bound of each dimension, or the first class."""
     high: Array
     """Upper bound of each dimension (continuous only)."""
-    unit: bool = False
-    """The bounds are those of our own actions, so that there is nothing to scale."""
+    plain: bool = False
+    """Bounds and shape are those of our own actions, so that there is nothing to convert."""
 
     def one(self, action: Array) -> Any:
         """Convert one valid action, without a batch axis."""
@@ -156,11 +164,12 @@ class ActionWriter:
         """Convert a valid batch: int32 [N] or float32 [N, A] to [N, *shape], always a copy."""
         if self.spec.kind == "discrete":
             return (action + self.low).astype(self.dtype)
-        clipped = np.minimum(np.maximum(action, -1), 1).astype(np.float64)
-        if not self.unit:
-            clipped = self.low + (clipped + 1) / 2 * (self.high - self.low)
-            clipped = np.clip(clipped, self.low, self.high)
-        return clipped.astype(self.dtype, copy=False).reshape(len(action), *self.shape)
+        clipped = np.minimum(np.maximum(action, _LOW), _HIGH)
+        if self.plain:
+            return clipped.astype(self.dtype)
+        scaled = self.low + (clipped.astype(np.float64) + 1) / 2 * (self.high - self.low)
+        scaled = np.clip(scaled, self.low, self.high)
+        return scaled.astype(self.dtype, copy=False).reshape(len(action), *self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,5 +253,5 @@ def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
     if not np.issubdtype(space.dtype, np.floating):
         raise UnsupportedSpace(f"action space {space} is a Box of whole numbers, not of reals")
     spec = ActionSpec("continuous", len(low))
-    unit = bool((low == -1).all() and (high == 1).all())
-    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high, unit)
+    plain = len(space.shape) == 1 and bool((low == -1).all() and (high == 1).all())
+    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high, plain)

@@ -101,7 +101,8 @@ class Requests:
         """Held by whoever receives."""
         self.batch_size = batch_size
         self._num_envs = num_envs
-        self._spec = spec
+        self._known = frozenset(range(num_envs))
+        self._check = ActionCheck(spec)
         self._books = threading.Lock()
 
     @property
@@ -120,8 +121,8 @@ class Requests:
 
     def take(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> None:
         """Validate a batch of actions and book one row of each environment; see VectorEnv.send."""
-        ids = check_env_id(env_id, self._num_envs)
-        check_action(self._spec, action, len(env_id))
+        ids = check_env_id(env_id, self._known)
+        self._check(action, len(env_id))
         with self._books:
             self.check_open()
             if not self.pending.isdisjoint(ids):
@@ -180,7 +181,7 @@ class Receiving:
             raise RuntimeError("another thread is already receiving")
         try:
             requests.check_open()
-            if requests.in_flight < requests.batch_size:
+            if len(requests.pending) < requests.batch_size:
                 raise RuntimeError(
                     f"recv of {requests.batch_size} rows with only {requests.in_flight} in flight"
                 )
@@ -192,41 +193,62 @@ class Receiving:
         self._requests.receiver.release()
 
 
+_INT32 = np.dtype(np.int32)
 _DTYPES = {name: np.dtype(name) for name in ("uint8", "int32", "float32")}
 
 
-def check_env_id(env_id: NDArray[np.int32], num_envs: int) -> set[int]:
-    """Return the ids, or raise ValueError unless they are an int32 vector, valid and distinct."""
-    if not isinstance(env_id, np.ndarray) or env_id.dtype != _DTYPES["int32"] or env_id.ndim != 1:
+def check_env_id(env_id: NDArray[np.int32], known: frozenset[int]) -> set[int]:
+    """Return the ids, or raise ValueError unless they are an int32 vector of distinct known ids."""
+    if not isinstance(env_id, np.ndarray) or env_id.dtype != _INT32 or env_id.ndim != 1:
         raise ValueError(f"env_id must be an int32 vector, not {_kind(env_id)}")
     ids = set(env_id.tolist())
     if not ids:
         raise ValueError("env_id names no environment")
-    if min(ids) < 0 or max(ids) >= num_envs:
-        raise ValueError(f"env_id {env_id.tolist()} is outside 0 to {num_envs - 1}")
+    if not ids <= known:
+        raise ValueError(f"env_id {env_id.tolist()} is outside 0 to {len(known) - 1}")
     if len(ids) < len(env_id):
         raise ValueError(f"env_id {env_id.tolist()} names an environment twice")
     return ids
 
 
-def check_action(spec: ActionSpec, action: NDArray[Any], rows: int) -> None:
-    """Raise ValueError unless `action` is what VectorEnv.send asks for, with `rows` rows."""
-    shape, dtype = (rows, *spec.shape), _DTYPES[spec.dtype]
-    if not isinstance(action, np.ndarray) or action.dtype != dtype or action.shape != shape:
-        raise ValueError(f"action must be {dtype} {list(shape)}, not {_kind(action)}")
-    if spec.kind == "discrete":
-        classes = action.tolist()
-        if min(classes) < 0 or max(classes) >= spec.size:
-            raise ValueError(f"action {classes} is outside 0 to {spec.size - 1}")
-    elif not (math.isfinite(np.add.reduce(action, axis=None)) or np.isfinite(action).all()):
-        raise ValueError("action is not finite")
-    for (name, part), place in zip(spec.parts, spec.slices() if spec.parts else (), strict=True):
-        if part.kind == "discrete":
-            column = action[:, place.start]
-            if ((column < 0) | (column >= part.size) | (column != np.floor(column))).any():
-                raise ValueError(
-                    f"action {name} {column.tolist()} is no class of 0 to {part.size - 1}"
-                )
+class ActionCheck:
+    """Raise ValueError unless a batch of actions is what VectorEnv.send asks for."""
+
+    def __init__(self, spec: ActionSpec) -> None:
+        self._shape, self._dtype = spec.shape, _DTYPES[spec.dtype]
+        self._classes = spec.size if spec.kind == "discrete" else 0
+        self._parts = [
+            (name, part.size, place.start)
+            for (name, part), place in zip(spec.parts, spec.slices(), strict=True)
+            if part.kind == "discrete"
+        ]
+
+    def __call__(self, action: NDArray[Any], rows: int) -> None:
+        shape = (rows, *self._shape)
+        if (
+            not isinstance(action, np.ndarray)
+            or action.dtype != self._dtype
+            or action.shape != shape
+        ):
+            raise ValueError(f"action must be {self._dtype} {list(shape)}, not {_kind(action)}")
+        if self._classes:
+            classes = action.tolist()
+            if min(classes) < 0 or max(classes) >= self._classes:
+                raise ValueError(f"action {classes} is outside 0 to {self._classes - 1}")
+        elif not all_finite(action):
+            raise ValueError("action is not finite")
+        for name, size, column in self._parts:
+            _check_classes(name, action[:, column], size)
+
+
+def _check_classes(name: str, column: NDArray[np.float32], size: int) -> None:
+    if ((column < 0) | (column >= size) | (column != np.floor(column))).any():
+        raise ValueError(f"action {name} {column.tolist()} is no class of 0 to {size - 1}")
+
+
+def all_finite(value: NDArray[np.float32]) -> bool:
+    """Whether no number is NaN or infinite, in one pass where the sum of squares is finite too."""
+    return math.isfinite(np.vdot(value, value)) or bool(np.isfinite(value).all())
 
 
 def _kind(value: object) -> str:
@@ -237,7 +259,7 @@ def _kind(value: object) -> str:
 
 def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
     """Return `rows`, or raise EnvError if an environment delivered what nobody can learn from."""
-    if not math.isfinite(sum(rows.reward.tolist())):  # one pass in C where all is well
+    if not all_finite(rows.reward):
         _check_each(spec, rows, np.isfinite(rows.reward), "a reward that is not finite")
     for name, entry in spec.obs.items():
         value: NDArray[Any] = rows.obs[name]
@@ -247,7 +269,7 @@ def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
                 f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, not {expected}"
             )
         if entry.dtype == "float32":
-            if not math.isfinite(np.add.reduce(value, axis=None)):  # or a sum that overflows
+            if not all_finite(value):
                 _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")
         elif entry.dtype == "int32":
             good = (value >= 0) & (value < entry.classes)

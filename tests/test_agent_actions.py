@@ -24,7 +24,7 @@ from dreamer_async.events import RunFinished, read_events
 from envs.processes import ProcessEnv, Source
 from envs.spec import ActionSpec
 from envs.suite import Options
-from envs.vector import check_action
+from envs.vector import ActionCheck
 from tests.agent_cases import MODEL, make_batch, make_config, make_spec
 from tests.rollouts import streams
 
@@ -134,16 +134,16 @@ def test_an_update_trains_every_head_and_the_policy_acts() -> None:
     policy.load(trainer.agent)
     obs = {"vector": np.zeros((5, 3), np.float32)}
     acted = policy.act(obs, np.ones(5, bool), policy.initial(5), g)
-    check_action(SEVERAL, acted.action, 5)
+    ActionCheck(SEVERAL)(acted.action, 5)
 
 
 @pytest.mark.parametrize(
     "bad", [[0, 0, 4, 0], [0, 0, -1, 0], [0, 0, 0.5, 0], [0, 0, 0, 3], [np.nan, 0, 0, 0]]
 )
 def test_classes_outside_their_range_never_reach_an_environment(bad: list[float]) -> None:
-    check_action(SEVERAL, np.array([[9, -9, 3, 2]], np.float32), 1)
+    ActionCheck(SEVERAL)(np.array([[9, -9, 3, 2]], np.float32), 1)
     with pytest.raises(ValueError, match=r"is no class of|not finite"):
-        check_action(SEVERAL, np.array([bad], np.float32), 1)
+        ActionCheck(SEVERAL)(np.array([bad], np.float32), 1)
 
 
 def test_environments_get_the_actions_that_their_spaces_ask_for() -> None:

@@ -202,7 +202,8 @@ def test_the_calls_below_envpools_own_give_the_same(env_id: str, shape: tuple[in
         moved = info["elapsed_step"] > 0  # else the reward is whatever was in memory
         assert (rows.reward[moved] == reward[moved]).all()
         assert (rows.done == (terminated | truncated)).all() and (rows.truncated == truncated).all()
-        ours, theirs = (o if isinstance(o, dict) else {"": o} for o in (rows.obs, obs))
+        given = raw.observation(rows.values)
+        ours, theirs = (o if isinstance(o, dict) else {"": o} for o in (given, obs))
         assert ours.keys() == theirs.keys()
         assert all((ours[key] == theirs[key]).all() for key in ours)
         action = np.full((len(ids), *shape), step % 2).astype(dtype)
@@ -210,10 +211,11 @@ def test_the_calls_below_envpools_own_give_the_same(env_id: str, shape: tuple[in
             pool.send(action.copy(), ids.copy())
 
 
-class FakePool:
+class FakePool(RawPool):
     """Deliver what real pools have been seen to deliver."""
 
-    def __init__(self, batches: list[RawRows]) -> None:
+    def __init__(self, pool: Any, batches: list[RawRows]) -> None:
+        super().__init__(pool)
         self.batches = batches
 
     def async_reset(self) -> None:
@@ -223,7 +225,8 @@ class FakePool:
         pass
 
     def recv(self) -> RawRows:
-        return self.batches.pop(0)
+        rows = self.batches.pop(0)
+        return rows._replace(values=dict.fromkeys([self.index(())], rows.values[0]))
 
 
 def batch(
@@ -232,12 +235,12 @@ def batch(
     count = len(env_id)
     flags = np.full(count, done), np.zeros(count, np.bool_)
     ids = np.array(env_id, np.int32)
-    return RawRows(np.full((count, 4), obs), np.full(count, reward), *flags, ids)
+    return RawRows([np.full((count, 4), obs)], np.full(count, reward), *flags, ids)
 
 
 def fake(*batches: RawRows) -> PoolEnv:
     env = PoolEnv(PoolTask("classic", "cartpole", "CartPole-v1"), Options(2, 2, 0))
-    env._pool = FakePool(list(batches))
+    env._pool = FakePool(env.pool, list(batches))
     env.start()
     return env
 

@@ -176,6 +176,20 @@ def test_missions_of_babyai_consist_of_known_words_and_differ() -> None:
     assert (missions != 0).any(1).all() and len({row.tobytes() for row in missions}) > 30
 
 
+def test_a_mission_that_never_changes_is_not_shown() -> None:
+    assert "mission" not in envs.spec("minigrid", "empty-5x5").obs
+    assert "mission" in envs.spec("minigrid", "fetch-5x5-n2").obs
+    assert len(minigrid.ONE_MISSION) == 62
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", minigrid.ONE_MISSION)
+def test_these_missions_never_change(task: str) -> None:
+    pool = needs.import_envpool().make(minigrid.ENV_IDS[task], "gymnasium", num_envs=32, seed=0)
+    missions = pool.reset()[0]["mission"]
+    assert (missions == missions[0]).all()
+
+
 def test_another_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = needs.library("libnowhere.so.5", "on Debian: apt install nowhere")
     assert "apt install nowhere" in nowhere.missing()
