@@ -10,9 +10,7 @@ import pytest
 from test_tui_app import (
     NOW,
     RECORDED,
-    SIZES,
     append,
-    assert_filled,
     dashboard,
     driven,
     screen,
@@ -24,22 +22,12 @@ from dreamer_async.events import Evaluated, Event, Gauges, PhaseChanged, Record,
 from dreamer_async.run_dir import RunDir
 from tui import alarms, film, glossary, stages
 from tui.compare import differences
-from tui.main_screen import NAMES
 from tui.options import Zoom
 from tui.progress import Phase
 from tui.source import Source
 from tui.state import rebuild
 from tui.tail import decode, seek_time
 from tui.view import RunView
-
-WORDS = {
-    "losses": ("losses", "dynamics KL"),
-    "pipeline": ("stages", "env stepping", "replay sampling", "train ratio"),
-    "world": ("world model", "real", "open-loop dream", "step"),
-    "episodes": ("episodes", "score", "mean of 20"),
-    "log": ("log", "training at step"),
-    "compare": ("runs", "settings that differ"),
-}
 
 
 @pytest.fixture
@@ -61,20 +49,6 @@ def shot(path: Path, **changes: np.ndarray) -> None:
         "vector/pole": np.ones((3, 2, 4, 3), np.float32),
     }
     np.savez(path, **{**content, **changes})
-
-
-@pytest.mark.parametrize("size", SIZES)
-@driven
-async def test_every_page_fills_the_screen(run: RunDir, size: tuple[int, int]) -> None:
-    with run.lock():
-        async with dashboard(run).run_test(size=size) as pilot:
-            await settle(pilot)
-            for number, name in enumerate(NAMES, start=1):
-                await pilot.press(str(number))
-                await settle(pilot)
-                assert_filled(pilot, size)
-                for words in WORDS.get(name, ()):
-                    assert words in text(pilot), (name, words)
 
 
 def test_every_recorded_number_has_a_meaning() -> None:

@@ -73,7 +73,7 @@ class Dashboard(App[int]):
         Binding("r", "runs", "Runs", tooltip="Other runs: watch one, or lay it over this one"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="Show this list"),
         Binding("t", "theme", "Theme", tooltip="Next colours: dark, light, colour-blind safe"),
-        Binding("S", "screenshot", "Screenshot", tooltip="Save the screen as an SVG"),
+        Binding("S", "screenshot", "Screenshot", tooltip="Save the screen as an SVG, here"),
     ]
 
     def __init__(
@@ -328,6 +328,10 @@ class Dashboard(App[int]):
             if what and binding.action != "screen.copy_text":
                 meanings.setdefault(what, []).append(self.get_key_display(binding))
         return [(", ".join(dict.fromkeys(keys)), what) for what, keys in meanings.items()]
+
+    def action_screenshot(self, filename: str | None = None, path: str | None = None) -> None:
+        """Save the screen as an SVG in the working directory; a browser downloads it."""
+        super().action_screenshot(filename, path or os.getcwd())
 
     def action_theme(self) -> None:
         """Choose the next theme."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -12,8 +12,20 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 
+from tui.text import ascii_only
 
-class Help(ModalScreen[None]):
+Answer = TypeVar("Answer")
+
+
+class Dialog(ModalScreen[Answer]):
+    """Lies over the dashboard and speaks its characters."""
+
+    def spell(self, text: str) -> str:
+        """Write a text so that this terminal can show it."""
+        return ascii_only(text) if getattr(self.app, "ascii", False) else text
+
+
+class Help(Dialog[None]):
     """Lists keys and what they do."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -27,8 +39,9 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="help", classes="dialog") as box:
             box.border_title = "keys"
-            box.border_subtitle = "↑ ↓ scroll   esc closes"
-            yield Static(_key_table(self._keys), markup=False)
+            box.border_subtitle = self.spell("↑ ↓ scroll   esc closes")
+            keys = [(self.spell(key), what) for key, what in self._keys]
+            yield Static(_key_table(keys), markup=False)
             yield Static(Text("\nBlue bars are work, orange bars are waiting.", "dim"))
 
     def on_mount(self) -> None:
@@ -44,7 +57,7 @@ def _key_table(keys: Sequence[tuple[str, str]]) -> Text:
     return text
 
 
-class ConfirmStop(ModalScreen[bool]):
+class ConfirmStop(Dialog[bool]):
     """Asks before a run is stopped; True means stop."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -74,7 +87,7 @@ class ConfirmStop(ModalScreen[bool]):
         self.dismiss(stop)
 
 
-class AskWords(ModalScreen[str | None]):
+class AskWords(Dialog[str | None]):
     """Asks for one line; escape changes nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -95,7 +108,7 @@ class AskWords(ModalScreen[str | None]):
         self.dismiss(event.value)
 
 
-class RunList(ModalScreen[tuple[str, str] | None]):
+class RunList(Dialog[tuple[str, str] | None]):
     """Lists the runs beside this one; answers (watch or overlay, name)."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -111,7 +124,8 @@ class RunList(ModalScreen[tuple[str, str] | None]):
         with Vertical(id="runs", classes="dialog") as box:
             box.border_title = "runs, newest first"
             box.border_subtitle = "enter watches   space lays over, or takes off   esc closes"
-            yield OptionList(*(Text(text, no_wrap=True) for _, text in self._rows), compact=True)
+            texts = [Text(self.spell(text), no_wrap=True) for _, text in self._rows]
+            yield OptionList(*texts, compact=True)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(("watch", self._rows[event.option_index][0]))

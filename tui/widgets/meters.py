@@ -49,9 +49,9 @@ class Meters(Panel):
 
 
 def _meter_row(meter: Meter, width: int) -> Row:
-    label = Part(fit(meter.label, min(_LABEL, width)), "dim")
     if meter.share is None:
-        return spread([label], [Part(meter.value)], width)
+        return spread([Part(meter.label, "dim")], [Part(meter.value)], width)
+    label = Part(fit(meter.label, min(_LABEL, width)), "dim")
     room = width - cells([label]) - _VALUE
     value = Part(f"{meter.value:>{_VALUE}}")
     return [label, *(bar(meter.share, room, meter.look) if room > 2 else []), value]

@@ -10,12 +10,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 
 from tui import pictures
 from tui.glossary import find
 from tui.names import label
 from tui.widgets.chart import Chart, Picture
+from tui.widgets.dialogs import Dialog
 from tui.widgets.panel import Panel, Part, Row
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Paragraph(Panel):
         return [(Part(line),) for line in lines]
 
 
-class MetricScreen(ModalScreen[None]):
+class MetricScreen(Dialog[None]):
     """Shows one number after the other: up and down turn to the next."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -61,7 +61,7 @@ class MetricScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="metric", classes="dialog") as box:
-            box.border_subtitle = "↑ ↓ others   esc closes"
+            box.border_subtitle = self.spell("↑ ↓ others   esc closes")
             yield Chart(id="metric-chart")
             yield Paragraph(id="metric-text")
 

@@ -1,0 +1,207 @@
+"""Keys and mouse that change what is seen: filter, axis, runs, overlays, screenshots, colours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_tui_app import NOW, RECORDED, driven, screen, settle, text
+from textual.events import MouseScrollDown, MouseScrollUp
+from textual.pilot import Pilot
+from textual.widgets import OptionList
+
+from dreamer_async.events import RunStarted, encode_line
+from dreamer_async.run_dir import RunDir
+from tui.app import Dashboard
+from tui.options import AXES
+from tui.widgets.chart import Chart
+from tui.widgets.dialogs import RunList
+from tui.widgets.metric import MetricScreen
+from tui.widgets.panel import Panel
+
+
+def made(path: Path, lr: float, lines: int) -> RunDir:
+    run = RunDir(path)
+    run.control.mkdir(parents=True)
+    run.events_path.write_bytes(b"".join(RECORDED.read_bytes().splitlines(True)[:lines]))
+    run.config_path.write_text(json.dumps({"optim": {"lr": lr}, "train": {"seed": 1}}))
+    return run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return made(tmp_path / "20261122-222755-toy-catch", 4e-5, 10_000)
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> RunDir:
+    return made(tmp_path / "20261121-101500-toy-catch-fast", 3e-4, 300)
+
+
+def dashboard(run: RunDir, *, ascii: bool = False) -> Dashboard:
+    return Dashboard(run.path, clock=lambda: NOW, animate=False, ascii=ascii)
+
+
+async def caught_up(pilot: Pilot[int]) -> None:
+    """Read every run that is shown to its end, and show it."""
+    app = pilot.app
+    assert isinstance(app, Dashboard)
+    while not all(source.caught_up for source in app.sources):
+        app.read_piece()
+    await settle(pilot)
+
+
+@driven
+async def test_the_filter_leaves_the_metrics_with_one_of_its_words(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("slash", *"kl grad", "enter")
+        await settle(pilot)
+        shown = text(pilot)
+        assert app.main.page.id == "losses" and "/kl grad" in shown
+        assert "dynamics KL" in shown and "grad norm" in shown and "continue" not in shown
+        await pilot.press("slash", *"xyz", "escape")
+        await settle(pilot)
+        assert "/kl grad" in text(pilot), "escape changes nothing"
+        await pilot.press("slash", *["backspace"] * 7, "enter")
+        await settle(pilot)
+        assert "continue" in text(pilot) and "/kl" not in text(pilot)
+
+
+@driven
+async def test_curves_are_drawn_over_steps_frames_updates_or_hours(run: RunDir) -> None:
+    start = RunStarted(
+        *("run", "atari", "pong", "tiny", 1, "cpu", "float32", 4, 60_000),
+        *(4, 64.0, 1, False, False, 60_000, 1, 1, "0"),
+    )
+    with open(run.events_path, "ab") as file:
+        file.write(encode_line(start, NOW, 0.0, 0))
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        ends = {}
+        for axis, unit in zip(AXES, ("steps", "frames", "updates", "hours"), strict=True):
+            assert app.main.options.axis == axis
+            assert f"{unit} " in text(pilot)
+            picture = app.query_one("#returns", Chart).picture
+            ends[axis] = max(curve.trace.x.max() for curve in picture.curves)
+            await pilot.press("x")
+            await settle(pilot)
+        assert app.main.options.axis == AXES[0]
+    view = app.source.view
+    assert ends["steps"] == 13_184 and ends["frames"] == 4 * 13_184, "four frames a step"
+    assert ends["updates"] == pytest.approx(view.updates, rel=0.02)
+    assert ends["time"] == pytest.approx(view.clock.ran / 3600)
+
+
+@driven
+async def test_another_run_is_laid_over_and_taken_off_and_watched(
+    run: RunDir, older: RunDir
+) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert "toy-catch-fast" not in text(pilot)
+        for laid_over in (True, False, True):
+            await pilot.press("r")
+            assert isinstance(app.screen, RunList)
+            await pilot.pause()
+            assert app.screen.query_one(OptionList).option_count == 2
+            await pilot.press("down", "space")
+            await caught_up(pilot)
+            assert ("━ toy-catch-fast" in text(pilot)) == laid_over
+        await pilot.press("7")
+        await settle(pilot)
+        rows = screen(pilot)
+        (setting,) = [row for row in rows if "optim.lr" in row]
+        assert setting.split() == ["optim.lr", "4e-05", "0.0003"]
+        assert not any("train.seed" in row for row in rows), "the same in both"
+        await pilot.press("r", "down", "enter")
+        await caught_up(pilot)
+        assert older.name in screen(pilot)[0] and app.others == []
+        assert app.source.run_dir.path == older.path
+
+
+@driven
+async def test_a_run_is_not_laid_over_itself(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("r", "space")
+        await settle(pilot)
+        assert app.others == []
+        assert "shown already" in list(app._notifications)[-1].message
+
+
+@driven
+async def test_the_screen_is_saved_as_svg(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("S")
+        for _ in range(200):  # a thread writes it
+            await pilot.pause(0.05)
+            if said := [n.message for n in app._notifications]:
+                break
+        (file,) = tmp_path.glob("*.svg")
+        assert "returns" in file.read_text(encoding="utf-8")
+        assert str(file) in said[-1]
+
+
+@driven
+async def test_without_colours_films_are_shades_and_everything_is_grey(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.no_color and "return scale S" in text(pilot)
+        svg = app.export_screenshot()
+    colours = {part[:6] for part in svg.split('fill="#')[1:] if part[6] == '"'}
+    seen = {colour for colour in colours if len({colour[:2], colour[2:4], colour[4:]}) > 1}
+    frame = {"ff5f57", "febc2e", "28c840", "c5c8c6"}  # the window that Rich draws around it
+    assert seen <= frame, seen
+
+
+@driven
+async def test_every_theme_has_its_own_colours(run: RunDir) -> None:
+    """Looks belong to the app: the panels must hear of a change."""
+    app = dashboard(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        styles = set()
+        for _ in range(3):
+            title = app.query_one("#returns", Panel).render_line(0)
+            styles.add(str(next(s.style for s in title if "returns" in s.text)))
+            await pilot.press("t")
+            await settle(pilot)
+        assert len(styles) == 3, styles
+
+
+@driven
+async def test_the_mouse_turns_pages_opens_charts_and_zooms(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.click("#keys", offset=(screen(pilot)[-1].index("losses") + 1, 0))
+        await settle(pilot)
+        assert app.main.page.id == "losses"
+        chart = app.main.query_one("#losses-grid").query(Chart).first()
+        await pilot.click(chart, offset=(3, 2))
+        await pilot.pause()
+        assert isinstance(app.screen, MetricScreen) and "Reconstruction of one" in text(pilot)
+        await pilot.press("escape")
+        for turned, span in ((MouseScrollUp, 0.5), (MouseScrollUp, 0.25), (MouseScrollDown, 0.5)):
+            await pilot._post_mouse_events([turned], widget=chart, button=0)
+            await settle(pilot)
+            assert app.main.options.zoom.span == span
+        assert "newest 1/2 of the run" in text(pilot)
+        await pilot.click("#alerts")
+        await settle(pilot)
+        assert app.main.page.id == "log"

@@ -1,0 +1,139 @@
+"""Every page at every size, as text, against what was looked at and found good.
+
+`SCREENS=write python -m pytest tests/test_tui_screens.py` writes the files anew; look at the
+difference. Text and not SVG: it is small, it can be read, and another Textual leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_tui_app import NOW, RECORDED, SIZES, assert_filled, driven, text
+from textual.pilot import Pilot
+
+from dreamer_async.run_dir import RunDir
+from tui.app import Dashboard
+from tui.film import FILM
+from tui.main_screen import NAMES
+
+SCREENS = Path(__file__).parent / "data" / "tui" / "screens"
+WRITE = os.environ.get("SCREENS") == "write"
+ROUNDS = 200
+"""Most looks at a screen that is not yet as it should be: a busy machine lays out late."""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
+    """The recorded run, with a film and a trainer; times are shown in UTC."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    run = made(tmp_path / "20261122-222755-toy-catch", RECORDED.read_bytes(), lr=4e-5)
+    film(run.pictures / FILM)
+    with run.lock():
+        yield run
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> RunDir:
+    """The first half of it, with another learning rate."""
+    half = b"".join(RECORDED.read_bytes().splitlines(keepends=True)[:300])
+    return made(tmp_path / "20261121-101500-toy-catch-fast", half, lr=3e-4)
+
+
+def made(path: Path, stream: bytes, lr: float) -> RunDir:
+    run = RunDir(path)
+    run.control.mkdir(parents=True)
+    run.pictures.mkdir()
+    run.events_path.write_bytes(stream)
+    run.config_path.write_text(json.dumps({"optim": {"lr": lr}, "train": {"seed": 1}}))
+    return run
+
+
+def film(path: Path) -> None:
+    """A ball that flies through 12x12 pixels, blurred in the dream, and a vector that swings."""
+    steps, grid = 12, np.arange(12)
+    far = (grid[:, None] - grid) ** 2 + (grid[:, None, None] - grid[:, None]) ** 2  # [T, H, W]
+    sharp, blurred = (255 * np.exp(-far / width) for width in (0.5, 6.0))
+    ball = np.stack([sharp, sharp * 0.8, blurred]).astype(np.uint8)[:, None, ..., None]
+    swing = np.sin(np.linspace(0, 6, steps)) * np.array([[1.0], [0.9], [0.5]])
+    np.savez(
+        path,
+        meta=np.array(json.dumps({"update": 3000, "env_steps": 12_000, "context": 4, "time": NOW})),
+        is_first=np.arange(steps)[None] == 9,
+        **{"image/ball": ball, "vector/pole": swing[:, None, :, None].astype(np.float32)},
+    )
+
+
+async def assert_screen(pilot: Pilot[int], name: str) -> None:
+    """Wait until the screen is as stored; fails with the difference."""
+    app = pilot.app
+    assert isinstance(app, Dashboard)
+    path = SCREENS / f"{name}.txt"
+    wanted = "" if WRITE else path.read_text(encoding="utf-8")
+    shown = ""
+    for look in range(ROUNDS):
+        await pilot.pause()
+        app.show_now()
+        await pilot.pause()
+        before, shown = shown, "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))
+        if shown == wanted or (WRITE and look > 5 and shown == before):
+            break
+    if WRITE:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(shown, encoding="utf-8")
+    else:
+        assert shown == wanted
+
+
+async def read_all(pilot: Pilot[int]) -> None:
+    app = pilot.app
+    assert isinstance(app, Dashboard)
+    while not (app.main.ready and all(source.caught_up for source in app.sources)):
+        app.read_piece()
+        await pilot.pause()
+    app.check_trainer()
+    app.check_trainer()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@driven
+async def test_every_page(run: RunDir, other: RunDir, size: tuple[int, int]) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=size) as pilot:
+        await read_all(pilot)
+        for number, name in enumerate(NAMES, start=1):
+            if name == "compare":
+                app.overlay(other.path)
+                await read_all(pilot)
+            await pilot.press(str(number))
+            await assert_screen(pilot, f"{size[0]}x{size[1]}-{name}")
+            assert_filled(pilot, size)
+
+
+@driven
+async def test_every_page_in_ascii(run: RunDir, other: RunDir) -> None:
+    """A terminal without Unicode; films are drawn in shades."""
+    app = Dashboard(run.path, [other.path], clock=lambda: NOW, animate=False, ascii=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await read_all(pilot)
+        for number, name in enumerate(NAMES, start=1):
+            await pilot.press(str(number))
+            if name == "world":
+                await pilot.press(*["right"] * 5)
+            await assert_screen(pilot, f"ascii-{name}")
+            assert text(pilot).isascii(), name
+        await pilot.press("v")
+        await assert_screen(pilot, "ascii-world-vector")
+        for key, name in (("i", "explained"), ("question_mark", "help")):
+            await pilot.press(key)
+            await assert_screen(pilot, f"ascii-{name}")
+            assert text(pilot).isascii(), name
+            await pilot.press("escape")
