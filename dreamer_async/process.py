@@ -9,7 +9,10 @@ import os
 import re
 import signal
 import tempfile
+from functools import cache
 from pathlib import Path
+
+from dreamer_async.run_dir import make_private
 
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
@@ -29,6 +32,17 @@ def prepare() -> None:
     isolate_compile_cache()
     keep_freed_pages()
     show_crashes()
+
+
+@cache
+def processor_flags() -> frozenset[str]:
+    """The instruction sets that the processor has, by their names in /proc/cpuinfo."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    found = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(found, "").split())
 
 
 def keep_freed_pages() -> None:
@@ -87,22 +101,3 @@ def header_cache() -> Path:
     except (KeyError, OSError):
         user = f"uid_{os.getuid()}"
     return Path(tempfile.gettempdir()) / f"torchinductor_{user}"
-
-
-def make_private(directory: Path) -> bool:
-    """Make a directory that only this user may open (0700), or close one of this user's.
-
-    False if that cannot be: a link, another user's, no directory, a disk that refuses.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_uid != os.geteuid():
-                return False
-            os.fchmod(descriptor, 0o700)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return False
-    return True

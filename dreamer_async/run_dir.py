@@ -180,7 +180,8 @@ class RunDir:
         """Hold the run for this process; raises RunInUse at once if someone else has it.
 
         Blocks nobody and survives nothing: the kernel drops it when the process ends. Requests
-        that an earlier trainer left behind are thrown away.
+        that an earlier trainer left behind are thrown away. Their directory is closed to other
+        users again, whatever happened to it since; PermissionError if it is theirs, or a link.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         with _registry_lock:
@@ -199,6 +200,8 @@ class RunDir:
             key = _lock_key(os.fstat(fd))
             _held_locks[key] = owner
         try:
+            if not make_private(self.control):
+                raise PermissionError(f"{self.control} is not a directory of this user's own")
             self.take_requests()
             yield
         finally:
@@ -327,6 +330,25 @@ def _read_owner(fd: int) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
         return {}
     return known
+
+
+def make_private(directory: Path) -> bool:
+    """Make a directory that only this user may open (0700), or close one of this user's.
+
+    False if that cannot be: a link, another user's, no directory, a disk that refuses.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            if os.fstat(descriptor).st_uid != os.geteuid():
+                return False
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 # -- JSON files ------------------------------------------------------------------------------

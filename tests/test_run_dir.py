@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -324,6 +324,42 @@ def test_a_missing_control_directory_has_no_requests_and_is_made_for_one(run: Ru
     assert run.take_requests() == []
     run.request("stop")
     assert len(run.take_requests()) == 1
+
+
+def test_the_lock_closes_the_control_directory_to_other_users(run: RunDir) -> None:
+    run.control.chmod(0o777)
+    with run.lock():
+        assert run.control.stat().st_mode & 0o777 == 0o700
+    run.control.rmdir()
+    with run.lock():
+        assert run.control.stat().st_mode & 0o777 == 0o700
+
+
+def planted_link(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = run.path.parent / "elsewhere"
+    run.control.rename(elsewhere)
+    run.control.symlink_to(elsewhere)
+
+
+def planted_file(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.control.rmdir()
+    run.control.touch()
+
+
+def of_another_user(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+@pytest.mark.parametrize("plant", [planted_link, planted_file, of_another_user])
+def test_a_planted_control_directory_is_refused_and_the_lock_is_free_again(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    plant: Callable[[RunDir, pytest.MonkeyPatch], None],
+) -> None:
+    plant(run, monkeypatch)
+    with pytest.raises(PermissionError, match=r"control is not a directory of"), run.lock():
+        pytest.fail("nobody may train here")
+    assert run.owner() is None
 
 
 # -- files -----------------------------------------------------------------------------------
