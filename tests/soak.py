@@ -254,8 +254,9 @@ class Run:
 
     def _kill_worker(self) -> None:
         """Kill -9 a worker process of an environment, where there are any."""
-        children = Path(f"/proc/{self.trainer.pid}/task/{self.trainer.pid}/children")
-        workers = [int(pid) for pid in children.read_text().split() if is_worker(int(pid))]
+        threads = Path(f"/proc/{self.trainer.pid}/task").glob("*/children")
+        children = [int(pid) for thread in threads for pid in thread.read_text().split()]
+        workers = [pid for pid in children if is_worker(pid)]
         if workers and self.done["worker killed"] < MOST_WORKER_KILLS:
             self.done["worker killed"] += 1
             os.kill(self.chance.choice(workers), signal.SIGKILL)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from soak import Sample, leaks, remove_planted, soak
+from soak import Sample, leaks, remove_planted, slower, soak
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "4"))
 FLAT = [Sample(2.0 * i, 300.0 + i % 7, 18 + i % 2, 7, 3) for i in range(64)]
@@ -39,6 +39,23 @@ def test_everything_that_grows_is_named(what: str) -> None:
     assert [fault.split()[0] for fault in leaks(grown)] == [what]
 
 
+@pytest.mark.parametrize(
+    ("run", "twin", "found"),
+    [
+        ((3.0, 3.0), (3.0, 3.0), False),
+        ((3.0, 2.4), (3.1, 2.5), False),
+        ((3.0, 2.4), (3.1, 3.1), True),
+        ((2.0, 3.0), (2.0, 4.0), True),
+    ],
+    ids=["both steady", "both slower", "only the run slower", "only the twin as fast as it could"],
+)
+def test_a_loss_of_speed_is_one_that_the_twin_does_not_have(
+    run: tuple[float, float], twin: tuple[float, float], found: bool
+) -> None:
+    rates = [[{"updates/cpu s": speed} for speed in speeds] for speeds in (run, twin)]
+    assert [fault.split()[0] for fault in slower(*rates)] == (["speed"] if found else [])
+
+
 @pytest.mark.slow
 @pytest.mark.faults
 def test_a_disturbed_run_stays_as_large_as_it_was_and_loses_nothing(tmp_path: Path) -> None:
@@ -52,11 +69,11 @@ def test_a_disturbed_run_stays_as_large_as_it_was_and_loses_nothing(tmp_path: Pa
 def test_a_leak_is_found(tmp_path: Path) -> None:
     """The control: the same run with a leak in its once-a-second round."""
     try:
-        report = soak(tmp_path, TOY, 2.0, leak=True)
+        report = soak(tmp_path, TOY, 2.0, leak=True, twin=True)
     finally:
         remove_planted()
     found = {fault.split()[0] for fault in report["faults"]}
-    assert {"private_mb", "files", "threads", "shared"} <= found, report
+    assert {"private_mb", "files", "threads", "shared", "speed"} <= found, report
 
 
 @pytest.mark.slow
