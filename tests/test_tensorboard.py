@@ -10,6 +10,7 @@ from tiny_run import extend, make_run, read
 
 from dreamer_async import events, pipeline
 from dreamer_async.cli import main
+from tui.glossary import meanings
 
 
 def test_a_run_without_the_package_is_refused_in_one_line(
@@ -43,3 +44,5 @@ def test_the_numbers_of_the_stream_are_in_the_event_files(tmp_path: Path) -> Non
     scores = [e.score for e in seen if isinstance(e, events.Episode)]
     assert [s.value for s in board.Scalars("episode/score")] == pytest.approx(scores)
     assert "replay/fill" in board.Tags()["scalars"]
+    names = {name for event in seen for name in getattr(event, "values", ())}
+    assert names - set(meanings()) == {"loss/vector"}, "a number without an explanation"

@@ -144,6 +144,7 @@ async def test_the_screen_is_saved_as_svg(
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         await pilot.press("S")
+        said: list[str] = []
         for _ in range(200):  # a thread writes it
             await pilot.pause(0.05)
             if said := [n.message for n in app._notifications]:
