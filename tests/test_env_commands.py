@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,8 +102,13 @@ def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> N
     ],
 )
 def test_check_says_what_is_wrong(
-    capsys: pytest.CaptureFixture[str], name: str, findings: list[str]
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    findings: list[str],
 ) -> None:
+    clock = count(step=0.01)  # in steps of the environment, however long they take
+    monkeypatch.setattr("envs.check.time", SimpleNamespace(monotonic=clock.__next__))
     report = check(capsys, f"tests.faulty_envs:{name}", "--seconds", "0.5")
     for finding in findings:
         assert any(finding in found for found in report["findings"]), report["findings"]

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,12 +27,11 @@ def make(
     num_envs: int = 2,
     batch_size: int = 0,
     seed: int = 0,
-    hang_seconds: float = 60.0,
     **kwargs: object,
 ) -> ProcessEnv:
     source = Source("tests", name.lower(), f"tests.faulty_envs:{name}", kwargs)
     options = Options(num_envs, batch_size or num_envs, seed)
-    return ProcessEnv(source, options, hang_seconds=hang_seconds)
+    return ProcessEnv(source, options, hang_seconds=60)
 
 
 def step(env: ProcessEnv, count: int) -> None:
@@ -147,11 +147,14 @@ def test_a_missing_environment_is_named() -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", ["exit", "kill", "hang"])
 def test_a_worker_that_dies_once_is_replaced_and_its_episode_cut(
-    fault: str, tmp_path: Path
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = 1.5 if fault == "hang" else 60.0
-    marker = str(tmp_path / "marker")
-    with make("Faulty", hang_seconds=patience, fault=fault, marker=marker) as env:
+    marker = tmp_path / "marker"
+    if fault == "hang":  # all have much time, until a worker hangs: then an hour has gone by
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600 * marker.exists())
+        monkeypatch.setattr(processes, "time", clock)
+        monkeypatch.setattr(ProcessEnv, "_patience", lambda env: 0.05)
+    with make("Faulty", fault=fault, marker=str(marker)) as env:
         env.start()
         firsts = []
         for _ in range(20):
@@ -226,11 +229,9 @@ def test_close_ends_a_recv_that_waits_and_a_worker_that_hangs(
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
-    began = time.monotonic()
     env.close()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive() and "closed" in str(errors[0])
-    assert time.monotonic() - began < 5
     assert env._workers[0].process.poll() is not None
 
 
@@ -273,7 +274,7 @@ def test_workers_do_not_outlive_the_trainer(how: str) -> None:
         trainer.kill()
     trainer.wait()
     trainer.stdout.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline, "a worker is still there"
         time.sleep(0.05)
