@@ -23,7 +23,18 @@ from unittest import mock
 
 import torch
 
-from dreamer_async import aio, checkpoint, events, limiter, monitor, restore
+from dreamer_async import (
+    aio,
+    checkpoint,
+    events,
+    limiter,
+    monitor,
+    pipeline,
+    process,
+    replay,
+    restore,
+    ring,
+)
 from dreamer_async.replay import Replay
 from envs import toy
 
@@ -389,6 +400,25 @@ def events_refused(first: int, last: int = 60) -> None:
     events.EventWriter.emit = emits
 
 
+def events_must_be_written(_: Any) -> None:
+    """A wrong stream: an event that the disk refuses ends the run."""
+    emit = events.EventWriter.emit
+
+    def strict(self: events.EventWriter, event: events.Event) -> None:
+        before = self.dropped
+        emit(self, event)
+        if self.dropped > before:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    events.EventWriter.emit = strict
+
+
+def sparse_ring(_: Any) -> None:
+    """A wrong ring: as long as it has to be, on a disk that nobody asked for the room."""
+    ring.check_space = replay.check_space = lambda path, needed: needed
+    ring.os.posix_fallocate = lambda descriptor, start, size: os.ftruncate(descriptor, start + size)
+
+
 def swallow_fsync_errors(_: Any) -> None:
     """A wrong save: what fsync says is not heard."""
     fsync = os.fsync
@@ -406,6 +436,47 @@ def swallow_fsync_errors(_: Any) -> None:
 def trust_environments(_: Any) -> None:
     """A wrong adapter: rows are stored as they come."""
     toy.check_rows = lambda spec, rows: rows
+
+
+def poisoned_batches(count: int) -> None:
+    """As many batches in a row, from the tenth on, whose rewards are not finite."""
+    from dreamer_async.agent.update import Trainer
+
+    update, calls = Trainer.update, [0]
+
+    def poisoned(self: Trainer, batch: Any, noise: Any) -> Any:
+        calls[0] += 1
+        if 10 <= calls[0] < 10 + count:
+            batch.reward.fill_(float("nan"))
+        return update(self, batch, noise)
+
+    Trainer.update = poisoned
+
+
+def trust_gradients(_: Any) -> None:
+    """A wrong optimiser: it takes what comes, finite or not."""
+    from dreamer_async.agent import optim
+
+    def take(finite: torch.Tensor, old: list[torch.Tensor], new: list[torch.Tensor]) -> None:
+        for target, value in zip(old, new, strict=True):
+            target.copy_(value)
+
+    optim.keep_if = take
+
+
+def little_memory(nbytes: int) -> None:
+    """The machine has only this much memory left."""
+    pipeline.available_memory = lambda: nbytes
+
+
+def no_word_for_memory(_: Any) -> None:
+    """A wrong trainer: running out of memory is an error like any other."""
+    pipeline.CPU_OUT_OF_MEMORY = "nobody says this"
+
+
+def silent_crash(_: Any) -> None:
+    """A wrong trainer: it dies in C without a word."""
+    process.show_crashes = lambda: None
 
 
 def memory_limit(megabytes: int) -> None:

@@ -216,6 +216,8 @@ def test_a_lockstep_resume_with_another_thread_count_warns(server: Server, tmp_p
     run = make_run(tmp_path, "train.steps=60", "train.sync=true", task="seek")
     ledger = Ledger(run)
     assert server.train(run) == 0
+    assert server.train(*until(run, ledger), resume=True) == 0
+    assert not [e for e in read(run) if isinstance(e, events.Warned)], "the control"
     assert server.train(*until(run, ledger, "train.threads=2"), resume=True) == 0
     warned = [e.message for e in read(run) if isinstance(e, events.Warned)]
     assert any("threads 1, goes on with 2" in message for message in warned), warned

@@ -203,6 +203,28 @@ def says_that_events_are_written_again(event: events.Event) -> bool:
     return isinstance(event, events.Warned) and "written again" in event.message
 
 
+def test_a_stream_that_must_be_written_is_caught(server: Server, tmp_path: Path) -> None:
+    """The control of the test before."""
+    run = make_run(tmp_path, *SEEK, SLOW, task="seek")
+    inject = {"gauges_often": 0.02, "events_refused": 30, "events_must_be_written": 1}
+    assert server.train(run, inject) == 74
+    assert not isinstance(read(run)[-1], events.RunFinished), "not even its end is there"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 74), ({"sparse_ring": 1}, -signal.SIGBUS)], ids=["real", "control"]
+)
+def test_a_ring_on_a_small_disk_is_refused_and_not_a_crash_later(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    settings = f"replay.directory={disk}", "replay.capacity=40_000"
+    run = make_run(tmp_path, *SEEK, *settings, task="seek")
+    assert on_a_disk(server, run, {"small_disk": str(disk), **wrong}) == code
+    assert ("the replay needs" in log(run)) == (not wrong)
+
+
 def test_a_save_that_does_not_hear_fsync_is_caught(server: Server, tmp_path: Path) -> None:
     """The control of the test with an fsync that fails."""
     run = make_run(tmp_path, *SEEK, "train.steps=60", "train.sync=true", task="seek")
@@ -221,7 +243,56 @@ def test_an_adapter_that_trusts_its_environments_is_caught(server: Server, tmp_p
     assert "wrong steps in the ring" in " ".join(ledger.faults())
 
 
-# -- 17: memory ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("told", [True, False], ids=["real", "control"])
+def test_a_crash_in_c_says_where_every_thread_was(
+    server: Server, tmp_path: Path, told: bool
+) -> None:
+    run = make_run(tmp_path, *SEEK, task="seek")
+    inject = {"environment_aborts": 20} | ({} if told else {"silent_crash": 1})
+    assert server.train(run, inject) == -signal.SIGABRT
+    assert ("Fatal Python error: Aborted" in log(run) and "in broken" in log(run)) == told
+
+
+# -- 11: losses that are not finite --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 0), ({"trust_gradients": 1}, 70)], ids=["real", "control"]
+)
+def test_a_few_poisoned_batches_cost_their_updates_only(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    """Where they are not skipped, every update after them is lost, too."""
+    settings = "train.steps=160", "train.sync=true", "train.skip_limit=5"
+    run = make_run(tmp_path, *settings, task="seek")
+    assert server.train(run, {"poisoned_batches": 3, **wrong}) == code
+    if code:
+        assert "5 updates in a row were not finite" in log(run)
+        return
+    manifest = newest(run).manifest
+    assert manifest["skipped"] == 3 and manifest["updates"] > 20
+    assert sum("not finite" in text for text in warnings(run)) == 3
+
+
+# -- 8, 17: memory -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("left", "warned"), [(1000, True), (1 << 40, False)])
+def test_a_replay_that_will_not_stay_in_memory_is_a_warning(
+    server: Server, tmp_path: Path, left: int, warned: bool
+) -> None:
+    run = make_run(tmp_path, "train.steps=40", task="seek")
+    assert server.train(run, {"little_memory": left}) == 0
+    assert any("sampling reads from the disk" in text for text in warnings(run)) == warned
+
+
+def test_an_allocation_that_fails_without_a_word_for_it_is_caught(
+    server: Server, tmp_path: Path
+) -> None:
+    """The control of the tests that run out of memory."""
+    run = make_run(tmp_path, *SEEK, task="seek")
+    assert server.train(run, {"memory_runs_out": 5, "no_word_for_memory": 1}) == 1
+    assert "train.batch_size" not in log(run)
 
 
 def test_a_memory_limit_of_the_kernel_ends_the_run_in_words(server: Server, tmp_path: Path) -> None:

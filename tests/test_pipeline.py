@@ -346,6 +346,10 @@ def test_every_way_to_stop_saves_and_exits_cleanly(
     finished = read(run)[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
     assert newest(run).manifest["updates"] == finished.updates > 0
+    begun = next(
+        e for e in read(run) if isinstance(e, events.PhaseChanged) and e.phase == "stopping"
+    )
+    assert finished.updates <= begun.updates + 1, "at most the update that was running"
 
 
 @pytest.mark.parametrize("sync", ["true", "false"])
