@@ -6,13 +6,12 @@ import asyncio
 import os
 import shutil
 
-import torch
-
 from dreamer_async.aio import Stop
 from dreamer_async.collector import Collector
 from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import Controlled, Gauges
 from dreamer_async.film import Filmer
+from dreamer_async.gpu import gpu_gauges
 from dreamer_async.learner import Learner
 from dreamer_async.restore import Saver
 from dreamer_async.run_dir import Request, RunDir
@@ -102,9 +101,7 @@ class Monitor:
             **{f"replay/{n}": v for n, v in self._collector.replay.stats().items()},
             **{name: share for name, share in rates.items() if name.startswith("stage/")},
         }
-        if torch.cuda.is_available():
-            values["gpu/memory_gb"] = torch.cuda.memory_allocated() / 1e9
-        return values
+        return values | gpu_gauges()
 
     def _actual_ratio(self) -> float:
         """Replayed steps per agent step since the prefill of this process."""

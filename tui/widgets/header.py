@@ -85,17 +85,26 @@ def _setup(view: RunView) -> list[str]:
 
 
 def _machine(view: RunView) -> list[Row]:
-    """CPU, memory and GPU memory, as far as the trainer tells."""
-    rows: list[Row] = []
-    for title, name, unit in (
-        ("cpu", "cpu/percent", "%"),
-        ("ram", "memory/rss_gb", " GB"),
-        ("gpu", "gpu/memory_gb", " GB"),
-    ):
-        if (value := view.gauges.get(name)) is not None:
-            shown = f"{value:.0f}" if unit == "%" else short(value)
-            rows.append([Part(f"  {title} ", "dim"), Part(shown + unit)])
-    return rows
+    """CPU, memory, GPU and its memory, as far as the trainer tells."""
+    gauges = view.gauges
+    used, total = gauges.get("gpu/used_gb"), gauges.get("gpu/total_gb")
+    memory = gauges.get("gpu/memory_gb") if used is None else used
+    of = "" if total is None else f" of {plain(total)}"
+    known = (
+        ("cpu", _percent(gauges.get("cpu/percent"))),
+        ("ram", _gigabytes(gauges.get("memory/rss_gb"))),
+        ("gpu", _percent(gauges.get("gpu/percent"))),
+        ("vram", _gigabytes(memory, of)),
+    )
+    return [[Part(f"  {title} ", "dim"), Part(text)] for title, text in known if text]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}%"
+
+
+def _gigabytes(value: float | None, of: str = "") -> str:
+    return "" if value is None else f"{short(value)}{of} GB"
 
 
 def _machine_row(setup: list[str], machine: list[Row], width: int) -> Row:
