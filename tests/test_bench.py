@@ -14,10 +14,12 @@ from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
+from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, resolve
+from dreamer_async.events import Metrics, read_events
 from dreamer_async.replay_setup import open_replay
 from dreamer_async.run_dir import RunDir
 from envs import spec
@@ -158,3 +160,26 @@ def test_made_up_rows_fit_their_spec(task: str) -> None:
         assert rows.obs[key].dtype == obs.dtype
         if obs.classes:
             assert rows.obs[key].max() < obs.classes
+
+
+def test_a_made_up_stream_is_a_run_that_ends_now(tmp_path: Path) -> None:
+    write_stream(tmp_path / "events.jsonl", 200)
+    append_beat(tmp_path / "events.jsonl")
+    records, _ = read_events(tmp_path / "events.jsonl")
+    kinds = [type(record.event).__name__ for record in records]
+    assert kinds[:4] == ["RunStarted", "PhaseChanged", "Metrics", "Gauges"]
+    assert len(records) == 2 + 200 + 1 + 2 and kinds[-3:] == ["PhaseChanged", "Metrics", "Gauges"]
+    times = [record.time for record in records]
+    assert times == sorted(times) and times[-3] - times[0] == pytest.approx(100.0)
+    metrics = [r.event for r in records if isinstance(r.event, Metrics)][:-1]
+    assert [m.update for m in metrics] == list(range(0, 200, 2))
+
+
+@pytest.mark.slow
+def test_the_dashboard_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamer_async.bench.dashboard.EVENTS", 40_000)
+    monkeypatch.setattr("dreamer_async.bench.dashboard.STARTS", 2)
+    config = resolve("toy", "seek", size="tiny", overrides=SMALL)
+    rows = measure(config, "dashboard", 1.0, pairs=1)["results"]
+    assert len(rows) == 6 + 2 * 2 and {row["part"] for row in rows} == {"dashboard"}
+    assert all(0 < row["min_s"] <= row["median_s"] <= row["max_s"] for row in rows)

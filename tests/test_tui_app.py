@@ -27,13 +27,16 @@ from dreamer_async.events import (
     RunStarted,
     Warned,
     encode_line,
+    read_events,
 )
 from dreamer_async.run_dir import RunDir
 from tui.__main__ import cli
 from tui.app import DETACHED, STOPPED, Dashboard
 from tui.options import SMOOTHINGS
+from tui.state import rebuild
 from tui.widgets.dialogs import ConfirmStop, Help
 from tui.widgets.grid import grid_shape
+from tui.widgets.header import _machine
 from tui.widgets.panel import Panel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -618,6 +621,53 @@ def test_wrong_arguments_end_with_code_2(
         cli(arguments)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ssh", "options", "plays"), [(False, [], True), (True, [], False), (True, ["--animate"], True)]
+)
+def test_films_stand_still_over_ssh_unless_asked(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, ssh: bool, options: list[str], plays: bool
+) -> None:
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    if ssh:
+        monkeypatch.setenv("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22")
+    seen: list[bool] = []
+    monkeypatch.setattr(Dashboard, "run", lambda app: seen.append(app.main._play_films))
+    assert cli([str(run.path), "--web", *options]) == 0
+    assert seen == [plays]
+
+
+def everything(run: RunDir) -> dict[str, tuple[int, bytes]]:
+    """Every file of a run: when it was changed, and what is in it."""
+    files = [path for path in sorted(run.path.rglob("*")) if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@driven
+async def test_attaching_and_detaching_leaves_no_trace(run: RunDir) -> None:
+    """Neither in the run directory nor as open files; all pages were looked at."""
+    with trainer(run):
+        before, open_files = everything(run), None
+        for _ in range(2):
+            app = dashboard(run)
+            async with app.run_test(size=(80, 24)) as pilot:
+                await settle(pilot)
+                for page in "1234567":
+                    await pilot.press(page)
+                await pilot.press("q")
+            now = len(list(Path("/proc/self/fd").iterdir()))
+            assert open_files is None or now <= open_files
+            open_files = now
+        assert everything(run) == before
+
+
+def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
+    gauges = {"gpu/percent": 87.0, "gpu/used_gb": 12.3, "gpu/total_gb": 80.0, "cpu/percent": 9.0}
+    append(run, Gauges(1, 1, gauges))
+    view = rebuild(read_events(run.events_path)[0])
+    shown = "".join(part.text for row in _machine(view) for part in row)
+    assert shown == "  cpu 9%  ram 0.348 GB  gpu 87%  vram 12.3 of 80 GB"
 
 
 # --- the grid -------------------------------------------------------------------------------

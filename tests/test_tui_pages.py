@@ -19,7 +19,15 @@ from test_tui_app import (
 )
 from tiny_run import make_run, read
 
-from dreamer_async.events import Evaluated, Event, Gauges, PhaseChanged, Record, read_events
+from dreamer_async.events import (
+    Evaluated,
+    Event,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    Record,
+    read_events,
+)
 from dreamer_async.run_dir import RunDir
 from tui import alarms, film, glossary, stages
 from tui.compare import differences
@@ -123,6 +131,16 @@ def test_alarms_hold_only_while_their_condition_does() -> None:
     assert "stalled" in texts(rate__updates=0.0, rate__env_steps=0.0)
     assert "no news" in texts(now=200.0, rate__updates=1.0)
     assert texts(disk__free_gb=100.0, rate__updates=1.0) == ""
+
+
+def test_a_return_scale_that_falls_back_to_its_floor_is_told() -> None:
+    scales = [1.0, 1.5, 3.0, 1.0]
+    events = [Metrics(n, n, {"return/S": scale}) for n, scale in enumerate(scales)]
+    told = []
+    for last in (2, 3, 4):
+        records = [Record(e, float(i), float(i), 0) for i, e in enumerate(events[:last])]
+        told.append(bool(alarms.standing(rebuild(records), Phase("training"), float(last))))
+    assert told == [False, False, True], "below 2 it never left; at 3 it is away; then it collapsed"
 
 
 def test_zoom_stays_inside_and_follows_the_newest() -> None:

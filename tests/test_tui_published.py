@@ -86,10 +86,15 @@ def test_a_young_run_is_told_where_the_curve_leads() -> None:
     assert [curve.look for curve in returns(shown, Options()).curves] == ["dots", "line"]
 
 
-def test_a_task_without_a_curve_says_nothing() -> None:
+def test_a_task_without_a_curve_has_no_reference() -> None:
     shown = view(5.0, 10_000, replace(STARTED, suite="toy", task="seek"))
-    assert "published" not in legend(shown)
+    assert "published" not in legend(shown) and legend(shown).endswith("no reference")
     assert all(isinstance(part, Part) for part in returns(shown, Options()).legend)
+
+
+def test_the_curves_of_dmc_say_their_action_repeat() -> None:
+    shown = view(300.0, 100_000, replace(STARTED, suite="dmc-vision", task="walker_walk"))
+    assert "(size200m, action repeat 2)" in legend(shown)
 
 
 def test_protocols_are_those_of_our_presets() -> None:

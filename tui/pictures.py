@@ -62,6 +62,8 @@ def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list
     legend += _entry("dim", "  ", "best", view.best_score)
     legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
     legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
+    if view.started is not None and _published(view) is None:
+        legend.append(Part("  no reference", "dim"))
     return legend
 
 
@@ -107,16 +109,16 @@ def _published_legend(view: RunView, score: float) -> list[Part]:
     known, started = _published(view), view.started
     if known is None or started is None:
         return []
-    repeat = frames_per_step(view)
+    repeat, how = frames_per_step(view), published.made_with(started.suite)
     here = known.at(float(view.episodes.x[-1]) * repeat)
     if here is None:
         end = f"{short(float(known.mean[-1]))} at {count(known.frames[-1] / repeat)}"
-        return [Part("  ┄ published ", "reference"), Part(f"{end} ({published.SIZE})", "dim")]
+        return [Part("  ┄ published ", "reference"), Part(f"{end} ({how})", "dim")]
     legend = [Part("  ┄ published ", "reference"), Part(short(here[0]), "strong")]
     if published.comparable(started.suite, started.size, started.train_ratio):
         word = published.verdict(score, *here)
         legend.append(Part(f" {word}", {"ahead": "good", "behind": "warn"}.get(word, "strong")))
-    return [*legend, Part(f" ({published.SIZE})", "dim")]
+    return [*legend, Part(f" ({how})", "dim")]
 
 
 # -- scale and losses ------------------------------------------------------------------------

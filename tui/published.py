@@ -72,6 +72,11 @@ def comparable(suite: str, size: str, train_ratio: float) -> bool:
     return size == SIZE and TRAIN_RATIOS.get(suite) == train_ratio
 
 
+def made_with(suite: str) -> str:
+    """What a reader has to know of how the published runs of a suite were made."""
+    return f"{SIZE}, action repeat 2" if suite == "dmc-vision" else SIZE
+
+
 def verdict(score: float, mean: float, std: float) -> str:
     """Place a score against the published ones at the same number of frames."""
     if score > mean + std:
