@@ -185,6 +185,12 @@ def test_help_is_light_and_quick(command: str) -> None:
     arguments = command.split()
     call = f"from dreamer_async.cli import main\nmain({arguments!r})"
     assert loaded_after(call) & HEAVY == set()
+    quick = any(processor_seconds(arguments) < 1.0 for _ in range(5))
+    assert quick, "help takes 0.15 s of processor time on a free machine"
+
+
+def processor_seconds(arguments: list[str]) -> float:
+    """What one call of the command line costs; more of it on a busy machine."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", "dreamer_async", *arguments],
@@ -193,5 +199,4 @@ def test_help_is_light_and_quick(command: str) -> None:
         check=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < 1.0, "help takes 0.15 s of processor time on a free machine"
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
