@@ -56,17 +56,19 @@ def _strip_row(strip: Strip, width: int) -> Row:
     label = Part(fit(strip.label, min(_LABEL, width)), "dim")
     if strip.busy is None:
         return [label, Part(f"{'–':>{_SHARE}}  not measured", "dim")]
-    words = _waits(strip)
     room = width - cells([label]) - _SHARE - 3
     wanted = _WORDS_WIDE if room >= 2 * _WORDS_WIDE else _WORDS
-    room = max(8, room - wanted) if room >= wanted + 8 else max(4, room // 3)
+    length = max(8, room - wanted) if room >= wanted + 8 else max(4, room // 3)
     share = Part(f"{strip.busy:>{_SHARE - 1}.0%} ", "strong")
-    return [label, share, *stacked(strip, room), Part("  "), Part(words, "dim")]
+    words = _waits(strip, room - length + 1)
+    return [label, share, *stacked(strip, length), Part("  "), Part(words, "dim")]
 
 
-def _waits(strip: Strip) -> str:
-    known = [wait for wait in strip.waits if wait.share >= 0.005]
-    return ", ".join(f"{wait.share:.0%} for {wait.whom}" for wait in known[:2])
+def _waits(strip: Strip, width: int) -> str:
+    """For whom the stage waits; the second is only named where there is room for it."""
+    known = [f"{wait.share:.0%} for {wait.whom}" for wait in strip.waits if wait.share >= 0.005]
+    both = ", ".join(known[:2])
+    return both if len(both) <= width else known[0]
 
 
 def stacked(strip: Strip, width: int) -> Row:
