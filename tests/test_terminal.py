@@ -18,13 +18,15 @@ from pathlib import Path
 
 import pyte
 import pytest
-from tiny_run import TINY
+import torch
+from tiny_run import TINY, make_run, newest
 
 from dreamer_async import checkpoint, events
 from dreamer_async.run_dir import RunDir
 
 COLUMNS, ROWS = 100, 30
 PATIENCE_S = 90.0
+ATTACHES = 100
 
 
 class Person:
@@ -143,3 +145,29 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
 
 def last_event(run: RunDir) -> events.Event:
     return events.read_events(run.events_path)[0][-1].event
+
+
+@pytest.mark.slow
+def test_a_hundred_attaches_change_nothing_in_the_trainer(folder: Path) -> None:
+    """A lockstep run that is attached to and left again has the same tensors, to the bit."""
+    tensors = []
+    for name, attaches in (("alone", 0), ("watched", ATTACHES)):
+        run = make_run(folder / name, "train.steps=8000", "train.sync=true")
+        words = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
+        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as trainer:
+            wait_until(lambda run=run: run.owner() is not None, "the trainer")
+            beside = [_attach(folder, run) and trainer.poll() is None for _ in range(attaches)]
+        assert trainer.returncode == 0
+        assert sum(beside) >= attaches // 10, "too few were beside a trainer to mean anything"
+        tensors.append(newest(run).tensors)
+    alone, watched = tensors
+    assert alone.keys() == watched.keys()
+    assert all(torch.equal(alone[key], watched[key]) for key in alone)
+
+
+def _attach(folder: Path, run: RunDir) -> bool:
+    """Attach, see the run, detach."""
+    person = Person(folder, "watch", str(run.path))
+    person.see("toy/catch", "returns")
+    person.press("q")
+    return person.exit_code() == 0
