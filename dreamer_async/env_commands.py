@@ -69,7 +69,9 @@ def _describe(suite: str) -> dict[str, Any]:
         "about": envs.about(suite),
         "tasks": list(envs.tasks(suite)),
         "default": envs.default_task(suite),
+        "needs": list(envs.needed(suite)),
         "missing": list(envs.missing(suite)),
+        "remarks": {task: said for task in envs.tasks(suite) if (said := envs.remark(suite, task))},
         "preset": dict(preset),
     }
 
@@ -91,13 +93,19 @@ def _task_lines(entry: dict[str, Any], every: bool) -> list[str]:
     shown = tasks if every else tasks[:SHOWN_TASKS]
     preset = " ".join(f"{key}={value}" for key, value in entry["preset"].items())
     lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'as the defaults'}"]
+    lines.append(f"needs: {', '.join(entry['needs']) or 'nothing else'}")
     lines += entry["missing"] or ["can run here"]
-    lines += [f"  {task}{' (default)' * (task == entry['default'])}" for task in shown]
+    lines += [f"  {task}{_mark(entry, task)}" for task in shown]
     if hidden := len(tasks) - len(shown):
         lines.append(f"  and {hidden} more: --all")
     if not tasks:
         lines.append(f"  any id, such as {entry['default']}")
     return lines
+
+
+def _mark(entry: dict[str, Any], task: str) -> str:
+    remark = entry["remarks"].get(task, "")
+    return " (default)" * (task == entry["default"]) + f"  {remark}" * bool(remark)
 
 
 @env_app.command(name="check")

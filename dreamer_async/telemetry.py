@@ -212,6 +212,7 @@ def _sentence(event: Event) -> str | None:
                 f"run {event.run}: {event.suite}/{event.task}, {event.size} "
                 f"({event.parameters:,} parameters) on {event.device}, "
                 f"{event.num_envs} environments, "
+                f"frames per agent step: {event.frames_per_step}, "
                 f"replay {event.replay_bytes / 1e9:.2f} GB ({event.replay_capacity:,} steps)"
             )
         case Resumed():

@@ -2,7 +2,7 @@
 
 A task is an experiment with a setting, such as catch/7; without a number it is the first. bsuite
 counts from the first episode of an environment to its last: one environment, and no resuming, if
-scores are to be the official ones. The experiments on MNIST download it.
+scores are to be the official ones. The three experiments on MNIST download it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ SETTINGS = {
 """Experiments and how many settings each has."""
 
 TASKS = tuple(f"{name}/{setting}" for name, count in SETTINGS.items() for setting in range(count))
+DOWNLOADED = tuple(task for task in TASKS if task.startswith("mnist"))
+"""Those that need MNIST, which bsuite downloads when one is built for the first time."""
 LOGGED = ("steps", "episode", "total_return", "episode_len", "episode_return")
 """What bsuite's own Logging wrapper keeps besides an experiment's information."""
 
@@ -138,5 +140,6 @@ SUITE = process_suite(
     "envs.bsuite:BSuite",
     about="23 small experiments in 468 settings, each about one ability",
     needs=(needs.of_extra("bsuite", "bsuite"),),
+    remarks=dict.fromkeys(DOWNLOADED, "downloads MNIST (12 MB)"),
     spellings={names.squash(name): f"{name}/0" for name in SETTINGS},
 )

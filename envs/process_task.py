@@ -28,6 +28,7 @@ def process_suite(
     needs: tuple[Need, ...],
     spellings: Mapping[str, str] | None = None,
     summarize: Summarize | None = None,
+    remarks: Mapping[str, str] | None = None,
 ) -> Suite:
     """Make a suite whose workers call `target` (`module:attribute`) with the task's name."""
     known = {names.squash(task): task for task in tasks} | dict(spellings or {})
@@ -51,6 +52,7 @@ def process_suite(
         about=about,
         needs=needs,
         summarize=summarize,
+        remarks=remarks or {},
     )
 
 

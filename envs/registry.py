@@ -79,6 +79,16 @@ def about(suite: str) -> str:
     return _suite(suite).about
 
 
+def needed(suite: str) -> tuple[str, ...]:
+    """What a suite needs beyond this package, whether it is here or not."""
+    return tuple(need.what for need in _suite(suite).needs)
+
+
+def remark(suite: str, task: str) -> str:
+    """What one task (canonical) needs besides, in a few words; empty for most."""
+    return _suite(suite).remarks.get(task, "")
+
+
 def summarize(suite: str, logs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Scores of a benchmark's own kind from the logged values of finished episodes."""
     scores = _suite(suite).summarize

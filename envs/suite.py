@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from envs.needs import Need
 from envs.spec import EnvSpec
@@ -60,3 +60,5 @@ class Suite:
     """From the logged values of finished episodes to scores of the benchmark's own kind."""
     needs: tuple[Need, ...] = ()
     """What must be installed."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """What some tasks (canonical) need besides, in a few words."""

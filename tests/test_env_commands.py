@@ -43,6 +43,14 @@ def test_the_tasks_of_a_suite_are_listed(capsys: pytest.CaptureFixture[str]) -> 
     assert "more: --all" not in run(capsys, "envs", "minigrid", "--all")
 
 
+def test_what_a_suite_and_a_task_need_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "needs: the package envpool, libQt5Gui.so.5" in run(capsys, "envs", "procgen")
+    assert "needs: nothing else" in run(capsys, "envs", "toy")
+    text = run(capsys, "envs", "bsuite", "--all").splitlines()
+    assert "  catch/0 (default)" in text and "  catch/1" in text
+    assert sum(line.startswith("  mnist") and "downloads" in line for line in text) == 60
+
+
 def test_what_is_missing_is_said_with_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
