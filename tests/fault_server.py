@@ -32,6 +32,7 @@ def child(request: dict[str, Any]) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run under nohup
     for name, argument in request["inject"].items():
         FAULTS[name](argument)
     code = pipeline.main(run, plain=True, resume=request["resume"])

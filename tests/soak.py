@@ -145,6 +145,7 @@ class Run:
         self.samples: list[Sample] = []
         self.done: Counter[str] = Counter()
         self.chance = random.Random(seed)
+        self.stop_seconds = 0.0
         self._gauges: list[tuple[float, int, int]] | None = None
         self._root = root
         self._dashboards: list[tuple[subprocess.Popen[bytes], int, float]] = []
@@ -187,7 +188,9 @@ class Run:
             process.kill()
         self.tend_dashboards()
         self.trainer.send_signal(signal.SIGTERM)
-        code = self.trainer.wait(120)
+        asked = time.monotonic()
+        code = self.trainer.wait(300)
+        self.stop_seconds = time.monotonic() - asked
         self.log.close()
         return code
 
@@ -391,6 +394,7 @@ def soak(
         "command": f"train {' '.join(words)}",
         "minutes": round((stretches[1][1] - runs[0].began) / 60, 1),
         "disturbances": dict(runs[0].done),
+        "stopped and saved in s": round(runs[0].stop_seconds, 2),
         "faults": faults,
         "run": _account(runs[0], rates[0]),
         **({"twin": _account(runs[1], rates[1])} if twin else {}),
