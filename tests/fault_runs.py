@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,7 +136,8 @@ class Started:
 
     def __exit__(self, *_: object) -> None:
         if self._code is None:
-            self.send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                self.send_signal(signal.SIGKILL)
             self.wait()
 
 
