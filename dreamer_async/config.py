@@ -226,7 +226,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return encode(config)
 
 
-LATER = frozenset({"train.eager_start", "train.capture", "env.resize"})
+LATER = frozenset({"train.eager_start", "train.native", "train.capture", "env.resize"})
 """Settings that runs of earlier versions lack; those get the defaults."""
 
 

@@ -47,7 +47,8 @@ Ratio = Annotated[
     str | None, typer.Option("--ratio", metavar="X", help="Replayed steps per agent step.")
 ]
 Precision = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help="float32, bfloat16 or auto.")
+    str | None,
+    typer.Option("--precision", metavar="NAME", help="float32, mixed, bfloat16 or auto."),
 ]
 Threads = Annotated[
     str | None, typer.Option("--threads", metavar="N", help="CPU threads of the learner.")

@@ -21,7 +21,7 @@ from functools import partial
 import torch
 
 import envs
-from dreamer_async import __version__, aio, checkpoint, process, warming
+from dreamer_async import __version__, aio, checkpoint, native, process, warming
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -138,6 +138,8 @@ async def build(
     device = choose_device(train.device)
     precision = choose_precision(train.precision, device)
     threads = cpu_threads(train.threads)
+    if problem := native.use(train, device):
+        telemetry.warn(f"updates are slower without native functions: {problem}")
     spec = envs.spec(env.suite, env.task)
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 import envs
-from dreamer_async import checkpoint
+from dreamer_async import checkpoint, native
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, from_dict
 from dreamer_async.device import choose_device, choose_precision
@@ -41,6 +41,7 @@ class SavedAgent:
         self.env_steps, self.updates = counters.env_steps, counters.updates
         place = choose_device(device)
         precision = choose_precision(self.config.train.precision, place)
+        native.use(self.config.train, place)
         self._policy = Policy(self.spec, self.config, place, precision)
         self._generator = torch.Generator().manual_seed(seed)
         self._load_weights(found)

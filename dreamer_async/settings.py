@@ -270,7 +270,7 @@ class ReplayConfig:
         _need(self, "directory", str.isprintable, "a path of printable characters")
 
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "mixed", "bfloat16")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
 
@@ -295,11 +295,14 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:N or auto."""
     precision: str = "auto"
-    """float32, bfloat16 or auto: bfloat16 on GPUs, float32 on CPUs."""
+    """float32, bfloat16, mixed (bfloat16 in convolutions only) or auto: bfloat16 on GPUs, mixed on
+    CPUs that have bfloat16 in hardware, float32 on others."""
     compile: bool = True
     """Compile the update."""
     eager_start: bool = True
     """Update eagerly until a process beside has compiled; on CPUs, and not with sync."""
+    native: bool = True
+    """Build and use functions of our own for norms of feature maps; CPUs only."""
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     threads: int = 0
@@ -320,7 +323,7 @@ class TrainConfig:
         _need(self, "batch_length", lambda n: n >= 2, "at least 2")
         _need(self, "seed", lambda n: 0 <= n < 2**31, "from 0 to 2147483647")
         _need(self, "device", _DEVICE.fullmatch, "auto, cpu, cuda or cuda:N")
-        _need(self, "precision", PRECISIONS.__contains__, "auto, float32 or bfloat16")
+        _need(self, "precision", PRECISIONS.__contains__, "auto, float32, mixed or bfloat16")
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         _need(self, "checkpoint_seconds metrics_seconds grace_seconds", _positive, "positive")
         _need(self, "keep_checkpoints", lambda n: n >= 2, "at least 2 (one may be being written)")

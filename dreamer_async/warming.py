@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import envs
-from dreamer_async import process
+from dreamer_async import native, process
 from dreamer_async.agent.update import Trainer
 from dreamer_async.config import Config, from_dict, to_dict
 from dreamer_async.device import choose_device, choose_precision, cpu_threads
@@ -59,6 +59,7 @@ def main(data: Any) -> None:
     torch.set_num_threads(cpu_threads(config.train.threads))  # the kernels depend on it
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
+    native.use(config.train, device)
     spec = envs.spec(config.env.suite, config.env.task)
     compile_once(Trainer(spec, config, device, precision), config)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +24,15 @@ from oracle_cases import (
 )
 from torch import Tensor
 
-from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update
+from dreamer_async import native
+from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, feature_maps
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
 from dreamer_async.agent.update import Forward
 
 pytestmark = pytest.mark.oracle
-CASES = names("g_*") or ["g_none"]
+NATIVE = " native"
+"""At the end of a case's name: with the native functions for feature maps."""
+CASES = [*(names("g_*") or ["g_none"]), *(name + NATIVE for name in names("g_img_*"))]
 DEVICE = os.environ.get("ORACLE_DEVICE", "cpu")
 """Where the update is computed, such as cuda."""
 TOLERANCE = 5e-5
@@ -48,6 +52,17 @@ class Run(NamedTuple):
     before: Forward
     grads: dict[str, Tensor]
     update: Update
+
+
+@pytest.fixture(autouse=True)
+def as_the_name_says(name: str) -> Iterator[None]:
+    library = None
+    if name.endswith(NATIVE):
+        library, problem = native.load()
+        assert library is not None, problem
+    feature_maps.use(library)
+    yield
+    feature_maps.use(None)
 
 
 def forced(action: Tensor) -> Tensor:
@@ -70,7 +85,7 @@ def make_batch(case: Case, trainer: Trainer) -> Batch:
 
 @functools.cache
 def run(name: str) -> Run:
-    case = load(name)
+    case = load(name.removesuffix(NATIVE))
     trainer = Trainer(env_spec(case.settings), config(case.settings), DEVICE)
     set_parameters(trainer.agent, case.under("params/"))
     trainer.range.low.copy_(case["state/retnorm/lo/value"])
@@ -197,7 +212,7 @@ def test_parameters_after_the_update(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_update_moved_parameters_and_slow_critic(name: str) -> None:
     """Negative control: the comparison above would notice a missing update."""
-    case = load(name)
+    case = load(name.removesuffix(NATIVE))
     before, after = case.under("params/"), case.under("params_after/")
     for part in ("dyn/", "val/", "slowval/"):
         change = max((after[k] - before[k]).abs().max() for k in after if k.startswith(part))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dreamer_async.agent.distributions import categorical_loss, onehot, symlog, symlog_mse
+from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
 from dreamer_async.agent.nets import (
     MLP,
     BlockLinear,
@@ -42,6 +43,8 @@ class Encoder(nn.Module):
         self.vectors = sorted(key for key, spec in obs.items() if not spec.is_image)
         self.images = sorted(key for key, spec in obs.items() if spec.is_image)
         self.width = 0
+        self.conv_dtype: torch.dtype | None = None
+        """Compute type of the convolutions; None is that of everything else."""
         self.mlp: list[tuple[Linear, RMSNorm]] = []
         self.cnn: list[tuple[Conv, RMSNorm]] = []
         if self.vectors:
@@ -68,10 +71,11 @@ class Encoder(nn.Module):
         return torch.cat(parts, -1)
 
     def _encode_images(self, obs: Obs, dtype: torch.dtype) -> Tensor:
-        x = torch.cat([obs[key] for key in self.images], -1).to(dtype) / 255.0 - 0.5
+        images = torch.cat([obs[key] for key in self.images], -1)
+        x = images.to(self.conv_dtype or dtype) / 255.0 - 0.5
         for conv, norm in self.cnn:
-            x = F.silu(norm(_max_pool(conv(x))))
-        return x.flatten(1)  # in the order row, column, channel
+            x = pool_norm_silu(conv(x), norm.scale)
+        return x.flatten(1).to(dtype)  # in the order row, column, channel
 
     def _add_cnn(self, inputs: int, config: ModelConfig) -> None:
         for i, multiplier in enumerate(config.multipliers):
@@ -110,6 +114,8 @@ class Decoder(nn.Module):
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.conv_dtype: torch.dtype | None = None
+        """Compute type of the convolutions; None is that of everything else."""
         self.vectors = [key for key, spec in obs.items() if not spec.is_image]
         self.images = [key for key, spec in obs.items() if spec.is_image]
         self.channels = [obs[key].shape[-1] for key in self.images]
@@ -149,8 +155,9 @@ class Decoder(nn.Module):
         x0 = x0.unflatten(-1, (rows, cols, -1)).permute(1, 2, 3, 0, 4).flatten(-2)
         x1 = self.sp2(F.silu(self.sp1norm(self.sp1(stoch)))).unflatten(-1, (rows, cols, -1))
         x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
+        x = x.to(self.conv_dtype or x.dtype)
         for conv, norm in self.cnn:
-            x = F.silu(norm(conv(x)))
+            x = shuffle_norm_silu(conv.phases(x), norm.scale)
         return self.imgout(x)
 
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
@@ -236,8 +243,3 @@ def module_name(key: str) -> str:
     """Turn an observation key into a legal module name."""
     name = key.replace(".", "-") or "-"
     return f"{name}-" if hasattr(nn.Module(), name) else name
-
-
-def _max_pool(x: Tensor) -> Tensor:
-    """Maximum of 2x2 pixels: [N, H, W, C] -> [N, H/2, W/2, C]."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

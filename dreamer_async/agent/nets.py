@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPS = 1e-4
+from dreamer_async.agent.feature_maps import pixel_shuffle, rms_norm
+
 TRUNCATED_STD = 1.1368
 """One over the standard deviation of a standard normal truncated to [-2, 2]."""
 
@@ -112,14 +113,15 @@ class UpConv(Conv):
         self.register_buffer("taps", _phase_taps(kernel), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, height, width, _ = x.shape
+        return pixel_shuffle(self.phases(x))
+
+    def phases(self, x: Tensor) -> Tensor:
+        """The four output pixels of each input pixel beside each other: N H W 4C."""
         outputs = self.bias.shape[0]
         kernel = torch.einsum("pak,qbl,oikl->pqoiab", self.taps, self.taps, self.kernel)
         kernel = kernel.reshape(4 * outputs, *kernel.shape[3:]).to(x.dtype)
         bias = self.bias.to(x.dtype).repeat(4)
-        y = _conv(x, kernel, bias, kernel.shape[-1] // 2)  # [N, H, W, 2 * 2 * C]
-        y = y.reshape(rows, height, width, 2, 2, outputs).permute(0, 1, 3, 2, 4, 5)
-        return y.reshape(rows, 2 * height, 2 * width, outputs)
+        return _conv(x, kernel, bias, kernel.shape[-1] // 2)
 
 
 class RMSNorm(nn.Module):
@@ -130,7 +132,7 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.scale.shape, self.scale, NORM_EPS).to(x.dtype)
+        return rms_norm(x, self.scale)
 
 
 class MLP(nn.Module):

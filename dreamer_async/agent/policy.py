@@ -69,10 +69,10 @@ class Policy:
         precision: str = "float32",
     ) -> None:
         self.spec, self.config, self.device = spec, config, torch.device(device)
-        self.dtype = PRECISIONS[precision]
         model = config.model
         feat = model.deter + model.stoch * model.classes
         self.enc = Encoder(spec.obs, model)
+        self.dtype, self.enc.conv_dtype = PRECISIONS[precision]
         self.dyn = RSSM(model, self.enc.width, spec.action.width)
         self.pol = Actor(feat, spec.action, model)
         parts = nn.ModuleDict({"enc": self.enc, "dyn": self.dyn, "pol": self.pol})

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 STAGE = "stage/"
 """Profiles show the parts of an update under names that begin with this."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {
+    "float32": (torch.float32, torch.float32),
+    "mixed": (torch.float32, torch.bfloat16),
+    "bfloat16": (torch.bfloat16, torch.bfloat16),
+}
+"""Compute types by name: of everything, and of convolutions."""
 
 
 class Forward(NamedTuple):
@@ -277,7 +282,8 @@ def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: 
     agent = Agent(spec, config.model, config.loss)
     initialize(agent, torch.Generator().manual_seed(config.train.seed))
     agent.slowval.load_state_dict(agent.val.state_dict())
-    agent.dtype = PRECISIONS[precision]
+    agent.dtype, agent.enc.conv_dtype = PRECISIONS[precision]
+    agent.dec.conv_dtype = agent.enc.conv_dtype
     return agent.to(device)
 
 

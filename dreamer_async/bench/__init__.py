@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamer_async import process
 from dreamer_async.bench.timing import Timing
 from dreamer_async.config import Config
 
@@ -92,6 +93,6 @@ def processor() -> str:
         return platform.machine()
     facts = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
     facts = {name.strip(): text for name, text in facts.items()}
-    flags = set(facts.get("flags", "").split())
+    flags = process.processor_flags()
     fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     return f"{facts.get('model name', platform.machine())} ({fast[0] if fast else 'no AVX2'})"

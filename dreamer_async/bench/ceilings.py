@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.device import choose_device, choose_precision, cpu_threads, wait_for
@@ -39,7 +40,7 @@ def _copy(source: Tensor, target: Tensor, seconds: float) -> Timing:
 
 def _product(precision: str, device: torch.device, seconds: float) -> Timing:
     side = SIDE[device.type]
-    dtype: torch.dtype = getattr(torch, precision)
+    _, dtype = PRECISIONS[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = timed(lambda: a @ b, seconds, lambda: wait_for(device))
     rate = 2 * side**3 / min(times) / 1e12

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
+from dreamer_async import native
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
@@ -42,6 +43,7 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     torch.set_num_threads(cpu_threads(config.train.threads))
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
+    native.use(config.train, device)
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
         subject = Learner(spec, config, replay, device, precision)

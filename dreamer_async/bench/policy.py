@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from dreamer_async import native
 from dreamer_async.agent.policy import Policy
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
@@ -19,6 +20,7 @@ def policy(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     torch.set_num_threads(1)  # as in training: the learner needs the others
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
+    native.use(config.train, device)
     counts = sorted({1, config.env.num_envs})
     return [_act(config, spec, device, precision, n, seconds / len(counts)) for n in counts]
 

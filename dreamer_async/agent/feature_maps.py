@@ -1,0 +1,186 @@
+"""RMSNorm and SiLU of feature maps, after pooling (encoder) or before a pixel shuffle (decoder).
+
+On a CPU the functions of `feature_maps.cpp` do this where they could be built (`native.load`):
+each map is passed over once or twice instead of about ten times. Everywhere else PyTorch does.
+
+Legend: N rows, H x W resolution of the smaller map, C channels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NORM_EPS = 1e-4
+MOST_CHANNELS = 4096
+"""More do not fit into a tile."""
+LEAST_BYTES = 1 << 20
+"""Smaller maps are not worth a second thread."""
+TYPES = {torch.float32: "float", torch.bfloat16: "bf16"}
+
+_library: ctypes.CDLL | None = None
+
+
+def use(library: ctypes.CDLL | None) -> None:
+    """Compute with these functions from now on, or with PyTorch."""
+    global _library
+    _library = library
+
+
+def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
+    """Root mean square norm of the last axis in float32, with a gain."""
+    return F.rms_norm(x.float(), scale.shape, scale, NORM_EPS).to(x.dtype)
+
+
+def pool_norm_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """SiLU(norm(maximum of 2x2 pixels)): [N, 2H, 2W, C], [C] -> [N, H, W, C]."""
+    if _native(x, scale):
+        return _pool(x.contiguous(), scale)[0]
+    x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    return F.silu(rms_norm(x, scale))
+
+
+def shuffle_norm_silu(x: Tensor, scale: Tensor) -> Tensor:
+    """SiLU(norm) of the phases of each pixel, at their places: [N, H, W, 4C] -> [N, 2H, 2W, C]."""
+    if _native(x, scale):
+        return _shuffle(x.contiguous(), scale)
+    return F.silu(rms_norm(pixel_shuffle(x), scale))
+
+
+def pixel_shuffle(x: Tensor) -> Tensor:
+    """Put the four phases of each pixel at their places: [N, H, W, 4C] -> [N, 2H, 2W, C]."""
+    rows, height, width, channels = x.shape
+    x = x.reshape(rows, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(rows, 2 * height, 2 * width, channels // 4)
+
+
+# -- the native functions as operations of PyTorch -----------------------------------------------
+
+
+def _native(x: Tensor, scale: Tensor) -> bool:
+    known = x.device.type == "cpu" and x.dtype in TYPES and scale.shape[0] <= MOST_CHANNELS
+    return _library is not None and known
+
+
+@torch.library.custom_op("dreamer_async::pool_norm_silu", mutates_args=())
+def _pool(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, the maxima, and which of the four pixels each is."""
+    out, kept, winner = _pooled_like(x, scale)
+    _run("pool_forward", kept, [x, scale, kept, winner, out])
+    return out, kept, winner
+
+
+@torch.library.custom_op("dreamer_async::pool_norm_silu_backward", mutates_args=())
+def _pool_backward(
+    kept: Tensor, winner: Tensor, scale: Tensor, dout: Tensor
+) -> tuple[Tensor, Tensor]:
+    dx, dscale = _unpooled_like(kept, winner, scale, dout)
+    _run("pool_backward", kept, [kept, winner, scale, dout, dx], dscale)
+    return dx, dscale
+
+
+@torch.library.custom_op("dreamer_async::shuffle_norm_silu", mutates_args=())
+def _shuffle(x: Tensor, scale: Tensor) -> Tensor:
+    out = _shuffled_like(x, scale)
+    _run("shuffle_forward", x, [x, scale, out])
+    return out
+
+
+@torch.library.custom_op("dreamer_async::shuffle_norm_silu_backward", mutates_args=())
+def _shuffle_backward(x: Tensor, scale: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+    dx, dscale = _unshuffled_like(x, scale, dout)
+    _run("shuffle_backward", x, [x, scale, dout, dx], dscale)
+    return dx, dscale
+
+
+def _pooled_like(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    rows, height, width, channels = x.shape
+    out = x.new_empty(rows, height // 2, width // 2, channels)
+    return out, torch.empty_like(out), torch.empty_like(out, dtype=torch.uint8)
+
+
+def _unpooled_like(
+    kept: Tensor, winner: Tensor, scale: Tensor, dout: Tensor
+) -> tuple[Tensor, Tensor]:
+    rows, height, width, channels = kept.shape
+    dx = kept.new_empty(rows, 2 * height, 2 * width, channels)
+    return dx, torch.empty_like(scale)
+
+
+def _shuffled_like(x: Tensor, scale: Tensor) -> Tensor:
+    rows, height, width, channels = x.shape
+    return x.new_empty(rows, 2 * height, 2 * width, channels // 4)
+
+
+def _unshuffled_like(x: Tensor, scale: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(scale)
+
+
+_pool.register_fake(_pooled_like)
+_pool_backward.register_fake(_unpooled_like)
+_shuffle.register_fake(_shuffled_like)
+_shuffle_backward.register_fake(_unshuffled_like)
+
+
+def _keep_for_pool(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(output[1], output[2], inputs[1])
+    ctx.set_materialize_grads(False)  # no zeros for the outputs that only the gradient reads
+
+
+def _keep_for_shuffle(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _of_pool(ctx: Any, dout: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor]:
+    return _pool_backward(*ctx.saved_tensors, dout.contiguous())
+
+
+def _of_shuffle(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor]:
+    return _shuffle_backward(*ctx.saved_tensors, dout.contiguous())
+
+
+_pool.register_autograd(_of_pool, setup_context=_keep_for_pool)
+_shuffle.register_autograd(_of_shuffle, setup_context=_keep_for_shuffle)
+
+
+def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None = None) -> None:
+    """Call a native function for all rows of pixels, on as many threads as PyTorch has.
+
+    `tensors` are its pointers, of which the scale has one axis and the maps four. The gradient
+    of the scale is added up in the order of the threads.
+    """
+    assert _library is not None and all(tensor.is_contiguous() for tensor in tensors)
+    call = getattr(_library, f"{name}_{TYPES[small.dtype]}")
+    channels = next(tensor.shape[0] for tensor in tensors if tensor.ndim == 1)
+    rows, width = small.shape[0] * small.shape[1], small.shape[2]
+    threads = torch.get_num_threads() if small.nbytes >= LEAST_BYTES else 1
+    bounds = [rows * i // threads for i in range(threads + 1)]
+    sums = torch.zeros(threads, channels)
+
+    def part(i: int) -> None:
+        first = bounds[i]
+        pointers = [
+            t.data_ptr() + (first * (t.nbytes // rows) if t.ndim > 1 else 0) for t in tensors
+        ]
+        if dscale is not None:
+            pointers.append(sums[i].data_ptr())
+        call(channels, ctypes.c_long(bounds[i + 1] - first), ctypes.c_long(width),
+             *map(ctypes.c_void_p, pointers))  # fmt: skip
+
+    others = [_helpers().submit(part, i) for i in range(1, threads)]
+    part(0)
+    for other in others:
+        other.result()
+    if dscale is not None:
+        dscale.copy_(sums.sum(0))
+
+
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="feature-maps")

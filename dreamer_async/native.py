@@ -1,0 +1,73 @@
+"""Builds and loads `feature_maps.cpp`, the loops that PyTorch has no fast operation for.
+
+It needs only a C++ compiler, which `torch.compile` needs, too; without one everything works as
+before, slower. The result is kept beside the compiled kernels of torch, where only this user can
+write, under the hash of everything that it was made from, the processor included.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from dreamer_async import compiler, process
+from dreamer_async.agent import feature_maps
+from dreamer_async.config import TrainConfig
+from dreamer_async.run_dir import replacing
+
+SOURCE = Path(__file__).with_name("feature_maps.cpp")
+FLAGS = (
+    *("-std=c++17", "-O3", "-march=native", "-fopenmp-simd"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
+)
+SECONDS = 120
+"""Longest wait for the compiler; it takes 3."""
+
+
+def use(train: TrainConfig, device: torch.device) -> str:
+    """Compute feature maps as a run wants them on this device; says why not, or nothing."""
+    library, problem = load() if train.native and device.type == "cpu" else (None, "")
+    feature_maps.use(library)
+    return problem
+
+
+@cache
+def load() -> tuple[ctypes.CDLL | None, str]:
+    """The library, built if it has to be, or None and why."""
+    found = compiler.find()
+    if found is None:
+        return None, compiler.missing()
+    try:
+        return _loaded(_built(found)), ""
+    except subprocess.SubprocessError as error:
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").strip()
+        return None, f"{found} failed: {said.splitlines()[0] if said else error}"
+    except OSError as error:
+        return None, str(error)
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink()  # the next one to ask builds it again
+        raise
+
+
+def _built(found: str) -> Path:
+    words = "\0".join([SOURCE.read_text(), *FLAGS, found, *sorted(process.processor_flags())])
+    name = f"feature_maps-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
+    process.isolate_compile_cache()
+    path = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with replacing(path) as file:
+            command = [found, *FLAGS, str(SOURCE), "-o", file.name]
+            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+    return path
