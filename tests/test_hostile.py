@@ -30,6 +30,7 @@ from dreamer_async.ring import Record as WriterRecord
 from dreamer_async.ring import RingFile, RingMismatch, stored_schema
 from dreamer_async.run_dir import RunDir, write_json_atomic
 
+pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [
     path for name in ("dreamer_async", "envs", "tui") for path in (ROOT / name).rglob("*.py")
