@@ -119,15 +119,17 @@ class Tally:
 
 
 def check(suite: str, task: str, episodes: int, seconds: float, seed: int = 0) -> Report:
-    """Play random episodes until there are enough or the time is over.
+    """Play random episodes until there are enough or the time from the first reset on is over.
 
     Raises ValueError for spaces that nobody can use and EnvError if the environment fails.
     """
     with registry.make(suite, task, num_envs=2, seed=seed) as env:
         tally = Tally(env.num_envs)
-        began = time.monotonic()
-        opening: list[StepBatch] = []
-        for rows in _play(env, seed):
+        play = _play(env, seed)
+        opening = [next(play)]
+        tally.add(opening[0])
+        began = time.monotonic()  # the first reset may take longer than many steps
+        for rows in play:
             tally.add(rows)
             opening += [rows] if len(opening) < 20 else []
             if len(tally.lengths) >= episodes or time.monotonic() - began > seconds:
