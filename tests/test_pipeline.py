@@ -391,7 +391,7 @@ def still(trainer: Started) -> int:
     """
     positions: list[tuple[int, int, int]] = []
     while positions[-8:] != 8 * positions[-1:] or not positions:
-        assert len(positions) < 200, positions
+        assert len(positions) < 2000, positions[-100:]
         trainer.wait_for(is_gauges, 1 + sum(map(is_gauges, read(trainer.run))))
         positions.append(position(trainer.run))
     return positions[-1][1]
