@@ -38,7 +38,7 @@ _TIMES = 987_654_321.5, 123_456_789.5
 
 def write_stream(path: Path, events: int) -> None:
     """Append a run of `events` events that ends now and is paused."""
-    now, seconds = time.time(), max(1, events // 2)
+    now, seconds = round(time.time(), 3), max(1, events // 2)  # as the beats are written
     start = RunStarted(
         *("bench", "toy", "seek", "toy", 1_000_000, "cpu", "float32", 16, 10 * seconds, 1),
         *(32.0, 1, False, False, 100_000, 10**8, 1, "0"),
