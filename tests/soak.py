@@ -277,7 +277,7 @@ class Run:
         until = time.monotonic() + self.chance.uniform(4.0, 12.0)
         self._dashboards.append((process, master, until))
         if self.done["dashboard attached"] % 2:
-            threading.Timer(3.0, process.send_signal, [signal.SIGSTOP]).start()
+            threading.Timer(3.0, suspend, [process]).start()
 
     def tend_dashboards(self) -> None:
         """Read what dashboards draw, and kill -9 those whose time has come."""
@@ -309,6 +309,12 @@ def watch(runs: Sequence[Run], seconds: float, *, disturb: bool = False) -> Stre
             runs[0].disturb()
         time.sleep(0.25)
     return began, time.monotonic()
+
+
+def suspend(process: subprocess.Popen[bytes]) -> None:
+    """SIGSTOP, unless it has ended meanwhile."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGSTOP)
 
 
 def is_worker(pid: int) -> bool:
