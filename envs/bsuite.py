@@ -45,6 +45,11 @@ SETTINGS = {
 TASKS = tuple(f"{name}/{setting}" for name, count in SETTINGS.items() for setting in range(count))
 DOWNLOADED = tuple(task for task in TASKS if task.startswith("mnist"))
 """Those that need MNIST, which bsuite downloads when one is built for the first time."""
+MNIST = (
+    "put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+    "t10k-labels-idx1-ubyte.gz into /tmp/mnist"
+)
+"""What helps where there is no network."""
 LOGGED = ("steps", "episode", "total_return", "episode_len", "episode_return")
 """What bsuite's own Logging wrapper keeps besides an experiment's information."""
 
@@ -90,7 +95,12 @@ class BSuite:
         load = importlib.import_module("bsuite.bsuite").EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]
         if "seed" in inspect.signature(load).parameters and setting.get("seed") is None:
             setting["seed"] = seed
-        return load(**setting)
+        try:
+            return load(**setting)
+        except OSError as error:
+            if self._task not in DOWNLOADED:
+                raise
+            raise OSError(f"no MNIST here, and downloading it failed: {error}; {MNIST}") from None
 
     def _log(self) -> dict[str, float]:
         own: Mapping[str, Any] = self._env.bsuite_info()

@@ -233,7 +233,10 @@ def _wrong_with_episodes(tally: Tally) -> list[str]:
             "give it a time limit (gymnasium.wrappers.TimeLimit)"
         ]
     if min(tally.lengths) < FEW_EPISODES:
-        return ["an episode ended after one step: reset may leave the environment finished"]
+        return [
+            "an episode ended after one step: fine where there is one decision, "
+            "else reset may leave the environment finished"
+        ]
     if not tally.terminal and len(tally.lengths) >= FEW_EPISODES:
         return ["no episode was terminal: a time limit does not count as the end of the task"]
     return []

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -42,8 +43,37 @@ def test_a_task_steps_as_promised(suite: str, task: str) -> None:
         assert streams(env, 50) == expected
 
 
+MNIST = [task for task in bsuite.DOWNLOADED if task.endswith(("/0", "/19"))]
+
+
+@pytest.mark.parametrize("task", MNIST)
+def test_the_experiments_on_mnist_step_once_it_is_there(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("bsuite.utils.datasets")
+    images, labels = np.zeros((20, 28, 28), np.int8), np.arange(20) % 10
+    monkeypatch.setattr(datasets, "load_mnist", lambda: ((images, labels), (images, labels)))
+    env = bsuite.BSuite(task)
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs) and env.action_space.n == 10
+    obs, reward, terminated, truncated, _ = env.step(3)
+    assert env.observation_space.contains(obs) and np.isfinite(reward)
+    assert terminated and not truncated
+
+
+def test_without_a_network_it_is_said_where_mnist_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("bsuite.utils.datasets")
+
+    def offline() -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(datasets, "load_mnist", offline)
+    with pytest.raises(OSError, match=r"no network.*train-images-idx3-ubyte.gz.* into /tmp/mnist"):
+        bsuite.BSuite("mnist_noise/3")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("task", [t for t in bsuite.TASKS if not t.startswith("mnist")])
+@pytest.mark.parametrize("task", [t for t in bsuite.TASKS if t not in bsuite.DOWNLOADED])
 def test_every_setting_of_bsuite_steps_as_promised(task: str) -> None:
     with make("bsuite", task, num_envs=1) as env:
         streams(env, 50)
