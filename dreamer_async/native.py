@@ -28,6 +28,7 @@ FLAGS = (
 )
 SECONDS = 120
 """Longest wait for the compiler; it takes 3."""
+os.register_at_fork(after_in_child=feature_maps.helpers.cache_clear)
 
 
 def use(train: TrainConfig, device: torch.device) -> str:

@@ -138,12 +138,12 @@ async def build(
     device = choose_device(train.device)
     precision = choose_precision(train.precision, device)
     threads = cpu_threads(train.threads)
-    if problem := native.use(train, device):
-        telemetry.warn(f"updates are slower without native functions: {problem}")
     spec = envs.spec(env.suite, env.task)
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
+    if problem := await learner_thread.run(native.use, train, device):
+        telemetry.warn(f"updates are slower without native functions: {problem}")
     learner = await learner_thread.run(Learner, spec, config, replay, device, precision)
     policy = await policy_thread.run(Policy, spec, config, device, precision)
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)

@@ -221,3 +221,14 @@ def test_without_a_working_compiler_torch_does_it(
 def test_it_is_used_where_it_is_wanted_only(train: TrainConfig, device: torch.device) -> None:
     assert native.use(train, device) == ""
     assert feature_maps._library is None
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_maps, "LEAST_BYTES", 0)
+    torch.set_num_threads(3)
+    x, scale = inputs(pool_norm_silu, 8, 7, 5)
+    wanted = pool_norm_silu(x, scale)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if torch.equal(pool_norm_silu(x, scale), wanted) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -173,7 +173,7 @@ def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None 
         call(channels, ctypes.c_long(bounds[i + 1] - first), ctypes.c_long(width),
              *map(ctypes.c_void_p, pointers))  # fmt: skip
 
-    others = [_helpers().submit(part, i) for i in range(1, threads)]
+    others = [helpers().submit(part, i) for i in range(1, threads)]
     part(0)
     for other in others:
         other.result()
@@ -182,5 +182,6 @@ def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None 
 
 
 @cache
-def _helpers() -> ThreadPoolExecutor:
+def helpers() -> ThreadPoolExecutor:
+    """The threads that take their part of a map; a forked process has to make its own."""
     return ThreadPoolExecutor(thread_name_prefix="feature-maps")
