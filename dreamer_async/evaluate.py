@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 import envs
-from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, EnvConfig
 from dreamer_async.events import Controlled, Evaluated
@@ -33,23 +31,6 @@ MAX_EPISODES = 100
 """Most episodes of one evaluation inside a trainer."""
 
 
-class Player(Protocol):
-    """Whoever can play: a saved agent, or the one in training."""
-
-    def initial(self, num_envs: int) -> PolicyCarry:
-        """The carry before a first observation."""
-        ...
-
-    def act(
-        self,
-        obs: Mapping[str, ArrayLike],
-        carry: PolicyCarry | None = None,
-        is_first: ArrayLike | None = None,
-    ) -> tuple[NDArray[np.generic], PolicyCarry]:
-        """Actions and the next carry for a batch of observations."""
-        ...
-
-
 class Halted(Exception):
     """The evaluation was asked to end early."""
 
@@ -63,7 +44,7 @@ def evaluate(
     actions are sampled. Raises CheckpointError when there is no valid checkpoint.
     """
     agent = load(run_dir.path, device, seed, best=best)
-    scores, lengths = play(agent, agent.config.env, episodes, seed)
+    scores, lengths = play(agent.policy, agent.generator, agent.config.env, episodes, seed)
     return {
         "run": run_dir.name,
         "task": f"{agent.spec.suite}/{agent.spec.task}",
@@ -83,7 +64,8 @@ def evaluate(
 
 
 def play(
-    player: Player,
+    policy: Policy,
+    generator: torch.Generator,
     env: EnvConfig,
     episodes: int,
     seed: int,
@@ -97,7 +79,7 @@ def play(
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
     pool = envs.make(env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize)
-    tracker, carry = EpisodeTracker(num_envs), player.initial(num_envs)
+    tracker, carry = EpisodeTracker(num_envs), policy.initial(num_envs)
     scores: list[float] = []
     lengths: list[int] = []
     with pool:
@@ -106,43 +88,15 @@ def play(
             if halted():
                 raise Halted
             step = pool.recv()
-            action, carry = player.act(step.obs, carry, step.is_first)
-            pool.send(action, step.env_id)
+            acted = policy.act(step.obs, step.is_first, carry, generator)
+            carry = acted.carry
+            pool.send(acted.action, step.env_id)
             for episode in tracker.update(step, 0):
                 if quota[episode.env_id]:
                     quota[episode.env_id] -= 1
                     scores.append(float(episode.score or 0.0))
                     lengths.append(episode.length)
     return scores, lengths
-
-
-class TrainedAgent:
-    """The agent in training, with a copy of its newest weights."""
-
-    def __init__(
-        self, spec: EnvSpec, config: Config, device: torch.device, precision: str, seed: int
-    ) -> None:
-        self._policy = Policy(spec, config, device, precision)
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def refresh(self, published: PublishedWeights) -> int:
-        """Take the newest weights over and return the update that they came from."""
-        return published.fetch(self._policy.load)
-
-    def initial(self, num_envs: int) -> PolicyCarry:
-        """The carry before a first observation."""
-        return self._policy.initial(num_envs)
-
-    def act(
-        self,
-        obs: Mapping[str, Any],
-        carry: PolicyCarry | None = None,
-        is_first: ArrayLike | None = None,
-    ) -> tuple[NDArray[np.generic], PolicyCarry]:
-        """Sample actions, as in training; the batch must start with a carry and `is_first`."""
-        assert carry is not None and is_first is not None, "a batch has both"
-        action, carry, _, _ = self._policy.act(obs, np.asarray(is_first), carry, self._generator)
-        return action, carry
 
 
 class Evaluator:
@@ -199,9 +153,10 @@ class Evaluator:
         seed = self._config.train.seed + 1000 + self._count
         self._count += 1
         try:
-            agent = TrainedAgent(self._spec, self._config, *self._place, seed)
-            update, env_steps = agent.refresh(self._published), self._telemetry.env_steps
-            scores, lengths = play(agent, self._config.env, self._episodes, seed, self._halt.is_set)
+            policy = Policy(self._spec, self._config, *self._place)
+            update, env_steps = self._published.fetch(policy.load), self._telemetry.env_steps
+            generator, env = torch.Generator().manual_seed(seed), self._config.env
+            scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)
         except (EnvError, OSError, MemoryError, torch.OutOfMemoryError) as error:
             return Controlled("evaluate", "refused", str(error) or type(error).__name__)
         seconds = time.monotonic() - began

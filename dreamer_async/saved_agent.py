@@ -42,13 +42,13 @@ class SavedAgent:
         place = choose_device(device)
         precision = choose_precision(self.config.train.precision, place)
         native.use(self.config.train, place)
-        self._policy = Policy(self.spec, self.config, place, precision)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.policy = Policy(self.spec, self.config, place, precision)
+        self.generator = torch.Generator().manual_seed(seed)
         self._load_weights(found)
 
     def initial(self, num_envs: int) -> PolicyCarry:
         """The carry before a first observation, for a batch of this many environments."""
-        return self._policy.initial(num_envs)
+        return self.policy.initial(num_envs)
 
     def act(
         self,
@@ -66,7 +66,7 @@ class SavedAgent:
         first = np.zeros(count, bool) if is_first is None else np.atleast_1d(is_first).astype(bool)
         if carry is None:
             carry, first = self.initial(count), np.ones(count, bool)
-        action, carry, _, _ = self._policy.act(rows, first, carry, self._generator)
+        action, carry, _, _ = self.policy.act(rows, first, carry, self.generator)
         return (action[0] if single else action), carry
 
     def _rows(self, obs: Mapping[str, Any]) -> tuple[dict[str, NDArray[np.generic]], bool]:
@@ -89,7 +89,7 @@ class SavedAgent:
     def _load_weights(self, found: checkpoint.Checkpoint) -> None:
         """Copy the policy's part of the trainer's state; raises CheckpointError if it lacks any."""
         try:
-            self._policy.load(checkpoint.under(found.tensors, "trainer/agent."))
+            self.policy.load(checkpoint.under(found.tensors, "trainer/agent."))
         except (ValueError, RuntimeError) as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 

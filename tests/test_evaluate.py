@@ -91,5 +91,5 @@ def test_a_single_checkpoint_can_be_loaded_and_nothing_is_an_error(
 
 def test_episodes_are_shared_out_over_the_environments(run: RunDir) -> None:
     agent = dreamer_async.load(run.path)
-    scores, lengths = play(agent, agent.config.env, episodes=3, seed=0)
+    scores, lengths = play(agent.policy, agent.generator, agent.config.env, episodes=3, seed=0)
     assert len(scores) == len(lengths) == 3 and min(lengths) > 0
