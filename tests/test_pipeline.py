@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
 from dreamer_async import checkpoint, compiler, events, pipeline
+from dreamer_async.learner import Learner, Report
 from dreamer_async.run_dir import RunDir
 
 
@@ -67,14 +68,26 @@ def test_what_is_announced_is_what_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a checkpoint is written, which may take long, the learner goes on."""
-    write = checkpoint.save
+    write, step = checkpoint.save, Learner.step
+    steps: list[int] = []
+    saves: list[int] = []
+
+    def counted(learner: Learner) -> Report:
+        steps.append(learner.updates)
+        return step(learner)
 
     def slow(*args: Any) -> Path:
-        time.sleep(0.3)
+        saves.append(len(steps))
+        end = time.monotonic() + 60
+        while len(saves) <= 3 and len(steps) < saves[-1] + 3 and time.monotonic() < end:
+            time.sleep(0.001)
+        if len(saves) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
         return write(*args)
 
     monkeypatch.setattr(checkpoint, "save", slow)
-    run = make_run(tmp_path, "train.steps=150", "train.checkpoint_seconds=0.05")
+    monkeypatch.setattr(Learner, "step", counted)
+    run = make_run(tmp_path, "train.steps=10_000_000", "train.checkpoint_seconds=0.05")
     assert pipeline.main(run, plain=False, resume=False) == 0
     announced = {run.path / e.path: e for e in read(run) if isinstance(e, events.Checkpointed)}
     paths = [path for path in checkpoint.candidates(run.checkpoints) if path in announced]
