@@ -110,7 +110,10 @@ MISTAKES = [
     (f"{TRAIN_TOY} --ratio nan", "train.train_ratio: expected a number"),
     (f"{TRAIN_TOY} --device tpu", "train.device must be auto, cpu, cuda or cuda:N"),
     (f"{TRAIN_TOY} --device cuda:999", "cuda:999"),
-    (f"{TRAIN_TOY} --precision float16", "train.precision must be auto, float32, mixed or bfloat16"),
+    (
+        f"{TRAIN_TOY} --precision float16",
+        "train.precision must be auto, float32, mixed or bfloat16",
+    ),
     (f"{TRAIN_TOY} --threads -1", "train.threads must be from 0 to 1024"),
     (f"{TRAIN_TOY} -s", "requires an argument"),
     (f"{TRAIN_TOY} -s train.batch_siz=8", "did you mean train.batch_size"),
