@@ -53,3 +53,14 @@ def wait_for(device: torch.device) -> None:
 def cpu_threads(wanted: int) -> int:
     """Resolve 0 to the cores that this process may use."""
     return wanted or len(os.sched_getaffinity(0))
+
+
+def use_cpu_threads(count: int) -> None:
+    """Let what the calling thread computes from now on use this many CPU threads.
+
+    PyTorch counts for each thread apart, but when a thread first computes it takes over the count
+    that was set last in any thread. That moment has to be over before the thread's own count is
+    set: without it the policy's thread took the learner's second core away.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(count)

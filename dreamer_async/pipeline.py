@@ -31,6 +31,7 @@ from dreamer_async.device import (
     choose_device,
     choose_precision,
     cpu_threads,
+    use_cpu_threads,
     use_own_stream,
     wait_for,
 )
@@ -342,7 +343,7 @@ def _thread(
     stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
 ) -> OwnedThread:
     def setup() -> None:
-        torch.set_num_threads(threads)
+        use_cpu_threads(threads)
         also()
 
     return stack.enter_context(OwnedThread(name, setup))

@@ -13,13 +13,11 @@ import os
 import sys
 from typing import Any
 
-import torch
-
 import envs
 from dreamer_async import native, process
 from dreamer_async.agent.update import Trainer
 from dreamer_async.config import Config, from_dict, to_dict
-from dreamer_async.device import choose_device, choose_precision, cpu_threads
+from dreamer_async.device import choose_device, choose_precision, cpu_threads, use_cpu_threads
 from dreamer_async.learner import Staging, compile_for
 from dreamer_async.replay_setup import ring_spec
 
@@ -56,7 +54,7 @@ def main(data: Any) -> None:
     process.prepare()
     os.nice(NICENESS)
     config = from_dict(data)
-    torch.set_num_threads(cpu_threads(config.train.threads))  # the kernels depend on it
+    use_cpu_threads(cpu_threads(config.train.threads))  # the kernels depend on it
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     native.use(config.train, device)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 STAGE = "stage/"
 """Profiles show the parts of an update under names that begin with this."""
+CHUNK = 16384
+"""Fewest numbers in compiled code for which a second thread of the CPU is woken up."""
 PRECISIONS = {
     "float32": (torch.float32, torch.float32),
     "mixed": (torch.float32, torch.bfloat16),
@@ -108,16 +110,20 @@ class Trainer:
         """Replace the regions by compiled ones; the thread count must not change later.
 
         The two time loops stay in Python: an unrolled graph takes most of an hour to compile.
-        On a CPU one C++ file per graph halves the compile time, and the encoder is left out
-        because it only got slower (measured).
+        On a CPU one C++ file per graph halves the compile time, and what holds convolutions is
+        left out because it only got slower (measured).
         """
         cpu = self.device.type == "cpu"
         options: dict[str, Any] | None = (
-            {"cpp_wrapper": True} if cpu and backend == "inductor" else None
+            {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
+            if cpu and backend == "inductor"
+            else None
         )
         regions = self._regions._asdict()
+        images = any(obs.is_image for obs in self.spec.obs.values())
+        eager = {"encode", "world_model_losses"} if images else {"encode"}
         for name, region in regions.items():
-            if not (cpu and name == "encode"):
+            if not (cpu and name in eager):
                 regions[name] = torch.compile(
                     region, dynamic=False, fullgraph=True, backend=backend, options=options
                 )

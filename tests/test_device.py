@@ -1,0 +1,45 @@
+"""CPU threads that belong to one thread of the trainer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from dreamer_async.device import use_cpu_threads
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def counts(use: Callable[[int], object]) -> dict[int, int]:
+    """Threads that ask for 1, 2 and 3 CPU threads, before any of them computes, and get these."""
+    got: dict[int, int] = {}
+    together = threading.Barrier(3)
+
+    def work(wanted: int) -> None:
+        use(wanted)
+        together.wait()
+        got[wanted] = torch.get_num_threads()
+
+    threads = [threading.Thread(target=work, args=(wanted,)) for wanted in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+def test_every_thread_computes_with_its_own_count() -> None:
+    assert counts(use_cpu_threads) == {1: 1, 2: 2, 3: 3}
+
+
+def test_setting_a_count_alone_is_lost_to_the_thread_that_sets_last() -> None:
+    """The control, and the reason for asking first."""
+    assert len(set(counts(torch.set_num_threads).values())) == 1
