@@ -6,8 +6,12 @@ import os
 
 import torch
 
+from dreamer_async.config import Config
 from dreamer_async.process import processor_flags
 
+WIDE = 512
+"""`model.deter` from which on several CPU threads are faster than one."""
+MOST_THREADS = 8
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """What /proc/cpuinfo calls hardware that multiplies bfloat16."""
 
@@ -50,9 +54,14 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def cpu_threads(wanted: int) -> int:
-    """Resolve 0 to the cores that this process may use."""
-    return wanted or len(os.sched_getaffinity(0))
+def cpu_threads(config: Config) -> int:
+    """CPU threads of the learner, as asked or, for 0, as far as they were seen to pay.
+
+    In networks narrower than size1m's, waking a second one costs more than it does (measured);
+    more than 8 were never tried.
+    """
+    most = 1 if config.model.deter < WIDE else MOST_THREADS
+    return config.train.threads or min(most, len(os.sched_getaffinity(0)))
 
 
 def use_cpu_threads(count: int) -> None:

@@ -138,7 +138,7 @@ async def build(
     train, env = config.train, config.env
     device = choose_device(train.device)
     precision = choose_precision(train.precision, device)
-    threads = cpu_threads(train.threads)
+    threads = cpu_threads(config)
     spec = envs.spec(env.suite, env.task)
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))

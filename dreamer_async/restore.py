@@ -127,7 +127,7 @@ class Saver:
             **counters,
             "config": to_dict(self._config),
             "torch": torch.__version__,
-            "threads": cpu_threads(self._config.train.threads),
+            "threads": cpu_threads(self._config),
         }
         keep = self._config.train.keep_checkpoints
         return checkpoint.save(
@@ -189,7 +189,7 @@ def find(run_dir: RunDir) -> tuple[checkpoint.Checkpoint | None, list[str]]:
 
 def _differences(config: Config, counters: checkpoint.Counters) -> list[str]:
     """What makes the next updates differ from those of a run that had not been stopped."""
-    now = {"torch": str(torch.__version__), "threads": cpu_threads(config.train.threads)}
+    now = {"torch": str(torch.__version__), "threads": cpu_threads(config)}
     return [
         f"saved with {name} {shown(was)}, goes on with {value}: the last digits will differ"
         for name, value in now.items()

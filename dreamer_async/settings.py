@@ -306,7 +306,7 @@ class TrainConfig:
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     threads: int = 0
-    """CPU threads of the learner; 0 means all cores."""
+    """CPU threads of the learner; 0 means up to 8, and 1 for networks narrower than size1m."""
     checkpoint_seconds: float = 300.0
     """Seconds between two checkpoints."""
     keep_checkpoints: int = 3

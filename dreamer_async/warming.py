@@ -54,7 +54,7 @@ def main(data: Any) -> None:
     process.prepare()
     os.nice(NICENESS)
     config = from_dict(data)
-    use_cpu_threads(cpu_threads(config.train.threads))  # the kernels depend on it
+    use_cpu_threads(cpu_threads(config))  # the kernels depend on it
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     native.use(config.train, device)

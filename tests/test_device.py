@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from dreamer_async.device import use_cpu_threads
+from dreamer_async import device
+from dreamer_async.config import resolve
+from dreamer_async.device import cpu_threads, use_cpu_threads
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +45,15 @@ def test_every_thread_computes_with_its_own_count() -> None:
 def test_setting_a_count_alone_is_lost_to_the_thread_that_sets_last() -> None:
     """The control, and the reason for asking first."""
     assert len(set(counts(torch.set_num_threads).values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "asked", "cores", "expected"),
+    [("toy", 0, 4, 1), ("size1m", 0, 4, 4), ("size12m", 0, 64, 8), ("toy", 3, 4, 3)],
+)
+def test_narrow_networks_learn_on_one_core_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, size: str, asked: int, cores: int, expected: int
+) -> None:
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)))
+    config = resolve("toy", "seek", size=size, overrides=[f"train.threads={asked}"])
+    assert cpu_threads(config) == expected

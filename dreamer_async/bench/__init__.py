@@ -48,7 +48,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
         "size": config.size,
         "device": _device_name(device),
         "precision": choose_precision(config.train.precision, device),
-        "threads": cpu_threads(config.train.threads),
+        "threads": cpu_threads(config),
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor(),
         "torch": torch.__version__,

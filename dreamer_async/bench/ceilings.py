@@ -21,7 +21,7 @@ NBYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
 
 def ceilings(config: Config, seconds: float) -> list[Timing]:
     """Time a copy (bytes read plus written) and products in the precision that would train."""
-    torch.set_num_threads(cpu_threads(config.train.threads))
+    torch.set_num_threads(cpu_threads(config))
     device = choose_device(config.train.device)
     chosen = choose_precision(config.train.precision, device)
     source = torch.ones(NBYTES[device.type], dtype=torch.uint8, device=device)

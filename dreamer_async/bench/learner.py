@@ -40,7 +40,7 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
 @contextmanager
 def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     """A learner on made-up experience that has done one update, and the seconds it took."""
-    torch.set_num_threads(cpu_threads(config.train.threads))
+    torch.set_num_threads(cpu_threads(config))
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     native.use(config.train, device)
