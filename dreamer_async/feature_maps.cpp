@@ -201,6 +201,16 @@ inline long line_start(long line, long width, int C) {
   return (line / 2 * 4 * width + line % 2 * 2) * C;
 }
 
+// Pixels of a line of the large map, from `start` on, as they lie in the small one.
+template <typename T>
+inline void load_phases(int pixels, int C, long start, const T *from, float *x) {
+  for (int i = 0; i < pixels; i++) {
+    const T *at = from + phase(start + i, C);
+#pragma omp simd
+    for (int c = 0; c < C; c++) x[i * C + c] = load(at[c]);
+  }
+}
+
 template <int FIXED, typename T>
 void shuffle_forward(int channels, long rows, long width, const T *small, const float *scale,
                      T *large) {
@@ -211,11 +221,7 @@ void shuffle_forward(int channels, long rows, long width, const T *small, const 
     T *to = large + line * 2 * width * C;
     for (long start = 0; start < 2 * width; start += TILE / C) {
       const int pixels = tile(start, 2 * width, C);
-      for (int i = 0; i < pixels; i++) {
-        const T *at = from + phase(start + i, C);
-#pragma omp simd
-        for (int c = 0; c < C; c++) x[i * C + c] = load(at[c]);
-      }
+      load_phases(pixels, C, start, from, x);
       forward_tile(pixels, C, x, scale);
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) store(to[start * C + k], x[k]);
@@ -234,11 +240,7 @@ void shuffle_backward(int channels, long rows, long width, const T *small, const
     const T *given = dlarge + line * 2 * width * C;
     for (long start = 0; start < 2 * width; start += TILE / C) {
       const int pixels = tile(start, 2 * width, C);
-      for (int i = 0; i < pixels; i++) {
-        const T *at = from + phase(start + i, C);
-#pragma omp simd
-        for (int c = 0; c < C; c++) x[i * C + c] = load(at[c]);
-      }
+      load_phases(pixels, C, start, from, x);
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) g[k] = load(given[start * C + k]);
       backward_tile(pixels, C, x, g, scale, dscale);

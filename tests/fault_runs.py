@@ -41,22 +41,9 @@ class Server:
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def train(
-        self,
-        run: RunDir,
-        inject: Mapping[str, Any] | None = None,
-        *,
-        resume: bool = False,
-        kill_after: float | str | None = None,
-        suspended: float = 1.0,
-    ) -> int:
-        """Run one trainer to its end; returns its exit code, or minus the signal.
-
-        `kill_after` is a time in seconds, or "saved" for as soon as there is a checkpoint. One
-        that suspends itself is continued after `suspended` seconds.
-        """
-        request = {"kill_after": kill_after, "suspended": suspended}
-        return self.start(run, inject, resume=resume, **request).wait()
+    def train(self, run: RunDir, inject: Mapping[str, Any] | None = None, **request: Any) -> int:
+        """Run one trainer to its end, as `start` does; its exit code, or minus the signal."""
+        return self.start(run, inject, **request).wait()
 
     def start(
         self,
@@ -67,7 +54,11 @@ class Server:
         kill_after: float | str | None = None,
         suspended: float = 1.0,
     ) -> Started:
-        """As `train`, but return while it runs; one at a time."""
+        """Start a trainer and return while it runs; one at a time.
+
+        `kill_after` is a time in seconds, or "saved" for as soon as there is a checkpoint. One
+        that suspends itself is continued after `suspended` seconds.
+        """
         request = {
             "run": str(run.path),
             "resume": resume,

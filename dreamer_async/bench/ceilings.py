@@ -11,7 +11,13 @@ from torch import Tensor
 from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, choose_precision, cpu_threads, wait_for
+from dreamer_async.device import (
+    choose_device,
+    choose_precision,
+    cpu_threads,
+    use_cpu_threads,
+    wait_for,
+)
 
 SIDE = {"cuda": 8192, "cpu": 2048}
 """Rows and columns of the multiplied matrices."""
@@ -21,7 +27,7 @@ NBYTES = {"cuda": 1 << 30, "cpu": 1 << 28}
 
 def ceilings(config: Config, seconds: float) -> list[Timing]:
     """Time a copy (bytes read plus written) and products in the precision that would train."""
-    torch.set_num_threads(cpu_threads(config))
+    use_cpu_threads(cpu_threads(config))
     device = choose_device(config.train.device)
     chosen = choose_precision(config.train.precision, device)
     source = torch.ones(NBYTES[device.type], dtype=torch.uint8, device=device)

@@ -13,7 +13,13 @@ from dreamer_async import native
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, choose_precision, cpu_threads, wait_for
+from dreamer_async.device import (
+    choose_device,
+    choose_precision,
+    cpu_threads,
+    use_cpu_threads,
+    wait_for,
+)
 from dreamer_async.learner import Learner
 from envs.spec import EnvSpec
 
@@ -40,7 +46,7 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
 @contextmanager
 def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     """A learner on made-up experience that has done one update, and the seconds it took."""
-    torch.set_num_threads(cpu_threads(config))
+    use_cpu_threads(cpu_threads(config))
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     native.use(config.train, device)

@@ -11,13 +11,13 @@ from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.collector import Actor
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, choose_precision, wait_for
+from dreamer_async.device import choose_device, choose_precision, use_cpu_threads, wait_for
 from envs.spec import EnvSpec
 
 
 def policy(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     """Time encode, observe, act, with the copies to and from the device."""
-    torch.set_num_threads(1)  # as in training: the learner needs the others
+    use_cpu_threads(1)  # as in training: the learner needs the others
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device)
     native.use(config.train, device)
