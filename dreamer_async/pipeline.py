@@ -21,7 +21,7 @@ from functools import partial
 import torch
 
 import envs
-from dreamer_async import __version__, aio, checkpoint, native, process, warming
+from dreamer_async import __version__, aio, checkpoint, process, warming
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -29,7 +29,6 @@ from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config, ConfigError, from_dict, override, to_dict
 from dreamer_async.device import (
     choose_device,
-    choose_precision,
     cpu_threads,
     use_cpu_threads,
     use_own_stream,
@@ -41,6 +40,7 @@ from dreamer_async.film import FILM, Filmer
 from dreamer_async.learner import Diverged, Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
+from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
@@ -57,6 +57,7 @@ class Parts:
 
     config: Config
     run_dir: RunDir
+    place: Place
     telemetry: Telemetry
     env: VectorEnv
     replay: Replay
@@ -137,16 +138,16 @@ async def build(
     """
     train, env = config.train, config.env
     device = choose_device(train.device)
-    precision = choose_precision(train.precision, device)
     threads = cpu_threads(config)
     spec = envs.spec(env.suite, env.task)
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    if problem := await learner_thread.run(native.use, train, device):
-        telemetry.warn(f"updates are slower without native functions: {problem}")
-    learner = await learner_thread.run(Learner, spec, config, replay, device, precision)
-    policy = await policy_thread.run(Policy, spec, config, device, precision)
+    place = await learner_thread.run(take_place, train)
+    if place.problem:
+        telemetry.warn(f"updates are slower without native functions: {place.problem}")
+    learner = await learner_thread.run(Learner, spec, config, replay, device, place.precision)
+    policy = await policy_thread.run(Policy, spec, config, device, place.precision)
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
     pool = stack.enter_context(make_env(config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
@@ -161,10 +162,11 @@ async def build(
     )
     saver = Saver(run_dir, config, learner, collector)
     filmer = Filmer(run_dir.pictures / FILM, learner, telemetry)
-    evaluator = Evaluator(spec, config, (device, precision), learner.published, telemetry)
+    evaluator = Evaluator(spec, config, place, learner.published, telemetry)
     parts = Parts(
         config=config,
         run_dir=run_dir,
+        place=place,
         telemetry=telemetry,
         env=pool,
         replay=replay,
@@ -374,15 +376,15 @@ def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
 
 def _started(parts: Parts) -> RunStarted:
     config, spec = parts.config, parts.env.spec
-    ring, device = parts.replay, choose_device(config.train.device)
+    ring = parts.replay
     return RunStarted(
         run=parts.run_dir.name,
         suite=config.env.suite,
         task=config.env.task,
         size=config.size,
         parameters=parts.learner.trainer.optim.size,
-        device=str(device),
-        precision=choose_precision(config.train.precision, device),
+        device=str(parts.place.device),
+        precision=parts.place.precision,
         num_envs=config.env.num_envs,
         steps=config.train.steps,
         frames_per_step=spec.frames_per_step,

@@ -8,6 +8,7 @@ action, carry = agent.act(obs, carry)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 import envs
-from dreamer_async import checkpoint, native
+from dreamer_async import checkpoint
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, from_dict
-from dreamer_async.device import choose_device, choose_precision
+from dreamer_async.place import take_place
 from envs.spec import EnvSpec
 
 
@@ -39,10 +40,8 @@ class SavedAgent:
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
         self.env_steps, self.updates = counters.env_steps, counters.updates
-        place = choose_device(device)
-        precision = choose_precision(self.config.train.precision, place)
-        native.use(self.config.train, place)
-        self.policy = Policy(self.spec, self.config, place, precision)
+        place = take_place(replace(self.config.train, device=device))
+        self.policy = Policy(self.spec, self.config, place.device, place.precision)
         self.generator = torch.Generator().manual_seed(seed)
         self._load_weights(found)
 

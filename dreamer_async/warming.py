@@ -14,11 +14,12 @@ import sys
 from typing import Any
 
 import envs
-from dreamer_async import native, process
+from dreamer_async import process
 from dreamer_async.agent.update import Trainer
 from dreamer_async.config import Config, from_dict, to_dict
-from dreamer_async.device import choose_device, choose_precision, cpu_threads, use_cpu_threads
+from dreamer_async.device import cpu_threads, use_cpu_threads
 from dreamer_async.learner import Staging, compile_for
+from dreamer_async.place import take_place
 from dreamer_async.replay_setup import ring_spec
 
 NICENESS = 10
@@ -55,11 +56,9 @@ def main(data: Any) -> None:
     os.nice(NICENESS)
     config = from_dict(data)
     use_cpu_threads(cpu_threads(config))  # the kernels depend on it
-    device = choose_device(config.train.device)
-    precision = choose_precision(config.train.precision, device)
-    native.use(config.train, device)
+    place = take_place(config.train)
     spec = envs.spec(config.env.suite, config.env.task)
-    compile_once(Trainer(spec, config, device, precision), config)
+    compile_once(Trainer(spec, config, place.device, place.precision), config)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
-from dreamer_async import native
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import (
-    choose_device,
-    choose_precision,
-    cpu_threads,
-    use_cpu_threads,
-    wait_for,
-)
+from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads, wait_for
 from dreamer_async.learner import Learner
+from dreamer_async.place import take_place
 from envs.spec import EnvSpec
 
 
@@ -47,16 +41,14 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
 def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     """A learner on made-up experience that has done one update, and the seconds it took."""
     use_cpu_threads(cpu_threads(config))
-    device = choose_device(config.train.device)
-    precision = choose_precision(config.train.precision, device)
-    native.use(config.train, device)
+    place = take_place(config.train)
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
-        subject = Learner(spec, config, replay, device, precision)
+        subject = Learner(spec, config, replay, place.device, place.precision)
         if config.train.compile:
             subject.warm_up()
         subject.step()
-        wait_for(device)
+        wait_for(place.device)
         yield subject, time.perf_counter() - began
 
 

@@ -1,0 +1,30 @@
+"""Where networks compute, and how: chosen together, so that every part of a run agrees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from dreamer_async import native
+from dreamer_async.config import TrainConfig
+from dreamer_async.device import choose_device, choose_precision
+
+
+class Place(NamedTuple):
+    """A device, ready for networks."""
+
+    device: torch.device
+    precision: str
+    """One of the names in `agent.update.PRECISIONS`."""
+    problem: str
+    """Why native functions are missing where they would be used; else empty."""
+
+
+def take_place(train: TrainConfig) -> Place:
+    """Choose for `train` and set the native functions of this process accordingly.
+
+    Building them takes seconds, once per machine. Raises ValueError for a device that is absent.
+    """
+    device = choose_device(train.device)
+    return Place(device, choose_precision(train.precision, device), native.use(train, device))
