@@ -23,7 +23,9 @@ FLOOR = {
     for name in ("schema", "settings", "config", "run_dir", "events", "limiter", "aio")
 }
 """Standard library only; aio starts uvloop inside a function."""
-DATA = {f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity")}
+DATA = {
+    f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity", "curves")
+}
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
 FRONT = {
@@ -86,8 +88,8 @@ def violations(module: str, source: str) -> list[str]:
         rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if package == "tui":
-        seen = {"dreamer_async.events", "dreamer_async.run_dir"}
-        rule("tui knows events and run_dir", {n for n in ours if top(n) != "tui"} - seen)
+        seen = {f"dreamer_async.{name}" for name in ("events", "run_dir", "curves")}
+        rule("tui knows events, run_dir and curves", {n for n in ours if top(n) != "tui"} - seen)
         rule(
             "tui uses numpy, rich, textual", third_party(everywhere) - {"numpy", "rich", "textual"}
         )

@@ -1,4 +1,4 @@
-"""Published learning curves, to draw behind one's own."""
+"""Published learning curves, to compare one's own with."""
 
 from __future__ import annotations
 

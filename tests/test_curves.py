@@ -1,0 +1,42 @@
+"""The published curves: what is shipped, and where they stop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dreamer_async import curves
+from dreamer_async.config import SUITES
+from envs import tasks
+
+
+@pytest.mark.parametrize("suite", ["atari", "atari100k"])
+def test_every_task_of_the_benchmarks_has_a_curve(suite: str) -> None:
+    found = [task for task in tasks(suite) if curves.find(suite, task) is not None]
+    assert len(found) == {"atari": 57, "atari100k": 26}[suite]
+
+
+def test_a_curve_is_the_published_one() -> None:
+    pong = curves.find("atari100k", "pong")
+    assert pong is not None and len(pong.frames) == len(pong.mean) == len(pong.std)
+    assert pong.frames[-1] == 400_000 and pong.seeds == 5
+    assert -6 < pong.mean[-1] < 0, "the paper's Pong ends near -4 at 100k steps"
+    assert (np.diff(pong.frames) > 0).all()
+    assert curves.find("atari", "James_Bond") is not None
+    assert curves.find("toy", "seek") is None
+
+
+def test_the_curve_ends_where_the_run_is() -> None:
+    pong = curves.find("atari100k", "pong")
+    assert pong is not None
+    middle = float(pong.frames[3] + pong.frames[4]) / 2
+    part = pong.until(middle)
+    assert part.frames[-1] == middle and len(part.frames) == 5
+    assert part.mean[-1] == pytest.approx((pong.mean[3] + pong.mean[4]) / 2)
+    assert len(pong.until(1.0).frames) == 0, "before the first bin there is nothing"
+    assert len(pong.until(1e12).frames) == len(pong.frames)
+
+
+def test_protocols_are_those_of_our_presets() -> None:
+    for suite, ratio in curves.TRAIN_RATIOS.items():
+        assert SUITES[suite]["train.train_ratio"] == ratio
