@@ -11,40 +11,30 @@ E environments, C slots per environment, D deter, S stoch.
 
 from __future__ import annotations
 
-import os
 import threading
-import uuid
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.online_queue import OnlineQueue
+from dreamer_async.replay_files import ReplayFiles
 from dreamer_async.replay_layout import (
-    COUNTERS,
-    FLAGS,
     Array,
+    Indices,
     RingSpec,
     SampleBuffers,
-    check_capacity,
-    parse_state,
+    check_buffers,
+    check_latents,
+    check_rows,
     ring_bytes,
+    spans,
 )
-from dreamer_async.ring import (
-    Record,
-    RingFile,
-    RingMismatch,
-    Schema,
-    check_space,
-    stored_schema,
-)
+from dreamer_async.replay_state import COUNTERS, parse_state
+from dreamer_async.ring import RingFile, Schema, stored_schema
 
-MAX_STEPS = 1 << 48
-"""Steps of an environment that no run reaches; a larger cursor is damaged."""
-Indices = NDArray[np.int64]
 _Piece = tuple[tuple[int, slice], tuple[int, slice]]
 """(row, steps) of a batch and (environment, slots) of the ring."""
 
@@ -67,41 +57,25 @@ class Replay:
     together is guarded by one lock, which is never held while step data is copied.
     """
 
-    def __init__(
-        self,
-        spec: RingSpec,
-        ring: RingFile,
-        latents: RingFile | Path,
-        *,
-        seed: int,
-        online: bool,
-        readonly: bool = False,
-    ) -> None:
-        """Take over open files (of the latents, where `claim` puts new ones).
-
-        Use `create` or `open`.
-        """
+    def __init__(self, spec: RingSpec, files: ReplayFiles, *, seed: int, online: bool) -> None:
+        """Take over open files; use `create` or `open`."""
         self.spec = spec
-        self.readonly = readonly
-        self.generation = ring.record.generation
         self.bytes = sum(ring_bytes(spec))
-        self._ring = ring
-        self._created: tuple[Path, ...] = ()
-        """Files that `close` removes again, because nobody has claimed them."""
+        self._files = files
         self._lock: Any = threading.Lock()
         self._rng = np.random.default_rng(seed)
-        self._online = online and not readonly
-        self._queue: deque[tuple[int, int]] = deque()
+        self._online = online and not files.readonly
+        self._queue = OnlineQueue(spec.length)
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._sample_age = 0.0
         self._closed = False
-        self._reserved, self._head = ring.arrays["cursors"]
-        self._columns = {name: ring.arrays[f"field/{name}"] for name in spec.fields}
+        self._reserved, self._head = files.ring.arrays["cursors"]
+        self._columns = {name: files.ring.arrays[f"field/{name}"] for name in spec.fields}
         self._rows = {name: _rows(column) for name, column in self._columns.items()}
-        self._attach(latents)
+        self._attach_latents()
 
-    def _attach(self, latents: RingFile | Path) -> None:
-        self._latents = latents
+    def _attach_latents(self) -> None:
+        latents = self._files.latents
         self._latent = dict(latents.arrays) if isinstance(latents, RingFile) else {}
         self._latent_rows = {name: _rows(column) for name, column in self._latent.items()}
 
@@ -120,23 +94,8 @@ class Replay:
 
         Raises ReplaySpaceError, with nothing left behind, if they do not fit the disk.
         """
-        check_capacity(spec)
-        if not path.exists():
-            # Latents that have lost their ring are worth nothing and take room.
-            latents_path.unlink(missing_ok=True)
-        if os.stat(path.parent).st_dev == os.stat(latents_path.parent).st_dev:
-            check_space(path, sum(ring_bytes(spec)))
-        ring_id, latents_id = uuid.uuid4().hex, uuid.uuid4().hex
-        ring = RingFile.create(path, spec.ring_schema(ring_id), Record(1, partner=latents_id))
-        try:
-            latents = _fresh_latents(latents_path, spec, ring_id, latents_id)
-        except BaseException:
-            ring.close()
-            path.unlink()
-            raise
-        replay = cls(spec, ring, latents, seed=seed, online=online)
-        replay._created = () if claim else (path, latents_path)
-        return replay
+        files = ReplayFiles.create(path, latents_path, spec)
+        return cls._over(files, spec, seed=seed, online=online, claim=claim)
 
     @classmethod
     def open(
@@ -157,37 +116,33 @@ class Replay:
         changed at all, and both files have to fit. Raises RingMismatch with the reason if the ring
         is not the one that `spec` describes.
         """
-        check_capacity(spec)
-        ring = RingFile.open(path, spec.ring_schema(), readonly=readonly)
+        files = ReplayFiles.open(path, latents_path, spec, readonly=readonly)
+        return cls._over(files, spec, seed=seed, online=online, claim=claim and not readonly)
+
+    @classmethod
+    def _over(
+        cls, files: ReplayFiles, spec: RingSpec, *, seed: int, online: bool, claim: bool
+    ) -> Replay:
+        """Make a replay over open files, which are closed again if that fails."""
         try:
-            _check_cursors(ring)
-            latents = _open_latents(latents_path, spec, ring, readonly=readonly)
-        except BaseException:
-            ring.close()
-            raise
-        replay = cls(spec, ring, latents, seed=seed, online=online, readonly=readonly)
-        try:
-            if claim and not readonly:
+            replay = cls(spec, files, seed=seed, online=online)
+            if claim:
                 replay.claim()
         except BaseException:
-            replay.close()
+            files.close()
             raise
         return replay
 
     def claim(self) -> None:
         """Become the ring's writer: raise its generation, replace latents that do not fit it."""
-        assert not self.readonly and not self._closed
-        if self._created:
-            self._created = ()
-            return
-        latents = self._latents
-        if isinstance(latents, Path):
-            latents.unlink(missing_ok=True)
-            ring_id, identity = self._ring.schema.identity, uuid.uuid4().hex
-            latents = _fresh_latents(latents, self.spec, ring_id, identity)
-            self._attach(latents)
-        self.generation += 1
-        self._ring.write_record(Record(self.generation, partner=latents.schema.identity))
+        assert not self._closed
+        self._files.claim()
+        self._attach_latents()
+
+    @property
+    def generation(self) -> int:
+        """How many writers have claimed the ring so far, this one included."""
+        return self._files.generation
 
     @staticmethod
     def stored_spec(path: Path) -> Schema:
@@ -208,7 +163,9 @@ class Replay:
         `fields` is {name: [N, *shape]}, `deter` [N, D], `stoch` [N, S]; the latents are those
         that the policy reached at this step. Only one thread may add.
         """
-        env = self._check_add(env_id, fields, deter, stoch)
+        assert not self._files.readonly and not self._closed
+        env = np.asarray(env_id, np.int64)
+        check_rows(self.spec, env, fields, deter, stoch)
         with self._lock:
             step = self._reserve(env)
         index = env * self.spec.capacity + step % self.spec.capacity
@@ -234,11 +191,8 @@ class Replay:
         overwritten meanwhile are left alone. Returns the steps written. Holds the lock from the
         check to the last byte, so that no slot changes hands in between.
         """
-        assert not self.readonly and not self._closed
-        shape = (len(env), self.spec.length - 1)
-        assert deter.shape == (*shape, self.spec.deter), (deter.shape, shape, self.spec.deter)
-        assert stoch.shape == (*shape, self.spec.stoch), (stoch.shape, shape, self.spec.stoch)
-        assert deter.dtype == np.float16 and stoch.dtype == np.uint8, (deter.dtype, stoch.dtype)
+        assert not self._files.readonly and not self._closed
+        check_latents(self.spec, deter, stoch, len(env), self.spec.length - 1)
         rows = zip(env.tolist(), start.tolist(), deter, stoch, strict=True)
         with self._lock:
             if generation != self.generation:
@@ -260,22 +214,13 @@ class Replay:
         self._head[env] = step + 1
         if self._online:
             for e, n in zip(env.tolist(), step.tolist(), strict=True):
-                self._enqueue(e, n)
-
-    def _enqueue(self, env: int, step: int) -> None:
-        """Queue the window that ends with `step` if it is the turn of one.
-
-        The official rule: n mod length = 0 with n the steps before this one, so the first window
-        starts at step 1 and none overlaps another.
-        """
-        if step > 0 and step % self.spec.length == 0:
-            self._queue.append((env, step + 1 - self.spec.length))
+                self._queue.add(e, n)
 
     def _refresh(self, env: int, first: int, deter: Array, stoch: Array) -> int:
         """Write the latents of steps first .. first + T - 1 that are still in the ring."""
         low = max(first, self._oldest(env))
         high = min(first + len(deter), int(self._head[env]))
-        for slots, steps in self._spans(low, high - low):
+        for slots, steps in spans(low, high - low, self.spec.capacity):
             part = slice(low - first + steps.start, low - first + steps.stop)
             # A killed process leaves these steps without latents, never with half of them.
             self._put(self._latent["valid"][env], slots, 0)
@@ -297,7 +242,7 @@ class Replay:
         is no complete window.
         """
         assert not self._closed
-        self._check_buffers(out)
+        check_buffers(self.spec, out)
         rows = np.arange(len(out.env))
         lost = np.zeros(len(rows), bool)
         while rows.size:
@@ -312,27 +257,17 @@ class Replay:
         age = self._head[out.env] - out.start - self.spec.length
         self._sample_age = float(age.mean()) * self.spec.num_envs
         self._counters["contexts_lost"] += int(lost.sum())
-        _annotate(out, lost)
+        out.annotate(lost)
 
     def _draw(self, count: int, online: bool) -> _Draw:
         """Choose windows: the online queue first, the rest uniform over all complete windows."""
-        queued = self._dequeue(count) if online else []
+        queued, dropped = self._queue.take(count, self._oldest) if online else ([], 0)
+        self._counters["online_dropped"] += dropped
         env, start = self._uniform(count - len(queued))
         if queued:
             first = np.array(queued, np.int64)
             env, start = np.append(first[:, 0], env), np.append(first[:, 1], start)
         return _Draw(env, start, len(queued))
-
-    def _dequeue(self, count: int) -> list[tuple[int, int]]:
-        """Take up to `count` entries that are still in the ring; drop and count the others."""
-        taken: list[tuple[int, int]] = []
-        while self._queue and len(taken) < count:
-            env, start = self._queue.popleft()
-            if start >= self._oldest(env):
-                taken.append((env, start))
-            else:
-                self._counters["online_dropped"] += 1
-        return taken
 
     def _uniform(self, count: int) -> tuple[Indices, Indices]:
         """Draw (environment, first step) uniformly over all complete windows."""
@@ -361,7 +296,7 @@ class Replay:
         pieces = [
             ((row, steps), (env, slots))
             for row, env, start in places
-            for slots, steps in self._spans(start, self.spec.length)
+            for slots, steps in spans(start, self.spec.length, self.spec.capacity)
         ]
         for name, column in self._columns.items():
             self._take(out.fields[name], column, pieces)
@@ -370,18 +305,6 @@ class Replay:
         """Copy contiguous pieces of one column."""
         for here, there in pieces:
             target[here] = column[there]
-
-    def _spans(self, first: int, count: int) -> Iterator[tuple[slice, slice]]:
-        """Cut `count` steps from `first` on into pieces that are contiguous in the ring.
-
-        Yields (slots of the ring, positions among the steps).
-        """
-        capacity, done = self.spec.capacity, 0
-        while done < count:
-            slot = (first + done) % capacity
-            size = min(count - done, capacity - slot)
-            yield slice(slot, slot + size), slice(done, done + size)
-            done += size
 
     def _read_context(self, out: SampleBuffers, rows: Indices, draw: _Draw) -> NDArray[np.bool_]:
         """Copy the latents of each window's first step; return [R] where there are none."""
@@ -437,11 +360,15 @@ class Replay:
 
     # -- checkpoints -------------------------------------------------------------------------
 
+    @property
+    def _identity(self) -> str:
+        return self._files.ring.schema.identity
+
     def state(self) -> dict[str, Any]:
         """Describe everything that the next samples depend on besides the files, as JSON."""
         with self._lock:
             return {
-                "ring": self._ring.schema.identity,
+                "ring": self._identity,
                 "generation": self.generation,
                 "length": self.spec.length,
                 "heads": self._head.tolist(),
@@ -458,40 +385,23 @@ class Replay:
         ring only the generator and the counters are taken. Raises ValueError if the state is
         damaged; nothing is changed then.
         """
-        identity = self._ring.schema.identity
-        same_ring = isinstance(state, Mapping) and state.get("ring") == identity
+        same_ring = isinstance(state, Mapping) and state.get("ring") == self._identity
         state = parse_state(state, self.spec.num_envs if same_ring else None)
         fits = same_ring and state["length"] == self.spec.length
         with self._lock:
             self._rng.bit_generator.state = state["rng"]
             self._counters.update(state["counters"])
+            dropped = len(state["queue"])
             self._queue.clear()
             if self._online and fits:
-                self._requeue(state["queue"], state["heads"])
-            else:
-                self._counters["online_dropped"] += len(state["queue"])
+                heads = state["heads"], self._head.tolist()
+                dropped = self._queue.restore(state["queue"], *heads, self._oldest)
+            self._counters["online_dropped"] += dropped
         return same_ring
-
-    def _requeue(self, queue: list[list[int]], heads: list[int]) -> None:
-        """Queue what an earlier queue held, then what was completed since its `heads`."""
-        length = self.spec.length
-        late: list[tuple[int, int]] = []
-        for env, (before, now) in enumerate(zip(heads, self._head.tolist(), strict=True)):
-            ends = range(-(-max(before, 1) // length) * length, now, length)
-            # Only those that are still in the ring: a ring may have seen far more than it holds.
-            gone = bisect_left(ends, self._oldest(env) + length - 1)
-            self._counters["online_dropped"] += gone
-            late += [(end + 1 - length, env) for end in ends[gone:]]
-        entries = [(env, start) for env, start in queue]
-        for env, start in entries + [(env, start) for start, env in sorted(late)]:
-            if self._oldest(env) <= start <= self._head[env] - length:
-                self._queue.append((env, start))
-            else:
-                self._counters["online_dropped"] += 1
 
     def flush(self) -> None:
         """Write the ring to the disk and wait; latents are a cache and are not written."""
-        self._ring.flush()
+        self._files.ring.flush()
 
     def close(self) -> None:
         """Unmap the files; may be called twice. Nothing may be in flight."""
@@ -499,12 +409,7 @@ class Replay:
         for views in (self._columns, self._rows, self._latent, self._latent_rows):
             views.clear()
         self._reserved = self._head = np.empty(0, np.int64)
-        self._ring.close()
-        if isinstance(self._latents, RingFile):
-            self._latents.close()
-        for path in self._created:
-            path.unlink(missing_ok=True)
-        self._created = ()
+        self._files.close()
 
     def __enter__(self) -> Replay:
         return self
@@ -512,77 +417,7 @@ class Replay:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # -- programmers' mistakes ---------------------------------------------------------------
-
-    def _check_add(
-        self, env_id: Array, fields: Mapping[str, Array], deter: Array, stoch: Array
-    ) -> Indices:
-        assert not self.readonly and not self._closed
-        env = np.asarray(env_id, np.int64)
-        rows = len(env)
-        assert rows == len(set(env.tolist())), f"repeated environments: {env}"
-        assert rows == 0 or (env.min() >= 0 and env.max() < self.spec.num_envs), env
-        assert fields.keys() == self.spec.fields.keys(), (list(fields), list(self.spec.fields))
-        for name, column in self._rows.items():
-            _check_array(name, fields[name], (rows, *column.shape[1:]), column.dtype)
-        _check_array("deter", deter, (rows, self.spec.deter), np.dtype(np.float16))
-        _check_array("stoch", stoch, (rows, self.spec.stoch), np.dtype(np.uint8))
-        return env
-
-    def _check_buffers(self, out: SampleBuffers) -> None:
-        rows = len(out.env)
-        assert out.fields.keys() == self._columns.keys(), (list(out.fields), list(self._columns))
-        for name, column in self._columns.items():
-            shape = (rows, self.spec.length, *column.shape[2:])
-            _check_array(name, out.fields[name], shape, column.dtype)
-        _check_array("deter", out.deter, (rows, self.spec.deter), np.dtype(np.float16))
-        _check_array("stoch", out.stoch, (rows, self.spec.stoch), np.dtype(np.uint8))
-
-
-def _check_array(name: str, value: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    assert value.shape == shape, f"{name} is {value.shape}, not {shape}"
-    assert value.dtype == dtype, f"{name} is {value.dtype}, not {dtype}"
-
-
-def _annotate(out: SampleBuffers, lost: NDArray[np.bool_]) -> None:
-    """Mark abandoned episodes, the forced first step, and resets for lost contexts [B]."""
-    first, last = (out.fields[name] for name in FLAGS)
-    np.logical_or(last[:, :-1], first[:, 1:], out=last[:, :-1])
-    first[:, 0] = True
-    first[lost, 1] = True
-
 
 def _rows(column: Array) -> Array:
     """View a column [E, C, *shape] as [E * C, *shape]."""
     return column.reshape(-1, *column.shape[2:])
-
-
-def _check_cursors(ring: RingFile) -> None:
-    """Refuse cursors that no writer leaves behind, even if it is killed."""
-    reserved, head = ring.arrays["cursors"]
-    ahead = reserved - head
-    if (head < 0).any() or (head > MAX_STEPS).any() or (ahead < 0).any() or (ahead > 1).any():
-        raise RingMismatch(
-            f"the cursors of {ring.path} are damaged: {head.tolist()} steps are complete and "
-            f"{reserved.tolist()} begun"
-        )
-
-
-def _fresh_latents(path: Path, spec: RingSpec, ring_id: str, identity: str) -> RingFile:
-    """Make an empty latent file that belongs to the ring `ring_id`."""
-    return RingFile.create(path, spec.latents_schema(identity), Record(partner=ring_id))
-
-
-def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool) -> RingFile | Path:
-    """Open the ring's latent file; its path for a writer if it is missing or belongs elsewhere."""
-    ring_id, wanted = ring.schema.identity, ring.record.partner
-    try:
-        latents = RingFile.open(path, spec.latents_schema(), readonly=readonly)
-        if latents.record.partner == ring_id and latents.schema.identity == wanted:
-            return latents
-        latents.close()
-        raise RingMismatch(f"{path} holds the latents of another replay")
-    except (FileNotFoundError, RingMismatch):
-        if readonly:
-            raise
-        return path

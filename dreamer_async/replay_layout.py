@@ -1,12 +1,13 @@
-"""What a replay consists of: columns, sizes, batch buffers, and the state a checkpoint keeps.
+"""What a replay consists of: columns, sizes, batch buffers, and checks of the shapes given to it.
 
-Legend: B rows of a batch, L window length with its context step, D deter, S stoch.
+Legend: B rows of a batch, L window length with its context step, N rows of an add, D deter,
+S stoch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.ring import PAGE, Field, Schema
-from dreamer_async.schema import shown
 
 NO_IDENTITY = "0" * 32
 FLAGS = ("is_first", "is_last")
 """Columns that the replay itself reads."""
-STATE_KEYS = {"ring", "generation", "length", "heads", "rng", "queue", "counters"}
-COUNTERS = ("sampled", "torn", "online_served", "online_dropped", "contexts_lost")
-"""What a replay counts, see `Replay.stats`."""
 
 Array = NDArray[Any]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,13 @@ class SampleBuffers:
             _aligned((batch_size,), "int64"),
         )
 
+    def annotate(self, lost: NDArray[np.bool_]) -> None:
+        """Mark abandoned episodes, the forced first step, and resets for `lost` contexts [B]."""
+        first, last = (self.fields[name] for name in FLAGS)
+        np.logical_or(last[:, :-1], first[:, 1:], out=last[:, :-1])
+        first[:, 0] = True
+        first[lost, 1] = True
+
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
     """Make an array of zeros that starts at a page."""
@@ -122,6 +127,19 @@ def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
     raw = np.zeros(nbytes + PAGE, np.uint8)
     begin = -raw.ctypes.data % PAGE
     return raw[begin : begin + nbytes].view(kind).reshape(shape)
+
+
+def spans(first: int, count: int, capacity: int) -> Iterator[tuple[slice, slice]]:
+    """Cut `count` steps from `first` on into pieces that are contiguous in a ring.
+
+    Yields (slots of the ring, positions among the steps).
+    """
+    done = 0
+    while done < count:
+        slot = (first + done) % capacity
+        size = min(count - done, capacity - slot)
+        yield slice(slot, slot + size), slice(done, done + size)
+        done += size
 
 
 def check_capacity(spec: RingSpec) -> None:
@@ -133,21 +151,35 @@ def check_capacity(spec: RingSpec) -> None:
         )
 
 
-def parse_state(state: Mapping[str, Any], num_envs: int | None) -> dict[str, Any]:
-    """Check what `Replay.state` made and a file has kept; raises ValueError naming the fault.
+def check_rows(
+    spec: RingSpec, env: Indices, fields: Mapping[str, Array], deter: Array, stoch: Array
+) -> None:
+    """Assert that an add has one row of the right shape for each of N different environments."""
+    rows = len(env)
+    assert rows == len(set(env.tolist())), f"repeated environments: {env}"
+    assert rows == 0 or (env.min() >= 0 and env.max() < spec.num_envs), env
+    _check_fields(spec, fields, rows)
+    check_latents(spec, deter, stoch, rows)
 
-    The environments are checked against `num_envs` where the state belongs to this ring.
-    """
-    if not isinstance(state, Mapping) or state.keys() != STATE_KEYS:
-        raise ValueError(f"replay state has {shown(state)}, not {sorted(STATE_KEYS)}")
-    try:
-        np.random.default_rng().bit_generator.state = state["rng"]
-        queue = [[int(env), int(start)] for env, start in state["queue"]]
-        heads = [int(head) for head in state["heads"]]
-        counters = {name: int(state["counters"][name]) for name in COUNTERS}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"replay state is damaged: {error!r}") from error
-    foreign = num_envs is not None and any(not 0 <= env < num_envs for env, _ in queue)
-    if foreign or len(heads) != (num_envs or len(heads)):
-        raise ValueError(f"replay state is not of {num_envs} environments")
-    return {**state, "queue": queue, "heads": heads, "counters": counters}
+
+def check_buffers(spec: RingSpec, out: SampleBuffers) -> None:
+    """Assert that buffers were made for windows of this ring."""
+    _check_fields(spec, out.fields, len(out.env), spec.length)
+    check_latents(spec, out.deter, out.stoch, len(out.env))
+
+
+def check_latents(spec: RingSpec, deter: Array, stoch: Array, *axes: int) -> None:
+    """Assert the shapes [*axes, D] and [*axes, S], and the types that latents are stored in."""
+    _check_array("deter", deter, (*axes, spec.deter), "float16")
+    _check_array("stoch", stoch, (*axes, spec.stoch), "uint8")
+
+
+def _check_fields(spec: RingSpec, fields: Mapping[str, Array], *axes: int) -> None:
+    assert fields.keys() == spec.fields.keys(), (list(fields), list(spec.fields))
+    for name, item in spec.fields.items():
+        _check_array(name, fields[name], (*axes, *item.shape), item.dtype)
+
+
+def _check_array(name: str, value: Array, shape: tuple[int, ...], dtype: str) -> None:
+    assert value.shape == shape, f"{name} is {value.shape}, not {shape}"
+    assert value.dtype == dtype, f"{name} is {value.dtype}, not {dtype}"

@@ -31,7 +31,7 @@ from dreamer_async import (
     monitor,
     pipeline,
     process,
-    replay,
+    replay_files,
     restore,
     ring,
 )
@@ -415,7 +415,7 @@ def events_must_be_written(_: Any) -> None:
 
 def sparse_ring(_: Any) -> None:
     """A wrong ring: as long as it has to be, on a disk that nobody asked for the room."""
-    ring.check_space = replay.check_space = lambda path, needed: needed
+    ring.check_space = replay_files.check_space = lambda path, needed: needed
     ring.os.posix_fallocate = lambda descriptor, start, size: os.ftruncate(descriptor, start + size)
 
 

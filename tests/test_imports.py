@@ -24,7 +24,11 @@ FLOOR = {
 }
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {
-    f"dreamer_async.{name}" for name in ("replay", "replay_layout", "ring", "capacity", "curves")
+    f"dreamer_async.{name}"
+    for name in (
+        *("replay", "replay_files", "replay_layout", "replay_state"),
+        *("online_queue", "ring", "capacity", "curves"),
+    )
 }
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
