@@ -16,12 +16,15 @@ from tui.chart import (
     draw,
     layer,
     rule,
+    shade,
     step_scale,
     text_rows,
     ticks,
     value_scale,
     wants_log,
 )
+from tui.widgets.chart import Chart, Curve, Picture, legend_row
+from tui.widgets.panel import Part, Row
 
 
 def array(*values: float) -> NDArray[np.float64]:
@@ -91,6 +94,47 @@ def test_the_top_layer_owns_its_cells() -> None:
     codes, owners = layer([flat, point])
     assert text_rows(codes) == ["⠁⣀"]
     assert owners.tolist() == [[1, 0]]
+
+
+def test_a_range_covers_cells_by_half_and_never_vanishes() -> None:
+    up, across, x = Scale(0, 16), Scale(0, 7), array(0, 7)
+    for low, high, expected in [
+        (3, 12, [False, True, True, False]),
+        (1, 15, [True] * 4),
+        (9, 9, [False, True, False, False]),
+    ]:
+        trace = Trace(x, x, array(low, low), array(high, high))
+        assert shade(trace, across, up, 4, 4).T.tolist() == [expected] * 4, (low, high)
+    left = Trace(array(0, 3), array(0, 0), array(0, 0), array(16, 16))
+    assert shade(left, across, up, 4, 4).all(axis=0).tolist() == [True, True, False, False]
+    wedge = Trace(x, x, array(0, 0), array(0, 16))
+    assert shade(wedge, across, up, 4, 4).sum(axis=0).tolist() == [1, 2, 3, 4], "no comb"
+
+
+def test_the_ground_lies_below_curves_and_keeps_their_looks() -> None:
+    x = array(*range(8))
+    line = Curve(Trace(x, np.full(8, 7.5)))
+    ground = Curve(Trace(x, x, np.zeros(8), np.full(8, 15.0)), "ground")
+    chart = Chart()
+    chart.picture = Picture("", curves=[line], grounds=[ground])
+    looks = {part.look for row in chart.paint(12, 6)[1:] for part in row if part.text.strip(" ")}
+    assert looks == {"line@ground"}
+    chart.picture = Picture("", curves=[line])
+    looks = {part.look for row in chart.paint(12, 6)[1:] for part in row if part.text.strip(" ")}
+    assert looks == {"line"}
+
+
+def test_a_legend_says_what_fits_and_no_part_of_it() -> None:
+    short, long = [Part("ab")], [Part("abcdef")]
+    assert said(legend_row([[long, short], [long]], 14)) == "abcdef  abcdef"
+    assert said(legend_row([[long, short], [long]], 13)) == "abcdef abcdef", "closer"
+    assert said(legend_row([[long, short], [long], [short]], 10)) == "abcdef  ab"
+    assert said(legend_row([[long, short], [long]], 5)) == "ab"
+    assert said(legend_row([[long]], 5)) == ""
+
+
+def said(row: Row) -> str:
+    return "".join(part.text for part in row)
 
 
 def test_reference_line_is_dotted_and_only_inside_the_range() -> None:

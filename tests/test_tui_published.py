@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from dreamer_async import curves
 from dreamer_async.events import Episode, Record, RunStarted
 from tui.pictures import Options, returns
 from tui.state import rebuild
 from tui.view import RunView
-from tui.widgets.panel import LOOKS, Part
+from tui.widgets.chart import legend_row
+from tui.widgets.panel import LOOKS, cells
 
 STARTED = RunStarted(
     run="r", suite="atari", task="pong", size="size200m", parameters=1, device="cuda",
@@ -24,22 +26,28 @@ def view(score: float, steps: int, started: RunStarted = STARTED) -> RunView:
     return rebuild([Record(event, 0.0, 0.0, 0) for event in (started, *episodes)])
 
 
-def legend(shown: RunView) -> str:
-    return "".join(part.text for part in returns(shown, Options()).legend)
+def legend(shown: RunView, width: int = 200) -> str:
+    row = legend_row(returns(shown, Options()).legend, width)
+    assert cells(row) <= width
+    return "".join(part.text for part in row)
 
 
 def test_the_curve_is_drawn_over_agent_steps_behind_the_dots() -> None:
     picture = returns(view(10.0, 10_000_000), Options())
-    assert [curve.look for curve in picture.curves] == ["band", "reference", "dots", "line"]
-    assert picture.curves[1].trace.x[-1] == 10_000_000
-    assert picture.curves[1].trace.x[0] == 1_000_000, "4 frames are one step"
-    assert {curve.look for curve in picture.curves} <= set(LOOKS)
+    assert [curve.look for curve in picture.curves] == ["reference", "dots", "line"]
+    assert [curve.look for curve in picture.grounds] == ["ground-published", "ground"]
+    for curve in (picture.curves[0], picture.grounds[0]):
+        assert curve.trace.x[-1] == 10_000_000
+        assert curve.trace.x[0] == 1_000_000, "4 frames are one step"
+    assert {curve.look for curve in (*picture.curves, *picture.grounds)} <= set(LOOKS)
 
 
 @pytest.mark.parametrize(("score", "word"), [(21.0, "on track"), (-21.0, "behind"), (1e3, "ahead")])
 def test_the_word(score: float, word: str) -> None:
     said = legend(view(score, 40_000_000))
-    assert f" {word} (size200m)" in said and "published" in said
+    assert f"┄ published 19.9 {word} (±1.39, size200m)" in said
+    at_80x24 = legend(view(score, 40_000_000), 43)
+    assert f"┄ size200m 19.9 {word}" in at_80x24
 
 
 @pytest.mark.parametrize("change", [{"size": "size12m"}, {"train_ratio": 64.0}])
@@ -52,15 +60,25 @@ def test_no_word_for_another_size_or_protocol(change: dict[str, object]) -> None
 def test_a_young_run_is_told_where_the_curve_leads() -> None:
     shown = view(-20.0, 10_000)
     assert " at 50" in legend(shown)
-    assert [curve.look for curve in returns(shown, Options()).curves] == ["dots", "line"]
+    picture = returns(shown, Options())
+    assert [curve.look for curve in picture.curves] == ["dots", "line"]
+    assert [curve.look for curve in picture.grounds] == ["ground"]
+
+
+def test_the_band_is_one_standard_deviation_around_the_mean() -> None:
+    picture = returns(view(10.0, 10_000_000), Options())
+    band, pong = picture.grounds[0].trace, curves.find("atari", "pong")
+    assert pong is not None and band.low is not None and band.high is not None
+    assert band.high[0] - band.low[0] == pytest.approx(2 * pong.std[0])
+    assert (band.high + band.low) / 2 == pytest.approx(picture.curves[0].trace.y)
 
 
 def test_a_task_without_a_curve_has_no_reference() -> None:
     shown = view(5.0, 10_000, replace(STARTED, suite="toy", task="seek"))
     assert "published" not in legend(shown) and legend(shown).endswith("no reference")
-    assert all(isinstance(part, Part) for part in returns(shown, Options()).legend)
 
 
 def test_the_curves_of_dmc_say_their_action_repeat() -> None:
     shown = view(300.0, 100_000, replace(STARTED, suite="dmc-vision", task="walker_walk"))
-    assert "(size200m, action repeat 2)" in legend(shown)
+    assert "size200m, action repeat 2)" in legend(shown)
+    assert "size200m, action repeat 2 " in legend(shown, 43), "at 80x24 too"

@@ -67,6 +67,24 @@ def test_rolling_mean_equals_its_definition(values: list[float], window: int) ->
     assert result == pytest.approx(expected, abs=1e-3)
 
 
+@given(st.lists(st.floats(-1e6, 1e6), max_size=60), st.integers(1, 20))
+def test_rolling_range_equals_its_definition(values: list[float], window: int) -> None:
+    least, most = filled(values, limit=64).rolling_range(window)
+    windows = [values[max(0, i + 1 - window) : i + 1] for i in range(len(values))]
+    assert least.tolist() == [min(part) for part in windows]
+    assert most.tolist() == [max(part) for part in windows]
+
+
+def test_the_range_of_buckets_knows_their_extremes() -> None:
+    values = [0.0] * 100
+    values[70], values[90] = -5.0, 7.0
+    series = filled(values)
+    assert series.stride == 8
+    least, most = series.rolling_range(16)
+    assert (least[-1], most[-1]) == (0.0, 7.0), "the last two buckets"
+    assert least[9] == -5.0 and most[9] == 0.0
+
+
 def test_one_enormous_value_spoils_no_later_mean() -> None:
     values = [1.0] * 10 + [1e100] + [1.0] * 30
     assert filled(values, limit=64).rolling_mean(5)[-1] == 1.0

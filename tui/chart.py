@@ -170,6 +170,30 @@ def layer(canvases: Sequence[Canvas]) -> tuple[Cells, Cells]:
     return codes, owners
 
 
+def shade(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Canvas:
+    """Tell which cells the range of a trace covers, bool [H, W]: by half, or as no other.
+
+    Between points it is as wide as a straight line makes it; where it is thinner than half a
+    cell, the best cell of each column is covered.
+    """
+    x, _, low, high = _points(trace, positive=up.log)
+    if not len(x) or not width * height:
+        return np.zeros((height, width), dtype=np.bool_)
+    starts, columns = _columns(x, across, 2 * width)
+    grid = np.arange(2 * width)
+    ends = (
+        up.position(np.minimum.reduceat(low, starts)),
+        up.position(np.maximum.reduceat(high, starts)),
+    )
+    bottom, top = (np.interp(grid, columns, end, np.nan, np.nan) * height for end in ends)
+    floors = np.arange(height - 1, -1, -1)[:, None]  # of the rows of cells, the top one first
+    part = np.minimum(top + 1 / 8, floors + 1) - np.maximum(bottom - 1 / 8, floors)
+    share = np.nan_to_num(part).clip(0).reshape(height, width, 2).sum(axis=-1)
+    enough = share >= 1
+    best = (share > 0) & (share == share.max(axis=0))
+    return enough | (best & ~enough.any(axis=0))
+
+
 def text_rows(codes: Cells) -> list[str]:
     """Turn cells [H, W] into H strings of W characters; an empty cell is a space."""
     return ["".join(chr(0x2800 + code) if code else " " for code in row) for row in codes.tolist()]

@@ -14,7 +14,7 @@ from tui.progress import Counter, rate
 from tui.series import Series
 from tui.text import count, plain, plural, short
 from tui.view import SCALE_FLOOR, RunView
-from tui.widgets.chart import Curve, Picture
+from tui.widgets.chart import Curve, Entry, Picture
 from tui.widgets.panel import Part, Row
 
 OTHERS = ("line-2", "line-3", "line-4")
@@ -30,19 +30,21 @@ Named = tuple[str, RunView]
 
 def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Picture:
     """Episode scores as dots, their rolling mean as a line, the published curve behind them."""
-    series = view.episodes
-    mean = series.rolling_mean(options.smoothing)
-    curves = _published_curves(view, options)
+    series, span = view.episodes, options.smoothing
+    x, mean = along(view, series, options.axis), series.rolling_mean(span)
+    grounds, curves = _published_curves(view, options)
     curves.append(Curve(_envelope(view, series, options, "dots"), "dots"))
     curves += _others(others, options, lambda other: other.episodes)
-    if options.smoothing > 1:
-        curves.append(Curve(Trace(along(view, series, options.axis), mean)))
+    if span > 1 and len(series):
+        grounds.append(Curve(Trace(x, mean, *series.rolling_range(span)), "ground"))
+        curves.append(Curve(Trace(x, mean)))
     curves += _evaluations(view, options)
     return Picture(
         title="returns",
-        note=f"mean of {options.smoothing} episodes" if options.smoothing > 1 else "",
+        note=f"mean and range of {span} episodes" if span > 1 else "",
         legend=_returns_legend(view, others, float(mean[-1])) if len(series) else [],
         curves=curves,
+        grounds=grounds,
         unit=options.unit,
         window=window(view, options),
         empty="no finished episode yet",
@@ -50,25 +52,25 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
     )
 
 
-def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Part]:
-    legend = _entry("line", "━ ", "mean", mean)
+def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Entry]:
+    legend = [_entry("line", "━ ", "mean", mean)]
     for (name, other), look in zip(others, OTHERS, strict=False):
         latest = other.episodes.rolling_mean(20)
-        legend += _entry(look, "  ━ ", name, float(latest[-1]) if len(latest) else None)
+        legend.append(_entry(look, "━ ", name, float(latest[-1]) if len(latest) else None))
     legend += _published_legend(view, mean)
-    legend += _entry("dots", "  • ", "last", view.episodes.last)
+    legend.append(_entry("dots", "• ", "last", view.episodes.last))
     if view.evaluations:
-        legend += _entry("accent", "  ◆ ", "evaluated", view.evaluations[-1].mean)
-    legend += _entry("dim", "  ", "best", view.best_score)
-    legend.append(Part(f"  {plural(view.episode_count, 'episode')}", "dim"))
-    legend.append(Part(f"  last length {count(view.last_length)}", "dim"))
+        legend.append(_entry("accent", "◆ ", "evaluated", view.evaluations[-1].mean))
+    legend.append(_entry("dim", "", "best", view.best_score))
+    legend.append([[Part(plural(view.episode_count, "episode"), "dim")]])
+    legend.append([[Part(f"last length {count(view.last_length)}", "dim")]])
     if view.started is not None and _published(view) is None:
-        legend.append(Part("  no reference", "dim"))
+        legend.append([[Part("no reference", "dim")]])
     return legend
 
 
-def _entry(look: str, mark: str, title: str, value: float | None) -> list[Part]:
-    return [Part(mark, look), Part(f"{title} ", "dim"), Part(short(value), "strong")]
+def _entry(look: str, mark: str, title: str, value: float | None) -> Entry:
+    return [[Part(mark, look), Part(f"{title} ", "dim"), Part(short(value), "strong")]]
 
 
 def _evaluations(view: RunView, options: Options) -> list[Curve]:
@@ -90,21 +92,21 @@ def _published(view: RunView) -> published.Published | None:
     return None if started is None else published.find(started.suite, started.task)
 
 
-def _published_curves(view: RunView, options: Options) -> list[Curve]:
-    """Mean and deviation of the published runs, as far as this run has come."""
+def _published_curves(view: RunView, options: Options) -> tuple[list[Curve], list[Curve]]:
+    """Deviation and mean of the published runs, as far as this run has come: ground and curve."""
     known, series = _published(view), view.episodes
     if known is None or not len(series) or options.axis not in ("steps", "frames"):
-        return []
+        return [], []
     repeat = frames_per_step(view)
     part = known.until(float(series.x[-1]) * repeat)
     if not len(part.frames):
-        return []
+        return [], []
     x = part.frames / (repeat if options.axis == "steps" else 1)
     band = Trace(x, part.mean, part.mean - part.std, part.mean + part.std)
-    return [Curve(band, "band"), Curve(Trace(x, part.mean), "reference")]
+    return [Curve(band, "ground-published")], [Curve(Trace(x, part.mean), "reference")]
 
 
-def _published_legend(view: RunView, score: float) -> list[Part]:
+def _published_legend(view: RunView, score: float) -> list[Entry]:
     """What was published for this many steps, and how the run compares where it may be compared."""
     known, started = _published(view), view.started
     if known is None or started is None:
@@ -112,13 +114,23 @@ def _published_legend(view: RunView, score: float) -> list[Part]:
     repeat, how = frames_per_step(view), published.made_with(started.suite)
     here = known.at(float(view.episodes.x[-1]) * repeat)
     if here is None:
-        end = f"{short(float(known.mean[-1]))} at {count(known.frames[-1] / repeat)}"
-        return [Part("  ┄ published ", "reference"), Part(f"{end} ({how})", "dim")]
-    legend = [Part("  ┄ published ", "reference"), Part(short(here[0]), "strong")]
+        end = f" at {count(known.frames[-1] / repeat)}"
+        return [_reference(float(known.mean[-1]), [Part(end, "dim")], how)]
+    word: list[Part] = []
     if published.comparable(started.suite, started.size, started.train_ratio):
-        word = published.verdict(score, *here)
-        legend.append(Part(f" {word}", {"ahead": "good", "behind": "warn"}.get(word, "strong")))
-    return [*legend, Part(f" ({how})", "dim")]
+        said = published.verdict(score, *here)
+        word = [Part(f" {said}", {"ahead": "good", "behind": "warn"}.get(said, "strong"))]
+    return [_reference(here[0], word, f"±{short(here[1])}, {how}", how)]
+
+
+def _reference(mean: float, word: Row, *notes: str) -> Entry:
+    """A published mean with what it was made with, which takes the place of the name if need be."""
+    value = Part(short(mean), "strong")
+    full = [
+        [Part("┄ published ", "reference"), value, *word, Part(f" ({note})", "dim")]
+        for note in notes
+    ]
+    return [*full, [Part(f"┄ {notes[-1]} ", "reference"), value, *word]]
 
 
 # -- scale and losses ------------------------------------------------------------------------
@@ -128,20 +140,28 @@ def scale(view: RunView, options: Options) -> Picture:
     """The return scale S and the percentiles that it comes from."""
     names = (("return/S", "line"), ("return/p5", "line-2"), ("return/p95", "line-3"))
     known = [(view.metrics[name], look) for name, look in names if name in view.metrics]
-    legend: list[Part] = []
-    for name, look in names:
-        if name in view.metrics:
-            mark = "━ " if not legend else " ━ "
-            legend += _entry(look, mark, name.removeprefix("return/"), view.latest.get(name))
+    legend = [
+        _entry(look, "━ ", name.removeprefix("return/"), view.latest.get(name))
+        for name, look in names
+        if name in view.metrics
+    ]
     return Picture(
         title="return scale S",
-        value=[Part("at its floor 1", "warn")] if view.at_floor else [],
+        value=_floored(view) if view.at_floor else [],
         legend=legend,
         curves=[Curve(_envelope(view, series, options), look) for series, look in reversed(known)],
         references=[SCALE_FLOOR] if known else [],
         window=window(view, options),
         name="return/S",
     )
+
+
+def _floored(view: RunView) -> Row:
+    """Say that S is not what the returns would give, and what that is."""
+    low, high = view.latest.get("return/p5"), view.latest.get("return/p95")
+    if low is None or high is None:
+        return [Part("at its floor 1", "warn")]
+    return [Part("at floor, ", "warn"), Part("raw ", "dim"), Part(short(high - low), "strong")]
 
 
 def loss_names(view: RunView, options: Options) -> tuple[list[str], list[str]]:

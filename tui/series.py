@@ -108,6 +108,17 @@ class Series:
         counts = np.minimum(np.arange(1, len(self) + 1), span)
         return _trailing_sums(self.mean, span) / counts
 
+    def rolling_range(self, window: int) -> tuple[Array, Array]:
+        """Smallest and largest of the last `window` points at each bucket, [N] and [N].
+
+        The window is rounded as that of `rolling_mean`.
+        """
+        span = max(1, window // self.stride)
+        return (
+            _trailing_extremes(self.low, span, np.minimum),
+            _trailing_extremes(self.high, span, np.maximum),
+        )
+
     def _grow_last_bucket(self, x: float, value: float, update: float, time: float) -> None:
         steps, updates, times, lows, highs, means = self._columns
         steps[-1], updates[-1], times[-1] = x, update, time
@@ -145,6 +156,26 @@ def _trailing_sums(values: Array, span: int) -> Array:
         size *= 2
         span >>= 1
     return total
+
+
+def _trailing_extremes(values: Array, span: int, choose: np.ufunc) -> Array:
+    """`np.minimum` or `np.maximum` of the last `span` values at each position, [N] -> [N].
+
+    Two windows of the largest power of two that fits cover every span.
+    """
+    size = 1
+    while 2 * size <= span:
+        values = _chosen(values, size, choose)
+        size *= 2
+    return _chosen(values, span - size, choose)
+
+
+def _chosen(values: Array, steps: int, choose: np.ufunc) -> Array:
+    """Choose between each value and the one `steps` before it, where there is one."""
+    result = values.copy()
+    if 0 < steps < len(values):
+        choose(values[steps:], values[:-steps], out=result[steps:])
+    return result
 
 
 def _delayed(values: Array, steps: int) -> Array:

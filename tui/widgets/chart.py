@@ -16,6 +16,7 @@ from tui.chart import (
     draw,
     layer,
     rule,
+    shade,
     step_scale,
     text_rows,
     ticks,
@@ -24,7 +25,7 @@ from tui.chart import (
 )
 from tui.options import LogMode
 from tui.text import apart, plain
-from tui.widgets.panel import Panel, Part, Row, cells, fit, spread, whole
+from tui.widgets.panel import Panel, Part, Row, cells, fit, spread
 
 _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""
@@ -38,6 +39,10 @@ class Curve:
     look: str = "line"
 
 
+Entry = Sequence[Row]
+"""One thing that a legend says: in full, then in fewer words for less room."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """Everything that a chart shows."""
@@ -47,9 +52,11 @@ class Picture:
     """Said in the title row, after the title."""
     value: Row = ()
     """Shown at the right end of the title row."""
-    legend: Row = ()
-    """A row of its own below the title, if there is one."""
+    legend: Sequence[Entry] = ()
+    """A row of its own below the title, if there is one; the most wanted entries first."""
     curves: Sequence[Curve] = ()
+    grounds: Sequence[Curve] = ()
+    """Ranges, from `low` to `high`, painted as the ground below the curves."""
     references: Sequence[float] = field(default=())
     """Values that get a dotted line."""
     include: Sequence[float] = field(default=())
@@ -78,12 +85,12 @@ class Chart(Panel):
 
     def paint(self, width: int, height: int) -> list[Row]:
         picture = self.picture
-        traces = [curve.trace for curve in picture.curves]
+        traces = [curve.trace for curve in (*picture.grounds, *picture.curves)]
         log = picture.log == "log" or (picture.log == "auto" and wants_log(traces))
         up = value_scale(traces, [*picture.references, *picture.include], log=log)
         rows = [_title(picture, width, log=up is not None and up.log)]
         if picture.legend and height > 4:
-            rows.append(whole(picture.legend, width))
+            rows.append(legend_row(picture.legend, width))
         return rows + self._plot(width, height - len(rows), up)
 
     def _plot(self, width: int, height: int, up: Scale | None) -> list[Row]:
@@ -111,8 +118,11 @@ def _cut(picture: Picture) -> Picture:
     """Leave out the points that the window does not show."""
     if picture.window is None or picture.window[0] >= picture.window[1]:
         return replace(picture, window=None)
-    shown = [replace(c, trace=c.trace.within(*picture.window)) for c in picture.curves]
-    return replace(picture, curves=shown)
+    curves, grounds = (
+        [replace(c, trace=c.trace.within(*picture.window)) for c in part]
+        for part in (picture.curves, picture.grounds)
+    )
+    return replace(picture, curves=curves, grounds=grounds)
 
 
 def _title(picture: Picture, width: int, *, log: bool) -> Row:
@@ -125,6 +135,25 @@ def _title(picture: Picture, width: int, *, log: bool) -> Row:
     return spread(left, picture.value, width, Part("─", "rule"))
 
 
+def legend_row(entries: Sequence[Entry], width: int) -> Row:
+    """Join what fits, each entry as long as there is room for it; never a part of one.
+
+    They stand close together where more of them fit so.
+    """
+    wide, close = (_joined(entries, width, gap) for gap in (2, 1))
+    rows, space = (close, Part(" ")) if len(close) > len(wide) else (wide, Part("  "))
+    return [part for place, row in enumerate(rows) for part in [*[space][: bool(place)], *row]]
+
+
+def _joined(entries: Sequence[Entry], width: int, gap: int) -> list[Row]:
+    kept: list[Row] = []
+    for entry in entries:
+        room = width - sum(map(cells, kept)) - gap * len(kept)
+        fitting = [words for words in entry if cells(words) <= room]
+        kept += fitting[:1]
+    return kept
+
+
 def _centred(text: str, width: int, height: int) -> list[Row]:
     rows: list[Row] = [[] for _ in range(height)]
     rows[(height - 1) // 2] = [Part(fit(text, min(width, len(text))).center(width), "dim")]
@@ -132,23 +161,27 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
 
 
 def _curve_rows(picture: Picture, across: Scale, up: Scale, width: int, height: int) -> list[Row]:
-    looks = ["floor"] * len(picture.references) + [curve.look for curve in picture.curves]
     canvases = [rule(value, up, width, height) for value in picture.references]
     canvases += [draw(curve.trace, across, up, width, height) for curve in picture.curves]
     codes, owners = layer(canvases)
+    looks = ["text", *["floor"] * len(picture.references), *(c.look for c in picture.curves)]
+    chosen = owners - EMPTY  # of looks
+    for ground in picture.grounds:
+        chosen = chosen + len(looks) * shade(ground.trace, across, up, width, height)
+        looks += [f"{look}@{ground.look}" for look in looks]
     return [
         _coloured(text, row, looks)
-        for text, row in zip(text_rows(codes), owners.tolist(), strict=True)
+        for text, row in zip(text_rows(codes), chosen.tolist(), strict=True)
     ]
 
 
-def _coloured(text: str, owners: list[int], looks: list[str]) -> Row:
-    """Cut a row of cells into runs of one owner."""
+def _coloured(text: str, chosen: list[int], looks: list[str]) -> Row:
+    """Cut a row of cells into runs of one look."""
     parts: list[Part] = []
     start = 0
-    for owner, run in groupby(owners):
+    for look, run in groupby(chosen):
         stop = start + len(list(run))
-        parts.append(Part(text[start:stop], "text" if owner == EMPTY else looks[owner]))
+        parts.append(Part(text[start:stop], looks[look]))
         start = stop
     return parts
 

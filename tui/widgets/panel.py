@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
     text: str
     look: str | Style = "text"
-    """Or a style of its own: pixels of a picture."""
+    """`look@ground` has the background of another look below it. Or a style: pixels of a picture."""
 
 
 Row = Sequence[Part]
@@ -29,7 +29,6 @@ LOOKS = (
     "accent",
     "axis",
     "bad",
-    "band",
     "bar",
     "bar-rest",
     "bar-wait",
@@ -41,6 +40,8 @@ LOOKS = (
     "dots",
     "floor",
     "good",
+    "ground",
+    "ground-published",
     "key",
     "line",
     "line-2",
@@ -116,8 +117,11 @@ class Panel(Widget):
         if isinstance(look, Style):
             return look
         if look not in self._looks:
-            styles = self.app.get_component_styles(f"panel--{look}")
+            name, *grounds = look.split("@")
+            styles = self.app.get_component_styles(f"panel--{name}")
             background = self.background_colors[1]
+            for ground in grounds:
+                background += self.app.get_component_styles(f"panel--{ground}").background
             if styles.has_rule("background"):
                 background += styles.background
             colours = (background + styles.color).rich_color, background.rich_color
@@ -160,17 +164,6 @@ def crop(row: Row, width: int) -> Row:
             break
         kept.append(part)
         width -= size
-    return kept
-
-
-def whole(row: Row, width: int) -> Row:
-    """Keep the leading parts that fit into `width` columns as they are."""
-    kept: list[Part] = []
-    for part in row:
-        width -= cell_len(part.text)
-        if width < 0:
-            break
-        kept.append(part)
     return kept
 
 
