@@ -474,7 +474,7 @@ async def test_all_keys_of_the_footer_fit_80_columns(run: RunDir) -> None:
         footer = screen(pilot)[-1]
         for words in ("1 overview", "2 losses", "3 pipeline", "4 world", "5 episodes", "6 log"):
             assert words in footer
-        assert "? help" in footer
+        assert "? help" in footer and "q detach" in footer
 
 
 # --- hostile text ---------------------------------------------------------------------------

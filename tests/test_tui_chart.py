@@ -261,4 +261,6 @@ def test_ticks_are_round() -> None:
 
 def test_decades() -> None:
     assert decades(Scale(0.5, 2000, log=True)) == [1, 10, 100, 1000]
-    assert decades(Scale(2, 50, log=True)) == [2, 50]
+    assert decades(Scale(1e-20, 1e20, log=True))[1] == 1e-14, "few of very many"
+    assert decades(Scale(0.03, 0.7, log=True)) == pytest.approx([0.05, 0.1, 0.2, 0.5])
+    assert decades(Scale(2.1, 4.9, log=True)) == [2.1, 4.9]

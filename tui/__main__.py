@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tui.app import DETACHED, Dashboard, screenshot
+from tui.app import DETACHED, Dashboard
 from tui.main_screen import NAMES
+from tui.screenshot import screenshot
 
 
 def _size(text: str) -> tuple[int, int]:

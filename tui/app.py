@@ -13,11 +13,13 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
@@ -41,6 +43,7 @@ PAINT_SECONDS = 0.5
 HANG_UP_SECONDS = 3.0
 BUSY_SECONDS = 0.02
 """While history is read, a piece of work after which keys and paint get their turn."""
+CSV = "table"
 _DETACH = "Detach: close the dashboard; the trainer goes on"
 _WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
 _HEIGHTS = [(0, "-low"), (32, "-tall"), (52, "-high")]
@@ -96,7 +99,7 @@ class Dashboard(App[int]):
         """Draw with ASCII characters only."""
         self.source = Source(run_dir, owner=owner, clock=clock)
         self.others = [Source(path, clock=clock) for path in others[: len(OTHERS)]]
-        self._main = Main(clock, animate=animate, film=self.ask_film)
+        self._main = Main(clock, animate=animate, film=self.ask_film, export=self.save_csv)
         self._on_terminal = on_terminal
         self._shown_news: tuple[object, ...] = ()
         self._asked = False
@@ -333,6 +336,20 @@ class Dashboard(App[int]):
         """Save the screen as an SVG in the working directory; a browser downloads it."""
         super().action_screenshot(filename, path or os.getcwd())
 
+    def save_csv(self, text: str, name: str) -> None:
+        """Save a table in the working directory; a browser downloads it."""
+        self.deliver_text(StringIO(text), save_directory=os.getcwd(), save_filename=name, name=CSV)
+
+    def on_delivery_complete(self, event: DeliveryComplete) -> None:
+        """Say where a table is; Textual says it of screenshots."""
+        if event.name == CSV:
+            self._say(f"saved {event.path}" if event.path else "saved")
+
+    def on_delivery_failed(self, event: DeliveryFailed) -> None:
+        """Say that a table could not be saved."""
+        if event.name == CSV:
+            self._say(f"the table could not be saved: {event.exception}", "error")
+
     def action_theme(self) -> None:
         """Choose the next theme."""
         names = [theme.name for theme in THEMES]
@@ -348,6 +365,7 @@ class Dashboard(App[int]):
         yield SystemCommand("Evaluate", "Play ten episodes for their scores", self.action_evaluate)
         yield SystemCommand("Film", "Ask for a new film of the world model", self.ask_film)
         yield SystemCommand("Runs", "Watch another run, or lay it over", self.action_runs)
+        yield SystemCommand("Export", "A number as CSV", self._main.action_export)
         yield SystemCommand("Explain", "What the numbers mean", self._main.action_explain)
 
     # -- signals -----------------------------------------------------------------------------
@@ -379,19 +397,3 @@ class Dashboard(App[int]):
         rescue.daemon = True
         rescue.start()
         self.exit(DETACHED)
-
-
-async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40), page: str = "") -> str:
-    """Draw a dashboard without a terminal and return it as an SVG."""
-    async with app.run_test(size=size) as pilot:
-        while app.is_running and not (app.main.ready and all(s.caught_up for s in app.sources)):
-            await pilot.pause(0.05)
-        app.check_trainer()
-        app.check_trainer()
-        if page:
-            app.main.action_page(page)
-        await pilot.pause()
-        app.show_now()
-        await pilot.pause()
-        name = clean(app.source.run_dir.name, 80)
-        return app.export_screenshot(title=f"dreamer-async watch {name}")

@@ -211,12 +211,18 @@ def ticks(scale: Scale, most: int) -> list[float]:
 
 
 def decades(scale: Scale) -> list[float]:
-    """Return the powers of ten inside a positive range, or its ends if there are not two."""
-    first, last = math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high))
-    if last <= first:
-        return [scale.low, scale.high]
-    step = max(1, (last - first) // 6)
-    return [10.0**power for power in range(first, last + 1, step)]
+    """Choose round values inside a positive range: powers of ten, or 1, 2 and 5 times those.
+
+    Its ends if there are not two of them.
+    """
+    first, last = math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high))
+    for factors in ((1,), (1, 2, 5)):
+        step = max(1, (last - first) // 6) if factors == (1,) else 1
+        powers = [10.0**power for power in range(first, last + 1, step)]
+        inside = [f * p for p in powers for f in factors if scale.low <= f * p <= scale.high]
+        if len(inside) > 1:
+            return inside
+    return [scale.low, scale.high]
 
 
 def _round_up(step: float) -> float:

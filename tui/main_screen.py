@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
 from tui import alarms
+from tui.export import file_name, to_csv
 from tui.glossary import find
 from tui.options import AXES, LOG_MODES, SMOOTHINGS, Options
 from tui.pages.compare import Compare
@@ -86,19 +87,27 @@ class Main(Screen[None]):
         Binding("pagedown", "roll(1)", "Page down", tooltip="Scroll down by a page"),
         Binding("slash", "filter", "Filter", key_display="/", tooltip="Draw some metrics only"),
         Binding("i,enter", "explain", "Explain", tooltip="What a number means, and its curve"),
+        Binding("E", "export", "Export", tooltip="Save the number that i shows as CSV, here"),
         Binding("v", "source", "Source", tooltip="World model: next sequence or observation"),
         Binding("d", "film", "Dream", tooltip="World model: ask for a new film"),
         Binding("space", "play", "Play", tooltip="World model: play, or stand still"),
         Binding("l", "level", "Level", tooltip="Log: all, warnings, errors"),
     ]
 
-    def __init__(self, clock: Callable[[], float], *, animate: bool, film: Callable[[], None]):
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        animate: bool,
+        film: Callable[[], None],
+        export: Callable[[str, str], None],
+    ) -> None:
         super().__init__()
         self.options = Options()
         self.shown: Shown | None = None
         self._clock = clock
         self._play_films = animate
-        self._ask_film = film
+        self._ask_film, self._export = film, export
         self._pages = {name: kind(id=name) for name, kind in PAGES}
         self._open = NAMES[0]
 
@@ -140,6 +149,8 @@ class Main(Screen[None]):
         tabs = TABS if others or self.page.id == "compare" else TABS[:-1]
         self.query_one(KeyBar).show(tabs, self.page.id or "", KEYS)
         self.page.show(self.shown)
+        if isinstance(self.app.screen, MetricScreen):
+            self.app.screen.follow(self.shown)
 
     def refresh_page(self, *, all_of_it: bool = True) -> None:
         """Draw the open page anew."""
@@ -187,9 +198,9 @@ class Main(Screen[None]):
         zoom = self.options.zoom
         self._choose(zoom=zoom.closer() if direction > 0 else zoom.wider())
 
-    def action_pan(self, direction: int) -> None:
-        """Look at an earlier or a later part."""
-        if not self.page.pan(direction):
+    def action_pan(self, direction: int, curves: bool = False) -> None:
+        """Look at an earlier or a later part; some pages have more to pan than curves."""
+        if curves or not self.page.pan(direction):
             self._choose(zoom=self.options.zoom.moved(direction))
         else:
             self.refresh_page(all_of_it=False)
@@ -224,14 +235,22 @@ class Main(Screen[None]):
 
     def action_explain(self, name: str = "") -> None:
         """Say what a number means, beginning with the most wanted one of this page."""
-        if self.shown is None:
-            return
-        view = self.shown.view
-        topics = [name] if name else []
-        topics += [topic for topic in self.page.topics(view) if topic != name]
+        if self.shown is not None:
+            self.app.push_screen(MetricScreen(self, self.shown, self._topics(self.shown, name)))
+
+    def _topics(self, shown: Shown, first: str = "") -> list[str]:
+        """Every number that can be explained or drawn, the most wanted of this page first."""
+        view = shown.view
+        topics = [first] if first else []
+        topics += [topic for topic in self.page.topics(view) if topic != first]
         rest = [topic for topic in (*view.metrics, *view.gauges) if topic not in topics]
-        topics = [topic for topic in [*topics, *rest] if find(topic) or topic in view.metrics]
-        self.app.push_screen(MetricScreen(self.shown, topics))
+        return [topic for topic in [*topics, *rest] if find(topic) or topic in view.metrics]
+
+    def action_export(self, name: str = "") -> None:
+        """Write the curve of a number as CSV, beginning as `explain` does."""
+        if self.shown is not None and (topics := self._topics(self.shown, name)):
+            text = to_csv(self.shown.view, topics[0])
+            self._export(text, file_name(self.shown.source.label, topics[0]))
 
     def action_source(self) -> None:
         """Show the next sequence."""

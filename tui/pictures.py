@@ -79,9 +79,8 @@ def _evaluations(view: RunView, options: Options) -> list[Curve]:
         return []
     series = Series()
     for done in view.evaluations:
-        series.append(done.env_steps, done.mean, done.updates, view.clock.ran)
-    x = along(view, series, options.axis)
-    return [Curve(Trace(x, series.mean, kind="dots"), "accent")] if options.axis != "time" else []
+        series.append(done.env_steps, done.mean, done.updates, done.ran)
+    return [Curve(Trace(along(view, series, options.axis), series.mean, kind="dots"), "accent")]
 
 
 # -- what was published ----------------------------------------------------------------------

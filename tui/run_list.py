@@ -16,7 +16,7 @@ from tui.widgets.panel import fit
 TAIL_BYTES = 1 << 17
 MOST = 200
 """Runs that are listed."""
-_NAME = 40
+_NAME = 32
 
 
 def listed(root: Path, current: str, laid_over: Collection[str]) -> list[tuple[str, str]]:
@@ -44,5 +44,5 @@ def _end_of(run: RunDir) -> str:
     if alive and name == "waiting":
         name = "training"  # its phase stands before the end of the stream
     scores = view.episodes.mean[-20:]
-    score = f"{short(float(scores.mean())):>7} mean of {len(scores)}" if len(scores) else ""
-    return f"{name:<9} {count(view.env_steps):>6} steps {score}"
+    score = f"{short(float(scores.mean())):>8}" if len(scores) else ""
+    return f"{name:<9} {count(view.env_steps):>6} steps{score}"

@@ -215,6 +215,6 @@ def replay(view: RunView) -> list[Meter]:
         Meter("size", size),
         Meter("policy lag", "–" if lag is None else plural(lag, "update")),
         Meter("sampled age", "–" if age is None else plural(age, "step")),
-        Meter("steps added", "–" if steps is None else count(steps)),
         Meter("online queue", "–" if queue is None else plural(queue, "window")),
+        Meter("steps added", "–" if steps is None else count(steps)),
     ]

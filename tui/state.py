@@ -159,7 +159,8 @@ def _evaluated(view: RunView, event: Evaluated, time: float) -> None:
     scores = tuple(score for raw in event.scores if (score := number(raw)) is not None)
     if not scores:
         return
-    done = Evaluation(time, max(0, _whole(event.env_steps)), _whole(event.updates), scores)
+    steps, updates = max(0, _whole(event.env_steps)), _whole(event.updates)
+    done = Evaluation(time, steps, updates, scores, view.clock.ran)
     view.evaluations.append(done)
     text = f"evaluated update {done.updates:,}: mean {done.mean:.4g} of {len(scores)} episodes"
     _say(view, "info", text, time)

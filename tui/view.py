@@ -60,6 +60,8 @@ class Evaluation:
     env_steps: int
     updates: int
     scores: tuple[float, ...]
+    ran: float = 0.0
+    """Seconds that the run had run."""
 
     @property
     def mean(self) -> float:

@@ -18,7 +18,7 @@ from tui.widgets.listing import Listing
 from tui.widgets.meters import Meter, Meters
 from tui.widgets.panel import Part, Row, bar
 
-_HEADING = f"{'#':>6} {'ended':>8} {'step':>6} {'env':>4} {'score':>7} {'length':>6}  "
+_HEADING = f"{'#':>5} {'ended':>8} {'step':>6} {'env':>4} {'score':>7} {'length':>6}"
 _SPANS = (20, 100, 1000)
 
 
@@ -71,7 +71,7 @@ def _episode_row(view: RunView, index: int, low: float, high: float) -> Row:
     """The newest episode first; the bar stands between the worst and the best of the table."""
     row = view.rows[-1 - index]
     ended = time.strftime("%H:%M:%S", time.localtime(row.time))
-    text = f"{count(row.number):>6} {ended:>8} {count(row.env_steps):>6} {row.env_id:>4} "
+    text = f"{count(row.number):>5} {ended:>8} {count(row.env_steps):>6} {row.env_id:>4} "
     share = 0.0 if row.score is None or high <= low else (row.score - low) / (high - low)
     return [
         Part(text, "dim"),

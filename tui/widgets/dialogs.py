@@ -70,7 +70,7 @@ class ConfirmStop(Dialog[bool]):
         with Vertical(id="confirm", classes="dialog") as box:
             box.border_title = "stop this run?"
             yield Static(
-                "The trainer saves a checkpoint and ends. It can be resumed.", markup=False
+                "The trainer saves a checkpoint and ends.\nIt can be resumed.", markup=False
             )
             with Horizontal():
                 yield Button("No, go on (n)", id="no", compact=True)
@@ -122,7 +122,7 @@ class RunList(Dialog[tuple[str, str] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs", classes="dialog") as box:
-            box.border_title = "runs, newest first"
+            box.border_title = "runs, newest first; steps and mean of the last 20 episodes"
             box.border_subtitle = "enter watches   space lays over, or takes off   esc closes"
             texts = [Text(self.spell(text), no_wrap=True) for _, text in self._rows]
             yield OptionList(*texts, compact=True)

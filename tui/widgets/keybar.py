@@ -40,7 +40,7 @@ class KeyBar(Panel):
         for page in self._pages:
             self._add(row, page, "tab-open" if page.word == self._current else "tab", width)
         keys: list[Key] = []
-        room = width - cells(row) - 1
+        room = width - cells(row)
         for key in self._keys:
             room -= len(key.key) + len(key.word) + 3
             if room < 0:

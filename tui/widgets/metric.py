@@ -19,6 +19,7 @@ from tui.widgets.dialogs import Dialog
 from tui.widgets.panel import Panel, Part, Row
 
 if TYPE_CHECKING:
+    from tui.main_screen import Main
     from tui.pages.page import Shown
 
 
@@ -45,33 +46,59 @@ class Paragraph(Panel):
 
 
 class MetricScreen(Dialog[None]):
-    """Shows one number after the other: up and down turn to the next."""
+    """Shows one number after the other, and follows it as long as it is open."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,i,q,enter", "dismiss", "Close", show=False),
-        Binding("down,right,j", "turn(1)", "Next", show=False),
-        Binding("up,left,k", "turn(-1)", "Before", show=False),
+        Binding("down,j", "turn(1)", "Next", show=False),
+        Binding("up,k", "turn(-1)", "Before", show=False),
+        Binding("s", "curves('smoothing')", "Smooth", show=False),
+        Binding("y", "curves('log_axis')", "Log axis", show=False),
+        Binding("x", "curves('across')", "Axis", show=False),
+        Binding("plus,equals_sign", "curves('zoom(1)')", "Closer", show=False),
+        Binding("minus", "curves('zoom(-1)')", "Wider", show=False),
+        Binding("left", "curves('pan(-1, True)')", "Left", show=False),
+        Binding("right", "curves('pan(1, True)')", "Right", show=False),
+        Binding("E", "export", "Export", show=False),
     ]
 
-    def __init__(self, shown: Shown, topics: Sequence[str]) -> None:
+    def __init__(self, main: Main, shown: Shown, topics: Sequence[str]) -> None:
         super().__init__()
+        self._main = main
         self._shown = shown
         self._topics = list(topics) or ["episode/score"]
         self._place = 0
+        self._age: object = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="metric", classes="dialog") as box:
-            box.border_subtitle = self.spell("↑ ↓ others   esc closes")
+            box.border_subtitle = self.spell("↑ ↓ others  + - ← → zoom  s y x  E csv  esc closes")
             yield Chart(id="metric-chart")
             yield Paragraph(id="metric-text")
 
     def on_mount(self) -> None:
         self._show()
 
+    def follow(self, shown: Shown) -> None:
+        """Draw anew where anything changed."""
+        self._shown = shown
+        age = shown.age, shown.view.gauges_seen
+        if age != self._age and self.is_mounted:
+            self._age = age
+            self._show()
+
     def action_turn(self, direction: int) -> None:
         """Turn to the next number, or the one before."""
         self._place = (self._place + direction) % len(self._topics)
         self._show()
+
+    async def action_curves(self, action: str) -> None:
+        """Choose how curves are drawn, as on the pages."""
+        await self._main.run_action(action)
+
+    def action_export(self) -> None:
+        """Write the number that is shown into a file."""
+        self._main.action_export(self._topics[self._place])
 
     def _show(self) -> None:
         name = self._topics[self._place]

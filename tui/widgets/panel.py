@@ -20,7 +20,7 @@ class Part(NamedTuple):
 
     text: str
     look: str | Style = "text"
-    """`look@ground` has the background of another look below it. Or a style: pixels of a picture."""
+    """`look@ground` lays the background of another look below it. Or a style: pixels."""
 
 
 Row = Sequence[Part]
