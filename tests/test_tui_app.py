@@ -441,7 +441,7 @@ async def test_axis_smoothing_theme_and_pages(run: RunDir) -> None:
         assert "return scale S" in text(pilot)
         for smoothing in (*SMOOTHINGS[1:], SMOOTHINGS[0]):
             await pilot.press("s")
-            stated = f"returns  mean of {smoothing} episodes" in text(pilot)
+            stated = f"returns  mean and range of {smoothing} episodes" in text(pilot)
             assert stated == (smoothing > 1)
         themes = []
         for _ in range(3):

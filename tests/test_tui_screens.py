@@ -1,7 +1,7 @@
-"""Every page at every size, as text, against what was looked at and found good.
+"""Every page and dialog at every size against what was looked at and found good.
 
-`SCREENS=write python -m pytest tests/test_tui_screens.py` writes the files anew; look at the
-difference. Text and not SVG: it is small, it can be read, and another Textual leaves it as it is.
+Each screen is stored twice: as text, whose differences can be read, and as SVG, which has the
+colours. `SCREENS=write python -m pytest tests/test_tui_screens.py` writes both anew; look at them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import svg_screens
 from test_tui_app import NOW, RECORDED, SIZES, assert_filled, driven, text
 from textual.pilot import Pilot
 
@@ -21,6 +23,7 @@ from dreamer_async.run_dir import RunDir
 from tui.app import Dashboard
 from tui.film import FILM
 from tui.main_screen import NAMES
+from tui.themes import NIGHT, THEMES
 
 SCREENS = Path(__file__).parent / "data" / "tui" / "screens"
 WRITE = os.environ.get("SCREENS") == "write"
@@ -72,25 +75,40 @@ def film(path: Path) -> None:
     )
 
 
-async def assert_screen(pilot: Pilot[int], name: str) -> None:
-    """Wait until the screen is as stored; fails with the difference."""
+Screen = tuple[str, str]
+"""Text and normal SVG."""
+
+
+def stored(name: str) -> Screen:
+    svg, _ = svg_screens.load(SCREENS / f"{name}.svg.gz")
+    return (SCREENS / f"{name}.txt").read_text(encoding="utf-8"), svg
+
+
+async def shown(pilot: Pilot[int]) -> Screen:
     app = pilot.app
     assert isinstance(app, Dashboard)
-    path = SCREENS / f"{name}.txt"
-    wanted = "" if WRITE else path.read_text(encoding="utf-8")
-    shown = ""
+    await pilot.pause()
+    app.show_now()
+    await pilot.pause()
+    rows = "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))
+    return rows, svg_screens.normal(app.export_screenshot(title=""))
+
+
+async def assert_screen(pilot: Pilot[int], name: str, folder: Path) -> None:
+    """Wait until the screen is as stored; fails with the difference, leaving both in a folder."""
+    wanted, now = None if WRITE else stored(name), ("", "")
     for look in range(ROUNDS):
-        await pilot.pause()
-        app.show_now()
-        await pilot.pause()
-        before, shown = shown, "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))
-        if shown == wanted or (WRITE and look > 5 and shown == before):
+        before, now = now, await shown(pilot)
+        if now == wanted or (WRITE and look > 5 and now == before):
             break
+    path = SCREENS / f"{name}.txt"
     if WRITE:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(shown, encoding="utf-8")
-    else:
-        assert shown == wanted
+        path.write_text(now[0], encoding="utf-8")
+        svg_screens.store(path.with_suffix(".svg.gz"), now[1])
+    elif wanted is not None:
+        assert now[0] == wanted[0]
+        svg_screens.assert_same(now[1], path.with_suffix(".svg.gz"), folder)
 
 
 async def read_all(pilot: Pilot[int]) -> None:
@@ -105,7 +123,9 @@ async def read_all(pilot: Pilot[int]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @driven
-async def test_every_page(run: RunDir, other: RunDir, size: tuple[int, int]) -> None:
+async def test_every_page(
+    run: RunDir, other: RunDir, size: tuple[int, int], tmp_path: Path
+) -> None:
     app = Dashboard(run.path, clock=lambda: NOW, animate=False)
     async with app.run_test(size=size) as pilot:
         await read_all(pilot)
@@ -114,12 +134,56 @@ async def test_every_page(run: RunDir, other: RunDir, size: tuple[int, int]) -> 
                 app.overlay(other.path)
                 await read_all(pilot)
             await pilot.press(str(number))
-            await assert_screen(pilot, f"{size[0]}x{size[1]}-{name}")
+            await assert_screen(pilot, f"{size[0]}x{size[1]}-{name}", tmp_path)
             assert_filled(pilot, size)
 
 
+DIALOGS = {"question_mark": "help", "i": "explained", "Q": "stop", "slash": "filter", "r": "runs"}
+
+
+@pytest.mark.parametrize("size", SIZES)
 @driven
-async def test_every_page_in_ascii(run: RunDir, other: RunDir) -> None:
+async def test_every_dialog(
+    run: RunDir, other: RunDir, size: tuple[int, int], tmp_path: Path
+) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=size) as pilot:
+        await read_all(pilot)
+        for key, name in DIALOGS.items():
+            await pilot.press(key)
+            await assert_screen(pilot, f"{size[0]}x{size[1]}-{name}", tmp_path)
+            await pilot.press("escape")
+
+
+@pytest.mark.parametrize("theme", [theme.name for theme in THEMES])
+@driven
+async def test_every_theme(run: RunDir, theme: str, tmp_path: Path) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await read_all(pilot)
+        app.theme = theme
+        await assert_screen(pilot, f"theme-{theme}", tmp_path)
+
+
+@driven
+async def test_one_wrong_colour_is_seen(run: RunDir, tmp_path: Path) -> None:
+    """The text is the same, the picture is not."""
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    other = replace(NIGHT, name="other", warning="#e3b342")
+    app.register_theme(other)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await read_all(pilot)
+        await assert_screen(pilot, "80x24-overview", tmp_path)
+        app.theme = other.name
+        rows, svg = await shown(pilot)
+        assert rows == stored("80x24-overview")[0]
+        with pytest.raises(AssertionError, match="#e2b342"):
+            svg_screens.assert_same(svg, SCREENS / "80x24-overview.svg.gz", tmp_path)
+    assert len(list(tmp_path.glob("80x24-overview-*.svg"))) == 2, "both to look at"
+
+
+@driven
+async def test_every_page_in_ascii(run: RunDir, other: RunDir, tmp_path: Path) -> None:
     """A terminal without Unicode; films are drawn in shades."""
     app = Dashboard(run.path, [other.path], clock=lambda: NOW, animate=False, ascii=True)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -128,12 +192,12 @@ async def test_every_page_in_ascii(run: RunDir, other: RunDir) -> None:
             await pilot.press(str(number))
             if name == "world":
                 await pilot.press(*["right"] * 5)
-            await assert_screen(pilot, f"ascii-{name}")
+            await assert_screen(pilot, f"ascii-{name}", tmp_path)
             assert text(pilot).isascii(), name
         await pilot.press("v")
-        await assert_screen(pilot, "ascii-world-vector")
+        await assert_screen(pilot, "ascii-world-vector", tmp_path)
         for key, name in (("i", "explained"), ("question_mark", "help")):
             await pilot.press(key)
-            await assert_screen(pilot, f"ascii-{name}")
+            await assert_screen(pilot, f"ascii-{name}", tmp_path)
             assert text(pilot).isascii(), name
             await pilot.press("escape")
