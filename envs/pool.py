@@ -28,7 +28,13 @@ from numpy.typing import NDArray
 from envs import needs
 from envs.pool_task import PoolTask, Reader
 from envs.raw_pool import RawPool, RawRows
-from envs.spaces import ActionWriter, UnsupportedSpace, is_vector, read_space, write_space
+from envs.spaces import (
+    ActionWriter,
+    UnsupportedSpace,
+    is_vector,
+    read_space,
+    write_space,
+)
 from envs.spec import ActionSpec, EnvSpec, StepBatch
 from envs.suite import Options
 from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
@@ -97,11 +103,13 @@ class PoolEnv(VectorEnv):
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
         self._pool: Any = RawPool(pool)
-        self._vectors = [
-            (reader.name, self._pool.index(reader.path), (self.batch_size, *reader.spec.shape))
-            for reader in self._readers
-            if is_vector(reader)
-        ]
+        self._vectors: list[tuple[str, int, slice, tuple[int, ...]]] = []
+        self._length = self.batch_size  # of `_read_vectors`: rewards, then the vectors
+        for reader in filter(is_vector, self._readers):
+            shape = (self.batch_size, *reader.spec.shape)
+            where = slice(self._length, self._length + math.prod(shape))
+            self._vectors.append((reader.name, self._pool.index(reader.path), where, shape))
+            self._length = where.stop
         self._others = [reader for reader in self._readers if not is_vector(reader)]
 
     @property
@@ -142,29 +150,35 @@ class PoolEnv(VectorEnv):
     def _rows(self, raw: RawRows, observation: Callable[[Any], Any]) -> StepBatch:
         """Convert and check a batch. Where an episode starts comes from our books, not from
         envpool's step counter, and the reward there is whatever was in memory."""
-        env_id, last, reward = raw.env_id, raw.done, raw.reward.astype(_FLOAT32)
+        env_id, last = raw.env_id, raw.done
         place = env_id.astype(np.intp)  # other integers index ten times slower
         first = self._first[place]
         self._first[place] = last
-        reward[first] = 0
-        obs, squares = self._read_vectors(raw.values)
+        raw.reward[first] = 0
+        flat, obs = self._read_vectors(raw.values)
+        reward = flat[: self.batch_size]
+        reward[...] = raw.reward
         if self._others:
             given = observation(raw.values)
             obs |= {reader.name: reader.read(given) for reader in self._others}
         terminal = last.copy() if self._time_limit_is_terminal else last > raw.truncated
         rows = StepBatch(env_id, obs, reward, first, last, terminal)
-        if self._others or not math.isfinite(squares + np.vdot(reward, reward)):
+        if self._others or not math.isfinite(np.vdot(flat, flat)):
             check_rows(self.spec, rows)
         return rows
 
-    def _read_vectors(self, values: Sequence[NDArray[Any]]) -> tuple[dict[str, Any], float]:
-        """Convert vectors, {key: [N, D]}, and sum their squares: finite if all numbers are."""
-        obs, squares = {}, 0.0
-        for name, index, shape in self._vectors:
-            value = values[index].reshape(shape).astype(_FLOAT32)
-            squares += np.vdot(value, value)
-            obs[name] = value
-        return obs, squares
+    def _read_vectors(
+        self, values: Sequence[NDArray[Any]]
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Convert all vectors, {key: [N, D]}, into one array behind room for the rewards, so that
+        one pass can tell whether everything is finite."""
+        flat = np.empty(self._length, _FLOAT32)
+        obs: dict[str, Any] = {}
+        for name, index, where, shape in self._vectors:
+            value = values[index]
+            obs[name] = vector = flat[where].reshape(shape)
+            vector[...] = value if value.shape == shape else value.reshape(shape)
+        return flat, obs
 
     def close(self) -> None:
         """Receive what is in flight and free the pool, or leave it alone if that takes too long."""
