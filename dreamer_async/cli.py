@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from dreamer_async import __version__, env_commands, process
+from dreamer_async import __version__, env_commands, process, score_commands
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.config import (
     SUITES,
@@ -69,6 +69,7 @@ app = typer.Typer(
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 app.add_typer(runs_app, name="runs")
 env_commands.register(app)
+score_commands.register(app)
 
 
 # -- training --------------------------------------------------------------------------------

@@ -15,8 +15,21 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 FILE = Path(__file__).parent / "data" / "published.csv"
+BINS = 50
+"""Equal parts of the budget that a benchmark gives; the curves have a point for each."""
 SIZE = "size200m"
 """The published runs are all of this size."""
+BUDGETS: Mapping[str, float] = MappingProxyType(
+    {
+        "atari": 2e8,
+        "atari100k": 4e5,
+        "dmc-proprio": 5e5,
+        "dmc-vision": 1e6,
+        "dmlab": 1e8,
+        "procgen": 5e7,
+    }
+)
+"""Environment frames that the benchmarks with published curves give."""
 TRAIN_RATIOS: Mapping[str, float] = MappingProxyType({"atari": 32.0, "atari100k": 256.0})
 """Suites whose published protocol is ours, with the train ratio they were run with."""
 
@@ -41,6 +54,16 @@ class Published:
         mean, std = (np.interp(frames, self.frames, y) for y in (self.mean, self.std))
         return float(mean), float(std)
 
+    def inside(self, frames: float) -> tuple[float, float] | None:
+        """Mean and deviation of the bin with this right edge; None where no seed had an episode."""
+        found = np.flatnonzero(np.isclose(self.frames, frames))
+        return (float(self.mean[found[0]]), float(self.std[found[0]])) if found.size else None
+
+    def mean_after(self, frames: float) -> float | None:
+        """Mean of the bins whose left edge is this number of frames or larger."""
+        kept = self.mean[self.frames > frames * (1 + 1e-9)]
+        return float(kept.mean()) if kept.size else None
+
     def until(self, frames: float) -> Published:
         """The part up to a number of frames, which may be empty."""
         kept = self.frames <= frames
@@ -57,14 +80,19 @@ class Published:
 @lru_cache(maxsize=8)
 def find(suite: str, task: str) -> Published | None:
     """The curve of a task, None if none was published."""
-    wanted = _squashed(task)
-    with open(FILE, newline="", encoding="utf-8") as file:
-        lines = (line for line in file if line.startswith(f"{suite},"))
-        rows = [numbers for _, name, *numbers in csv.reader(lines) if _squashed(name) == wanted]
+    wanted = squashed(task)
+    rows = [numbers for name, *numbers in _lines(suite) if squashed(name) == wanted]
     if not rows:
         return None
     frames, mean, std, seeds = np.array(rows, np.float64).T
     return Published(frames, mean, std, int(seeds.max()))
+
+
+def _lines(suite: str) -> list[list[str]]:
+    """Columns of a suite's points, the suite itself left out."""
+    with open(FILE, newline="", encoding="utf-8") as file:
+        lines = [line for line in file if line.startswith(f"{suite},")]
+    return [columns for _, *columns in csv.reader(lines)]
 
 
 def comparable(suite: str, size: str, train_ratio: float) -> bool:
@@ -84,5 +112,5 @@ def verdict(score: float, mean: float, std: float) -> str:
     return "behind" if score < mean - std else "on track"
 
 
-def _squashed(task: str) -> str:
+def squashed(task: str) -> str:
     return task.replace("_", "").replace("-", "").lower()

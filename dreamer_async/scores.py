@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 LAST = BINS // 10
 """Bins of the last tenth of the budget."""
 REFERENCES = Path(__file__).parent / "data" / "references.csv"
+ALIASES = {"atari100k": "atari"}
+"""Suites with the references of another."""
 CAPPED = frozenset({"dmlab"})
 """Suites in which no task counts for more than the reference player."""
 INDIFFERENT = (
@@ -75,8 +77,8 @@ class Bin:
     episodes: int
     mean: float
     """Over runs, of the mean return of each."""
-    std: float
-    """Over runs (population)."""
+    std: float | None
+    """Over runs (population); None for a single one."""
     published_mean: float | None
     published_std: float | None
 
@@ -109,14 +111,30 @@ class TaskScore:
     score: float | None
     """Mean over the runs that have a score."""
     score_std: float | None
+    """Over those runs (population); None for a single one."""
     published: float | None
     published_seeds: int
     """0 where no curve was published."""
     normalized: float | None
     """0 is random play, 1 the reference player; where that is known."""
     published_normalized: float | None
+    made_with: str
+    """What has to be known of the published runs."""
     differences: list[str]
-    """In what these runs are not as the published ones."""
+    """Settings of these runs that the published ones did not have."""
+
+    @property
+    def verdict(self) -> str:
+        """ahead, on track or behind, for runs that were set up as the published ones; else empty.
+
+        Said of the last bin that all of the runs have an episode in.
+        """
+        whole = [b for b in self.bins if b.runs == len(self.runs) and b.published_mean is not None]
+        if self.differences or self.suite not in curves.TRAIN_RATIOS or not whole:
+            return ""
+        last = whole[-1]
+        assert last.published_mean is not None and last.published_std is not None
+        return curves.verdict(last.mean, last.published_mean, last.published_std)
 
 
 @dataclass(frozen=True)
@@ -163,7 +181,7 @@ def score_tasks(played: Sequence[Played]) -> list[TaskScore]:
 def _score_task(suite: str, task: str, runs: list[Played]) -> TaskScore:
     known = curves.find(suite, task)
     planned = max(run.config.train.steps * run.frames_per_step for run in runs)
-    budget = float(planned) if known is None else curves.budget(suite)
+    budget = float(planned) if known is None else curves.BUDGETS[suite]
     binned = [_binned(run, budget) for run in runs]  # [R] of [B]
     scores = [
         float(np.nanmean(means[-LAST:]))
@@ -188,11 +206,12 @@ def _score_task(suite: str, task: str, runs: list[Played]) -> TaskScore:
         runs=rows,
         bins=_bins(budget, binned, known),
         score=score,
-        score_std=pstdev(finished) if finished else None,
+        score_std=pstdev(finished) if len(finished) > 1 else None,
         published=published,
         published_seeds=0 if known is None else known.seeds,
         normalized=normalized(suite, task, score),
         published_normalized=normalized(suite, task, published),
+        made_with="" if known is None else curves.made_with(suite),
         differences=[] if known is None else _differences(suite, task, runs),
     )
 
@@ -215,29 +234,29 @@ def _bins(
         here = means[:, b][counts[:, b] > 0]
         frames = budget * (b + 1) / BINS
         mean, std = (None if known is None else known.inside(frames)) or (None, None)
-        runs, episodes = len(here), int(counts[:, b].sum())
-        bins.append(Bin(frames, runs, episodes, float(here.mean()), float(here.std()), mean, std))
+        spread = float(here.std()) if len(here) > 1 else None
+        episodes = int(counts[:, b].sum())
+        bins.append(Bin(frames, len(here), episodes, float(here.mean()), spread, mean, std))
     return bins
 
 
 def _differences(suite: str, task: str, runs: list[Played]) -> list[str]:
     """What keeps these runs from being repetitions of the published ones, in words."""
-    found = dict.fromkeys(curves.protocol_differences(suite))
-    for run in runs:
-        config, ratio = run.config, run.config.train.train_ratio
+    found: dict[str, None] = {}
+    for config in (run.config for run in runs):
         if config.size != curves.SIZE:
-            found[f"{config.size} instead of {curves.SIZE}"] = None
-        plain = resolve(suite, task, size=config.size)
-        for key, (preset, chosen) in changed(plain, config).items():
-            if key not in INDIFFERENT and key != "size":
-                found[f"{key} {chosen} instead of {preset}"] = None
-        del ratio
+            found[f"size={config.size} (published {curves.SIZE})"] = None
+        for key, (preset, chosen) in changed(
+            resolve(suite, task, size=config.size), config
+        ).items():
+            if key not in INDIFFERENT:
+                found[f"{key}={chosen} (preset {preset})"] = None
     return list(found)
 
 
 def normalized(suite: str, task: str, score: float | None) -> float | None:
     """Place a score between random play (0) and the reference player (1); None if unknown."""
-    reference = _references().get((suite, curves.squashed(task)))
+    reference = _references().get((ALIASES.get(suite, suite), curves.squashed(task)))
     if score is None or reference is None:
         return None
     low, high = reference

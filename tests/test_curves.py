@@ -40,3 +40,20 @@ def test_the_curve_ends_where_the_run_is() -> None:
 def test_protocols_are_those_of_our_presets() -> None:
     for suite, ratio in curves.TRAIN_RATIOS.items():
         assert SUITES[suite]["train.train_ratio"] == ratio
+
+
+@pytest.mark.parametrize("suite", curves.BUDGETS)
+def test_points_are_the_right_edges_of_equal_bins_of_the_budget(suite: str) -> None:
+    width = curves.BUDGETS[suite] / curves.BINS
+    known = [found for task in tasks(suite) if (found := curves.find(suite, task)) is not None]
+    edges = np.unique(np.concatenate([found.frames for found in known])) / width
+    assert (edges == np.round(edges)).all() and set(edges) <= set(range(1, curves.BINS + 1))
+    assert len(edges) >= curves.BINS - 1
+
+
+def test_bins_are_found_by_their_right_edge() -> None:
+    walker = curves.find("dmc-proprio", "walker_walk")
+    assert walker is not None
+    assert walker.inside(20_000) == (88.53, 28.27) and walker.inside(500_000) is None
+    assert walker.mean_after(450_000) == pytest.approx(np.mean([942.7, 956.5, 969.8, 881.0]))
+    assert walker.mean_after(500_000) is None

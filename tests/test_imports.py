@@ -33,7 +33,8 @@ DATA = {
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
 FRONT = {
-    f"dreamer_async.{n}" for n in ("cli", "options", "launch", "inputs", "runs", "env_commands")
+    f"dreamer_async.{n}"
+    for n in ("cli", "options", "launch", "inputs", "runs", "env_commands", "score_commands")
 }
 """Only the command line uses these."""
 BENCH = {f"dreamer_async.bench.{n}" for n in ("__init__", "timing", "reference", "report")}

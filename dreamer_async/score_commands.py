@@ -1,0 +1,138 @@
+"""`dreamer-async scores`: runs by the paper's protocol, beside what was published.
+
+Heavy imports are inside the command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamer_async.inputs import runs_root
+from dreamer_async.options import Json, RunsDir
+from dreamer_async.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from dreamer_async.scores import SuiteScore, TaskScore
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(name="scores")(scores)
+
+
+def scores(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Names or paths; default: last.")
+    ] = None,
+    curve: Annotated[
+        bool | None,
+        typer.Option("--curve/--no-curve", help="Show all bins; the default for one task."),
+    ] = None,
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Print the scores of runs as the paper reports them, beside the published ones."""
+    from dreamer_async.runs import load_config
+    from dreamer_async.scores import read_run, score_suites, score_tasks
+
+    root = runs_root(runs_dir)
+    found = {run.path: run for run in (RunDir.find(root, ref) for ref in refs or ["last"])}
+    played = [read_run(run, load_config(run)) for run in found.values()]
+    tasks = score_tasks(played)
+    suites = score_suites(tasks)
+    if as_json:
+        rows = [dataclasses.asdict(task) | {"verdict": task.verdict} for task in tasks]
+        sums = [dataclasses.asdict(suite) for suite in suites]
+        print(json.dumps({"tasks": rows, "suites": sums}, allow_nan=False))
+        return 0
+    shown = len(tasks) == 1 if curve is None else curve
+    blocks = [task_lines(task, curve=shown) for task in tasks]
+    blocks += [suite_lines(suite) for suite in suites]
+    print("\n\n".join("\n".join(block) for block in blocks))
+    return 0
+
+
+def task_lines(task: TaskScore, *, curve: bool) -> list[str]:
+    """One task for people: its runs, its score, and its curve if wanted."""
+    budget = f"{task.budget:,.0f} frames"
+    repeat = f", {task.frames_per_step} a step" * (task.frames_per_step > 1)
+    lines = [f"{task.suite}/{task.task}, budget {budget}{repeat}"]
+    width = max(len(run.name) for run in task.runs)
+    lines.append(f"  {'run':{width}} {'seed':>6} {'frames':>13} {'episodes':>9} {'score':>12}")
+    for run in task.runs:
+        score = "not yet" if run.score is None else _number(run.score)
+        lines.append(
+            f"  {run.name:{width}} {run.seed:6} {run.frames:13,.0f} {run.episodes:9,} {score:>12}"
+        )
+    lines += ["", *_score_lines(task)]
+    if curve and task.bins:
+        lines += ["", *_curve_lines(task)]
+    return lines
+
+
+def _score_lines(task: TaskScore) -> list[str]:
+    """The task's score beside the published one, and how far they may be compared."""
+    done = [run for run in task.runs if run.score is not None]
+    ours = "no run has seen the whole budget yet"
+    if task.score is not None:
+        ours = f"{_spread(task.score, task.score_std)} over {_count(len(done), 'run')}"
+    lines = [f"  score      {ours} (mean of the last tenth of the budget)"]
+    if task.published is None:
+        return [*lines, "  published  no curve"]
+    seeds = _count(task.published_seeds, "seed")
+    lines.append(f"  published  {_number(task.published)} over {seeds} ({task.made_with})")
+    if task.published_normalized is not None:
+        own = "" if task.normalized is None else f"{task.normalized:.3f}, "
+        lines.append(
+            f"  normalized {own}published {task.published_normalized:.3f} "
+            "(0 random play, 1 the reference player)"
+        )
+    if task.differences:
+        lines.append(f"  not set up as published: {'; '.join(task.differences)}")
+    elif task.verdict:
+        lines.append(f"  {task.verdict} in the last bin of all runs")
+    return lines
+
+
+def _curve_lines(task: TaskScore) -> list[str]:
+    """One line per bin: mean and deviation over runs, and over the published seeds."""
+    lines = [f"  {'up to frame':>13} {'runs':>5} {'episodes':>9}   {'return':22} published"]
+    for part in task.bins:
+        theirs = "-"
+        if part.published_mean is not None:
+            theirs = _spread(part.published_mean, part.published_std)
+        lines.append(
+            f"  {part.frames:13,.0f} {part.runs:5} {part.episodes:9,}   "
+            f"{_spread(part.mean, part.std):22} {theirs}"
+        )
+    return lines
+
+
+def suite_lines(suite: SuiteScore) -> list[str]:
+    """Normalized scores over the tasks of a suite."""
+    lines = [
+        f"{suite.suite}, normalized over {_count(suite.tasks, 'task')}: "
+        f"mean {suite.mean:.3f}, median {suite.median:.3f}"
+    ]
+    if suite.published_mean is not None:
+        lines.append(
+            f"  published over the same tasks: mean {suite.published_mean:.3f}, "
+            f"median {suite.published_median:.3f}"
+        )
+    return lines
+
+
+def _spread(mean: float, std: float | None) -> str:
+    return _number(mean) if std is None else f"{_number(mean)} ± {_number(std)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
