@@ -19,10 +19,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from dreamer_async import exit_codes
+
 T = TypeVar("T")
 
-EXIT_STUCK = 75
-"""Exit code when a graceful stop took longer than its grace period."""
 _TICK = 0.1
 """Seconds; a suspended process (SIGSTOP) loses at most one of them of its grace period."""
 
@@ -179,7 +179,7 @@ class Watchdog:
                 return
         print(f"not stopped after {self._seconds:.0f} s; threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
-        os._exit(EXIT_STUCK)
+        os._exit(exit_codes.STUCK)
 
 
 async def first(*waits: Coroutine[Any, Any, T]) -> T:

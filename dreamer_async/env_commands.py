@@ -21,17 +21,10 @@ from dreamer_async.run_dir import RunDir
 if TYPE_CHECKING:
     from envs.check import Report
 
-EXIT_ENVIRONMENT = 69
 SHOWN_TASKS = 60
 """More tasks than these are only listed with --all."""
 
 env_app = typer.Typer(help="Try an environment.", rich_markup_mode=None)
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
-    app.command(name="envs")(list_envs)
-    app.add_typer(env_app, name="env")
 
 
 def list_envs(
@@ -122,13 +115,9 @@ def check_env(
     suite, task = _split(name)
     task = resolve_task(suite, task)
     from envs.check import check
-    from envs.vector import EnvError
 
     try:
         report = check(suite, task, episodes, seconds, seed)
-    except EnvError as error:
-        typer.echo(f"error: {error}", err=True)  # with the environment's own traceback
-        return EXIT_ENVIRONMENT
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if as_json:

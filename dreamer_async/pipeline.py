@@ -8,17 +8,13 @@ and the train-ratio limiter.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-
-import torch
 
 import envs
 from dreamer_async import __version__, aio, checkpoint, process, warming
@@ -26,7 +22,7 @@ from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.collector import Actor, Collector
-from dreamer_async.config import Config, ConfigError, from_dict, override, to_dict
+from dreamer_async.config import Config, from_dict, override, to_dict
 from dreamer_async.device import (
     choose_device,
     cpu_threads,
@@ -36,19 +32,19 @@ from dreamer_async.device import (
 )
 from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
+from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.film import FILM, Filmer
-from dreamer_async.learner import Diverged, Learner, learn, learn_once
+from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
 from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
-from dreamer_async.ring import ReplaySpaceError, RingMismatch
-from dreamer_async.run_dir import RunDir, RunInUse, read_json, write_json_atomic
+from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 from dreamer_async.telemetry import PlainLog, Telemetry
 from dreamer_async.tensorboard import TensorBoard
-from envs.vector import EnvError, VectorEnv
+from envs.vector import VectorEnv
 
 
 @dataclass
@@ -86,11 +82,7 @@ def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str]
         with run_dir.lock():
             return aio.run(run(config, run_dir, plain=plain, resume=resume))
     except Exception as error:
-        code = exit_code(error)
-        if code == 1:
-            traceback.print_exc()
-        print(f"error: {describe(error)}", file=sys.stderr)
-        return code
+        return answer(error)
 
 
 async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> int:
@@ -310,37 +302,6 @@ def make_env(config: Config) -> VectorEnv:
     )
 
 
-EXIT_MEMORY, EXIT_CANNOT = 71, 73
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""What torch says, as a plain RuntimeError, when the main memory is full."""
-EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
-    (ConfigError, 2),
-    (checkpoint.CheckpointError, 65),
-    (RingMismatch, 65),
-    (EnvError, 69),
-    (Diverged, 70),
-    (torch.OutOfMemoryError, EXIT_MEMORY),
-    (MemoryError, EXIT_MEMORY),
-    (RunInUse, 73),
-    (PermissionError, EXIT_CANNOT),
-    (FileNotFoundError, EXIT_CANNOT),
-    (NotADirectoryError, EXIT_CANNOT),
-    (IsADirectoryError, EXIT_CANNOT),
-    (ReplaySpaceError, 74),
-    (OSError, 74),
-    (ValueError, 2),
-)
-
-
-def exit_code(error: BaseException) -> int:
-    """The documented exit code of an error; 1 for one that nobody expected."""
-    if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
-        return EXIT_MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ELOOP):
-        return EXIT_CANNOT
-    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-
-
 def _thread(
     stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
 ) -> OwnedThread:
@@ -355,18 +316,6 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def describe(error: BaseException) -> str:
-    """What to tell a person, in one line."""
-    text = str(error).strip() or type(error).__name__
-    if exit_code(error) != EXIT_MEMORY:
-        return text
-    first = text.splitlines()[0]
-    return (
-        "out of memory; the last checkpoint stands. Try a smaller --size, or `resume` with "
-        f"-s train.batch_size=N ({first})"
-    )
 
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:

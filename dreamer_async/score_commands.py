@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from dreamer_async.scores import SuiteScore, TaskScore
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command(name="scores")(scores)
-
-
 def scores(
     refs: Annotated[
         list[str] | None, typer.Argument(metavar="RUN...", help="Names or paths; default: last.")

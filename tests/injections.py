@@ -27,6 +27,8 @@ from dreamer_async import (
     aio,
     checkpoint,
     events,
+    exit_codes,
+    failures,
     limiter,
     monitor,
     pipeline,
@@ -272,7 +274,7 @@ def impatient_watchdog(_: Any) -> None:
 
     def wait(self: aio.Watchdog) -> None:
         if not self._disarmed.wait(self._seconds):
-            os._exit(aio.EXIT_STUCK)
+            os._exit(exit_codes.STUCK)
 
     aio.Watchdog._wait = wait
 
@@ -471,7 +473,7 @@ def little_memory(nbytes: int) -> None:
 
 def no_word_for_memory(_: Any) -> None:
     """A wrong trainer: running out of memory is an error like any other."""
-    pipeline.CPU_OUT_OF_MEMORY = "nobody says this"
+    failures.CPU_OUT_OF_MEMORY = "nobody says this"
 
 
 def silent_crash(_: Any) -> None:

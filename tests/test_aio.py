@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from dreamer_async.aio import EXIT_STUCK, OwnedThread, first
+from dreamer_async.aio import OwnedThread, first
+from dreamer_async.exit_codes import STUCK
 
 
 def test_calls_run_in_one_thread_in_order_after_its_setup() -> None:
@@ -101,7 +102,7 @@ def test_a_thread_stuck_in_c_is_bounded_by_the_watchdog() -> None:
         aio.run(main())
         """
     )
-    assert result.returncode == EXIT_STUCK
+    assert result.returncode == STUCK
     assert "not stopped after" in result.stderr
     assert "stuck" in result.stderr or "_serve" in result.stderr
 
@@ -123,7 +124,7 @@ aio.run(main())
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("after", "code"), [(0.0, 0), (60.0, EXIT_STUCK)])
+@pytest.mark.parametrize(("after", "code"), [(0.0, 0), (60.0, STUCK)])
 def test_time_in_which_the_process_is_suspended_is_no_delay(after: float, code: int) -> None:
     """SIGSTOP for longer than the grace period; the control takes too long once it runs.
 

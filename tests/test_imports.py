@@ -20,7 +20,10 @@ SOURCES = {
 }
 FLOOR = {
     f"dreamer_async.{name}"
-    for name in ("schema", "settings", "config", "run_dir", "events", "limiter", "aio")
+    for name in (
+        *("schema", "settings", "config", "run_dir", "events", "limiter", "aio"),
+        "exit_codes",
+    )
 }
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {
@@ -33,8 +36,12 @@ DATA = {
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
 FRONT = {
-    f"dreamer_async.{n}"
-    for n in ("cli", "options", "launch", "inputs", "runs", "env_commands", "score_commands")
+    f"dreamer_async.{name}"
+    for name in (
+        *("cli", "train_commands", "run_commands", "env_commands"),
+        *("score_commands", "machine_commands"),
+        *("options", "inputs", "terminal", "launch", "runs"),
+    )
 }
 """Only the command line uses these."""
 BENCH = {f"dreamer_async.bench.{n}" for n in ("__init__", "timing", "reference", "report")}

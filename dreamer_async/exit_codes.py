@@ -1,0 +1,17 @@
+"""Exit codes of commands and of trainers, for scripts; docs/cli.md explains them."""
+
+from __future__ import annotations
+
+UNEXPECTED = 1
+"""Nobody foresaw the error: it is printed with its traceback."""
+WRONG_INPUT = 2
+UNUSABLE = 65
+"""No checkpoint verifies, or the replay belongs to other settings."""
+ENVIRONMENT = 69
+DIVERGED = 70
+MEMORY = 71
+CANNOT = 73
+"""The run is in use, or files are not accessible."""
+DISK = 74
+STUCK = 75
+INTERRUPTED = 130

@@ -1,0 +1,138 @@
+"""Commands about this machine: `doctor`, `bench` and `plan`. Heavy imports are inside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamer_async import process
+from dreamer_async.bench import ALONE, PARTS
+from dreamer_async.config import SUITES, ConfigError
+from dreamer_async.inputs import configure, runs_root
+from dreamer_async.options import (
+    Compile,
+    Device,
+    Json,
+    NumEnvs,
+    Overrides,
+    Precision,
+    Ratio,
+    RunsDir,
+    Size,
+    Steps,
+    Suite,
+    SuiteOption,
+    Task,
+    Threads,
+)
+
+
+def doctor(
+    as_json: Json = False,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Also compile something small.")
+    ] = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Say what works on this machine."""
+    from dreamer_async.doctor import examine
+
+    findings = examine(Path(runs_dir), compile_too=compile_)
+    if as_json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        for name, status, detail in findings:
+            print(f"{status:8} {name:10} {detail}")
+    return int(any(finding.status == "bad" for finding in findings))
+
+
+def bench(
+    part: Annotated[
+        str,
+        typer.Argument(metavar="PART", help=f"One of {', '.join((*PARTS, *ALONE))}, or all."),
+    ] = "all",
+    suite: SuiteOption = "",
+    task: Task = None,
+    size: Size = None,
+    num_envs: NumEnvs = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    compile_: Compile = None,
+    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 10.0,
+    pairs: Annotated[
+        int, typer.Option(min=0, max=1000, help="Turns of a trainer with and without a dashboard.")
+    ] = 0,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--profile", metavar="FILE", help="Write a trace of some updates instead."),
+    ] = None,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> int:
+    """Measure how fast the parts of a run are here. Prints speeds of other machines, too."""
+    if part not in (known := (*PARTS, *ALONE, "all")):
+        hint = f"; for another suite: bench --suite {part}" if part in SUITES else ""
+        raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
+    suite = suite or ("toy" if part in ALONE else "atari")
+    flags = {
+        "env.num_envs": num_envs,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+        "train.compile": compile_,
+    }
+    config = configure(suite, task, size, flags, overrides).config
+    from dreamer_async.bench import measure, report
+
+    process.prepare()
+    if trace is not None:
+        import envs
+        from dreamer_async.bench.profile import profile
+
+        result = profile(config, envs.spec(suite, config.env.task), trace)
+        lines = report.profile_lines(result)
+    else:
+        result = measure(config, part, seconds, pairs)
+        lines = report.bench_lines(result, part)
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
+    return 0
+
+
+def plan(
+    suite: Suite,
+    task: Task = None,
+    size: Size = None,
+    steps: Steps = None,
+    num_envs: NumEnvs = None,
+    ratio: Ratio = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    speeds: Annotated[
+        bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
+    ] = True,
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+    overrides: Overrides = None,
+) -> int:
+    """Say what a run would need: parameters, memory, replay, hours. Nothing is created."""
+    flags = {
+        "train.steps": steps,
+        "env.num_envs": num_envs,
+        "train.train_ratio": ratio,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+    }
+    config = configure(suite, task, size, flags, overrides).config
+    from dreamer_async.bench import report
+    from dreamer_async.bench.plan import plan as work_out
+
+    result = work_out(config, runs_root(runs_dir), speeds=speeds)
+    lines = report.plan_lines(result)
+    print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
+    return 0

@@ -1,0 +1,19 @@
+"""The terminal in front of a command, if there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from dreamer_async import exit_codes
+
+
+def on_terminal() -> bool:
+    """Tell whether a person sits there who can see a dashboard and answer questions."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def complain(message: str, code: int = exit_codes.WRONG_INPUT) -> int:
+    """Print one line on stderr, and return the exit code that belongs to it."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

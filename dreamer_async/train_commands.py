@@ -1,0 +1,201 @@
+"""`dreamer-async train`, `resume` and `stop`: starting runs, going on with them, ending them.
+
+Heavy imports are inside the commands.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamer_async import exit_codes
+from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
+from dreamer_async.inputs import (
+    as_overrides,
+    configure,
+    device_kind,
+    existing_directory,
+    name_again,
+    need_extra,
+    runs_root,
+)
+from dreamer_async.options import (
+    Compile,
+    Device,
+    NumEnvs,
+    Overrides,
+    Plain,
+    Precision,
+    Ratio,
+    RunRef,
+    RunsDir,
+    Size,
+    Steps,
+    Suite,
+    Task,
+    TaskAgain,
+    Tensorboard,
+    Threads,
+)
+from dreamer_async.run_dir import RunDir
+from dreamer_async.terminal import complain, on_terminal
+
+
+def train(
+    suite: Suite,
+    task: Task = None,
+    size: Size = None,
+    steps: Steps = None,
+    num_envs: NumEnvs = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
+    ratio: Ratio = None,
+    device: Device = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    sync: Annotated[
+        bool | None, typer.Option("--sync", help="Collect and learn in lockstep.")
+    ] = None,
+    compile_: Compile = None,
+    resize: Annotated[
+        str | None, typer.Option(metavar="HOW", help="Scaling of Atari's images: area or exact.")
+    ] = None,
+    plain: Plain = False,
+    runs_dir: RunsDir = "runs",
+    replay_dir: Annotated[
+        str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
+    ] = None,
+    tensorboard: Tensorboard = False,
+    overrides: Overrides = None,
+) -> int:
+    """Train an agent: `train atari` starts on Pong."""
+    flags = {
+        "train.steps": steps,
+        "env.num_envs": num_envs,
+        "train.seed": seed,
+        "train.train_ratio": ratio,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+        "train.sync": sync,
+        "train.compile": compile_,
+        "env.resize": resize,
+        "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
+    }
+    config, kind, note = configure(suite, task, size, flags, overrides)
+    if tensorboard:
+        need_extra("tensorboard", "--tensorboard")
+    run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
+    if tensorboard:
+        run.tensorboard.mkdir()
+    where = "GPU" if kind == "cuda" else "CPU"
+    print(f"{where}: {config.size}; change with --size", flush=True)
+    if note:
+        print(note, flush=True)
+    return _start(run, plain=plain, resume=False)
+
+
+def resume(
+    ref: RunRef = "last",
+    steps: Annotated[str | None, typer.Option(metavar="N", help="New end in agent steps.")] = None,
+    num_envs: Annotated[
+        str | None,
+        typer.Option("--envs", metavar="N", help="Parallel environments; needs --drop-replay."),
+    ] = None,
+    device: Device = None,
+    task: TaskAgain = None,
+    plain: Plain = False,
+    drop_replay: Annotated[
+        bool, typer.Option("--drop-replay", help="Start with an empty replay.")
+    ] = False,
+    tensorboard: Tensorboard = False,
+    runs_dir: RunsDir = "runs",
+    overrides: Overrides = None,
+) -> int:
+    """Go on with a stopped or killed run.
+
+    More --steps, and settings other than those that shape networks, task or replay may change.
+    """
+    from dreamer_async.runs import load_config, remove
+
+    run = RunDir.find(runs_root(runs_dir), ref)
+    old = load_config(run)
+    name_again(old.env, task)
+    flags = {"train.steps": steps, "env.num_envs": num_envs, "train.device": device}
+    settings = as_overrides(flags) + (overrides or [])
+    new = override(old, settings)
+    for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
+        raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
+    device_kind(new.train.device)
+    if tensorboard or run.tensorboard.is_dir():
+        need_extra("tensorboard", "--tensorboard")
+    if drop_replay:
+        from dreamer_async.restore import find
+
+        find(run)  # its error comes before anything is lost
+        freed = remove(run, only_replay=True)
+        print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
+    with run.lock():  # refuses here, in words, what the trainer would refuse in its log
+        if tensorboard:
+            run.tensorboard.mkdir(exist_ok=True)
+    return _start(run, plain=plain, resume=True, overrides=settings)
+
+
+def trainer(
+    path: Path,
+    resume: Annotated[bool, typer.Option("--resume")] = False,
+    overrides: Overrides = None,
+) -> int:
+    """Run the trainer of a prepared run in the foreground."""
+    from dreamer_async.pipeline import main as run_trainer
+
+    return run_trainer(RunDir(path), plain=True, resume=resume, overrides=overrides or [])
+
+
+def stop(
+    ref: RunRef = "last",
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Let a run save and end, and wait for it."""
+    run = RunDir.find(runs_root(runs_dir), ref)
+    owner = run.owner()
+    if owner is None:
+        print(f"{run.name} is not running")
+        return 0
+    run.request("stop")
+    deadline = time.monotonic() + timeout
+    while run.owner() is not None:
+        if time.monotonic() >= deadline:
+            text = f"{run.name} (pid {owner['pid']}) is still stopping after {timeout:g} s"
+            return complain(text, exit_codes.STUCK)
+        time.sleep(0.1)
+    print(f"{run.name} has stopped; go on with `dreamer-async resume {run.name}`")
+    return 0
+
+
+def _create_run(root: Path, label: str, config: Config) -> RunDir:
+    try:
+        return RunDir.create(root, label, config=to_dict(config))
+    except OSError as error:
+        raise OSError(f"cannot create a run in {root}: {error.strerror}") from error
+
+
+def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
+    """Train in this process, or in one of its own with the dashboard in front."""
+    if plain or not on_terminal():
+        from dreamer_async.pipeline import main as run_trainer
+
+        return run_trainer(run, plain=True, resume=resume, overrides=overrides)
+    from dreamer_async.launch import Foreground, dashboard_command, start_trainer
+
+    print(f"starting {run.name} ...", flush=True)
+    started = start_trainer(run, resume=resume, overrides=overrides)
+    return Foreground(run, started, sys.stdout).show(dashboard_command(run, options=["--owner"]))
