@@ -145,7 +145,9 @@ class Collector:
         return sum(self.scores) / SCORED_EPISODES if full else None
 
     def store(self, step: StepBatch, acted: Acted) -> None:
-        """Append the rows to the replay and count them."""
+        """Append the rows to the replay and count them; pass on what the environments report."""
+        for notice in self.env.notices():
+            self.telemetry.warn(notice)
         with self.stages.measure("insert"):
             append(self.replay, step, acted)
         self.ratio.insert(len(step.env_id))

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,7 +118,7 @@ def check_env(
     from envs.check import check
 
     try:
-        report = check(suite, task, episodes, seconds, seed)
+        report = check(suite, task, episodes, seconds, seed, partial(typer.echo, err=True))
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if as_json:

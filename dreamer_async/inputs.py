@@ -95,6 +95,21 @@ def resolve_task(suite: str, task: str | None) -> str:
     return name
 
 
+def try_spaces(env: EnvConfig) -> None:
+    """Refuse a gymnasium environment that no agent here can use, before anything is created.
+
+    What it looks like is only known once it was built; EnvError if that fails.
+    """
+    if env.suite != "gym":
+        return  # their spaces are known to fit
+    import envs
+
+    try:
+        envs.spec(env.suite, env.task)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def name_again(env: EnvConfig, given: str | None) -> None:
     """Refuse the task of a run that is code (`module:factory`) unless `given` names it, too.
 

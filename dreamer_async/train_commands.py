@@ -23,6 +23,7 @@ from dreamer_async.inputs import (
     name_again,
     need_extra,
     runs_root,
+    try_spaces,
 )
 from dreamer_async.options import (
     Compile,
@@ -92,6 +93,7 @@ def train(
     config, kind, note = configure(suite, task, size, flags, overrides)
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
+    try_spaces(config.env)
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
     if tensorboard:
         run.tensorboard.mkdir()

@@ -5,8 +5,11 @@ Legend: N rows of one batch.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +25,8 @@ LARGE_VECTOR = 4096
 LARGE_VALUE = 1e4
 """Values beyond this are squashed until hardly anything of them is left."""
 FEW_EPISODES = 2
+SILENCE = 10.0
+"""Seconds without a row after which one is told that it still waits."""
 
 
 @dataclass
@@ -92,6 +97,8 @@ class Tally:
     obs: dict[str, Range] = field(default_factory=dict)
     reward: Range = field(default_factory=Range)
     rewarded: int = 0
+    rows: int = 0
+    """Resets included, in which nothing was done."""
     steps: int = 0
     lengths: list[int] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
@@ -103,6 +110,7 @@ class Tally:
 
     def add(self, rows: StepBatch) -> None:
         """Count the rows of one batch."""
+        self.rows += len(rows.env_id)
         for name, values in rows.obs.items():
             self.obs.setdefault(name, Range()).add(values)
         moved = ~rows.is_first
@@ -118,24 +126,56 @@ class Tally:
         self.terminal += int(rows.is_terminal.sum())
 
 
-def check(suite: str, task: str, episodes: int, seconds: float, seed: int = 0) -> Report:
+def check(
+    suite: str,
+    task: str,
+    episodes: int,
+    seconds: float,
+    seed: int = 0,
+    say: Callable[[str], object] = lambda text: None,
+) -> Report:
     """Play random episodes until there are enough or the time from the first reset on is over.
 
+    `say` is told, from another thread, when no row has come for long.
     Raises ValueError for spaces that nobody can use and EnvError if the environment fails.
     """
     with registry.make(suite, task, num_envs=2, seed=seed) as env:
         tally = Tally(env.num_envs)
         play = _play(env, seed)
-        opening = [next(play)]
-        tally.add(opening[0])
-        began = time.monotonic()  # the first reset may take longer than many steps
-        for rows in play:
-            tally.add(rows)
-            opening += [rows] if len(opening) < 20 else []
-            if len(tally.lengths) >= episodes or time.monotonic() - began > seconds:
-                break
+        with patience(tally, say):
+            opening = [next(play)]
+            tally.add(opening[0])
+            began = time.monotonic()  # the first reset may take longer than many steps
+            for rows in play:
+                tally.add(rows)
+                opening += [rows] if len(opening) < 20 else []
+                if len(tally.lengths) >= episodes or time.monotonic() - began > seconds:
+                    break
         elapsed = time.monotonic() - began
-    return _report(env.spec, tally, elapsed, _randomness(suite, task, seed, opening))
+        died = env.notices()
+    return _report(env.spec, tally, elapsed, died or _randomness(suite, task, seed, opening))
+
+
+@contextmanager
+def patience(tally: Tally, say: Callable[[str], object]) -> Iterator[None]:
+    """Say now and then that no row comes, while none comes."""
+    over = threading.Event()
+
+    def watch() -> None:
+        seen, silent = tally.rows, 0.0
+        while not over.wait(SILENCE):
+            silent = silent + SILENCE if tally.rows == seen else 0.0
+            seen = tally.rows
+            if silent:
+                say(f"no row for {silent:.0f} seconds: a reset or a step takes long, or hangs")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _play(env: VectorEnv, seed: int) -> Iterator[StepBatch]:
@@ -170,7 +210,7 @@ def _bytes(rows: StepBatch) -> list[bytes]:
 def _report(spec: EnvSpec, tally: Tally, elapsed: float, findings: list[str]) -> Report:
     obs = {name: _seen(entry, tally.obs[name]) for name, entry in spec.obs.items()}
     for name, seen in obs.items():
-        findings += _wrong_with(name, seen)
+        findings += _wrong_with(name, seen) + _outside(name, seen, spec.bounds.get(name))
     findings += _wrong_with_episodes(tally)
     reward = tally.reward
     share = tally.rewarded / max(1, tally.steps)
@@ -223,6 +263,20 @@ def _wrong_with(name: str, seen: Seen) -> list[str]:
             "declare it as a uint8 Box of [height, width, channels]"
         )
     return findings
+
+
+def _outside(name: str, seen: Seen, bounds: tuple[float, float] | None) -> list[str]:
+    """Say where an environment does not keep to the bounds of its own space."""
+    if bounds is None:
+        return []
+    low, high = bounds
+    slack = 1e-5 * max([1.0, *(abs(bound) for bound in bounds if math.isfinite(bound))])
+    if low - slack <= seen.low and seen.high <= high + slack:
+        return []
+    return [
+        f"{name} reaches {seen.low:g} to {seen.high:g}, but its space says {low:g} to {high:g}: "
+        "mend the one or the other (nothing is clipped)"
+    ]
 
 
 def _wrong_with_episodes(tally: Tally) -> list[str]:

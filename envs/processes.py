@@ -6,7 +6,8 @@ Workers are not in lockstep: each answers when its step is done, and `recv` take
 A worker is started by a command and not by `multiprocessing`: its thread count can be set without
 touching our own environment variables, the user's main script is not imported again, and nothing
 is pickled. A worker that dies or hangs is replaced a few times: its episode is cut, and its next
-row is_first. An exception in an environment is not worth a second try and becomes EnvError.
+row is_first. What Python was doing in it then lies in a file without a name that it shares with
+us. An exception in an environment is not worth a second try and becomes EnvError.
 
 Legend: N rows of one batch, E environments.
 """
@@ -44,6 +45,8 @@ HANG_SECONDS = 300.0
 """How long a step or a reset may take before the worker counts as hung."""
 START_SECONDS = 300.0
 """How long building an environment may take."""
+LONGEST_TRACE = 20_000
+"""Bytes of what a crashed or hung worker was doing that are shown."""
 EXIT_SECONDS = 1.0
 """How long a worker may take from closing its socket to its end."""
 CLOSE_SECONDS = 5.0
@@ -52,7 +55,7 @@ CLOSE_SECONDS = 5.0
 _COMMAND = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv[1]); "
-    "from envs.worker import main; main(int(sys.argv[2]))"
+    "from envs.worker import main; main(*map(int, sys.argv[2:]))"
 )
 
 
@@ -80,6 +83,10 @@ class Worker:
     """The process."""
     connection: Connection
     """Our end of its socket."""
+    trace: int
+    """File in which a crash leaves what Python was doing."""
+    hung: bool = False
+    """It was told to crash because it owed a row for too long."""
     fresh: bool = True
     """Its next request must be a reset."""
     asked: float = 0.0
@@ -99,6 +106,7 @@ class ProcessEnv(VectorEnv):
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._source, self._seed, self._hang_seconds = source, options.seed, hang_seconds
         self._restarts = [0] * self.num_envs
+        self._notices: deque[str] = deque()
         self._selector = selectors.DefaultSelector()
         self._sending = threading.Lock()
         self._workers: list[Worker] = []
@@ -177,7 +185,9 @@ class ProcessEnv(VectorEnv):
             self._listen(key.data)
         if not answers:
             for worker in self._overdue(time.monotonic() - self._hang_seconds):
-                worker.process.kill()  # its socket closes, and the next wait replaces it
+                # its socket closes, and the next wait replaces it; the first signal leaves a trace
+                worker.process.send_signal(signal.SIGKILL if worker.hung else signal.SIGABRT)
+                worker.hung = True
 
     def _patience(self) -> float:
         """Seconds until the oldest request is too old."""
@@ -199,7 +209,7 @@ class ProcessEnv(VectorEnv):
             self._replace(env_id)
             return
         if kind != wire.ROW:
-            raise EnvError(f"{self._name(env_id)} failed:\n{body}")
+            raise EnvError(f"{self._name(env_id)} failed: {body}")
         self._is_first[env_id] = worker.fresh
         worker.fresh = bool(self._block["terminated"][env_id] or self._block["truncated"][env_id])
         self._ready.append(env_id)
@@ -208,12 +218,13 @@ class ProcessEnv(VectorEnv):
         """Start another worker in place of one that died, and ask it for the row that is owed."""
         old = self._workers[env_id]
         self._selector.unregister(old.connection)
-        worker = self._relaunch(env_id, _ending(old))
+        worker = self._relaunch(env_id, self._ending(old))
         with self._sending:
             if self._requests.closed:  # too late for close to have seen this worker
                 _stop(worker, 0.0)
+                _free(worker)
                 raise RuntimeError("the environments are closed")
-            old.connection.close()
+            _free(old)
             self._workers[env_id] = worker
             if env_id in self._requests.pending.difference(self._ready):
                 self._ask(env_id)
@@ -228,28 +239,40 @@ class ProcessEnv(VectorEnv):
                 raise EnvError(
                     f"{self._name(env_id)} died {self._restarts[env_id]} times, at last by {reason}"
                 )
+            self._notices.append(
+                f"{self._name(env_id)} is replaced ({self._restarts[env_id]} of at most "
+                f"{MAX_RESTARTS} times) and its episode cut, because it died by {reason}"
+            )
             worker = self._launch(env_id)
             try:
                 self._greet(env_id, worker)
                 self._hand_over(env_id, worker)
                 return worker
             except WorkerDied:
-                worker.connection.close()
-                reason = _ending(worker)
+                reason = self._ending(worker)
+                _free(worker)
             except BaseException:
                 _stop(worker, 0.0)
+                _free(worker)
                 raise
 
     def _launch(self, env_id: int) -> Worker:
         """Start a process and give it its job."""
-        ours, theirs = Pipe()
+        (ours, theirs), trace = Pipe(), anonymous_file()
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         path = [*sys.path, os.getcwd()] if self._source.search_here else sys.path
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, json.dumps(path), str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-c",
+                    _COMMAND,
+                    json.dumps(path),
+                    f"{theirs.fileno()}",
+                    f"{trace}",
+                ],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), trace],
                 env={**os.environ, **one_thread},
             )
         source = self._source
@@ -264,7 +287,7 @@ class ProcessEnv(VectorEnv):
         }
         with suppress(OSError):  # that it is dead is noticed when it does not greet
             ours.send_bytes(json.dumps(job).encode())
-        return Worker(process, ours)
+        return Worker(process, ours, trace)
 
     def _greet(self, env_id: int, worker: Worker) -> EnvSpec:
         """Wait until a worker has built its environment, and check that it is like the others."""
@@ -275,7 +298,7 @@ class ProcessEnv(VectorEnv):
             kind, body = wire.split(worker.connection.recv_bytes())
         except (EOFError, OSError):
             raise WorkerDied(
-                f"{self._name(env_id)} died at its start by {_ending(worker)}"
+                f"{self._name(env_id)} died at its start by {self._ending(worker)}"
             ) from None
         if kind == wire.REFUSED:
             raise ValueError(f"{self._source.suite} {self._source.task}: {body}")
@@ -292,12 +315,24 @@ class ProcessEnv(VectorEnv):
             send_handle(worker.connection, self._block.fd, worker.process.pid)
         except OSError:
             raise WorkerDied(
-                f"{self._name(env_id)} died at its start by {_ending(worker)}"
+                f"{self._name(env_id)} died at its start by {self._ending(worker)}"
             ) from None
         self._selector.register(worker.connection, selectors.EVENT_READ, env_id)
 
     def _name(self, env_id: int) -> str:
         return f"environment {env_id} of {self._source.suite} {self._source.task}"
+
+    def _ending(self, worker: Worker) -> str:
+        """Say how a worker ended that has closed its socket, and what it was doing if known."""
+        how = _exit_of(worker)
+        if worker.hung:
+            how = f"not answering for {self._hang_seconds:.0f} seconds"
+        trace = os.pread(worker.trace, LONGEST_TRACE, 0).decode(errors="replace")
+        trace = trace.partition("\n\nExtension modules:")[0].strip()
+        return f"{how}:\n{trace}" if trace else how
+
+    def notices(self) -> list[str]:
+        return [self._notices.popleft() for _ in range(len(self._notices))]
 
     def close(self) -> None:
         """Ask workers to finish, kill those that do not, and wait for a receiver to leave."""
@@ -324,7 +359,7 @@ class ProcessEnv(VectorEnv):
         """Close every file."""
         self._selector.close()
         for worker in self._workers:
-            worker.connection.close()
+            _free(worker)
         if hasattr(self, "_block"):
             self._block.close()
 
@@ -338,7 +373,13 @@ def _stop(worker: Worker, seconds: float) -> None:
         worker.process.wait()
 
 
-def _ending(worker: Worker) -> str:
+def _free(worker: Worker) -> None:
+    """Close what we hold of a worker that has ended."""
+    worker.connection.close()
+    os.close(worker.trace)
+
+
+def _exit_of(worker: Worker) -> str:
     """Say how a worker ended that has closed its socket: signal 9 (Killed), or exit code 3."""
     _stop(worker, EXIT_SECONDS)
     code = worker.process.returncode

@@ -86,6 +86,19 @@ def read_space(
     return readers
 
 
+def vector_bounds(
+    space: gymnasium.Space[Any], readers: tuple[ObsReader, ...]
+) -> dict[str, tuple[float, float]]:
+    """Least and largest number that a space declares for each vector that is read from it."""
+    bounds = {}
+    for reader in filter(is_vector, readers):
+        box: Any = space
+        for key in reader.path:
+            box = box[key]
+        bounds[reader.name] = float(np.min(box.low)), float(np.max(box.high))
+    return bounds
+
+
 def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsReader]:
     if isinstance(space, spaces.Dict):
         return [

@@ -9,7 +9,7 @@ vector; adapters rescale to the environment's own bounds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -98,6 +98,8 @@ class EnvSpec:
     action: ActionSpec
     frames_per_step: int = 1
     """Environment frames per agent step (the action repeat)."""
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    """Least and largest number of a vector, where the environment says so and can be believed."""
     log: tuple[str, ...] = ()
     """Names of values that are logged per episode and shown to nobody."""
 

@@ -61,6 +61,10 @@ class VectorEnv(Protocol):
         """
         ...
 
+    def notices(self) -> list[str]:
+        """What happened since the last call that people should know; no error."""
+        return []
+
     def snapshot(self) -> dict[str, NDArray[Any]] | None:
         """Copy the full state, requests in flight included; None if that is impossible."""
         return None

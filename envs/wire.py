@@ -33,6 +33,7 @@ def encode_spec(spec: EnvSpec) -> dict[str, Any]:
         "obs": obs,
         "action": _encode_action(spec.action),
         "frames_per_step": spec.frames_per_step,
+        "bounds": {name: list(bounds) for name, bounds in spec.bounds.items()},
         "log": list(spec.log),
     }
 
@@ -53,5 +54,6 @@ def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
         name: ObsSpec(tuple(shape), dtype, classes)
         for name, (shape, dtype, classes) in data["obs"].items()
     }
+    bounds = {name: (low, high) for name, (low, high) in data["bounds"].items()}
     action, log = _decode_action(data["action"]), tuple(data["log"])
-    return EnvSpec(suite, task, obs, action, data["frames_per_step"], log)
+    return EnvSpec(suite, task, obs, action, data["frames_per_step"], bounds, log)

@@ -26,7 +26,8 @@ import numpy as np
 
 from envs import wire
 from envs.block import Block
-from envs.spaces import ObsReader, UnsupportedSpace, read_space, write_actions
+from envs.names import nearest, squash
+from envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds, write_actions
 from envs.spec import EnvSpec
 
 LONGEST_TRACEBACK = 60_000
@@ -34,12 +35,21 @@ ORPHAN_SECONDS = 1.0
 """How long a step may go on after the trainer is gone."""
 
 
-def main(socket: int) -> None:
-    """Serve one environment over the socket with this file descriptor."""
+class NoEnvironment(ValueError):
+    """What was named builds no environment."""
+
+
+class BrokenRule(ValueError):
+    """An environment does not behave like one of gymnasium; the message says it all."""
+
+
+def main(socket: int, trace: int) -> None:
+    """Serve one environment over a socket; a crash writes what Python was doing to `trace`."""
     for ignored in (signal.SIGINT, signal.SIGHUP):  # the trainer decides when to stop
         signal.signal(ignored, signal.SIG_IGN)
-    faulthandler.enable()
-    os.set_inheritable(socket, False)
+    faulthandler.enable(trace, all_threads=False)
+    for ours in (socket, trace):
+        os.set_inheritable(ours, False)
     os.dup2(2, 1)  # whatever an environment prints must not mix with the trainer's output
     threading.Thread(target=_die_with_trainer, args=(socket,), daemon=True).start()
     connection = Connection(socket)
@@ -48,11 +58,13 @@ def main(socket: int) -> None:
         Server(job, connection).run()
     except EOFError:
         return
-    except UnsupportedSpace as error:
+    except (UnsupportedSpace, NoEnvironment) as error:
         connection.send_bytes(wire.answer(wire.REFUSED, str(error)))
-    except Exception:
+    except BrokenRule as error:
+        connection.send_bytes(wire.answer(wire.FAILED, str(error)))
+    except (Exception, SystemExit):
         report = traceback.format_exc()[-LONGEST_TRACEBACK:]
-        connection.send_bytes(wire.answer(wire.FAILED, report))
+        connection.send_bytes(wire.answer(wire.FAILED, f"\n{report}"))
 
 
 def _die_with_trainer(socket: int) -> None:
@@ -72,13 +84,14 @@ class Server:
         np.random.seed(job["seed"])  # some environments draw from the global generators
         self._seed: int | None = job["seed"]
         self._connection = connection
-        self._env = load(job["target"])(**job["kwargs"])
+        self._env = build(job["target"], job["kwargs"])
         self._readers: tuple[ObsReader, ...] = read_space(self._env.observation_space)
         self._writer = write_actions(self._env.action_space)
         obs = {reader.name: reader.spec for reader in self._readers}
         self._log: tuple[str, ...] = tuple(getattr(self._env, "log_names", ()))
         frames: int = getattr(self._env, "frames_per_step", 1)
-        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, self._log)
+        bounds = vector_bounds(self._env.observation_space, self._readers)
+        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, bounds, self._log)
         specs = json.dumps(wire.encode_spec(spec))
         connection.send_bytes(wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
@@ -99,14 +112,14 @@ class Server:
         result = self._env.reset(seed=self._seed)
         self._seed = None
         if not isinstance(result, tuple) or len(result) != 2:
-            raise TypeError("reset must return (observation, info), as gymnasium's does")
+            raise BrokenRule("reset must return (observation, info), as gymnasium's does")
         self._write(result[0], 0.0, False, False, result[1])
 
     def _step(self) -> None:
         action = self._writer.one(self._block["action"][self._index])
         result = self._env.step(action)
         if not isinstance(result, tuple) or len(result) != 5:
-            raise TypeError(
+            raise BrokenRule(
                 "step must return (observation, reward, terminated, truncated, info), "
                 "as gymnasium's does"
             )
@@ -114,19 +127,55 @@ class Server:
 
     def _write(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> None:
         for reader in self._readers:
-            value = reader.read(_batched(obs))[0]
+            value = _read(reader, obs)
             column = self._block.obs[reader.name]
             if value.shape != column.shape[1:] or value.dtype != column.dtype:
-                raise ValueError(
+                raise BrokenRule(
                     f"observation {reader.name} is {value.dtype} {list(value.shape)}, but its "
                     f"space says {column.dtype} {list(column.shape[1:])}"
                 )
             column[self._index] = value
-        self._block["reward"][self._index] = reward
-        self._block["terminated"][self._index] = terminated
-        self._block["truncated"][self._index] = truncated
+        self._block["reward"][self._index] = _number(reward)
+        self._block["terminated"][self._index] = _flag("terminated", terminated)
+        self._block["truncated"][self._index] = _flag("truncated", truncated)
         for name in self._log:
             self._block[f"log/{name}"][self._index] = info["log"][name]
+
+
+def _read(reader: ObsReader, obs: Any) -> Any:
+    """Convert one key of an observation; BrokenRule where it has none."""
+    if obs is None:
+        raise BrokenRule("the observation is None")
+    try:
+        return reader.read(_batched(obs))[0]
+    except (KeyError, IndexError):
+        where = "/".join(reader.path)
+        raise BrokenRule(
+            f"the observation has no {where!r}, which its space names; it is {_kind(obs)}"
+        ) from None
+
+
+def _number(reward: Any) -> float:
+    """A reward, if it is one number."""
+    if isinstance(reward, str) or np.ndim(reward) or reward is None:
+        raise BrokenRule(f"the reward must be a number, not {_kind(reward)}")
+    return float(reward)
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Whether an episode is over; what stands for nothing could hide that it is."""
+    if value is None or np.ndim(value) or value not in (False, True):
+        raise BrokenRule(f"{name} must be True or False, not {_kind(value)}")
+    return bool(value)
+
+
+def _kind(value: Any) -> str:
+    """A value in a few words."""
+    if isinstance(value, Mapping):
+        return f"a dictionary with {sorted(map(str, value))}"
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} {list(value.shape)}"
+    return f"{value!r:.40} ({type(value).__name__})"
 
 
 def _batched(obs: Any) -> Any:
@@ -136,7 +185,27 @@ def _batched(obs: Any) -> Any:
     return np.asarray(obs)[None]
 
 
+def build(target: str, kwargs: Mapping[str, Any]) -> Any:
+    """Build the environment that `module:attribute` names; NoEnvironment if it is none."""
+    factory = load(target)
+    if not callable(factory):
+        raise NoEnvironment(f"{target} is {_kind(factory)}; name a class or a function")
+    env = factory(**kwargs)
+    lacking = [name for name in ("observation_space", "action_space") if not hasattr(env, name)]
+    if lacking:
+        raise NoEnvironment(
+            f"{target} builds no environment: {_kind(env)} has no {' and no '.join(lacking)}"
+        )
+    return env
+
+
 def load(target: str) -> Any:
-    """Import what `module:attribute` names."""
-    module, _, attribute = target.partition(":")
-    return operator.attrgetter(attribute)(importlib.import_module(module))
+    """Import what `module:attribute` names; NoEnvironment if the module lacks it."""
+    name, _, attribute = target.partition(":")
+    module = importlib.import_module(name)
+    try:
+        return operator.attrgetter(attribute)(module)
+    except AttributeError:
+        known = {squash(each): each for each in vars(module) if not each.startswith("_")}
+        close = f"; did you mean {near[0]}?" if (near := nearest(attribute, known)) else ""
+        raise NoEnvironment(f"module {name!r} has no attribute {attribute!r}{close}") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,10 @@ class Faulty(Walk):
             raise ArithmeticError("the wheel came off")
         if self.fault == "exit":
             os._exit(3)
+        if self.fault == "sys.exit":
+            sys.exit("no licence")
+        if self.fault == "crash":
+            ctypes.string_at(0)
         if self.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "hang":
@@ -101,7 +107,34 @@ class Faulty(Walk):
             return obs | {"image": np.zeros((16, 32))}, reward, *rest
         if self.fault == "old step":
             return obs, reward, False, {}
+        if self.fault == "no observation":
+            return None, reward, *rest
+        if self.fault == "no key":
+            return {"image": obs["image"]}, reward, *rest
+        if self.fault == "plain":
+            return obs["image"], reward, *rest
+        if self.fault.startswith("reward "):
+            strange = {"none": None, "text": "1", "array": np.array([reward])}
+            return obs, strange[self.fault.removeprefix("reward ")], *rest
+        if self.fault == "terminated":
+            return obs, reward, None, *rest[1:]
+        if self.fault == "truncated":
+            return obs, reward, rest[0], np.array([False]), rest[2]
         return obs, reward, *rest
+
+
+class Raising(Faulty):
+    """Fail in the third step."""
+
+    def __init__(self) -> None:
+        super().__init__("raise")
+
+
+class Exiting(Faulty):
+    """End the process in the third step."""
+
+    def __init__(self) -> None:
+        super().__init__("exit")
 
 
 class OldReset(Walk):
@@ -149,6 +182,28 @@ class Dark(Careless):
 
 class Endless(Careless):
     endless = unrewarded = huge = True
+
+
+class Wide(Walk):
+    """A vector that leaves its own bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Dict(
+            {"near": spaces.Box(-1, 1, (2,)), "far": spaces.Box(-1, 1, (2,))}
+        )
+
+    def look(self) -> Any:
+        draw = self.np_random
+        return {"near": draw.uniform(-1, 1, 2), "far": draw.uniform(-1, 50, 2)}
+
+
+class NoSpaces:
+    """Not an environment."""
+
+
+Number = 3
+"""Not even callable."""
 
 
 class Logging(Walk):

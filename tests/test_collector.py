@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dreamer_async.collector import Collector
-from dreamer_async.events import PhaseChanged
+from dreamer_async.events import PhaseChanged, Warned
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.telemetry import Telemetry
 from envs.spec import StepBatch
@@ -26,11 +26,12 @@ class Stream:
         self.events.append(event)
 
 
-def collector(stream: Stream, windows: int) -> Collector:
+def collector(stream: Stream, windows: int, notices: tuple[str, ...] = ()) -> Collector:
     """One environment whose replay holds this many complete windows."""
     replay: Any = SimpleNamespace(windows=windows, add=lambda *_: None)
     writer: Any = stream
-    env: Any = SimpleNamespace(num_envs=1, spec=SimpleNamespace(suite="toy"))
+    spec = SimpleNamespace(suite="toy")
+    env: Any = SimpleNamespace(num_envs=1, spec=spec, notices=lambda: notices)
     unused: Any = None
     ratio = TrainRatio(32.0, cost=64)
     return Collector(env, unused, unused, replay, ratio, Telemetry(writer), prefill=10)
@@ -56,3 +57,9 @@ def test_the_end_of_the_prefill_does_not_end_a_pause(
     made.store(*one_row())
     assert made.ratio.started == (windows >= 10)
     assert [e.phase for e in stream.events if isinstance(e, PhaseChanged)] == phases
+
+
+def test_what_environments_report_becomes_a_warning() -> None:
+    stream = Stream()
+    collector(stream, 0, ("environment 3 is replaced",)).store(*one_row())
+    assert stream.events == [Warned("warning", "environment 3 is replaced")]

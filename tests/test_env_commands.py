@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import count
+from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import envs
 from dreamer_async.cli import main
 from envs import needs, registry
+from envs.check import Tally, patience
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -78,8 +80,7 @@ def test_what_is_missing_is_said_with_what_to_install(
 def test_mistakes_name_what_is_near(
     capsys: pytest.CaptureFixture[str], words: tuple[str, ...], hint: str
 ) -> None:
-    code = 69 if "Nothing" in words[-1] else 2
-    assert hint in run(capsys, *words, code=code)
+    assert hint in run(capsys, *words, code=2)
 
 
 def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +103,7 @@ def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> N
     ("name", "findings"),
     [
         ("Unseeded", ["same seed gives other episodes"]),
+        ("Wide", ["far reaches", "its space says -1 to 1"]),
         ("Dark", ["image holds nothing but 0 and 1", "room was 1 all the time"]),
         (
             "Endless",
@@ -122,6 +124,28 @@ def test_check_says_what_is_wrong(
         assert any(finding in found for found in report["findings"]), report["findings"]
 
 
+def test_deaths_that_were_bridged_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=0.01)
+    monkeypatch.setattr("envs.check.time", SimpleNamespace(monotonic=clock.__next__))
+    report = check(capsys, "tests.faulty_envs:Exiting", "--seconds", "0.1")
+    assert "is replaced (1 of at most 3 times)" in report["findings"][0]
+    assert "died by exit code 3" in report["findings"][0]
+
+
+def test_one_is_told_that_no_row_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Queue[str]()
+    monkeypatch.setattr("envs.check.SILENCE", 0.01)
+    with patience(Tally(1), said.put):
+        assert "no row for" in said.get(timeout=60)
+    monkeypatch.setattr("envs.check.SILENCE", 600.0)
+    with patience(Tally(1), said.put):
+        while not said.empty():
+            said.get()
+    assert said.empty()
+
+
 def test_a_fixed_start_and_time_limits_are_remarked(capsys: pytest.CaptureFixture[str]) -> None:
     found = check(capsys, "minigrid/empty-5x5", "--seconds", "3")["findings"]
     assert any("start alike" in finding for finding in found), found
@@ -133,4 +157,6 @@ def test_a_failing_environment_is_shown_with_its_own_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     message = run(capsys, "env", "check", "tests.faulty_envs:OldReset", code=69)
-    assert "TypeError: reset must return" in message and "worker.py" in message
+    assert "failed: reset must return" in message
+    message = run(capsys, "env", "check", "tests.faulty_envs:Raising", code=69)
+    assert "ArithmeticError: the wheel came off" in message and "faulty_envs.py" in message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,6 +106,15 @@ def test_workers_are_not_in_lockstep() -> None:
         ("shape", ["image is uint8 [16, 16, 1]", "[16, 32, 1]"]),
         ("type", ["image is float64"]),
         ("old step", ["step must return (observation, reward, terminated"]),
+        ("sys.exit", ["faulty_envs.py", "SystemExit: no licence"]),
+        ("no observation", ["failed: the observation is None"]),
+        ("no key", ["has no 'robot.pose'", "a dictionary with ['image']"]),
+        ("plain", ["has no 'image'", "an array of uint8 [16, 32]"]),
+        ("reward none", ["failed: the reward must be a number, not None"]),
+        ("reward text", ["the reward must be a number, not '1' (str)"]),
+        ("reward array", ["the reward must be a number, not an array of float64 [1]"]),
+        ("terminated", ["failed: terminated must be True or False, not None"]),
+        ("truncated", ["truncated must be True or False, not an array of bool [1]"]),
     ],
 )
 def test_a_fault_is_reported_with_the_environment_and_its_traceback(
@@ -115,6 +125,8 @@ def test_a_fault_is_reported_with_the_environment_and_its_traceback(
         with pytest.raises(EnvError, match="environment 0 of tests faulty") as error:
             step(env, 9)
     assert all(word in str(error.value) for word in words), error.value
+    ours = fault not in ("raise", "sys.exit")
+    assert ("Traceback" not in str(error.value)) == ours, "one line where it says everything"
 
 
 def test_an_old_reset_is_reported() -> None:
@@ -140,8 +152,22 @@ def test_an_environment_that_cannot_be_used_is_refused(
 
 
 def test_a_missing_environment_is_named() -> None:
-    with pytest.raises(EnvError, match="no attribute 'Nowhere'"):
+    with pytest.raises(ValueError, match="no attribute 'Nowhere'"):
         make("Nowhere", num_envs=1)
+    with pytest.raises(ValueError, match="no attribute 'Stear'; did you mean Steer"):
+        make("Stear", num_envs=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("NoSpaces", "NoSpaces. has no observation_space and no action_space"),
+        ("Number", r"is 3 \(int\); name a class or a function"),
+    ],
+)
+def test_what_is_no_environment_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(name, num_envs=1)
 
 
 @pytest.mark.faults
@@ -163,9 +189,16 @@ def test_a_worker_that_dies_once_is_replaced_and_its_episode_cut(
             assert not rows.reward[rows.is_first].any()
             env.send(np.ones(2, np.int32), rows.env_id)
         counted = np.array(firsts).T.tolist()
+        notices = env.notices()
+        assert not env.notices()
     regular = [step % 8 == 0 for step in range(20)]
     cut = [step == 0 or (step >= 3 and (step - 3) % 8 == 0) for step in range(20)]
     assert sorted(counted) in ([regular, cut], [cut, regular], [cut, cut])
+    assert len(notices) == counted.count(cut)
+    how = {"exit": "exit code 3", "kill": "signal 9", "hang": "not answering for 60 seconds"}[fault]
+    for notice in notices:
+        assert f"1 of at most 3 times) and its episode cut, because it died by {how}" in notice
+        assert ("faulty_envs.py" in notice) == (fault == "hang"), "where it hung is said"
 
 
 @pytest.mark.faults
@@ -174,6 +207,15 @@ def test_a_worker_that_keeps_dying_is_given_up() -> None:
         env.start()
         with pytest.raises(EnvError, match="died 4 times, at last by exit code 3"):
             step(env, 99)
+
+
+@pytest.mark.faults
+def test_a_crash_in_native_code_says_where_in_the_environment() -> None:
+    with make("Faulty", num_envs=1, fault="crash") as env:
+        env.start()
+        with pytest.raises(EnvError, match="at last by signal 11") as error:
+            step(env, 99)
+    assert re.search(r"faulty_envs.py.* in fail", str(error.value))
 
 
 @pytest.mark.faults
