@@ -137,6 +137,20 @@ class Exiting(Faulty):
         super().__init__("exit")
 
 
+class Tupled(Faulty):
+    """Observations that no agent here can use."""
+
+    def __init__(self) -> None:
+        super().__init__("tuple")
+
+
+class Unbuilt(Faulty):
+    """Fail in the constructor."""
+
+    def __init__(self) -> None:
+        super().__init__("constructor")
+
+
 class OldReset(Walk):
     """Reset as it was before gymnasium."""
 

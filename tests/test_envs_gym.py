@@ -90,3 +90,20 @@ def test_a_run_of_code_is_only_resumed_under_its_name(
         assert "is not this run's task" in capsys.readouterr().err
     assert main(["eval", run.name, "--runs-dir", str(tmp_path), "--task", name]) == 65
     assert "no valid checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("Tupled", 2, "observation space Tuple"),
+        ("Unbuilt", 69, "OSError: no such simulator"),
+        ("Nothing", 2, "no attribute 'Nothing'"),
+    ],
+)
+def test_nothing_is_created_for_what_cannot_be_built(
+    name: str, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    task = f"tests.faulty_envs:{name}"
+    assert main(["train", "gym", "--task", task, "--plain", "--runs-dir", str(runs)]) == code
+    assert words in capsys.readouterr().err and not runs.exists()
