@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
 from types import TracebackType
@@ -23,6 +24,9 @@ from dreamer_async import exit_codes
 
 T = TypeVar("T")
 
+ECHO = 0.5
+"""Seconds in which the same signal again is not a second wish: timeout(1) sends each one to its
+child and then to the whole group."""
 _TICK = 0.1
 """Seconds; a suspended process (SIGSTOP) loses at most one of them of its grace period."""
 
@@ -124,6 +128,7 @@ class Stop:
         self.reason = ""
         self._event = asyncio.Event()
         self._watchdog = Watchdog(grace)
+        self._signal = (0, 0.0)
 
     @property
     def requested(self) -> bool:
@@ -151,9 +156,12 @@ class Stop:
         self._watchdog.disarm()
 
     def _signalled(self, number: int) -> None:
-        if self.requested:
+        first, at = self._signal
+        if self.requested and (number != first or time.monotonic() - at >= ECHO):
             os._exit(128 + number)
-        self.request(f"signal {signal.Signals(number).name}")
+        if not self.requested:
+            self._signal = number, time.monotonic()
+            self.request(f"signal {signal.Signals(number).name}")
 
 
 class Watchdog:

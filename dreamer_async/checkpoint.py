@@ -125,6 +125,15 @@ def best(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     return _first_valid(sorted(candidates(directory), key=_score, reverse=True))
 
 
+def need(run_path: Path, *, of_best: bool = False) -> Checkpoint:
+    """Return the newest checkpoint of a run that verifies, or the best; raises CheckpointError."""
+    found, skipped = (best if of_best else newest)(run_path / "checkpoints")
+    if found is None:
+        reasons = "; ".join(skipped) or "there is none"
+        raise CheckpointError(f"no valid checkpoint in {run_path}: {reasons}")
+    return found
+
+
 def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:
     skipped: list[str] = []
     for path in paths:

@@ -59,6 +59,13 @@ app.add_typer(env_commands.env_app, name="env")
 app.add_typer(run_commands.runs_app, name="runs")
 
 
+def _with_help(error: typer.TyperException) -> str:
+    """What is wrong with the words, and where to read which would work."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "dreamer-async"
+    return f"{error.format_message().rstrip('.')}; see `{path} --help`"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
     process.sleep_while_waiting()
@@ -68,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = app(words, prog_name="dreamer-async", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
-        return complain(error.format_message())
+        return complain(_with_help(error))
     except (ConfigError, RunNotFound) as error:
         return complain(str(error))
     except RunInUse as error:
@@ -79,10 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return complain(str(error), exit_codes.CANNOT)
+        text = error.strerror if error.filename is None and error.strerror else str(error)
+        return complain(text, exit_codes.of_system(error))
     except Exception as error:
-        from dreamer_async.failures import answer  # heavy, as what raised the error
+        from dreamer_async.failures import answer, exit_code  # heavy, as what raised the error
 
-        if isinstance(error, ValueError):
+        if exit_code(error) in (exit_codes.WRONG_INPUT, exit_codes.UNEXPECTED):
             raise  # wrong input was answered above: this is a mistake of ours
         return answer(error)

@@ -29,7 +29,7 @@ GAP = 2
 
 
 class NothingToSee(ValueError):
-    """The run has no images, no replay or no checkpoint; the message says which."""
+    """The run has no images or no replay; the message says which."""
 
 
 def draw(run_dir: RunDir, out: Path, *, rows: int = 3, context: int = 5, seed: int = 0) -> Path:
@@ -46,9 +46,7 @@ def draw(run_dir: RunDir, out: Path, *, rows: int = 3, context: int = 5, seed: i
 
 def dreams(run_dir: RunDir, rows: int, context: int, seed: int) -> dict[str, OpenLoop]:
     """Dream `rows` sequences of a run on the CPU: {image key: [rows, T, H, W, C]}."""
-    found, skipped = checkpoint.newest(run_dir.checkpoints)
-    if found is None:
-        raise NothingToSee(f"{run_dir.name} has no valid checkpoint {'; '.join(skipped)}".rstrip())
+    found = checkpoint.need(run_dir.path)
     config: Config = from_dict(found.manifest["config"])
     spec = envs.spec(config.env.suite, config.env.task)
     images = [name for name, obs in spec.obs.items() if obs.is_image]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 UNEXPECTED = 1
 """Nobody foresaw the error: it is printed with its traceback."""
 WRONG_INPUT = 2
@@ -15,3 +17,13 @@ CANNOT = 73
 DISK = 74
 STUCK = 75
 INTERRUPTED = 130
+
+_INACCESSIBLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+
+
+def of_system(error: OSError) -> int:
+    """CANNOT where a path cannot be used like that, DISK where the disk is full or broken."""
+    return CANNOT if error.errno in _INACCESSIBLE else DISK

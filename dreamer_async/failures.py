@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import traceback
 
@@ -12,7 +11,7 @@ from dreamer_async import exit_codes
 from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.config import ConfigError
 from dreamer_async.learner import Diverged
-from dreamer_async.ring import ReplaySpaceError, RingMismatch
+from dreamer_async.ring import RingMismatch
 from dreamer_async.run_dir import RunInUse
 from envs.vector import EnvError
 
@@ -27,12 +26,6 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (torch.OutOfMemoryError, exit_codes.MEMORY),
     (MemoryError, exit_codes.MEMORY),
     (RunInUse, exit_codes.CANNOT),
-    (PermissionError, exit_codes.CANNOT),
-    (FileNotFoundError, exit_codes.CANNOT),
-    (NotADirectoryError, exit_codes.CANNOT),
-    (IsADirectoryError, exit_codes.CANNOT),
-    (ReplaySpaceError, exit_codes.DISK),
-    (OSError, exit_codes.DISK),
     (ValueError, exit_codes.WRONG_INPUT),
 )
 """The first kind that fits counts."""
@@ -51,8 +44,8 @@ def exit_code(error: BaseException) -> int:
     """The documented exit code of an error; 1 for one that nobody expected."""
     if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
         return exit_codes.MEMORY
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ELOOP):
-        return exit_codes.CANNOT
+    if isinstance(error, OSError):
+        return exit_codes.of_system(error)
     found = (code for kind, code in EXIT_CODES if isinstance(error, kind))
     return next(found, exit_codes.UNEXPECTED)
 
@@ -60,6 +53,8 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException) -> str:
     """What to tell a person, in one line."""
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, RingMismatch):
+        return f"{text}; `resume --drop-replay` goes on with an empty replay"
     if exit_code(error) != exit_codes.MEMORY:
         return text
     first = text.splitlines()[0]

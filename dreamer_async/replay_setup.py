@@ -10,7 +10,7 @@ from dreamer_async.capacity import capacity_per_env, default_capacity, memory_li
 from dreamer_async.config import Config
 from dreamer_async.replay import Replay
 from dreamer_async.replay_layout import RingSpec, ring_bytes
-from dreamer_async.ring import Field
+from dreamer_async.ring import Field, check_space
 from dreamer_async.run_dir import RunDir
 from envs.spec import EnvSpec
 
@@ -33,6 +33,12 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     ring.parent.mkdir(parents=True, exist_ok=True)
     wanted = ring_spec(config, spec, steps_to_keep(config, spec, ring.parent))
     return Replay.create(ring, latents, wanted, seed=seed, online=online, claim=False)
+
+
+def check_room(config: Config, spec: EnvSpec, directory: Path) -> None:
+    """Raise ReplaySpaceError if a new replay would not fit the disk of an existing directory."""
+    wanted = ring_spec(config, spec, steps_to_keep(config, spec, directory))
+    check_space(directory / "replay.ring", sum(ring_bytes(wanted)))
 
 
 def stored_ring_spec(config: Config, spec: EnvSpec, ring: Path) -> RingSpec:

@@ -100,10 +100,15 @@ def dream(
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
     need_extra("pictures", "dream")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out needs an existing directory, got {str(out)!r}")
     from dreamer_async.dream import draw
+    from dreamer_async.ring import RingMismatch
 
     try:
         draw(run, out, rows=rows, context=context, seed=seed)
+    except RingMismatch:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
     print(f"wrote {out}: real, reconstructed and dreamed images of {run.name}")

@@ -104,9 +104,4 @@ def load(
     path = Path(path)
     if (path / checkpoint.MANIFEST).exists():
         return SavedAgent(checkpoint.read(path), device, seed)
-    choose = checkpoint.best if best else checkpoint.newest
-    found, skipped = choose(path / "checkpoints")
-    if found is None:
-        reasons = "; ".join(skipped) or "there is none"
-        raise checkpoint.CheckpointError(f"no valid checkpoint in {path}: {reasons}")
-    return SavedAgent(found, device, seed)
+    return SavedAgent(checkpoint.need(path, of_best=best), device, seed)

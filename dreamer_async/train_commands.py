@@ -94,6 +94,8 @@ def train(
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
+    if config.replay.capacity or config.replay.capacity_gb:
+        _check_room(config, runs_root(runs_dir))
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
     if tensorboard:
         run.tensorboard.mkdir()
@@ -135,6 +137,7 @@ def resume(
     new = override(old, settings)
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
+    _refuse_an_end_behind(run, new, moved=steps is not None)
     device_kind(new.train.device)
     if tensorboard or run.tensorboard.is_dir():
         need_extra("tensorboard", "--tensorboard")
@@ -187,7 +190,32 @@ def _create_run(root: Path, label: str, config: Config) -> RunDir:
     try:
         return RunDir.create(root, label, config=to_dict(config))
     except OSError as error:
-        raise OSError(f"cannot create a run in {root}: {error.strerror}") from error
+        text = f"cannot create a run in {root}: {error.strerror}"
+        raise OSError(error.errno, text) from error
+
+
+def _check_room(config: Config, root: Path) -> None:
+    """Refuse a replay of a chosen size before anything is created; of others the trainer does."""
+    import envs
+    from dreamer_async.replay_setup import check_room
+
+    directory = Path(config.replay.directory or root).absolute()
+    while not directory.exists():
+        directory = directory.parent
+    check_room(config, envs.spec(config.env.suite, config.env.task), directory)
+
+
+def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
+    """Refuse to go on with a run that would end at once."""
+    from dreamer_async.runs import summarize
+
+    now = summarize(run)
+    if config.train.steps > now.env_steps or not (moved or now.state == "completed"):
+        return
+    raise ConfigError(
+        f"{run.name} has seen {now.env_steps:,} steps and would end at {config.train.steps:,}; "
+        f"give more, such as --steps {2 * max(now.env_steps, config.train.steps)}"
+    )
 
 
 def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:

@@ -155,6 +155,32 @@ def suspended(grace: float, after: float) -> int:
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(("echo", "code"), [(60.0, 0), (0.0, 128 + signal.SIGTERM)])
+def test_the_same_signal_at_once_is_an_echo(echo: float, code: int) -> None:
+    """As timeout(1) sends it; the control takes every second signal seriously."""
+    result = run_script(
+        f"""
+        import asyncio, os, signal
+        from dreamer_async import aio
+
+        async def main():
+            aio.ECHO = {echo}
+            stop = aio.Stop(grace=60)
+            stop.on_signals()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await stop.wait()
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.1)
+            stop.close()
+
+        aio.run(main())
+        """
+    )
+    assert result.returncode == code
+
+
+@pytest.mark.faults
 def test_a_second_signal_ends_the_process_at_once() -> None:
     result = run_script(
         """

@@ -80,7 +80,7 @@ TRAIN_TOY = "train toy --plain"
 MISTAKES = [
     ("trian atari", "did you mean"),
     ("--nonsense", "no such option"),
-    ("train", "missing argument 'suite'"),
+    ("train", "missing argument 'suite'; see `dreamer-async train --help`"),
     ("train --plain", "missing argument 'suite'"),
     ("train toy extra", "unexpected extra argument"),
     ("train atarii", "did you mean atari"),
@@ -212,6 +212,18 @@ def test_a_runs_directory_that_cannot_be_made_is_exit_code_73(invoke: Run, here:
     code, _, err = invoke("train", "toy", "--plain", "--runs-dir", "file/runs")
     assert code == 73
     assert err.startswith("error: cannot create a run in file/runs: Not a directory")
+
+
+@pytest.mark.parametrize("size", ["replay.capacity_gb=1e6", "replay.capacity=1e13"])
+def test_a_replay_larger_than_the_disk_is_exit_code_74_and_creates_nothing(
+    invoke: Run, here: Path, trained: list[tuple[RunDir, bool, bool]], size: str
+) -> None:
+    code, out, err = invoke("train", "toy", "--plain", "-s", size)
+    assert (code, out) == (74, "")
+    assert f"at {here} and" in err and err.count("\n") == 1
+    assert list(here.iterdir()) == [] and trained == []
+    assert invoke("train", "toy", "--plain", "-s", "replay.capacity=20_000")[0] == 0
+    assert len(trained) == 1
 
 
 def test_a_foreign_envs_package_is_named_with_ours(tmp_path: Path) -> None:
@@ -385,6 +397,32 @@ def test_resume_refuses_what_may_not(
     assert err.count("\n") == 1
     assert run.config_path.read_bytes() == before
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "more", "refused"),
+    [
+        ("completed", "", True),
+        ("completed", "--steps 70", True),
+        ("completed", "--steps 71", False),
+        ("stopped", "--steps 70", True),
+        ("stopped", "", False),
+    ],
+)
+def test_resume_refuses_to_end_at_once(
+    invoke: Run,
+    here: Path,
+    trained: list[tuple[RunDir, bool, bool]],
+    reason: str,
+    more: str,
+    refused: bool,
+) -> None:
+    run = make_run(here, "train.steps=70")
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(RunFinished(reason, 70, 3, 0, ""))
+    code, _, err = invoke("resume", "last", *more.split())
+    assert (code, len(trained)) == ((2, 0) if refused else (0, 1))
+    assert ("has seen 70 steps" in err) == refused
 
 
 def test_resume_of_a_running_run_names_who_uses_it(

@@ -11,6 +11,7 @@ from tiny_run import make_run
 
 from dreamer_async import pipeline
 from dreamer_async.agent.report import OpenLoop
+from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.cli import main
 from dreamer_async.dream import GAP, NothingToSee, compose, draw
 
@@ -52,7 +53,7 @@ def test_a_run_is_drawn_and_its_replay_stays_as_it_was(
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     run = make_run(tmp_path, "train.steps=60")
-    with pytest.raises(NothingToSee, match="no valid checkpoint"):
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
         draw(run, tmp_path / "x.png")
     assert pipeline.main(run, plain=False, resume=False) == 0
     with pytest.raises(NothingToSee, match="no images"):
