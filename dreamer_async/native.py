@@ -1,4 +1,4 @@
-"""Builds and loads `feature_maps.cpp`, the loops that PyTorch has no fast operation for.
+"""Builds and loads `kernels/*.cpp`, what an update computes on a CPU besides convolutions.
 
 It needs only a C++ compiler, which `torch.compile` needs, too; without one everything works as
 before, slower. The result is kept beside the compiled kernels of torch, where only this user can
@@ -11,30 +11,31 @@ import ctypes
 import hashlib
 import os
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from dreamer_async import compiler, process
-from dreamer_async.agent import feature_maps
+from dreamer_async.agent import kernels
 from dreamer_async.config import TrainConfig
 from dreamer_async.run_dir import replacing
 
-SOURCE = Path(__file__).with_name("feature_maps.cpp")
+FOLDER = Path(__file__).with_name("kernels")
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp-simd"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fPIC"),
 )
 SECONDS = 120
-"""Longest wait for the compiler; it takes 3."""
-os.register_at_fork(after_in_child=feature_maps.helpers.cache_clear)
+"""Longest wait for the compiler; it takes 7 with two cores."""
 
 
 def use(train: TrainConfig, device: torch.device) -> str:
-    """Compute feature maps as a run wants them on this device; says why not, or nothing."""
+    """Compute as a run wants it on this device; says why not, or nothing."""
     library, problem = load() if train.native and device.type == "cpu" else (None, "")
-    feature_maps.use(library)
+    kernels.use(library)
     return problem
 
 
@@ -62,13 +63,24 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 def _built(found: str) -> Path:
-    words = "\0".join([SOURCE.read_text(), *FLAGS, found, *sorted(process.processor_flags())])
-    name = f"feature_maps-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
+    sources = sorted(FOLDER.glob("*.cpp"))
+    texts = [path.read_text() for path in [*sources, *sorted(FOLDER.glob("*.h"))]]
+    words = "\0".join([*texts, *FLAGS, found, *sorted(process.processor_flags())])
+    name = f"kernels-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
     process.isolate_compile_cache()
     path = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(path) as file:
-            command = [found, *FLAGS, str(SOURCE), "-o", file.name]
-            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+        with replacing(path) as file, tempfile.TemporaryDirectory() as folder:
+            objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+            with ThreadPoolExecutor() as pool:
+                work = [pool.submit(_call, found, *FLAGS, "-c", str(source), "-o", str(made))
+                        for source, made in zip(sources, objects, strict=True)]  # fmt: skip
+            for part in work:
+                part.result()
+            _call(found, "-shared", *map(str, objects), "-o", file.name)
     return path
+
+
+def _call(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)

@@ -15,11 +15,17 @@ from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamer_async.agent import Batch, Noise, Trainer
+from dreamer_async.agent import Batch, Noise, Trainer, kernels
 from envs.spec import EnvSpec, ObsSpec
 
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
 """Operations whose result the host waits for."""
+
+
+@pytest.fixture(autouse=True)
+def operations_of_torch() -> None:
+    """A tape holds no native functions."""
+    kernels.use(None)
 
 
 class Tape(TorchDispatchMode):

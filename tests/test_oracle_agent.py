@@ -25,7 +25,7 @@ from oracle_cases import (
 from torch import Tensor
 
 from dreamer_async import native
-from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, feature_maps
+from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, kernels
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
 from dreamer_async.agent.update import Forward
 
@@ -60,9 +60,9 @@ def as_the_name_says(name: str) -> Iterator[None]:
     if name.endswith(NATIVE):
         library, problem = native.load()
         assert library is not None, problem
-    feature_maps.use(library)
+    kernels.use(library)
     yield
-    feature_maps.use(None)
+    kernels.use(None)
 
 
 def forced(action: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.distributions import twohot_loss
+from dreamer_async.agent import recurrent
 from dreamer_async.agent.heads import Actor, TwohotHead
 from dreamer_async.agent.losses import (
     actor_loss,
@@ -21,6 +21,7 @@ from dreamer_async.agent.losses import (
 )
 from dreamer_async.agent.normalize import ReturnRange, return_scale, update_range
 from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent.twohot import twohot_loss
 from dreamer_async.agent.world_model import WorldModel
 from dreamer_async.config import LossConfig, ModelConfig
 
@@ -110,6 +111,10 @@ class Agent(WorldModel):
         step: ImagineStep | None = None,
     ) -> Imagined:
         """Roll out H steps from [R, ...] states with noise [R, H, ...]."""
+        if step is None and recurrent.fits(self.dyn, *start):
+            return Imagined(
+                *recurrent.imagine(self.dyn, self.pol, start.feat, action_noise, prior_noise)
+            )
         step = step or self.imagine_step
         state, feats, actions = start, [start.feat], []
         noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
@@ -141,7 +146,9 @@ class Agent(WorldModel):
         logprob = self.pol.logprob(policy, imagined.action)
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
-        critic = weight * self.critic_loss(value_logits[:, :-1], ret, slow[:, :-1])
+        # The last step has no return; its loss is left out here, which costs less than a slice.
+        targets = torch.cat([ret, slow[:, -1:]], 1)
+        critic = weight * self.critic_loss(value_logits, targets, slow)[:, :-1]
         # Row b * L + k started at replayed step k of row b: what is known at index 0 is shared.
         boot, slow_start = (x[:, 0].view(replayed.reward.shape) for x in (ret, slow))
         replay_critic, replay_ret = self.replay_critic_loss(replayed, boot, slow_start)
@@ -152,9 +159,7 @@ class Agent(WorldModel):
 
     def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
         """Eq. 10: twohot(return) + regularizer * twohot(slow critic)."""
-        logprobs, bins = torch.log_softmax(logits, -1), self.val.bins
-        regularizer = self.loss.slow_regularizer * twohot_loss(logprobs, slow, bins)
-        return twohot_loss(logprobs, ret, bins) + regularizer
+        return twohot_loss(logits, self.val.bins, (1.0, ret), (self.loss.slow_regularizer, slow))
 
     def replay_critic_loss(
         self, replayed: Replayed, boot: Tensor, slow: Tensor

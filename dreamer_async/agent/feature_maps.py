@@ -1,7 +1,7 @@
 """RMSNorm and SiLU of feature maps, after pooling (encoder) or before a pixel shuffle (decoder).
 
-On a CPU the functions of `feature_maps.cpp` do this where they could be built (`native.load`):
-each map is passed over once or twice instead of about ten times. Everywhere else PyTorch does.
+On a CPU native functions do this where there are some (`kernels/feature_maps.cpp`): each map is
+passed over once or twice instead of about ten times. Everywhere else PyTorch does.
 
 Legend: N rows, H x W resolution of the smaller map, C channels.
 """
@@ -9,28 +9,21 @@ Legend: N rows, H x W resolution of the smaller map, C channels.
 from __future__ import annotations
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dreamer_async.agent import kernels
+from dreamer_async.agent.kernels import pointer
+
 NORM_EPS = 1e-4
 MOST_CHANNELS = 4096
 """More do not fit into a tile."""
-LEAST_BYTES = 1 << 20
-"""Smaller maps are not worth a second thread."""
+PIECES = 32
+"""Maps are cut into at most so many pieces, which threads share."""
 TYPES = {torch.float32: "float", torch.bfloat16: "bf16"}
-
-_library: ctypes.CDLL | None = None
-
-
-def use(library: ctypes.CDLL | None) -> None:
-    """Compute with these functions from now on, or with PyTorch."""
-    global _library
-    _library = library
 
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
@@ -65,7 +58,7 @@ def pixel_shuffle(x: Tensor) -> Tensor:
 
 def _native(x: Tensor, scale: Tensor) -> bool:
     known = x.device.type == "cpu" and x.dtype in TYPES and scale.shape[0] <= MOST_CHANNELS
-    return _library is not None and known
+    return kernels.ready() and known
 
 
 @torch.library.custom_op("dreamer_async::pool_norm_silu", mutates_args=())
@@ -150,38 +143,20 @@ _shuffle.register_autograd(_of_shuffle, setup_context=_keep_for_shuffle)
 
 
 def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None = None) -> None:
-    """Call a native function for all rows of pixels, on as many threads as PyTorch has.
+    """Call a native function for all rows of pixels in pieces that do not depend on the threads.
 
-    `tensors` are its pointers, of which the scale has one axis and the maps four. The gradient
-    of the scale is added up in the order of the threads.
+    `tensors` are its pointers, of which the scale has one axis. The gradient of the scale is added
+    up in the order of the pieces.
     """
-    assert _library is not None and all(tensor.is_contiguous() for tensor in tensors)
-    call = getattr(_library, f"{name}_{TYPES[small.dtype]}")
+    assert all(tensor.is_contiguous() for tensor in tensors)
     channels = next(tensor.shape[0] for tensor in tensors if tensor.ndim == 1)
     rows, width = small.shape[0] * small.shape[1], small.shape[2]
-    threads = torch.get_num_threads() if small.nbytes >= LEAST_BYTES else 1
-    bounds = [rows * i // threads for i in range(threads + 1)]
-    sums = torch.zeros(threads, channels)
-
-    def part(i: int) -> None:
-        first = bounds[i]
-        pointers = [
-            t.data_ptr() + (first * (t.nbytes // rows) if t.ndim > 1 else 0) for t in tensors
-        ]
-        if dscale is not None:
-            pointers.append(sums[i].data_ptr())
-        call(channels, ctypes.c_long(bounds[i + 1] - first), ctypes.c_long(width),
-             *map(ctypes.c_void_p, pointers))  # fmt: skip
-
-    others = [helpers().submit(part, i) for i in range(1, threads)]
-    part(0)
-    for other in others:
-        other.result()
+    pieces = min(PIECES, rows)
+    sums = torch.zeros(pieces, channels)
+    getattr(kernels.library(), f"{name}_{TYPES[small.dtype]}")(
+        channels, ctypes.c_long(rows), ctypes.c_long(width), *map(pointer, tensors),
+        *([] if dscale is None else [pointer(sums)]),
+        ctypes.c_long(pieces), kernels.threads(small.numel()),
+    )  # fmt: skip
     if dscale is not None:
         dscale.copy_(sums.sum(0))
-
-
-@cache
-def helpers() -> ThreadPoolExecutor:
-    """The threads that take their part of a map; a forked process has to make its own."""
-    return ThreadPoolExecutor(thread_name_prefix="feature-maps")

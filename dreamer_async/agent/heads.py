@@ -21,10 +21,9 @@ from dreamer_async.agent.distributions import (
     sample_class,
     sample_normal,
     twohot_bins,
-    twohot_loss,
-    twohot_mean,
 )
 from dreamer_async.agent.nets import MLP, Linear
+from dreamer_async.agent.twohot import twohot_loss, twohot_mean
 from dreamer_async.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -43,7 +42,11 @@ class Outputs(nn.Module):
             self.add_module(name, Linear(inputs, size, outscale))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(layer(x).float() for layer in self.children())
+        return tuple(layer(x).float() for layer in self.linears())
+
+    def linears(self) -> list[Linear]:
+        """The layers, in the order of the outputs."""
+        return list(self.children())  # type: ignore[arg-type]
 
 
 class TwohotHead(nn.Module):
@@ -64,7 +67,7 @@ class TwohotHead(nn.Module):
         return twohot_mean(logits, self.bins)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return twohot_loss(torch.log_softmax(logits, -1), target, self.bins)
+        return twohot_loss(logits, self.bins, (1.0, target))
 
 
 class ContHead(nn.Module):
@@ -87,7 +90,7 @@ class ActionHead(Outputs):
     """
 
     def __init__(self, inputs: int, action: ActionSpec, config: ModelConfig) -> None:
-        self.discrete = action.kind == "discrete"
+        self.discrete, self.size = action.kind == "discrete", action.size
         names = ("logits",) if self.discrete else ("mean", "stddev")
         super().__init__(inputs, dict.fromkeys(names, action.size), config.actor_outscale)
         self.std_range = (config.actor_min_std, config.actor_max_std)

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamer_async.agent import kernels
+from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.feature_maps import pixel_shuffle, rms_norm
 
 TRUNCATED_STD = 1.1368
@@ -50,6 +52,8 @@ class Linear(Kernel):
         super().__init__((inputs, outputs), outputs, inputs, outscale)
 
     def forward(self, x: Tensor) -> Tensor:
+        if kernels.fit(x, self.kernel):
+            return dense_stack(x, [Dense(self.kernel, self.bias, None)])
         # One flat product: F.linear sometimes makes a small one per row of a 3-d input.
         flat = x.reshape(-1, x.shape[-1])
         y = torch.addmm(self.bias.to(x.dtype), flat, self.kernel.to(x.dtype))
@@ -160,8 +164,12 @@ def add_stack(
     return stack
 
 
-def run_stack(stack: Sequence[tuple[nn.Module, RMSNorm]], x: Tensor) -> Tensor:
+def run_stack(stack: Sequence[tuple[Linear, RMSNorm]], x: Tensor) -> Tensor:
     """Apply (layer, norm, SiLU) for each layer of a stack."""
+    if kernels.fit(x):
+        return dense_stack(
+            x, [Dense(layer.kernel, layer.bias, norm.scale) for layer, norm in stack]
+        )
     for layer, norm in stack:
         x = F.silu(norm(layer(x)))
     return x

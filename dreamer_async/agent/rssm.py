@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamer_async.agent import recurrent
 from dreamer_async.agent.distributions import sample_class, straight_through, unimix
 from dreamer_async.agent.nets import (
     BlockLinear,
@@ -115,6 +116,10 @@ class RSSM(nn.Module):
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
         """One step with an observation; reset [N] clears the state and the action first."""
+        if not torch.is_grad_enabled() and recurrent.fits(self, *state, embed, action):
+            inputs = (x.unsqueeze(1) for x in (embed, action, reset, noise))
+            deter, stoch, logits = recurrent.observe(self, *state, *inputs)
+            return RSSMState(deter[:, 0], stoch[:, 0]), logits[:, 0]
         keep = 1.0 - reset.to(state.deter.dtype)
         deter = state.deter * keep[:, None]
         stoch = state.stoch * keep[:, None, None]
@@ -137,6 +142,9 @@ class RSSM(nn.Module):
         step: ObserveStep | None = None,
     ) -> Observed:
         """Filter a sequence [B, T, ...] step by step, starting after `state`."""
+        if step is None and recurrent.fits(self, *state, embed, action):
+            deter, stoch, logits = recurrent.observe(self, *state, embed, action, reset, noise)
+            return Observed(RSSMState(deter, stoch), logits)
         step = step or self.observe_step
         # A first state that needs a gradient, like all later ones, is one graph instead of two.
         state = RSSMState(*(x.detach().requires_grad_(torch.is_grad_enabled()) for x in state))

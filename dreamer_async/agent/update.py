@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
+from dreamer_async.agent import kernels
 from dreamer_async.agent.actor_critic import (
     ActorCriticLosses,
     Agent,
@@ -65,8 +66,9 @@ class Regions(NamedTuple):
     """The functions that an update is made of, each compiled on its own."""
 
     encode: Callable[[dict[str, Tensor]], Tensor]
-    observe_step: ObserveStep
-    imagine_step: ImagineStep
+    observe_step: ObserveStep | None
+    """None: as the model sees fit, which may be a native function for all steps."""
+    imagine_step: ImagineStep | None
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
 
@@ -99,8 +101,8 @@ class Trainer:
         agent = self.agent
         self._regions = Regions(
             agent.encode,
-            agent.dyn.observe_step,
-            agent.imagine_step,
+            None,
+            None,
             agent.world_model_losses,
             agent.actor_critic_losses,
         )
@@ -114,12 +116,17 @@ class Trainer:
         left out because it only got slower (measured).
         """
         cpu = self.device.type == "cpu"
+        if cpu and kernels.ready():
+            return  # they leave nothing to compile
         options: dict[str, Any] | None = (
             {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
             if cpu and backend == "inductor"
             else None
         )
-        regions = self._regions._asdict()
+        regions = self._regions._asdict() | {
+            "observe_step": self.agent.dyn.observe_step,
+            "imagine_step": self.agent.imagine_step,
+        }
         images = any(obs.is_image for obs in self.spec.obs.values())
         eager = {"encode", "world_model_losses"} if images else {"encode"}
         for name, region in regions.items():

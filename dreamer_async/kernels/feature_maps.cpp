@@ -12,57 +12,12 @@
 //   shuffle  small [rows, width, 2, 2, C] -> large [2 rows, 2 width, C]: norm and SiLU, and the
 //            four phases of a pixel go to their places.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "arithmetic.h"
+#include "threads.h"
 
 namespace {
 
-constexpr float EPS = 1e-4f;
 constexpr int TILE = 4096;  // floats; the caller checks that C is not larger
-
-struct bf16 {
-  uint16_t bits;
-};
-
-inline float load(float x) { return x; }
-
-inline float load(bf16 x) {
-  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-  float y;
-  std::memcpy(&y, &bits, 4);
-  return y;
-}
-
-inline void store(float &to, float x) { to = x; }
-
-inline void store(bf16 &to, float x) {  // to the nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  to.bits = static_cast<uint16_t>(x == x ? rounded : 0x7fc0u);
-}
-
-// exp to about 2 units in the last place, without a call, so that loops over it become vectors.
-inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, 4);
-  return p * power;
-}
-
-inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 // h = x / rms(x) * scale of each pixel; also 1 / rms.
 inline void normalise(int pixels, int C, const float *x, const float *scale, float *h,
@@ -255,33 +210,54 @@ void shuffle_backward(int channels, long rows, long width, const T *small, const
 
 }  // namespace
 
-// The channels of the smallest size are known to the compiler: loops of 8 to 16 gain by it.
-#define EXPORT(name, T, parameters, ...)                 \
-  extern "C" void name##_##T parameters {                \
-    switch (C) {                                         \
-      case 8: return name<8, T>(C, rows, width, __VA_ARGS__);   \
-      case 12: return name<12, T>(C, rows, width, __VA_ARGS__); \
-      case 16: return name<16, T>(C, rows, width, __VA_ARGS__); \
-      default: return name<0, T>(C, rows, width, __VA_ARGS__);  \
-    }                                                    \
+// Below, `rows` is cut into pieces; each adds to a gain of its own, dscale [pieces, C]. The channels
+// of the smallest size are known to the compiler: loops of 8 to 16 gain by it.
+
+#define PIECE \
+  const long first = rows * i / pieces, count = rows * (i + 1) / pieces - first, small_at = first * width * C
+#define CALL(name, ...)                                    \
+  switch (C) {                                             \
+    case 8: return name<8>(C, count, width, __VA_ARGS__);   \
+    case 12: return name<12>(C, count, width, __VA_ARGS__); \
+    case 16: return name<16>(C, count, width, __VA_ARGS__); \
+    default: return name<0>(C, count, width, __VA_ARGS__);  \
   }
 
-#define EXPORT_ALL(T)                                                                          \
-  EXPORT(pool_forward, T,                                                                      \
-         (int C, long rows, long width, const T *large, const float *scale, T *kept,           \
-          uint8_t *winner, T *small),                                                          \
-         large, scale, kept, winner, small)                                                    \
-  EXPORT(pool_backward, T,                                                                     \
-         (int C, long rows, long width, const T *kept, const uint8_t *winner,                  \
-          const float *scale, const T *dsmall, T *dlarge, float *dscale),                      \
-         kept, winner, scale, dsmall, dlarge, dscale)                                          \
-  EXPORT(shuffle_forward, T,                                                                   \
-         (int C, long rows, long width, const T *small, const float *scale, T *large),         \
-         small, scale, large)                                                                  \
-  EXPORT(shuffle_backward, T,                                                                  \
-         (int C, long rows, long width, const T *small, const float *scale, const T *dlarge,   \
-          T *dsmall, float *dscale),                                                           \
-         small, scale, dlarge, dsmall, dscale)
+#define EXPORT_ALL(T)                                                                             \
+  extern "C" void pool_forward_##T(int C, long rows, long width, const T *large,                  \
+                                   const float *scale, T *kept, uint8_t *winner, T *small,        \
+                                   long pieces, int threads) {                                    \
+    share(pieces, threads, [&](long i) {                                                          \
+      PIECE;                                                                                      \
+      CALL(pool_forward, large + 4 * small_at, scale, kept + small_at, winner + small_at,         \
+           small + small_at)                                                                      \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" void pool_backward_##T(int C, long rows, long width, const T *kept,                  \
+                                    const uint8_t *winner, const float *scale, const T *dsmall,   \
+                                    T *dlarge, float *dscale, long pieces, int threads) {         \
+    share(pieces, threads, [&](long i) {                                                          \
+      PIECE;                                                                                      \
+      CALL(pool_backward, kept + small_at, winner + small_at, scale, dsmall + small_at,           \
+           dlarge + 4 * small_at, dscale + i * C)                                                 \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" void shuffle_forward_##T(int C, long rows, long width, const T *small,               \
+                                      const float *scale, T *large, long pieces, int threads) {   \
+    share(pieces, threads, [&](long i) {                                                          \
+      PIECE;                                                                                      \
+      CALL(shuffle_forward, small + 4 * small_at, scale, large + 4 * small_at)                    \
+    });                                                                                           \
+  }                                                                                               \
+  extern "C" void shuffle_backward_##T(int C, long rows, long width, const T *small,              \
+                                       const float *scale, const T *dlarge, T *dsmall,            \
+                                       float *dscale, long pieces, int threads) {                 \
+    share(pieces, threads, [&](long i) {                                                          \
+      PIECE;                                                                                      \
+      CALL(shuffle_backward, small + 4 * small_at, scale, dlarge + 4 * small_at,                  \
+           dsmall + 4 * small_at, dscale + i * C)                                                 \
+    });                                                                                           \
+  }
 
 EXPORT_ALL(float)
 EXPORT_ALL(bf16)

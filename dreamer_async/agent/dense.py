@@ -1,0 +1,159 @@
+"""Stacks of dense layers as one native function each way (`kernels/dense.cpp`).
+
+Legend: N rows, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent import kernels
+from dreamer_async.agent.kernels import floats, pack, padded, pointer
+
+PIECES, LEAST_ROWS = 8, 96
+"""A backward pass adds up its gradients in at most so many pieces, of so many rows at least.
+
+They do not depend on the number of threads, so neither does the result.
+"""
+
+
+class Dense(NamedTuple):
+    """One layer: SiLU(norm(x kernel + bias) * gain), or without a gain the linear part alone."""
+
+    kernel: Tensor
+    """[I, O]."""
+    bias: Tensor
+    """[O]."""
+    gain: Tensor | None
+    """[O]; only the last layer of a stack may lack it."""
+
+
+class _Layer(ctypes.Structure):
+    """As in `dense.cpp`."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int),
+        ("outputs", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("kernel", "transposed", "bias", "gain", "before")),
+        *((name, ctypes.c_void_p) for name in ("dkernel", "dbias", "dgain")),
+    )
+
+
+def dense_stack(x: Tensor, layers: Sequence[Dense]) -> Tensor:
+    """Apply a stack to the last axis: [..., I] -> [..., O]; all float32 on a CPU."""
+    rows = _as_rows(x)
+    tensors = [tensor for layer in layers for tensor in layer]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in [x, *tensors]):
+        y: Tensor = _Stack.apply(rows, *tensors)
+    else:
+        y = _forward(rows, [_packed(layer) for layer in layers], None)
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """[..., I] -> [N, I] with dense columns; rows may be apart."""
+    x = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+class _Packed(NamedTuple):
+    """A layer as the kernels read it."""
+
+    inputs: int
+    outputs: int
+    kernel: Tensor
+    bias: Tensor
+    gain: Tensor | None
+
+
+def _packed(layer: Dense) -> _Packed:
+    inputs, outputs = layer.kernel.shape
+    gain = None if layer.gain is None else layer.gain.detach()
+    return _Packed(inputs, outputs, pack(layer.kernel), layer.bias.detach(), gain)
+
+
+class Stack:
+    """Layers in memory as other kernels read them; they must not change while it is in use."""
+
+    def __init__(self, layers: Sequence[Dense]) -> None:
+        self._held = [_packed(layer) for layer in layers]
+        self.count = len(layers)
+        self.outputs = self._held[-1].outputs
+        self.structures = _structures(self._held)
+
+    @property
+    def address(self) -> int:
+        """Where the structures begin."""
+        return ctypes.addressof(self.structures)
+
+
+def _structures(layers: Sequence[_Packed]) -> ctypes.Array[_Layer]:
+    structures = (_Layer * len(layers))()
+    for s, layer in zip(structures, layers, strict=True):
+        s.inputs, s.outputs = layer.inputs, layer.outputs
+        s.kernel, s.bias, s.gain = floats(layer.kernel), floats(layer.bias), floats(layer.gain)
+    return structures
+
+
+def _forward(x: Tensor, layers: list[_Packed], before: list[Tensor] | None) -> Tensor:
+    """Run a stack; keep what the backward pass needs in `before`, one [N, O] per layer."""
+    y = x.new_empty(x.shape[0], layers[-1].outputs)
+    structures = _structures(layers)
+    for i, kept in enumerate(before or []):
+        structures[i].before = floats(kept)
+    kernels.library().dense_forward(
+        structures, len(layers), ctypes.c_long(x.shape[0]),
+        pointer(x), ctypes.c_long(x.stride(0)), pointer(y), ctypes.c_long(y.stride(0)),
+        kernels.threads(x.numel()),
+    )  # fmt: skip
+    return y
+
+
+class _Stack(torch.autograd.Function):
+    """The stack with its gradient; takes rows and (kernel, bias, gain) of each layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        layers = [
+            _packed(Dense(kernel, bias, gain))
+            for kernel, bias, gain in zip(*(tensors[i::3] for i in range(3)), strict=True)
+        ]
+        widths = [layer.outputs if layer.gain is not None else 0 for layer in layers]
+        before = [x.new_empty(x.shape[0], width) for width in widths]
+        ctx.layers, ctx.before = layers, before
+        ctx.save_for_backward(x, *tensors[::3])
+        return _forward(x, layers, before)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        [dy] = grad_outputs
+        x, *weights = ctx.saved_tensors
+        layers: list[_Packed] = ctx.layers
+        pieces = max(1, min(PIECES, x.shape[0] // LEAST_ROWS))
+        dx = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        dy = dy.contiguous()
+        structures, transposed, sums = _structures(layers), [], []
+        for i, (s, layer, kernel) in enumerate(zip(structures, layers, weights, strict=True)):
+            transposed.append(pack(kernel.t()) if i or dx is not None else None)
+            dkernel = x.new_zeros(pieces, layer.inputs, padded(layer.outputs))
+            dvectors = x.new_zeros(2, pieces, layer.outputs)
+            sums.append((dkernel, dvectors))
+            s.transposed, s.before = floats(transposed[i]), floats(ctx.before[i])
+            s.dkernel = floats(dkernel)
+            s.dbias, s.dgain = floats(dvectors[0]), floats(dvectors[1])
+        kernels.library().dense_backward(
+            structures, len(layers), ctypes.c_long(x.shape[0]), pointer(x),
+            ctypes.c_long(x.stride(0)), pointer(dy), pointer(dx), ctypes.c_long(pieces),
+            kernels.threads(x.numel()),
+        )  # fmt: skip
+        grads: list[Tensor | None] = [dx]
+        for layer, (dkernel, dvectors) in zip(layers, sums, strict=True):
+            dbias, dgain = dvectors.sum(1)
+            grads += [dkernel.sum(0)[:, : layer.outputs], dbias]
+            grads.append(dgain if layer.gain is not None else None)
+        return tuple(grads)

@@ -1,0 +1,73 @@
+"""The native functions of CPUs (`kernels/*.cpp`): who has them, and what they are called with.
+
+`native.load` builds them and hands them over with `use`. They compute in float32 what PyTorch
+would, up to rounding. Without them, and on every other device, PyTorch computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEAST_NUMBERS = 1 << 15
+"""Work on fewer numbers is not worth a second thread."""
+
+_library: ctypes.CDLL | None = None
+
+
+def use(library: ctypes.CDLL | None) -> None:
+    """Compute with these functions from now on, or with PyTorch."""
+    global _library
+    _library = library
+
+
+def library() -> ctypes.CDLL:
+    """The functions in use; there must be some."""
+    assert _library is not None, "no native functions are in use"
+    return _library
+
+
+def ready() -> bool:
+    """Whether there are native functions in use."""
+    return _library is not None
+
+
+def fit(*tensors: Tensor) -> bool:
+    """Whether native functions can take these tensors: float32 on a CPU."""
+    return _library is not None and all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
+    )
+
+
+def threads(numbers: int) -> int:
+    """How many threads may share work on so many numbers."""
+    return torch.get_num_threads() if numbers >= LEAST_NUMBERS else 1
+
+
+def pack(kernel: Tensor) -> Tensor:
+    """Lay kernels [..., in, out] out as products read them: [..., out / panel, in, panel]."""
+    panel = library().panel_width()
+    columns = kernel.shape[-1]
+    kernel = F.pad(kernel.detach(), (0, -columns % panel))
+    return kernel.unflatten(-1, (-1, panel)).transpose(-3, -2).contiguous()
+
+
+def padded(width: int) -> int:
+    """A width filled up to whole panels."""
+    return width + -width % library().panel_width()
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a tensor begins; null for None."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def floats(tensor: Tensor | None) -> int | None:
+    """Address of a contiguous float32 tensor for a field of a structure; null for None."""
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous() and tensor.dtype == torch.float32, (tensor.shape, tensor.dtype)
+    return tensor.data_ptr()

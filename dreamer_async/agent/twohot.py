@@ -1,0 +1,77 @@
+"""Expected values and losses of two-hot distributions: native on a CPU, else `distributions`.
+
+Legend: M bins.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent import distributions, kernels
+from dreamer_async.agent.kernels import pointer
+
+
+def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """Expected value of bins that are mirrored around 0: [..., M] -> [...].
+
+    Symmetric logits give exactly 0. The native one has no gradient: call it without.
+    """
+    if torch.is_grad_enabled() or not kernels.fit(logits, bins):
+        return distributions.twohot_mean(logits, bins)
+    logits = logits.contiguous()
+    mean = logits.new_empty(logits.shape[:-1])
+
+    kernels.library().twohot_mean(
+        *_bins(bins), ctypes.c_long(mean.numel()), pointer(logits), pointer(mean),
+        kernels.threads(logits.numel()),
+    )  # fmt: skip
+    return mean
+
+
+def twohot_loss(logits: Tensor, bins: Tensor, *targets: tuple[float, Tensor]) -> Tensor:
+    """Eq. 10: weighted sum of cross entropies of logits [..., M] and two-hot targets [...]."""
+    if kernels.fit(logits, bins, *(target for _, target in targets)):
+        weights = torch.tensor([weight for weight, _ in targets])
+        given = torch.stack([target for _, target in targets], -1)
+        return _Loss.apply(logits, bins, weights, given)
+    logprobs = torch.log_softmax(logits, -1)
+    losses = [weight * distributions.twohot_loss(logprobs, x, bins) for weight, x in targets]
+    return torch.stack(losses).sum(0) if len(losses) > 1 else losses[0]
+
+
+class _Loss(torch.autograd.Function):
+    """Logits [..., M], bins [M], weights [J] and targets [..., J] -> losses [...]."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bins: Tensor, weights: Tensor, targets: Tensor) -> Tensor:
+        logits, targets = logits.contiguous(), targets.contiguous()
+        loss = logits.new_empty(logits.shape[:-1])
+        ctx.save_for_backward(logits, bins, weights, targets)
+        _run("twohot_loss", logits, bins, weights, targets, loss)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        [dloss] = grad_outputs
+        logits, bins, weights, targets = ctx.saved_tensors
+        dlogits = torch.empty_like(logits)
+        _run("twohot_loss_backward", logits, bins, weights, targets, dloss.contiguous(), dlogits)
+        return dlogits, None, None, None
+
+
+def _run(
+    name: str, logits: Tensor, bins: Tensor, weights: Tensor, targets: Tensor, *rest: Tensor
+) -> None:
+    getattr(kernels.library(), name)(
+        *_bins(bins), len(weights), pointer(weights), ctypes.c_long(targets[..., 0].numel()),
+        pointer(logits), pointer(targets), *map(pointer, rest), kernels.threads(logits.numel()),
+    )  # fmt: skip
+
+
+def _bins(bins: Tensor) -> tuple[int, ctypes.c_void_p]:
+    assert bins.is_contiguous()
+    return bins.shape[0], pointer(bins)

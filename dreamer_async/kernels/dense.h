@@ -1,0 +1,58 @@
+// A stack of dense layers for a tile of rows.
+
+#pragma once
+
+#include <vector>
+
+#include "arithmetic.h"
+
+// Linear, RMSNorm, SiLU; the last layer of a stack may be linear alone.
+struct Layer {
+  int inputs, outputs;
+  const float *kernel;      // packed [inputs, outputs]
+  const float *transposed;  // packed [outputs, inputs], read by the backward pass
+  const float *bias;        // [outputs]
+  const float *gain;        // [outputs], or null: linear alone
+  float *before;            // [all rows, outputs] in front of the norm, or null: not kept
+  // What each piece of rows adds to the gradients: [pieces, inputs, padded(outputs)], and
+  // [pieces, outputs].
+  float *dkernel, *dbias, *dgain;
+};
+
+namespace {
+
+constexpr long TILE_ROWS = 48;  // a multiple of both numbers of rows of a block
+
+inline int tile_from(long at, long end) {
+  return static_cast<int>(end - at < TILE_ROWS ? end - at : TILE_ROWS);
+}
+
+// y = stack(x) for `tile` rows from `at` on.
+inline void forward_tile(const Layer *layers, int count, long at, int tile, const float *x, long ldx,
+                  float *y, long ldy) {
+  long width = 0;
+  for (int l = 0; l < count; l++) width = layers[l].outputs > width ? layers[l].outputs : width;
+  thread_local std::vector<float> memory;
+  memory.resize(2 * TILE_ROWS * width);
+  float *spare = memory.data(), *active = spare + TILE_ROWS * width;
+  const float *input = x + at * ldx;
+  long ld = ldx;
+  for (int l = 0; l < count; l++) {
+    const Layer &layer = layers[l];
+    const int N = layer.outputs;
+    const bool last = l == count - 1;
+    float *out = last ? y + at * ldy : active;
+    const long ldo = last ? ldy : N;
+    if (!layer.gain) {
+      product(tile, N, layer.inputs, input, ld, layer.kernel, layer.bias, out, ldo);
+      continue;
+    }
+    float *before = layer.before ? layer.before + at * N : spare;
+    product(tile, N, layer.inputs, input, ld, layer.kernel, layer.bias, before, N);
+    for (int i = 0; i < tile; i++) norm_silu(N, before + i * N, layer.gain, out + i * ldo);
+    input = out;
+    ld = ldo;
+  }
+}
+
+}  // namespace

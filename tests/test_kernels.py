@@ -1,0 +1,297 @@
+"""Native functions compute what PyTorch does, gradients too, on any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from agent_cases import MIXED, MODEL, VECTOR, make_batch, make_config, make_spec
+from torch import Tensor
+
+from dreamer_async import native
+from dreamer_async.agent import Trainer, distributions, kernels, twohot
+from dreamer_async.agent.dense import Dense, dense_stack
+from dreamer_async.agent.rssm import RSSM, RSSMState
+from dreamer_async.config import ModelConfig
+from envs.spec import ActionSpec, EnvSpec
+
+WIDE = replace(MODEL, deter=48, hidden=24, units=40, classes=5, stoch=6, blocks=3)
+"""Widths that fill no panel."""
+SEVERAL = ActionSpec.several(
+    {
+        "a": ActionSpec("discrete", 4),
+        "b": ActionSpec("continuous", 2),
+        "c": ActionSpec("discrete", 3),
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    library, problem = native.load()
+    assert library is not None, f"these tests need a C++ compiler: {problem}"
+    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
+    kernels.use(library)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    kernels.use(None)
+
+
+@contextmanager
+def without() -> Iterator[None]:
+    """PyTorch computes for a while."""
+    library = kernels.library()
+    kernels.use(None)
+    try:
+        yield
+    finally:
+        kernels.use(library)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 2e-5) -> None:
+    """Equal relative to the largest number, which gradients of small sums need."""
+    size = max(theirs.abs().max().item(), 1e-3)
+    torch.testing.assert_close(ours, theirs, atol=tolerance * size, rtol=tolerance)
+
+
+# -- dense stacks ----------------------------------------------------------------------------------
+
+
+def stack_of(widths: tuple[int, ...], plain_end: bool) -> list[Dense]:
+    g, layers = generator(), []
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        kernel = torch.randn(inputs, outputs, generator=g) / inputs**0.5
+        bias, gain = torch.randn(2, outputs, generator=g)
+        end = plain_end and i == len(widths) - 2
+        layers.append(Dense(kernel, bias, None if end else 1 + gain / 3))
+    return layers
+
+
+def plain_stack(x: Tensor, layers: list[Dense]) -> Tensor:
+    for layer in layers:
+        x = x @ layer.kernel + layer.bias
+        if layer.gain is not None:
+            x = F.silu(F.rms_norm(x, layer.gain.shape, layer.gain, 1e-4))
+    return x
+
+
+def with_gradients(
+    stack: Callable[[Tensor, list[Dense]], Tensor], x: Tensor, layers: list[Dense]
+) -> list[Tensor]:
+    leaf = lambda t: t.detach().requires_grad_()  # noqa: E731
+    leaves = [Dense(leaf(k), leaf(b), None if g is None else leaf(g)) for k, b, g in layers]
+    x = x.detach().requires_grad_()
+    y = stack(x, leaves)
+    given = torch.randn(y.shape, generator=generator(1))
+    inputs = [x, *(t for layer in leaves for t in layer if t is not None)]
+    return [y.detach(), *torch.autograd.grad(y, inputs, given)]
+
+
+@pytest.mark.parametrize(
+    ("widths", "plain_end", "rows"),
+    [
+        ((3, 5), True, 1),
+        ((3, 5), False, 7),
+        ((16, 32, 16), False, 48),
+        ((40, 33, 20, 255), True, 97),
+        ((1, 64, 64, 64), False, 200),
+        ((600, 9), True, 50),
+        ((4, 4097), False, 3),
+    ],
+)
+def test_a_stack_agrees_with_torch(widths: tuple[int, ...], plain_end: bool, rows: int) -> None:
+    layers, x = stack_of(widths, plain_end), torch.randn(rows, widths[0], generator=generator(2))
+    ours, theirs = (with_gradients(f, x, layers) for f in (dense_stack, plain_stack))
+    for one, other in zip(ours, theirs, strict=True):
+        close(one, other)
+    close(dense_stack(x, layers), theirs[0])  # without gradients, which is another way
+    wrong = [layers[0]._replace(bias=layers[0].bias + 0.01), *layers[1:]]
+    with pytest.raises(AssertionError):
+        close(dense_stack(x, wrong), theirs[0])
+
+
+def test_rows_of_a_stack_may_lie_apart() -> None:
+    layers, x = stack_of((6, 8, 5), True), torch.randn(9, 4, 6, generator=generator(2))
+    close(dense_stack(x[:, 2], layers), plain_stack(x[:, 2], layers))
+    close(dense_stack(x, layers), plain_stack(x, layers))
+    close(dense_stack(x.transpose(0, 1), layers), plain_stack(x.transpose(0, 1), layers))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    layers, x = stack_of((70, 33, 20), True), torch.randn(1000, 70, generator=generator(2))
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(with_gradients(dense_stack, x, layers))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30, 0.0])
+def test_extreme_inputs_end_as_with_torch(value: float) -> None:
+    layers, x = stack_of((6, 8, 5), False), torch.full((2, 6), value)
+    ours, theirs = dense_stack(x, layers), plain_stack(x, layers)
+    torch.testing.assert_close(ours, theirs, equal_nan=True, atol=1e-5, rtol=1e-3)
+
+
+# -- two-hot distributions -------------------------------------------------------------------------
+
+
+def test_twohot_losses_agree_with_torch() -> None:
+    g, bins = generator(), distributions.twohot_bins(255)
+    logits = (3 * torch.randn(7, 30, 255, generator=g)).requires_grad_()
+    targets = [torch.randn(7, 30, generator=g) * 10 ** (i + 1) for i in range(2)]
+    targets[0][0, :4] = torch.tensor([0.0, 1e12, -1e12, bins[7].item()])
+    pairs = ((1.0, targets[0]), (0.3, targets[1]))
+    given = torch.randn(7, 30, generator=g)
+    ours = twohot.twohot_loss(logits, bins, *pairs)
+    with without():
+        theirs = twohot.twohot_loss(logits, bins, *pairs)
+    close(ours, theirs)
+    one, other = (torch.autograd.grad(loss, logits, given)[0] for loss in (ours, theirs))
+    close(one, other)
+    with pytest.raises(AssertionError):
+        close(twohot.twohot_loss(logits, bins, pairs[0]), theirs)
+
+
+@torch.no_grad()
+def test_twohot_means_agree_with_torch() -> None:
+    bins = distributions.twohot_bins(255)
+    logits = torch.randn(40, 255, generator=generator()) - bins.abs().log1p()
+    ours = twohot.twohot_mean(logits, bins)
+    close(ours, distributions.twohot_mean(logits, bins), 1e-4)
+    symmetric = torch.cat([logits[:, :127], logits[:, 127:128], logits[:, :127].flip(-1)], -1)
+    assert (twohot.twohot_mean(symmetric, bins) == 0).all() and not (ours == 0).any()
+
+
+def test_targets_that_are_no_number_give_losses_that_are_none() -> None:
+    bins, logits = distributions.twohot_bins(5), torch.zeros(2, 5, requires_grad=True)
+    loss = twohot.twohot_loss(logits, bins, (1.0, torch.tensor([float("nan"), 1.0])))
+    assert loss.isnan().tolist() == [True, False]
+    [gradient] = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.isnan().any(-1).tolist() == [True, False]
+
+
+# -- the recurrent model ---------------------------------------------------------------------------
+
+
+def rssm(model: ModelConfig = WIDE) -> RSSM:
+    dyn = RSSM(model, embed=11, action=3)
+    with torch.no_grad():
+        for parameter in dyn.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator(3)) * 0.2)
+    return dyn
+
+
+def observed(dyn: RSSM, noise_seed: int = 5) -> list[Tensor]:
+    """All results of filtering, and all gradients of random sums of them."""
+    g, (batch, steps), config = generator(4), (5, 7), dyn.config
+    classes = torch.randint(0, config.classes, (batch, config.stoch), generator=g)
+    state = RSSMState(
+        torch.tanh(torch.randn(batch, config.deter, generator=g)),
+        F.one_hot(classes, config.classes).float(),
+    )
+    embed = torch.randn(batch, steps, 11, generator=g, requires_grad=True)
+    action = 2 * torch.randn(batch, steps, 3, generator=g)
+    reset = torch.rand(batch, steps, generator=g) < 0.3
+    noise = torch.rand(batch, steps, config.stoch, generator=generator(noise_seed))
+    result = dyn.observe(state, embed, action, reset, noise)
+    outputs = [result.state.deter, result.state.stoch, result.logits]
+    total = sum((x * torch.randn(x.shape, generator=g)).sum() for x in outputs)
+    inputs = [embed, *(p for name, p in dyn.named_parameters() if "prior" not in name)]
+    return [*(x.detach() for x in outputs), *torch.autograd.grad(total, inputs)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", [WIDE, MODEL])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_filtering_agrees_with_the_loop_over_time(model: ModelConfig, threads: int) -> None:
+    torch.set_num_threads(threads)
+    dyn = rssm(model)
+    ours = observed(dyn)
+    with without():
+        theirs, other = observed(dyn), observed(dyn, noise_seed=6)
+    for one, two in zip(ours, theirs, strict=True):
+        close(one, two, 1e-4)
+    assert torch.equal(ours[1], theirs[1]) and not torch.equal(ours[1], other[1])
+
+
+def test_networks_with_other_counts_of_layers_are_left_to_torch() -> None:
+    dyn = rssm(replace(WIDE, dyn_layers=2, posterior_layers=2))
+    ours = observed(dyn)
+    with without():
+        theirs = observed(dyn)
+    for one, two in zip(ours, theirs, strict=True):
+        close(one, two, 1e-4)
+
+
+@torch.no_grad()
+def test_acting_takes_the_same_step_as_filtering() -> None:
+    dyn, g = rssm(), generator(7)
+    state = dyn.initial(4, torch.float32, None)
+    inputs = (torch.randn(4, 11, generator=g), torch.randn(4, 3, generator=g))
+    reset, noise = torch.tensor([True, False, False, True]), torch.rand(4, 6, generator=g)
+    for _ in range(3):
+        after, logits = dyn.observe_step(state, *inputs, reset, noise)
+        with without():
+            wanted, wanted_logits = dyn.observe_step(state, *inputs, reset, noise)
+        close(logits, wanted_logits)
+        close(after.deter, wanted.deter)
+        assert torch.equal(after.stoch, wanted.stoch)
+        state = after
+
+
+def action_of(kind: str) -> ActionSpec:
+    return SEVERAL if kind == "several" else make_spec(VECTOR, kind).action
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
+@pytest.mark.parametrize("forced", [False, True])
+def test_imagination_agrees_with_the_loop_over_time(kind: str, forced: bool) -> None:
+    spec = EnvSpec("toy", "case", VECTOR, action_of(kind))
+    config = replace(make_config(batch=10, length=9), model=WIDE)
+    trainer, g = Trainer(spec, config), generator(8)
+    with torch.no_grad():
+        for parameter in trainer.agent.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=g) * 0.2)
+    classes = torch.randint(0, 5, (90, 6), generator=g)
+    start = RSSMState(torch.randn(90, 48, generator=g), F.one_hot(classes, 5).float())
+    noise = trainer.draw_noise(g)
+    drawn = trainer.agent.imagine(start, noise.action, noise.prior)
+    if forced:  # the same again, by the samples instead of by the random numbers
+        stoch = drawn.feat[:, 1:, 48:].unflatten(-1, (6, 5)).argmax(-1)
+        action = drawn.action if kind == "discrete" else drawn.action.double()
+        noise = noise._replace(action=action, prior=stoch)
+    ours = trainer.agent.imagine(start, noise.action, noise.prior)
+    with without():
+        theirs = trainer.agent.imagine(start, noise.action, noise.prior)
+    assert ours.action.dtype == theirs.action.dtype
+    close(ours.feat, theirs.feat)
+    close(ours.action.float(), theirs.action.float())
+    if forced:
+        close(ours.feat, drawn.feat)
+    assert not torch.equal(ours.feat[:, 1], ours.feat[:, 2])
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_whole_updates_agree(kind: str) -> None:
+    spec, config = make_spec(MIXED, kind), make_config()
+    results = []
+    for library in (kernels.library(), None):
+        kernels.use(library)
+        trainer = Trainer(spec, config)
+        noise = trainer.draw_noise(generator())
+        forward, gradients = trainer.gradients(make_batch(spec, config), noise)
+        results.append([forward.total.detach(), *gradients])
+    kernels.use(native.load()[0])
+    for ours, theirs in zip(*results, strict=True):
+        close(ours, theirs, 1e-3)
