@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
@@ -19,6 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 if TYPE_CHECKING:
     from fault_runs import Server
+
+    from dreamer_async.replay import Replay
 
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, max_examples=100
@@ -46,3 +49,20 @@ def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    """Where a replay keeps its ring and its latents."""
+    return tmp_path / "ring", tmp_path / "latents"
+
+
+@pytest.fixture
+def replay(paths: tuple[Path, Path]) -> Iterator[Replay]:
+    """An empty replay of the spec that `experience` makes."""
+    from experience import make_spec
+
+    from dreamer_async.replay import Replay
+
+    with Replay.create(*paths, make_spec(), seed=0) as replay:
+        yield replay

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experience import Experience, make_spec
 from hostile import JSON, spoiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_replay import Experience, make_spec
 from test_ring import schema, write_header
 from tiny_run import make_run, newest
 

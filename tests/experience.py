@@ -1,0 +1,88 @@
+"""A small replay, steps that say where they belong, and windows that are checked by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dreamer_async.replay import Replay
+from dreamer_async.replay_layout import RingSpec, SampleBuffers
+from dreamer_async.ring import Field
+
+FIELDS = {
+    "frame": Field((4, 4, 1), "uint8"),
+    "vector": Field((3,), "float32"),
+    "action": Field((), "int32"),
+    "reward": Field((), "float32"),
+    "is_first": Field((), "bool"),
+    "is_last": Field((), "bool"),
+    "is_terminal": Field((), "bool"),
+}
+
+
+def make_spec(**changes: Any) -> RingSpec:
+    values = {
+        "fields": FIELDS,
+        "deter": 4,
+        "stoch": 3,
+        "num_envs": 3,
+        "capacity": 20,
+        "length": 5,
+    }
+    return RingSpec(**(values | changes))
+
+
+class Experience:
+    """Feeds a replay with steps that say which environment and step they are."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+        self.count = np.zeros(replay.spec.num_envs, np.int64)
+
+    def add(self, *env_ids: int, first: bool = False, last: bool = False) -> None:
+        env = np.array(env_ids, np.int32)
+        self.replay.add(env, *step_data(env, self.count[env], first, last))
+        self.count[env] += 1
+
+    def fill(self, steps: int) -> None:
+        for _ in range(steps):
+            self.add(*range(self.replay.spec.num_envs))
+
+
+def step_data(
+    env: np.ndarray, step: np.ndarray, first: bool, last: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    rows = len(env)
+    code = env * 1000 + step
+    fields = {
+        "frame": np.broadcast_to(code.astype(np.uint8)[:, None, None, None], (rows, 4, 4, 1)),
+        "vector": np.stack([env, step, code], 1).astype(np.float32),
+        "action": code.astype(np.int32),
+        "reward": code.astype(np.float32) / 2,
+        "is_first": np.full(rows, first),
+        "is_last": np.full(rows, last),
+        "is_terminal": np.zeros(rows, bool),
+    }
+    deter = np.repeat(step.astype(np.float16)[:, None], 4, 1)
+    return fields, deter, np.repeat(step.astype(np.uint8)[:, None], 3, 1)
+
+
+def assert_rows_are_windows(out: SampleBuffers) -> None:
+    """Every column agrees with the environment and start that the row claims."""
+    steps = out.start[:, None] + np.arange(out.fields["action"].shape[1])
+    code = out.env[:, None] * 1000 + steps
+    np.testing.assert_array_equal(out.fields["action"], code)
+    np.testing.assert_array_equal(out.fields["reward"], code.astype(np.float32) / 2)
+    np.testing.assert_array_equal(out.fields["vector"][..., 2], code)
+    np.testing.assert_array_equal(out.fields["frame"][:, :, 3, 3, 0], code.astype(np.uint8))
+
+
+def sample(replay: Replay, rows: int = 8, *, online: bool = False) -> SampleBuffers:
+    out = SampleBuffers.allocate(replay.spec, rows)
+    replay.sample(out, online=online)
+    return out
+
+
+def starts(out: SampleBuffers) -> list[tuple[int, int]]:
+    return list(zip(out.env.tolist(), out.start.tolist(), strict=True))
