@@ -129,7 +129,8 @@ def need(run_path: Path, *, of_best: bool = False) -> Checkpoint:
     """Return the newest checkpoint of a run that verifies, or the best; raises CheckpointError."""
     found, skipped = (best if of_best else newest)(run_path / "checkpoints")
     if found is None:
-        reasons = "; ".join(skipped) or "there is none"
+        none = "there is none" if run_path.is_dir() else "there is no such directory"
+        reasons = "; ".join(skipped) or none
         raise CheckpointError(f"no valid checkpoint in {run_path}: {reasons}")
     return found
 

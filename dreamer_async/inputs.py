@@ -161,6 +161,12 @@ def existing_directory(text: str) -> str:
     return str(path.absolute())
 
 
+def check_target(path: Path, option: str) -> None:
+    """Refuse a file that is to be written where there is no directory."""
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"{option} needs a file in an existing directory, got {str(path)!r}")
+
+
 def refuse_shadowing() -> None:
     """Raise ConfigError if a foreign package named envs or tui comes before ours."""
     here = Path(__file__).resolve().parent.parent

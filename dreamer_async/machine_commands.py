@@ -11,7 +11,7 @@ import typer
 from dreamer_async import process
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.config import SUITES, ConfigError
-from dreamer_async.inputs import configure, runs_root
+from dreamer_async.inputs import check_target, configure, runs_root
 from dreamer_async.options import (
     Compile,
     Device,
@@ -77,6 +77,8 @@ def bench(
     if part not in (known := (*PARTS, *ALONE, "all")):
         hint = f"; for another suite: bench --suite {part}" if part in SUITES else ""
         raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
+    if trace is not None:
+        check_target(trace, "--profile")
     suite = suite or ("toy" if part in ALONE else "atari")
     flags = {
         "env.num_envs": num_envs,

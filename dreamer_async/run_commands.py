@@ -15,7 +15,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from dreamer_async.config import ConfigError, to_dict
-from dreamer_async.inputs import device_kind, name_again, need_extra, runs_root
+from dreamer_async.inputs import check_target, device_kind, name_again, need_extra, runs_root
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
 from dreamer_async.run_dir import RunDir, list_runs
 from dreamer_async.terminal import complain, on_terminal
@@ -49,6 +49,7 @@ def watch(
     if screenshot is None and not on_terminal():
         raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
     if screenshot is not None:
+        check_target(screenshot, "--screenshot")
         options += ["--screenshot", str(screenshot), "--page", page, "--size", size]
     line = dashboard_command(*runs, options=options)
     sys.stdout.flush()
@@ -100,8 +101,7 @@ def dream(
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
     need_extra("pictures", "dream")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out needs an existing directory, got {str(out)!r}")
+    check_target(out, "--out")
     from dreamer_async.dream import draw
     from dreamer_async.ring import RingMismatch
 

@@ -143,6 +143,7 @@ MISTAKES = [
     ("resume a b", "unexpected extra argument"),
     ("watch", "there are no runs"),
     ("watch /etc", "there is no run"),
+    ("bench learner --profile nowhere/x.json", "--profile needs a file in an existing directory"),
     ("watch ' '", "not a run name"),
     ("stop", "there are no runs"),
     ("stop x --timeout -1", "timeout"),
@@ -584,6 +585,14 @@ def test_stop_gives_up_after_its_timeout(invoke: Run, here: Path) -> None:
         assert code == 75
         assert "still stopping" in err
         assert [request.command for request in run.take_requests()] == ["stop"]
+
+
+@pytest.mark.parametrize("command", ["dream last --out", "watch last --screenshot"])
+def test_pictures_need_an_existing_directory(invoke: Run, here: Path, command: str) -> None:
+    make_run(here)
+    code, out, err = invoke(*command.split(), "nowhere/x.png")
+    assert (code, out) == (2, "")
+    assert "needs a file in an existing directory, got 'nowhere/x.png'" in err
 
 
 def test_watch_needs_a_terminal(invoke: Run, here: Path) -> None:
