@@ -41,7 +41,7 @@ def evaluate(
 ) -> dict[str, object]:
     """Play this many episodes with the newest valid checkpoint, or with the best one.
 
-    Returns scores and lengths per episode with their summary. As in the official evaluation
+    Returns scores and lengths (agent steps) per episode with their summary. As in the official code
     actions are sampled. Raises CheckpointError when there is no valid checkpoint.
     """
     agent = load(run_dir.path, device, seed, best=best)
@@ -51,6 +51,8 @@ def evaluate(
         "task": f"{agent.spec.suite}/{agent.spec.task}",
         "checkpoint": agent.path.name,
         "env_steps": agent.env_steps,
+        "frames_per_step": agent.spec.frames_per_step,
+        "frames": agent.env_steps * agent.spec.frames_per_step,
         "updates": agent.updates,
         "seed": seed,
         "episodes": episodes,

@@ -81,6 +81,7 @@ def evaluate(
         print(json.dumps(result, allow_nan=False))
         return 0
     print(f"{result['run']} ({result['task']}), {result['checkpoint']}: {episodes} episodes")
+    print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
     print(" ".join(f"{score:g}" for score in result["scores"]))
     print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")
     return 0

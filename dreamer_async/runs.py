@@ -14,6 +14,7 @@ from dreamer_async.config import Config, ConfigError, changed, from_dict, resolv
 from dreamer_async.events import (
     MAX_LINE,
     Episode,
+    EventReader,
     Gauges,
     PhaseChanged,
     Record,
@@ -39,6 +40,9 @@ class Summary:
     state: str
     """A phase while someone trains in it; else completed, stopped, failed, killed or new."""
     env_steps: int
+    """Agent steps so far."""
+    frames: int
+    """Environment frames so far: agent steps times the action repeat."""
     steps: int
     """Planned agent steps."""
     updates: int
@@ -72,6 +76,7 @@ def summarize(run: RunDir) -> Summary:
         size=config.size,
         state=state,
         env_steps=env_steps,
+        frames=env_steps * _frames_per_step(run),
         steps=config.train.steps,
         updates=updates,
         recent_return=sum(known) / len(known) if known else None,
@@ -86,6 +91,14 @@ def _last_records(run: RunDir) -> list[Record]:
     except FileNotFoundError:
         return []
     return read_events(run.events_path, max(0, size - 4 * MAX_LINE))[0]
+
+
+def _frames_per_step(run: RunDir) -> int:
+    """The action repeat, which the first event of a run tells; 1 before it began."""
+    for record in EventReader(run.events_path).read(limit=1):
+        if isinstance(record.event, RunStarted):
+            return record.event.frames_per_step
+    return 1
 
 
 def _state(records: list[Record], *, running: bool) -> tuple[str, int, int]:
@@ -157,11 +170,13 @@ def table(summaries: Sequence[Summary]) -> list[str]:
     if not summaries:
         return ["no runs yet; start one with `dreamer-async train toy`"]
     width = max(len(summary.name) for summary in summaries)
-    rows = [f"{'run':{width}}  {'state':10} {'size':9} {'step':>13} {'return':>9} {'disk':>9}"]
+    head = f"{'state':10} {'size':9} {'agent steps':>13} {'frames':>13} {'return':>9} {'disk':>9}"
+    rows = [f"{'run':{width}}  {head}"]
     for row in summaries:
         score = "-" if row.recent_return is None else f"{row.recent_return:.2f}"
         rows.append(
-            f"{row.name:{width}}  {row.state:10} {row.size:9} {row.env_steps:>13,} {score:>9} "
+            f"{row.name:{width}}  {row.state:10} {row.size:9} {row.env_steps:>13,} "
+            f"{row.frames:>13,} {score:>9} "
             f"{row.bytes_on_disk / 1e9:>6.2f} GB"
         )
     return rows

@@ -163,6 +163,7 @@ class PlainLog:
         self._next = clock() + seconds
         self._values: dict[str, float | None] = {}
         self._scores: deque[float] = deque(maxlen=20)
+        self._frames_per_step = 1
         self._closed = False
 
     def show(self, event: Event) -> None:
@@ -175,10 +176,13 @@ class PlainLog:
                 self._values.update(event.values)
                 self._numbers(event)
             case PhaseChanged():
-                self._line(f"{event.phase}  (step {event.env_steps:,}, update {event.updates:,})")
+                at = self._at(event.env_steps)
+                self._line(f"{event.phase}  ({at}, update {event.updates:,})")
             case Warned():
                 self._line(f"{event.level}: {event.message}")
             case _:
+                if isinstance(event, RunStarted):
+                    self._frames_per_step = event.frames_per_step
                 if (text := _sentence(event)) is not None:
                     self._line(text)
 
@@ -186,7 +190,7 @@ class PlainLog:
         if self._clock() < self._next:
             return
         self._next = self._clock() + self._seconds
-        parts = [f"step {event.env_steps:,}", f"update {event.updates:,}"]
+        parts = [self._at(event.env_steps), f"update {event.updates:,}"]
         if recent := len(self._scores):
             parts.append(f"return {sum(self._scores) / recent:.2f} (last {recent})")
         losses = ("loss/image", "loss/reward", "loss/dyn", "return/S")
@@ -194,6 +198,12 @@ class PlainLog:
             if (value := self._values.get(name)) is not None:
                 parts.append(f"{name} {value:.3g}")
         self._line("  ".join(parts))
+
+    def _at(self, env_steps: int) -> str:
+        """Agent steps, and frames where these are not the same."""
+        repeat = self._frames_per_step
+        frames = f" ({env_steps * repeat:,} frames)" if repeat > 1 else ""
+        return f"step {env_steps:,}{frames}"
 
     def _line(self, text: str) -> None:
         """Print; a closed pipe silences the log and never stops training."""

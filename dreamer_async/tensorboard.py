@@ -1,7 +1,7 @@
 """The numbers of a run as TensorBoard event files, under the names of the event stream.
 
 Needs the extra `tensorboard`. The files lie in `tensorboard/` of the run; the step of every
-number is the agent steps of the run.
+number is the agent steps of the run, and `progress/frames` are its environment frames.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dreamer_async.events import Episode, Evaluated, Event, Gauges, Metrics
+from dreamer_async.events import Episode, Evaluated, Event, Gauges, Metrics, RunStarted
 
 FLUSH_SECONDS = 30
 
@@ -20,13 +20,19 @@ class TensorBoard:
     def __init__(self, directory: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._frames_per_step = 1
         self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_SECONDS)
 
     def show(self, event: Event) -> None:
         """Write the numbers of one event."""
         match event:
-            case Metrics() | Gauges():
+            case RunStarted():
+                self._frames_per_step = event.frames_per_step
+            case Metrics():
                 self._write(event.values, event.env_steps)
+            case Gauges():
+                frames = float(event.env_steps * self._frames_per_step)
+                self._write({**event.values, "progress/frames": frames}, event.env_steps)
             case Episode():
                 values = {"episode/score": event.score, "episode/length": float(event.length)}
                 self._write(values, event.env_steps)

@@ -19,6 +19,7 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_run import STARTED
 
 from dreamer_async import __version__, cli, compiler, inputs, pipeline
 from dreamer_async.config import from_dict, override, resolve, to_dict
@@ -485,6 +486,7 @@ def test_runs_lists_shows_and_removes(invoke: Run, here: Path) -> None:
     assert "no runs yet" in invoke("runs")[1]
     run = make_run(here, "train.seed=3")
     with EventWriter(run.events_path, 0) as writer:
+        writer.emit(STARTED)
         writer.emit(Gauges(50, 4))
         writer.emit(Episode(60, 0, 1.5, 10))
         writer.emit(Episode(70, 1, None, 10))
@@ -494,7 +496,7 @@ def test_runs_lists_shows_and_removes(invoke: Run, here: Path) -> None:
     [listed] = json.loads(out)
     assert listed["name"] == run.name
     assert (listed["state"], listed["env_steps"], listed["updates"]) == ("stopped", 80, 5)
-    assert listed["recent_return"] == 1.5
+    assert listed["recent_return"] == 1.5 and listed["frames"] == 320
     assert json.loads(invoke("runs", "list", "--json")[1]) == [listed]
     assert run.name in invoke("runs")[1]
     shown = json.loads(invoke("runs", "show", "last", "--json")[1])

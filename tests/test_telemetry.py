@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 
 import numpy as np
+from tiny_run import STARTED
 
 from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, Warned
 from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages
@@ -124,6 +125,19 @@ def test_the_plain_log_speaks_now_and_then() -> None:
     assert lines[0] == "training  (step 10, update 0)"
     assert lines[1].startswith("step 40  update 4  return 1.00 (last 1)  loss/reward 0.5")
     assert lines[2] == "warning: disk nearly full"
+
+
+def test_the_plain_log_counts_frames_where_they_are_not_steps() -> None:
+    clock, out = Clock(), io.StringIO()
+    log = PlainLog(out, seconds=5.0, clock=clock)
+    log.show(STARTED)
+    log.show(PhaseChanged("training", 1000, 0))
+    clock.now += 6.0
+    log.show(Gauges(2500, 4, {}))
+    lines = out.getvalue().splitlines()
+    assert "frames per agent step: 4" in lines[0]
+    assert lines[1] == "training  (step 1,000 (4,000 frames), update 0)"
+    assert lines[2].startswith("step 2,500 (10,000 frames)  update 4")
 
 
 def test_a_closed_pipe_silences_the_log() -> None:

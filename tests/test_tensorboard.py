@@ -6,10 +6,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from tiny_run import extend, make_run, read
+from tiny_run import STARTED, extend, make_run, read
 
 from dreamer_async import events, pipeline
 from dreamer_async.cli import main
+from dreamer_async.tensorboard import TensorBoard
 from tui.glossary import meanings
 
 
@@ -46,3 +47,16 @@ def test_the_numbers_of_the_stream_are_in_the_event_files(tmp_path: Path) -> Non
     assert "replay/fill" in board.Tags()["scalars"]
     names = {name for event in seen for name in getattr(event, "values", ())}
     assert names - set(meanings()) == {"loss/vector"}, "a number without an explanation"
+
+
+def test_frames_are_agent_steps_times_the_action_repeat(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = TensorBoard(tmp_path)
+    board.show(STARTED)
+    board.show(events.Gauges(250, 4, {}))
+    board.close()
+    seen = EventAccumulator(str(tmp_path))
+    seen.Reload()
+    assert [(s.step, s.value) for s in seen.Scalars("progress/frames")] == [(250, 1000.0)]

@@ -33,6 +33,13 @@ TINY = (
 UPDATES_PER_STEP = 8 / (4 * 8)
 """The train ratio over the steps of a batch."""
 
+STARTED = events.RunStarted(
+    run="r", suite="atari", task="pong", size="tiny", parameters=1, device="cpu",
+    precision="float32", num_envs=2, steps=100, frames_per_step=4, train_ratio=32.0,
+    seed=0, sync=False, compiled=False, replay_capacity=1, replay_bytes=1, pid=1, version="0",
+)  # fmt: skip
+"""How a run of another suite begins, whose agent steps are four frames."""
+
 
 def make_run(root: Path, *overrides: str, task: str = "catch") -> RunDir:
     config = resolve("toy", task, size="tiny", overrides=(*TINY, *overrides))
