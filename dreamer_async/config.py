@@ -226,16 +226,20 @@ def to_dict(config: Config) -> dict[str, Any]:
     return encode(config)
 
 
-LATER = frozenset({"train.eager_start", "train.native", "train.capture", "env.resize"})
+LATER = frozenset({"train.native", "train.capture", "env.resize"})
 """Settings that runs of earlier versions lack; those get the defaults."""
+GONE = frozenset({"train.eager_start"})
+"""Settings that runs of earlier versions have and that mean nothing any more."""
 
 
 def from_dict(data: Any) -> Config:
     """Read `to_dict`'s result back; every key must be there, known and of the right type.
 
-    Only settings that came later (LATER) may be missing.
+    Only settings that came later (LATER) may be missing; those that are GONE are passed over.
     """
     try:
+        for name in GONE:
+            data = _without(data, name.split("."))
         for name in ("size", *known_settings()):
             if name not in LATER:
                 _present(data, name)
@@ -244,6 +248,15 @@ def from_dict(data: Any) -> Config:
         return config
     except SchemaError as error:
         raise ConfigError(f"bad config: {error}") from None
+
+
+def _without(data: Any, path: list[str]) -> Any:
+    """The same without one entry, if it is there."""
+    if not isinstance(data, Mapping) or path[0] not in data:
+        return data
+    if len(path) == 1:
+        return {key: value for key, value in data.items() if key != path[0]}
+    return {**data, path[0]: _without(data[path[0]], path[1:])}
 
 
 def _present(data: Any, key: str) -> None:

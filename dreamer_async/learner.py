@@ -110,7 +110,9 @@ class Learner:
         self.published = PublishedWeights(self.trainer.parameters_of_policy())
         self._generator = torch.Generator(device).manual_seed(train.seed + 1)
         self._seed = train.seed
-        self._capture = train.capture and device.type == "cuda"
+        self.compiles = train.compile and device.type == "cuda"
+        """Whether `warm_up` is worth calling: CPUs have native functions instead."""
+        self._capture = self.compiles and train.capture
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -132,7 +134,9 @@ class Learner:
         """
         before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
         batch = self._staging[0].batch()
-        noise = compile_for(self.trainer, batch)
+        self.trainer.compile()
+        noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
+        self.trainer.update(batch, noise)
         problem = self._record(batch, noise) if self._capture else ""
         self.trainer.load_state_dict(before)
         return problem
@@ -239,14 +243,6 @@ class Learner:
             return None
         self._next_report = time.monotonic() + self._metrics_seconds
         return self._metrics.take()
-
-
-def compile_for(trainer: Trainer, batch: Batch) -> Noise:
-    """Compile by one update on a batch, which changes the state; return its random numbers."""
-    trainer.compile()
-    noise = trainer.draw_noise(torch.Generator().manual_seed(0))
-    trainer.update(batch, noise)
-    return noise
 
 
 class MetricMeans:

@@ -32,7 +32,9 @@ TaskAgain = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
 NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
-Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the update.")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import envs
-from dreamer_async import __version__, aio, checkpoint, process, warming
+from dreamer_async import __version__, aio, checkpoint, process
+from dreamer_async.agent import kernels
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -205,10 +205,10 @@ async def begin(parts: Parts, *, resume: bool) -> None:
 async def train(parts: Parts, stop: Stop) -> None:
     """Warm up, then collect and learn side by side (or in lockstep), then save."""
     train = parts.config.train
-    eager_start = train.compile and _starts_eagerly(parts)
-    if train.compile and not eager_start:
+    if parts.learner.compiles:
         parts.telemetry.enter("compiling")
-        await compile_here(parts)
+        if problem := await parts.learner_thread.run(parts.learner.warm_up):
+            parts.telemetry.warn(problem)
     wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
     parts.telemetry.enter(parts.ratio.phase)
     if not parts.collector.running:
@@ -230,8 +230,6 @@ async def train(parts: Parts, stop: Stop) -> None:
                 ),
                 group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
             ]
-            if eager_start:
-                tasks.append(group.create_task(compile_beside(parts)))
             await aio.first(stop.wait(), parts.ratio.reached(train.steps))
         parts.telemetry.enter("stopping")
         for task in tasks:  # each ends at its next await; running calls are waited for
@@ -239,29 +237,6 @@ async def train(parts: Parts, stop: Stop) -> None:
     parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     await parts.saver.save(parts.learner_thread, parts.writer_thread)
-
-
-def _starts_eagerly(parts: Parts) -> bool:
-    """Lockstep runs are compiled from the first update on, and so are those on a GPU."""
-    train = parts.config.train
-    return train.eager_start and not train.sync and parts.learner.trainer.device.type == "cpu"
-
-
-async def compile_here(parts: Parts) -> None:
-    """Compile in the learner thread, between two updates."""
-    if problem := await parts.learner_thread.run(parts.learner.warm_up):
-        parts.telemetry.warn(problem)
-
-
-async def compile_beside(parts: Parts) -> None:
-    """Let another process fill the compiler's cache while this one trains, then use it."""
-    began = time.monotonic()
-    if problem := await warming.warm(parts.config):
-        parts.telemetry.warn(f"updates stay eager: {problem}")
-        return
-    await compile_here(parts)
-    seconds = time.monotonic() - began
-    parts.telemetry.warn(f"updates are compiled from now on, after {seconds:.0f} s", "info")
 
 
 async def lockstep(parts: Parts, stop: Stop) -> None:
@@ -340,7 +315,7 @@ def _started(parts: Parts) -> RunStarted:
         train_ratio=config.train.train_ratio,
         seed=config.train.seed,
         sync=config.train.sync,
-        compiled=config.train.compile,
+        compiled=parts.learner.compiles or kernels.ready(),
         replay_capacity=ring.spec.capacity * ring.spec.num_envs,
         replay_bytes=ring.bytes,
         pid=os.getpid(),

@@ -298,11 +298,9 @@ class TrainConfig:
     """float32, bfloat16, mixed (bfloat16 in convolutions only) or auto: bfloat16 on GPUs, mixed on
     CPUs that have bfloat16 in hardware, float32 on others."""
     compile: bool = True
-    """Compile the update."""
-    eager_start: bool = True
-    """Update eagerly until a process beside has compiled; on CPUs, and not with sync."""
+    """Compile the update; GPUs only."""
     native: bool = True
-    """Build and use functions of our own for norms of feature maps; CPUs only."""
+    """Build and use functions of our own for nearly all but convolutions; CPUs only."""
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     threads: int = 0

@@ -217,6 +217,14 @@ def test_a_run_of_an_earlier_version_gets_the_defaults_of_later_settings() -> No
     assert from_dict(_without(to_dict(config), "train", "capture")) == config
 
 
+def test_settings_of_an_earlier_version_that_are_gone_are_passed_over() -> None:
+    config = resolve("toy", "catch")
+    data = to_dict(config)
+    assert from_dict({**data, "train": {**data["train"], "eager_start": True}}) == config
+    with pytest.raises(ConfigError, match="never_was"):
+        from_dict({**data, "train": {**data["train"], "never_was": True}})
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

@@ -17,7 +17,7 @@ from fault_runs import Server, Started, log
 from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
-from dreamer_async import checkpoint, compiler, events, pipeline
+from dreamer_async import checkpoint, events, pipeline
 from dreamer_async.learner import Learner, Report
 from dreamer_async.run_dir import RunDir
 
@@ -137,11 +137,9 @@ def test_a_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_compiled_lockstep_run_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """As the eager one; needs a compiler."""
-    if missing := compiler.missing():
-        pytest.skip(missing)
-    settings = "train.sync=true", "train.compile=true"
+def test_a_lockstep_run_of_torch_alone_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """As with native functions, which all other runs here use."""
+    settings = "train.sync=true", "train.native=false"
     whole = make_run(tmp_path / "whole", "train.steps=120", *settings)
     halved = make_run(tmp_path / "halved", "train.steps=60", *settings)
     for run in (whole, halved):

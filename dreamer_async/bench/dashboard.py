@@ -132,7 +132,7 @@ def trainer_pairs(config: Config, threads: int, pairs: int, seconds: float) -> l
 
     The order changes from pair to pair, so that a drift of the machine falls on both.
     """
-    steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9", "train.eager_start=false"
+    steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9"
     config = override(config, (*steady, f"train.threads={threads}"))
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
+from dreamer_async.agent import kernels
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
@@ -28,9 +29,9 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     detail = {f"share_{name}": spent / whole for name, spent in shares.items()}
     detail["peak_gb"] = peak_memory(device) / 1e9
     batch = f"{config.train.batch_size}x{config.train.batch_length}"
-    how = "compiled" if config.train.compile else "eager"
-    if config.train.compile and config.train.capture and device.type == "cuda":
-        how = "captured"
+    how = "native" if kernels.ready() else "eager"
+    if subject.compiles:
+        how = "captured" if config.train.capture else "compiled"
     return [
         timing("learner", f"update {batch}, {how}", "s/update", times, **detail),
         timing("learner", f"everything up to the first update, {how}", "s", [first]),
@@ -45,7 +46,7 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
         subject = Learner(spec, config, replay, place.device, place.precision)
-        if config.train.compile:
+        if subject.compiles:
             subject.warm_up()
         subject.step()
         wait_for(place.device)

@@ -27,7 +27,7 @@ PATIENCE_S = 900.0
 
 def pipeline(config: Config, seconds: float) -> list[Timing]:
     """Time updates of a run that collects and learns, and of the learner alone, in turn."""
-    steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9", "train.eager_start=false"
+    steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9"
     config = override(config, steady)
     whole, alone = [], []
     for _ in range(ROUNDS):
