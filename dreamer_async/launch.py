@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import site
 import subprocess
@@ -78,19 +77,6 @@ def start_trainer(
 def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
     """Command line of a dashboard for a run, with others laid over it."""
     return command("tui", *(run.path for run in runs), *options)
-
-
-def serve_dashboard(runs: Sequence[RunDir], options: Sequence[str], port: int) -> int:
-    """Serve the dashboard to browsers on this machine until interrupted (extra `serve`).
-
-    Whoever reaches the port may stop the run: it listens on localhost only.
-    """
-    from textual_serve.server import Server
-
-    os.environ.update(environment())  # textual-serve starts one dashboard for each browser
-    line = shlex.join(dashboard_command(*runs, options=[*options, "--web"]))
-    Server(line, host="localhost", port=port, title=f"dreamer-async {runs[0].name}").serve()
-    return 0
 
 
 class Foreground:

@@ -39,12 +39,14 @@ def watch(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Attach a dashboard to a live or finished run. Further runs are laid over the first."""
-    from dreamer_async.launch import dashboard_command, environment, serve_dashboard
+    from dreamer_async.launch import dashboard_command, environment
 
     runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs or ["last"]]
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
     if serve:
         need_extra("serve", "watch --serve")
+        from dreamer_async.serve import serve_dashboard
+
         return serve_dashboard(runs, options, port)
     if screenshot is None and not on_terminal():
         raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")

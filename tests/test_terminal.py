@@ -132,7 +132,7 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
     person = Person(folder, "watch", "last", "--runs-dir", str(folder))
     person.see("toy/catch", "TRAINING")
     person.press("Q")
-    person.see("top")
+    person.see("stop this run?", "Stop and save")
     person.press("y")
     assert person.exit_code() == 0
     wait_until(lambda: isinstance(last_event(run), events.RunFinished), "the end of the run")
