@@ -17,8 +17,10 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from dreamer_async.events import (
+    Checkpointed,
     Controlled,
     Episode,
+    Evaluated,
     Event,
     Gauges,
     Metrics,
@@ -524,6 +526,32 @@ async def test_hostile_text_is_text(tmp_path: Path, size: tuple[int, int]) -> No
             shown = text(pilot)
             assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
             assert "\x1b]0;owned" not in app.export_screenshot()
+
+
+@pytest.mark.parametrize("when", [1e300, -1e300, 1e17, 0.0])
+@driven
+async def test_no_time_breaks_a_page(run: RunDir, when: float) -> None:
+    """The clock of the trainer, or of this machine, may be anything."""
+    with open(run.events_path, "ab") as file:
+        for event in (
+            PhaseChanged("paused", 1, 1),
+            Episode(20_000, 0, 1.0, 5),
+            Evaluated(20_000, 5, (1.0,), (5,), 1.0),
+            Warned("warning", "the clock jumped"),
+            Checkpointed("checkpoints/step-1", 1, 1, 1, 1.0),
+        ):
+            file.write(encode_line(event, when, 0.0, 0))
+    clock = [NOW]
+    with run.lock():
+        app = Dashboard(run.path, clock=lambda: clock[0])
+        async with app.run_test(size=(120, 40)) as pilot:
+            await settle(pilot)
+            for clock[0] in (NOW, when, 0.0):
+                for key in "1356":
+                    await pilot.press(key)
+                    await settle(pilot)
+                    assert_filled(pilot, (120, 40))
+                assert "the clock jumped" in text(pilot)
 
 
 @driven

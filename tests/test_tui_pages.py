@@ -122,6 +122,17 @@ def test_the_verdict_names_what_limits(shares: dict[str, float], words: str) -> 
     assert stages.verdict(gauges_view(**shares), Phase("training")).limit.startswith(words)
 
 
+def test_a_pause_says_nothing_about_what_limits() -> None:
+    busy = {"stage/update": 0.97, "stage/ratio_wait": 0.9, "stage/learner_wait": 0.0}
+    idle = {"stage/update": 0.0, "stage/ratio_wait": 0.0, "stage/learner_wait": 1.0}
+    events: list[Event] = [PhaseChanged("training", 1, 1), *[Gauges(1, 1, busy)] * 9]
+    events += [PhaseChanged("paused", 1, 1), *[Gauges(1, 1, idle)] * 9]
+    events += [PhaseChanged("training", 1, 1), Gauges(2, 2, busy)]
+    view = rebuild([Record(event, float(i), float(i), 0) for i, event in enumerate(events)])
+    assert stages.shares(view) == {"update": 0.97, "ratio_wait": 0.9, "learner_wait": 0.0}
+    assert stages.verdict(view, Phase("training")).limit.startswith("The update limits")
+
+
 def test_alarms_hold_only_while_their_condition_does() -> None:
     def texts(now: float = 91.0, **values: float) -> str:
         found = alarms.standing(gauges_view(**values), Phase("training"), now)

@@ -22,6 +22,7 @@ from dreamer_async.events import (
     Warned,
     read_events,
 )
+from tui import alarms
 from tui.names import label, optional_charts, reconstructions, required_charts
 from tui.progress import Phase, Trainer, eta_seconds, phase, rate
 from tui.state import MAX_NAMES, number, rebuild, reduce
@@ -282,6 +283,30 @@ def test_alerts() -> None:
         ("warning", "pause refused: unknown"),
         ("error", "ten updates in a row were not finite"),
     ]
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 1e6, 1e300, -1e300])
+def test_a_wall_clock_that_jumps_moves_no_curve_and_no_word(jump: float) -> None:
+    """Curves, rates and the end in sight come from the monotonic clock."""
+
+    def watched(jump: float) -> RunView:
+        events: list[Event] = [started(steps=1000), PhaseChanged("training", 0, 0)]
+        for i in range(1, 60):
+            events += [Gauges(10 * i, i, {}), Metrics(i, 10 * i, {"loss/dyn": float(i)})]
+            events += [Episode(10 * i, 0, float(i), 5)]
+        times = [1e9 + i + jump * (i > len(events) // 2) for i in range(len(events))]
+        pairs = enumerate(zip(events, times, strict=True))
+        return rebuild([Record(event, time, float(i), 0) for i, (event, time) in pairs])
+
+    calm, jumpy = watched(0.0), watched(jump)
+    assert jumpy.metrics == calm.metrics and jumpy.episodes == calm.episodes
+    assert jumpy.clock.ran == calm.clock.ran == 178
+    for counter in ("env_steps", "updates"):
+        assert rate(jumpy, counter) == rate(calm, counter)
+    assert eta_seconds(jumpy) == eta_seconds(calm) is not None
+    for now in (1e9, 1e9 + jump, 0.0):
+        alarms.line(jumpy, phase(jumpy, Trainer(alive=True)), now)
+        alarms.safety(jumpy, now)
 
 
 def test_text_from_the_file_is_clean_inside_the_view() -> None:

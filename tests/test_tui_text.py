@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.text import apart, clean, count, duration, plain, plural, short
+from tui.text import apart, clean, clock, count, duration, plain, plural, short
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,12 @@ def test_counts() -> None:
 )
 def test_duration(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def test_a_time_that_no_calendar_has() -> None:
+    assert clock(0.0, "%Y") in ("1969", "1970")
+    assert clock(1e300, "%Y") == clock(math.nan, "%Y") == clock(1e17, "%Y") == "–"
+    assert len(duration(1e300)) <= 6
 
 
 def test_close_numbers_look_different() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from tui.progress import Phase
@@ -64,8 +64,14 @@ class Verdict(NamedTuple):
 
 
 def shares(view: RunView) -> Mapping[str, float]:
-    """Mean share of each stage over the last seconds, by its name without `stage/`."""
-    newest = list(islice(reversed(view.recent), AVERAGED))
+    """Mean share of each stage over the last seconds, by its name without `stage/`.
+
+    Only seconds of the phase that is on count: a pause says nothing about what limits.
+    """
+    last = view.recent[-1].phase if view.recent else ""
+    newest = list(
+        islice(takewhile(lambda gauges: gauges.phase == last, reversed(view.recent)), AVERAGED)
+    )
     result: dict[str, float] = {}
     for name in {name for gauges in newest for name in gauges.values if name.startswith("stage/")}:
         known = [v for gauges in newest if (v := gauges.values.get(name)) is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import unicodedata
 
 from rich.cells import cell_len
@@ -133,9 +134,17 @@ def _with_suffix(value: float) -> str:
     return f"{value * 1e12:.0e}".replace("e+", "e")
 
 
+def clock(unix_seconds: float, pattern: str) -> str:
+    """Write a time of day here as `time.strftime` does; – for one that no calendar has."""
+    try:
+        return time.strftime(pattern, time.localtime(unix_seconds))
+    except (OverflowError, OSError, ValueError):
+        return "–"
+
+
 def duration(seconds: float) -> str:
     """Write a time in its two largest units: 42s, 3m07s, 2h05m, 4d03h."""
-    total = max(0, int(seconds))
+    total = int(max(0.0, min(seconds, 1e12)))  # a clock may say anything
     minutes, hours, days = total // 60, total // 3600, total // 86_400
     if minutes < 1:
         return f"{total}s"

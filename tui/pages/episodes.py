@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -11,7 +9,7 @@ from textual.containers import Horizontal, Vertical
 from tui.chart import Trace
 from tui.options import along, window
 from tui.pages.page import Page, Shown
-from tui.text import count, plural, short
+from tui.text import clock, count, plural, short
 from tui.view import RunView
 from tui.widgets.chart import Chart, Curve, Picture
 from tui.widgets.listing import Listing
@@ -70,7 +68,7 @@ class Episodes(Page):
 def _episode_row(view: RunView, index: int, low: float, high: float) -> Row:
     """The newest episode first; the bar stands between the worst and the best of the table."""
     row = view.rows[-1 - index]
-    ended = time.strftime("%H:%M:%S", time.localtime(row.time))
+    ended = clock(row.time, "%H:%M:%S")
     text = f"{count(row.number):>5} {ended:>8} {count(row.env_steps):>6} {row.env_id:>4} "
     share = 0.0 if row.score is None or high <= low else (row.score - low) / (high - low)
     return [
@@ -84,7 +82,7 @@ def _episode_row(view: RunView, index: int, low: float, high: float) -> Row:
 
 def _evaluation_row(view: RunView, index: int) -> Row:
     done = view.evaluations[-1 - index]
-    ended = time.strftime("%H:%M:%S", time.localtime(done.time))
+    ended = clock(done.time, "%H:%M:%S")
     low, high = short(min(done.scores)), short(max(done.scores))
     return [
         Part(f"{ended:>8}  update {count(done.updates):>6}  ", "dim"),

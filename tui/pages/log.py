@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 from textual.app import ComposeResult
 
 from tui.pages.page import Page, Shown
-from tui.text import clean
+from tui.text import clean, clock
 from tui.view import LogLine, RunView
 from tui.widgets.listing import Listing
 from tui.widgets.panel import Part, Row
@@ -64,7 +63,7 @@ class Log(Page):
 
     def _row(self, index: int) -> Row:
         line = self._lines[index]
-        when = time.strftime("%m-%d %H:%M:%S", time.localtime(line.time)) if line.time else ""
+        when = clock(line.time, "%m-%d %H:%M:%S") if line.time else ""
         return [
             Part(f"{when:14}  ", "dim"),
             Part(f"{line.level:<8}", _LOOKS.get(line.level, "dim")),
