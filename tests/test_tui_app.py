@@ -422,6 +422,7 @@ async def test_help_lists_the_real_bindings(run: RunDir) -> None:
             assert what and what in shown, what
         for key in ("^q", "^c", "?", "tab", "^p"):
             assert key in shown
+        assert shown.index("Detach") < shown.index("Overview: ") < shown.index("Next page")
         await pilot.press("q")
         assert not isinstance(app.screen, Help)
 

@@ -15,6 +15,7 @@ from dreamer_async.events import RunStarted, encode_line
 from dreamer_async.run_dir import RunDir
 from tui.app import Dashboard
 from tui.options import AXES
+from tui.text import plain, short
 from tui.widgets.chart import Chart
 from tui.widgets.dialogs import RunList
 from tui.widgets.metric import MetricScreen
@@ -183,6 +184,28 @@ async def test_every_theme_has_its_own_colours(run: RunDir) -> None:
             await pilot.press("t")
             await settle(pilot)
         assert len(styles) == 3, styles
+
+
+@driven
+async def test_the_value_below_the_mouse_is_said(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        chart = app.query_one("#returns", Chart)
+        mean = [curve for curve in chart.picture.curves if curve.look == "line"][-1].trace
+        for column, place in ((7, 0), (chart.size.width - 1, -1)):
+            await pilot.hover(chart, offset=(column, 5))
+            await pilot.pause()
+            title = chart.render_line(0).text
+            x, y = plain(float(mean.x[place])), short(float(mean.y[place]))
+            assert title.endswith(f" at {x}: {y}"), title
+        await pilot.hover(chart, offset=(2, 5))
+        await pilot.pause()
+        assert " at " not in chart.render_line(0).text, "over the labels"
+        await pilot.hover(chart, offset=(20, 5))
+        await pilot.hover("#keys")
+        await pilot.pause()
+        assert " at " not in chart.render_line(0).text, "away"
 
 
 @driven

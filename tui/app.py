@@ -324,9 +324,12 @@ class Dashboard(App[int]):
 
     def keys(self) -> list[tuple[str, str]]:
         """List (keys, meaning) of all bindings of the dashboard, keys of one action together."""
+        ours = [*Dashboard.BINDINGS, *Main.BINDINGS]
+        order = {part.action: place for place, part in enumerate(ours) if isinstance(part, Binding)}
+        bindings = [active.binding for active in self._main.active_bindings.values()]
+        bindings.sort(key=lambda binding: order.get(binding.action, len(ours)))
         meanings: dict[str, list[str]] = {}
-        for active in self._main.active_bindings.values():
-            binding = active.binding
+        for binding in bindings:
             what = binding.tooltip or binding.description
             if what and binding.action != "screen.copy_text":
                 meanings.setdefault(what, []).append(self.get_key_display(binding))

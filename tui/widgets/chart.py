@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
+from textual.events import MouseMove
 
 from tui.chart import (
     EMPTY,
@@ -24,7 +25,7 @@ from tui.chart import (
     wants_log,
 )
 from tui.options import LogMode
-from tui.text import apart, plain
+from tui.text import apart, plain, short
 from tui.widgets.panel import Panel, Part, Row, cells, fit, spread
 
 _GUTTER = 7
@@ -77,6 +78,21 @@ class Chart(Panel):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self.picture = Picture("")
+        self._pointed: int | None = None
+        """Column below the mouse."""
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        """Say the value below the mouse."""
+        self._point(event.x)
+
+    def on_leave(self) -> None:
+        """Say the newest value again."""
+        self._point(None)
+
+    def _point(self, column: int | None) -> None:
+        if column != self._pointed:
+            self._pointed = column
+            self.repaint()
 
     def show(self, picture: Picture) -> None:
         """Replace the picture."""
@@ -88,23 +104,32 @@ class Chart(Panel):
         traces = [curve.trace for curve in (*picture.grounds, *picture.curves)]
         log = picture.log == "log" or (picture.log == "auto" and wants_log(traces))
         up = value_scale(traces, [*picture.references, *picture.include], log=log)
-        rows = [_title(picture, width, log=up is not None and up.log)]
-        if picture.legend and height > 4:
-            rows.append(legend_row(picture.legend, width))
-        return rows + self._plot(width, height - len(rows), up)
-
-    def _plot(self, width: int, height: int, up: Scale | None) -> list[Row]:
-        picture = self.picture
         across = step_scale([curve.trace for curve in picture.curves])
         if across is not None and picture.window is not None:
             across = Scale(*picture.window)
+        value = self._reading(across, width) or picture.value
+        rows = [_title(picture, value, width, log=up is not None and up.log)]
+        if picture.legend and height > 4:
+            rows.append(legend_row(picture.legend, width))
+        return rows + self._plot(width, height - len(rows), across, up)
+
+    def _reading(self, across: Scale | None, width: int) -> Row:
+        """The point of the main curve that is nearest to the mouse; empty without one."""
+        column = -1 if self._pointed is None else self._pointed - _gutter(width)
+        if across is None or not 0 <= column < width - _gutter(width):
+            return []
+        share = (column + 0.5) / (width - _gutter(width))
+        return _nearest(self.picture, across.low + share * (across.high - across.low))
+
+    def _plot(self, width: int, height: int, across: Scale | None, up: Scale | None) -> list[Row]:
+        picture = self.picture
         if height <= 0:
             return []
         if up is None or across is None:
             return _centred(picture.empty, width, height)
         axis = bool(picture.unit) and height > 3
         height -= axis
-        gutter = _GUTTER if width >= 16 else 0
+        gutter = _gutter(width)
         labels = _value_labels(up, height)
         body = _curve_rows(picture, across, up, width - gutter, height)
         rows: list[Row] = [
@@ -125,14 +150,32 @@ def _cut(picture: Picture) -> Picture:
     return replace(picture, curves=curves, grounds=grounds)
 
 
-def _title(picture: Picture, width: int, *, log: bool) -> Row:
+def _gutter(width: int) -> int:
+    return _GUTTER if width >= 16 else 0
+
+
+def _nearest(picture: Picture, x: float) -> Row:
+    """Where the point next to x is and what it says, of the mean if there is one."""
+    known = [curve for curve in picture.curves if len(curve.trace.x)]
+    main = [curve for curve in known if curve.look == "line"] or known
+    if not main:
+        return []
+    trace = main[-1].trace
+    place = int(np.abs(trace.x - x).argmin())
+    return [
+        Part(f"at {plain(float(trace.x[place]))}: ", "dim"),
+        Part(short(float(trace.y[place])), "strong"),
+    ]
+
+
+def _title(picture: Picture, value: Row, width: int, *, log: bool) -> Row:
     notes = [note for note in (picture.note, "log" if log else "") if note]
     left = [Part(picture.title, "title")]
     if notes:
         left.append(Part("  " + " · ".join(notes), "dim"))
-    if cells(left) + cells(picture.value) + 1 > width:
+    if cells(left) + cells(value) + 1 > width:
         left = left[:1]
-    return spread(left, picture.value, width, Part("─", "rule"))
+    return spread(left, value, width, Part("─", "rule"))
 
 
 def legend_row(entries: Sequence[Entry], width: int) -> Row:
