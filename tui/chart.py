@@ -163,8 +163,9 @@ def layer(canvases: Sequence[Canvas]) -> tuple[Cells, Cells]:
     codes = np.zeros((height, width), dtype=np.int16)
     owners = np.full((height, width), EMPTY, dtype=np.int16)
     for index, canvas in enumerate(canvases):
-        dots = canvas.reshape(height, 4, width, 2)
-        bits = np.einsum("hrwc,rc->hw", dots, _DOT_BITS, dtype=np.int16, casting="unsafe")
+        bits = np.zeros((height, width), dtype=np.int16)
+        for (row, column), bit in np.ndenumerate(_DOT_BITS):
+            bits += canvas[row::4, column::2] * bit
         codes = np.where(bits > 0, bits, codes)
         owners = np.where(bits > 0, np.int16(index), owners)
     return codes, owners
@@ -196,7 +197,10 @@ def shade(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Ca
 
 def text_rows(codes: Cells) -> list[str]:
     """Turn cells [H, W] into H strings of W characters; an empty cell is a space."""
-    return ["".join(chr(0x2800 + code) if code else " " for code in row) for row in codes.tolist()]
+    height, width = codes.shape
+    characters = np.where(codes > 0, codes.astype("<u4") + 0x2800, ord(" ")).astype("<u4")
+    text = characters.tobytes().decode("utf-32-le")
+    return [text[row * width : (row + 1) * width] for row in range(height)]
 
 
 def ticks(scale: Scale, most: int) -> list[float]:
@@ -310,7 +314,8 @@ def _pixel_rows(position: Array, size: int) -> Pixels:
     scaled = position * (1 - size)
     scaled += size - 0.5
     rows = scaled.astype(np.int32)
-    return np.clip(rows, 0, size - 1, out=rows)
+    np.maximum(rows, 0, out=rows)
+    return np.minimum(rows, size - 1, out=rows)  # np.clip would look up the limits of int32
 
 
 def _joined(

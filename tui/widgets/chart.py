@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 import numpy as np
 from textual.events import MouseMove
 
 from tui.chart import (
     EMPTY,
+    Cells,
     Scale,
     Trace,
     decades,
@@ -208,25 +208,34 @@ def _curve_rows(picture: Picture, across: Scale, up: Scale, width: int, height: 
     canvases += [draw(curve.trace, across, up, width, height) for curve in picture.curves]
     codes, owners = layer(canvases)
     looks = ["text", *["floor"] * len(picture.references), *(c.look for c in picture.curves)]
-    chosen = owners - EMPTY  # of looks
+    chosen = _spread_owners(owners) - EMPTY  # of looks
     for ground in picture.grounds:
         chosen = chosen + len(looks) * shade(ground.trace, across, up, width, height)
         looks += [f"{look}@{ground.look}" for look in looks]
-    return [
-        _coloured(text, row, looks)
-        for text, row in zip(text_rows(codes), chosen.tolist(), strict=True)
-    ]
+    return _coloured(text_rows(codes), chosen, looks)
 
 
-def _coloured(text: str, chosen: list[int], looks: list[str]) -> Row:
-    """Cut a row of cells into runs of one look."""
-    parts: list[Part] = []
-    start = 0
-    for look, run in groupby(chosen):
-        stop = start + len(list(run))
-        parts.append(Part(text[start:stop], looks[look]))
-        start = stop
-    return parts
+def _spread_owners(owners: Cells) -> Cells:
+    """Give empty cells to the owner before them, [H, W]: fewer runs that look the same."""
+    places = np.where(owners != EMPTY, np.arange(owners.shape[1]), 0)
+    return np.take_along_axis(owners, np.maximum.accumulate(places, axis=1), axis=1)
+
+
+def _coloured(texts: Sequence[str], chosen: Cells, looks: Sequence[str]) -> list[Row]:
+    """Cut rows of cells [H, W] into runs of one look; `chosen` are their indices."""
+    rows: list[list[Part]] = [[] for _ in texts]
+    if not chosen.size:
+        return [*rows]
+    width = chosen.shape[1]
+    edges = np.ones(chosen.shape, dtype=np.bool_)
+    edges[:, 1:] = chosen[:, 1:] != chosen[:, :-1]
+    starts = np.flatnonzero(edges)
+    stops = np.append(starts[1:], chosen.size)
+    places = zip(starts.tolist(), stops.tolist(), chosen.reshape(-1)[starts].tolist(), strict=True)
+    for start, stop, look in places:
+        row, column = divmod(start, width)
+        rows[row].append(Part(texts[row][column : column + stop - start], looks[look]))
+    return [*rows]
 
 
 def _value_labels(up: Scale, height: int) -> dict[int, str]:
