@@ -26,6 +26,8 @@ from dreamer_async.events import (
     Metrics,
     PhaseChanged,
     Record,
+    RunStarted,
+    Warned,
     read_events,
 )
 from dreamer_async.run_dir import RunDir
@@ -142,6 +144,28 @@ def test_alarms_hold_only_while_their_condition_does() -> None:
     assert "stalled" in texts(rate__updates=0.0, rate__env_steps=0.0)
     assert "no news" in texts(now=200.0, rate__updates=1.0)
     assert texts(disk__free_gb=100.0, rate__updates=1.0) == ""
+
+
+def test_what_is_no_warning_leaves_the_line_to_one_that_is() -> None:
+    events = [
+        Warned("warning", "before this start"),
+        RunStarted(
+            *("run", "toy", "catch", "tiny", 1, "cpu", "float32", 4, 60_000),
+            *(1, 64.0, 1, False, True, 60_000, 1, 1, "0"),
+        ),
+        Warned("warning", "slow"),
+        Warned("info", "compiled"),
+    ]
+    times = (50.0, 100.0, 110.0, 120.0)
+
+    def said(last: int, now: float) -> str:
+        records = [Record(e, t, t, 0) for e, t in zip(events[:last], times, strict=False)]
+        row = alarms.line(rebuild(records), Phase("paused"), now)
+        return "".join(part.text for part in row)
+
+    assert said(2, 101.0) == "no warnings"
+    assert said(3, 125.0).endswith("slow")
+    assert said(4, 125.0).endswith("compiled") and said(4, 300.0).endswith("slow")
 
 
 def test_a_return_scale_that_falls_back_to_its_floor_is_told() -> None:

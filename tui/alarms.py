@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 from tui.progress import Phase
 from tui.text import count, duration, plural, short
-from tui.view import SCALE_FLOOR, RunView
+from tui.view import SCALE_FLOOR, Alert, RunView
 from tui.widgets.panel import Part, Row
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
 SILENT_SECONDS = 30.0
 """A trainer that trains says something every second."""
 STALLED_SECONDS = 60.0
+INFO_SECONDS = 120.0
+"""How long a message that is no warning stays on the line."""
 S_ONCE_ABOVE = 2.0
 """A return scale that was this high had left its floor."""
 _LOOKS = {"error": "bad", "warning": "warn"}
@@ -88,15 +90,25 @@ def line(view: RunView, phase: Phase, now: float) -> Row:
         first, more = alarms[0], len(alarms) - 1
         row = [Part(f"▲ {first.level} ", _LOOKS[first.level]), Part(first.text)]
         return [*row, Part(f"  and {more} more", "dim")] if more else row
-    if not view.alerts or view.alerts[-1].time < view.started_at:
+    newest = _newest(view, now)
+    if newest is None:
         return [Part("no warnings", "dim")]  # older ones are in the log
-    newest = view.alerts[-1]
     age = duration(now - newest.time)
     return [
         Part(f"▲ {newest.level} ", _LOOKS.get(newest.level, "accent")),
         Part(f"{age} ago  ", "dim"),
         Part(newest.message),
     ]
+
+
+def _newest(view: RunView, now: float) -> Alert | None:
+    """The newest warning since the trainer began; for a while also what is only worth knowing."""
+    for alert in reversed(view.alerts):
+        if alert.time < view.started_at:
+            return None
+        if alert.level != "info" or now - alert.time < INFO_SECONDS:
+            return alert
+    return None
 
 
 def safety(view: RunView, now: float) -> Row:
