@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from dreamer_async.events import RunStarted, encode_line
+from dreamer_async.events import Episode, Gauges, RunStarted, encode_line
 from dreamer_async.run_dir import RunDir
 from tui.app import Dashboard
 from tui.options import AXES
+from tui.run_list import TAIL_BYTES, listed
 from tui.text import plain, short
 from tui.widgets.chart import Chart
 from tui.widgets.dialogs import RunList
@@ -123,6 +125,20 @@ async def test_another_run_is_laid_over_and_taken_off_and_watched(
         await caught_up(pilot)
         assert older.name in screen(pilot)[0] and app.others == []
         assert app.source.run_dir.path == older.path
+
+
+def test_the_list_of_runs_finds_rare_episodes(run: RunDir, older: RunDir) -> None:
+    with open(run.events_path, "ab") as file:
+        for index in range(20):
+            file.write(encode_line(Episode(50_000, 0, float(index), 5), NOW, 0.0, 0))
+        gauges = Gauges(50_000, 9, {f"stage/{name}": 0.5 for name in range(40)})
+        line = encode_line(gauges, NOW, 0.0, 0)
+        file.write(line * (2 * TAIL_BYTES // len(line)))
+    (older.path / "events.jsonl").unlink()
+    os.mkfifo(older.events_path)
+    newest, other = listed(run.path.parent, run.name, [])
+    assert newest[1].startswith(f"▸ {run.name}") and newest[1].endswith("50.0k steps    9.50")
+    assert other[0] == older.name, "a pipe is waited for by nobody"
 
 
 @driven

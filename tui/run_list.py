@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
+from dreamer_async.events import Record
 from dreamer_async.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
 from tui.state import reduce
-from tui.tail import Tail
+from tui.tail import Tail, decode
 from tui.text import clean, count, short
 from tui.view import RunView
 from tui.widgets.panel import fit
 
 TAIL_BYTES = 1 << 17
+EPISODE_BYTES = 1 << 21
+"""So far from the end episodes are looked for: they may be rare."""
 MOST = 200
 """Runs that are listed."""
 _NAME = 32
+_EPISODE = b'{"type":"episode",'
 
 
 def listed(root: Path, current: str, laid_over: Collection[str]) -> list[tuple[str, str]]:
@@ -34,11 +40,12 @@ def _end_of(run: RunDir) -> str:
         size = run.events_path.stat().st_size
     except OSError:
         return "new"
-    view, start = RunView(), max(0, size - TAIL_BYTES)
-    tail = Tail(run.events_path, start)
-    for record in tail.read(TAIL_BYTES):
-        reduce(view, record)
+    view = RunView()
+    tail = Tail(run.events_path, max(0, size - TAIL_BYTES))
+    newest = tail.read(TAIL_BYTES)
     tail.close()
+    for record in [*_episodes(run.events_path, size - EPISODE_BYTES, size - TAIL_BYTES), *newest]:
+        reduce(view, record)
     alive = run.owner() is not None
     name = phase(view, Trainer(alive=alive)).name
     if alive and name == "waiting":
@@ -46,3 +53,28 @@ def _end_of(run: RunDir) -> str:
     scores = view.episodes.mean[-20:]
     score = f"{short(float(scores.mean())):>8}" if len(scores) else ""
     return f"{name:<9} {count(view.env_steps):>6} steps{score}"
+
+
+def _episodes(path: Path, start: int, stop: int) -> list[Record]:
+    """The episodes among the lines between two bytes; nothing if they cannot be read."""
+    found = []
+    for line in _lines(path, max(0, start), stop):
+        if line.startswith(_EPISODE):
+            with suppress(ValueError):
+                found.append(decode(line))
+    return found
+
+
+def _lines(path: Path, start: int, stop: int) -> list[bytes]:
+    if stop <= start:
+        return []
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return os.pread(fd, stop - start, start).split(b"\n")
+    except OSError:
+        return []
+    finally:
+        os.close(fd)

@@ -23,6 +23,15 @@ LINE = 60
 """Most columns of the time line."""
 TRACES, MODEL_CURVES = 4, 3
 """Curves that are drawn in any case: of a vector, and below a film."""
+_KEY: Row = (
+    Part("• ", "strong"),
+    Part("real ", "dim"),
+    Part("━ ", "line"),
+    Part("seen ", "dim"),
+    Part("━ ", "line-2"),
+    Part("dreamed", "dim"),
+)
+"""What the three curves of a vector are."""
 WORTH_ROWS = 5
 """Rows below a film from which on curves are drawn there."""
 MODEL = ("loss/dyn", "loss/rep", "loss/reward", "loss/cont", "rssm/prior_entropy")
@@ -175,7 +184,10 @@ def timeline(film: Film, row: int, time: int, playing: bool) -> Row:
 
 
 def traces(film: Film, shot: Shot) -> list[Picture]:
-    """One chart for each number of a vector observation: real, reconstructed, dreamed."""
+    """One chart for each number of a vector observation: real, reconstructed, dreamed.
+
+    The ground reaches as far as the dream has seen.
+    """
     real, seen, dreamed = film.traces(shot)
     steps = np.arange(1, film.length + 1, dtype=np.float64)
     charts = []
@@ -184,12 +196,20 @@ def traces(film: Film, shot: Shot) -> list[Picture]:
         charts.append(
             Picture(
                 title=f"{shot.key}[{index}]" if real.shape[1] > 1 else shot.key,
-                note="real • seen ━ dreamed" if not index else "",
+                value=_KEY if not index else (),
                 curves=_three(steps, versions),
+                grounds=[_seen(film, versions)],
                 name="",
             )
         )
     return charts
+
+
+def _seen(film: Film, versions: list[Array]) -> Curve:
+    """A ground below the steps that the dream knows, as high as the curves."""
+    ends = np.array([1.0, max(1.0, film.context)])
+    low, high = np.full(2, np.min(versions)), np.full(2, np.max(versions))
+    return Curve(Trace(ends, low, low, high), "ground")
 
 
 def _three(steps: Array, versions: list[Array]) -> list[Curve]:
