@@ -11,10 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dreamer_async.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from aiohttp import ClientWebSocketResponse
 
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
@@ -62,7 +66,7 @@ def _listens(port: int) -> bool:
 class Browser:
     """A page that shows the dashboard: what it was sent, and keys to press."""
 
-    def __init__(self, connection: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, connection: ClientWebSocketResponse) -> None:
         self._connection = connection
         self._shown = b""
 

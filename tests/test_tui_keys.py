@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_tui_app import NOW, RECORDED, driven, screen, settle, text
 from textual.events import MouseScrollDown, MouseScrollUp
@@ -209,12 +210,16 @@ async def test_the_value_below_the_mouse_is_said(run: RunDir) -> None:
         await settle(pilot)
         chart = app.query_one("#returns", Chart)
         mean = [curve for curve in chart.picture.curves if curve.look == "line"][-1].trace
-        for column, place in ((7, 0), (chart.size.width - 1, -1)):
-            await pilot.hover(chart, offset=(column, 5))
+        ends = mean.x[0], mean.x[-1]
+        for column in (0, 20, chart.size.width - 8):
+            await pilot.hover(chart, offset=(7 + column, 5))
             await pilot.pause()
             title = chart.render_line(0).text
-            x, y = plain(float(mean.x[place])), short(float(mean.y[place]))
-            assert title.endswith(f" at {x}: {y}"), title
+            below = np.interp(column, (0, chart.size.width - 8), ends)
+            near = np.abs(mean.x - below) < (ends[1] - ends[0]) / (chart.size.width - 7)
+            points = zip(mean.x[near].tolist(), mean.y[near].tolist(), strict=True)
+            assert any(title.endswith(f" at {plain(x)}: {short(y)}") for x, y in points), title
+            assert np.count_nonzero(near) < 20, "not any point"
         await pilot.hover(chart, offset=(2, 5))
         await pilot.pause()
         assert " at " not in chart.render_line(0).text, "over the labels"

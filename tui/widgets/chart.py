@@ -118,7 +118,7 @@ class Chart(Panel):
         column = -1 if self._pointed is None else self._pointed - _gutter(width)
         if across is None or not 0 <= column < width - _gutter(width):
             return []
-        share = (column + 0.5) / (width - _gutter(width))
+        share = (2 * column + 0.5) / (2 * (width - _gutter(width)) - 1)  # of its two dots
         return _nearest(self.picture, across.low + share * (across.high - across.low))
 
     def _plot(self, width: int, height: int, across: Scale | None, up: Scale | None) -> list[Row]:
@@ -231,8 +231,8 @@ def _coloured(texts: Sequence[str], chosen: Cells, looks: Sequence[str]) -> list
     edges[:, 1:] = chosen[:, 1:] != chosen[:, :-1]
     starts = np.flatnonzero(edges)
     stops = np.append(starts[1:], chosen.size)
-    places = zip(starts.tolist(), stops.tolist(), chosen.reshape(-1)[starts].tolist(), strict=True)
-    for start, stop, look in places:
+    wanted: list[int] = chosen.reshape(-1)[starts].tolist()
+    for start, stop, look in zip(starts.tolist(), stops.tolist(), wanted, strict=True):
         row, column = divmod(start, width)
         rows[row].append(Part(texts[row][column : column + stop - start], looks[look]))
     return [*rows]
