@@ -132,6 +132,7 @@ class Stop:
 
     @property
     def requested(self) -> bool:
+        """Whether anybody has asked."""
         return self._event.is_set()
 
     def request(self, reason: str) -> None:
@@ -142,6 +143,7 @@ class Stop:
             self._watchdog.arm()
 
     async def wait(self) -> str:
+        """Wait until somebody asks; returns the reason."""
         await self._event.wait()
         return self.reason
 
@@ -153,6 +155,7 @@ class Stop:
                 loop.add_signal_handler(number, self._signalled, number)
 
     def close(self) -> None:
+        """Call the watchdog off: the stop has succeeded."""
         self._watchdog.disarm()
 
     def _signalled(self, number: int) -> None:
@@ -173,11 +176,13 @@ class Watchdog:
         self._armed = False
 
     def arm(self) -> None:
+        """Begin to count, once."""
         if not self._armed:
             self._armed = True
             threading.Thread(target=self._wait, name="watchdog", daemon=True).start()
 
     def disarm(self) -> None:
+        """Let the process live, armed or not."""
         self._disarmed.set()
 
     def _wait(self) -> None:

@@ -61,6 +61,7 @@ class Actor:
         return carry | {"policy/generator": self.generator.get_state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()` in place; the weights come from the learner."""
         for name, part in zip(PolicyCarry._fields, self.carry, strict=True):
             part.copy_(state[f"policy/{name}"])
         self.generator.set_state(state["policy/generator"])

@@ -144,6 +144,7 @@ def device_kind(device: str) -> str:
 
 
 def runs_root(text: str) -> Path:
+    """The directory of all runs, which need not exist yet."""
     if not text or "\0" in text:
         raise ConfigError(f"--runs-dir needs the path of a directory, got {text!r}")
     path = Path(text).expanduser()
@@ -153,6 +154,7 @@ def runs_root(text: str) -> Path:
 
 
 def existing_directory(text: str) -> str:
+    """The absolute path of --replay-dir, which has to exist and to be writable."""
     path = Path(text).expanduser()
     if not text or "\0" in text or not path.is_dir():
         raise ConfigError(f"--replay-dir needs an existing directory, got {text!r}")

@@ -254,6 +254,7 @@ class MetricMeans:
         self._count: Tensor | None = None
 
     def add(self, metrics: dict[str, Tensor], finite: Tensor) -> None:
+        """Count the scalars of one update, unless it was not `finite` (a scalar, too)."""
         self._names = list(metrics)
         values = torch.stack([value.detach().float() for value in metrics.values()])
         values = torch.where(finite, values, 0.0)

@@ -155,7 +155,7 @@ async def build(
     saver = Saver(run_dir, config, learner, collector)
     filmer = Filmer(run_dir.pictures / FILM, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.published, telemetry)
-    parts = Parts(
+    return Parts(
         config=config,
         run_dir=run_dir,
         place=place,
@@ -175,7 +175,6 @@ async def build(
         writer_thread=_thread(stack, "checkpoint", 1),
         evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
     )
-    return parts
 
 
 async def begin(parts: Parts, *, resume: bool) -> None:

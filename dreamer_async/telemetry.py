@@ -109,6 +109,7 @@ class EpisodeTracker:
         return {"score": self._score.copy(), "length": self._length.copy()}
 
     def load_state(self, state: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on with the sums of `state()`, of as many environments."""
         self._score[:] = state["score"]
         self._length[:] = state["length"]
 
@@ -132,6 +133,7 @@ class Telemetry:
         self.updates = 0
 
     def emit(self, event: Event) -> None:
+        """Write one event, and show it to the listeners."""
         self._writer.emit(event)
         for listener in self._listeners:
             listener.show(event)
@@ -148,6 +150,7 @@ class Telemetry:
             self.emit(PhaseChanged(phase, self.env_steps, self.updates))
 
     def warn(self, message: str, level: str = "warning") -> None:
+        """Tell people something: a warning, or with level `info` a piece of news."""
         self.emit(Warned(level, message))
 
 
