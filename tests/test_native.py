@@ -135,14 +135,6 @@ def test_every_number_of_threads_fills_the_same_maps(
         assert torch.equal(ours, wanted)
 
 
-@pytest.mark.parametrize("block", [pool_norm_silu, shuffle_norm_silu])
-def test_compiled_graphs_hold_them_as_they_are(block: Block) -> None:
-    compiled = torch.compile(block, fullgraph=True, dynamic=False, backend="aot_eager")
-    x, scale = inputs(block, 8, 3, 4)
-    for ours, wanted in zip(results(compiled, x, scale), results(block, x, scale), strict=True):
-        assert torch.equal(ours, wanted)
-
-
 def test_a_whole_update_is_the_same() -> None:
     spec, config = make_spec(IMAGE), make_config()
     gradients = []

@@ -34,7 +34,7 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 def pool_norm_silu(x: Tensor, scale: Tensor) -> Tensor:
     """SiLU(norm(maximum of 2x2 pixels)): [N, 2H, 2W, C], [C] -> [N, H, W, C]."""
     if _native(x, scale):
-        return _pool(x.contiguous(), scale)[0]
+        return _Pool.apply(x.contiguous(), scale)
     x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     return F.silu(rms_norm(x, scale))
 
@@ -42,7 +42,7 @@ def pool_norm_silu(x: Tensor, scale: Tensor) -> Tensor:
 def shuffle_norm_silu(x: Tensor, scale: Tensor) -> Tensor:
     """SiLU(norm) of the phases of each pixel, at their places: [N, H, W, 4C] -> [N, 2H, 2W, C]."""
     if _native(x, scale):
-        return _shuffle(x.contiguous(), scale)
+        return _Shuffle.apply(x.contiguous(), scale)
     return F.silu(rms_norm(pixel_shuffle(x), scale))
 
 
@@ -53,7 +53,7 @@ def pixel_shuffle(x: Tensor) -> Tensor:
     return x.reshape(rows, 2 * height, 2 * width, channels // 4)
 
 
-# -- the native functions as operations of PyTorch -----------------------------------------------
+# -- native functions -----------------------------------------------------------------------------
 
 
 def _native(x: Tensor, scale: Tensor) -> bool:
@@ -61,85 +61,55 @@ def _native(x: Tensor, scale: Tensor) -> bool:
     return kernels.ready() and known
 
 
-@torch.library.custom_op("dreamer_async::pool_norm_silu", mutates_args=())
-def _pool(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _pooled(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The result, the maxima, and which of the four pixels each is."""
-    out, kept, winner = _pooled_like(x, scale)
+    rows, height, width, channels = x.shape
+    out = x.new_empty(rows, height // 2, width // 2, channels)
+    kept, winner = torch.empty_like(out), torch.empty_like(out, dtype=torch.uint8)
     _run("pool_forward", kept, [x, scale, kept, winner, out])
     return out, kept, winner
 
 
-@torch.library.custom_op("dreamer_async::pool_norm_silu_backward", mutates_args=())
-def _pool_backward(
-    kept: Tensor, winner: Tensor, scale: Tensor, dout: Tensor
-) -> tuple[Tensor, Tensor]:
-    dx, dscale = _unpooled_like(kept, winner, scale, dout)
-    _run("pool_backward", kept, [kept, winner, scale, dout, dx], dscale)
-    return dx, dscale
-
-
-@torch.library.custom_op("dreamer_async::shuffle_norm_silu", mutates_args=())
-def _shuffle(x: Tensor, scale: Tensor) -> Tensor:
-    out = _shuffled_like(x, scale)
+def _shuffled(x: Tensor, scale: Tensor) -> Tensor:
+    rows, height, width, channels = x.shape
+    out = x.new_empty(rows, 2 * height, 2 * width, channels // 4)
     _run("shuffle_forward", x, [x, scale, out])
     return out
 
 
-@torch.library.custom_op("dreamer_async::shuffle_norm_silu_backward", mutates_args=())
-def _shuffle_backward(x: Tensor, scale: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-    dx, dscale = _unshuffled_like(x, scale, dout)
-    _run("shuffle_backward", x, [x, scale, dout, dx], dscale)
-    return dx, dscale
+class _Pool(torch.autograd.Function):
+    """Pooling, norm and SiLU with their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        out, kept, winner = _pooled(x, scale)
+        ctx.save_for_backward(kept, winner, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        kept, winner, scale = ctx.saved_tensors
+        rows, height, width, channels = kept.shape
+        dx = kept.new_empty(rows, 2 * height, 2 * width, channels)
+        dout, dscale = grad_outputs[0].contiguous(), torch.empty_like(scale)
+        _run("pool_backward", kept, [kept, winner, scale, dout, dx], dscale)
+        return dx, dscale
 
 
-def _pooled_like(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows, height, width, channels = x.shape
-    out = x.new_empty(rows, height // 2, width // 2, channels)
-    return out, torch.empty_like(out), torch.empty_like(out, dtype=torch.uint8)
+class _Shuffle(torch.autograd.Function):
+    """Pixel shuffle, norm and SiLU with their gradient."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return _shuffled(x, scale)
 
-def _unpooled_like(
-    kept: Tensor, winner: Tensor, scale: Tensor, dout: Tensor
-) -> tuple[Tensor, Tensor]:
-    rows, height, width, channels = kept.shape
-    dx = kept.new_empty(rows, 2 * height, 2 * width, channels)
-    return dx, torch.empty_like(scale)
-
-
-def _shuffled_like(x: Tensor, scale: Tensor) -> Tensor:
-    rows, height, width, channels = x.shape
-    return x.new_empty(rows, 2 * height, 2 * width, channels // 4)
-
-
-def _unshuffled_like(x: Tensor, scale: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(scale)
-
-
-_pool.register_fake(_pooled_like)
-_pool_backward.register_fake(_unpooled_like)
-_shuffle.register_fake(_shuffled_like)
-_shuffle_backward.register_fake(_unshuffled_like)
-
-
-def _keep_for_pool(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(output[1], output[2], inputs[1])
-    ctx.set_materialize_grads(False)  # no zeros for the outputs that only the gradient reads
-
-
-def _keep_for_shuffle(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _of_pool(ctx: Any, dout: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor]:
-    return _pool_backward(*ctx.saved_tensors, dout.contiguous())
-
-
-def _of_shuffle(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor]:
-    return _shuffle_backward(*ctx.saved_tensors, dout.contiguous())
-
-
-_pool.register_autograd(_of_pool, setup_context=_keep_for_pool)
-_shuffle.register_autograd(_of_shuffle, setup_context=_keep_for_shuffle)
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        x, scale = ctx.saved_tensors
+        dx, dscale = torch.empty_like(x), torch.empty_like(scale)
+        _run("shuffle_backward", x, [x, scale, grad_outputs[0].contiguous(), dx], dscale)
+        return dx, dscale
 
 
 def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None = None) -> None:

@@ -10,7 +10,7 @@ import ctypes
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 LEAST_NUMBERS = 1 << 15
 """Work on fewer numbers is not worth a second thread."""
@@ -48,7 +48,20 @@ def threads(numbers: int) -> int:
 
 
 def pack(kernel: Tensor) -> Tensor:
-    """Lay kernels [..., in, out] out as products read them: [..., out / panel, in, panel]."""
+    """Lay kernels [..., in, out] out as products read them: [..., out / panel, in, panel].
+
+    A parameter remembers the result until it changes.
+    """
+    if not isinstance(kernel, nn.Parameter):
+        return _pack(kernel)
+    version, packed = getattr(kernel, "packed", (None, None))
+    if packed is None or version != kernel._version:
+        packed = _pack(kernel)
+        kernel.packed = kernel._version, packed  # type: ignore[attr-defined]
+    return packed
+
+
+def _pack(kernel: Tensor) -> Tensor:
     panel = library().panel_width()
     columns = kernel.shape[-1]
     kernel = F.pad(kernel.detach(), (0, -columns % panel))

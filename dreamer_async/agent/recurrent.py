@@ -225,8 +225,23 @@ class _Gradients(ctypes.Structure):
     )
 
 
+class Known(NamedTuple):
+    """A core, for as long as the parameters stay what they are."""
+
+    versions: list[int]
+    core: _Core
+    held: list[Tensor]
+
+
 def _core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
     """The parameters as the kernels read them, and the tensors that hold them."""
+    versions = [parameter._version for parameter in dyn.parameters()]
+    if dyn.packed is None or dyn.packed.versions != versions:
+        dyn.packed = Known(versions, *_pack_core(dyn, weights))
+    return dyn.packed.core, dyn.packed.held
+
+
+def _pack_core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
     config = dyn.config
     w = Weights(*(x.detach() for x in weights))
     packed = {
@@ -304,7 +319,7 @@ class _Observe(torch.autograd.Function):
         )  # fmt: skip
         if keeps:
             ctx.save_for_backward(*inputs, deter, stoch, logits, *kept.values(), *weights)
-            ctx.core, ctx.held, ctx.pieces = core, held, pieces
+            ctx.core, ctx.held, ctx.pieces = _Core.from_buffer_copy(core), held, pieces
         return deter, stoch, logits
 
     @staticmethod

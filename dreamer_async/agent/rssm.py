@@ -77,6 +77,8 @@ class RSSM(nn.Module):
         names = [(f"prior{i}", f"prior{i}norm") for i in range(config.prior_layers)]
         self.prior_stack = add_stack(self, names, deter, hidden)
         self.priorlogit = Linear(hidden, latent)
+        self.packed: recurrent.Known | None = None
+        """Parameters as native functions read them, if they did."""
 
     def initial(self, rows: int, dtype: torch.dtype, device: torch.device | None) -> RSSMState:
         """All zeros: the state before any episode."""
