@@ -173,6 +173,27 @@ async def test_the_screen_follows_the_file(run: RunDir) -> None:
 
 
 @driven
+async def test_many_curves_are_drawn_once_a_second(run: RunDir) -> None:
+    clock = [NOW]
+    app = Dashboard(run.path, clock=lambda: clock[0])
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        for later, score, expected in (
+            (0.5, 123.0, False),
+            (1.0, 124.0, True),
+            (1.6, 125.0, False),
+        ):
+            append(run, Episode(20_000, 0, score, 5))
+            app.read_piece()
+            clock[0] = NOW + later
+            app.show()
+            await pilot.pause()
+            assert (f"last {score:.0f}" in text(pilot)) == expected, later
+        await pilot.press("x", "x", "x", "x")
+        assert "last 125" in text(pilot), "what a person chose is drawn at once"
+
+
+@driven
 async def test_a_rewritten_file_is_shown_anew(run: RunDir) -> None:
     app = dashboard(run)
     async with app.run_test(size=(80, 24)) as pilot:

@@ -25,7 +25,7 @@ class Losses(Page):
         yield ChartGrid(id="losses-grid")
 
     def show(self, shown: Shown) -> None:
-        if not self.changed("grid", (shown.age, self.chosen)):
+        if not self.due("grid", (shown.age, self.chosen), shown.now):
             return
         view, options = shown.view, shown.options
         self.query_one(Caption).show(pictures.losses_note(options))
@@ -41,6 +41,7 @@ class Losses(Page):
         """Choose the next chart, or the one before."""
         if self._names:
             self.chosen = (self.chosen + rows) % len(self._names)
+            self.forget()
 
     def topics(self, view: RunView) -> list[str]:
         names = self._names[self.chosen :] + self._names[: self.chosen]

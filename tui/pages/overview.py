@@ -38,7 +38,7 @@ class Overview(Page):
             self.query_one("#meters", Meters).show(stages.pipeline(view))
             self.query_one("#replay", Meters).show(stages.replay(view))
             self._show_speeds(view)
-        if self.changed("curves", shown.age):
+        if self.due("curves", shown.age, shown.now):
             self.query_one("#returns", Chart).show(pictures.returns(view, options, shown.named))
             self.query_one("#scale", Chart).show(pictures.scale(view, options))
             self._show_losses(shown)

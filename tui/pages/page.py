@@ -12,6 +12,9 @@ from tui.pictures import Named
 from tui.source import Source
 from tui.view import RunView
 
+CALM_SECONDS = 0.9
+"""Between two looks at all curves of a page; a little less than two paints take."""
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -50,6 +53,7 @@ class Page(Container):
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
         self._seen: dict[str, object] = {}
+        self._drawn: dict[str, float] = {}
 
     def show(self, shown: Shown) -> None:
         """Bring the page up to date."""
@@ -63,6 +67,18 @@ class Page(Container):
         if self._seen.get(part) == key:
             return False
         self._seen[part] = key
+        return True
+
+    def due(self, part: str, key: object, now: float) -> bool:
+        """As `changed`, but at most once in CALM_SECONDS; after `forget` at once.
+
+        A trainer says its numbers once a second: many curves need not be drawn more often.
+        """
+        if part in self._seen and 0 <= now - self._drawn[part] < CALM_SECONDS:
+            return False
+        if not self.changed(part, key):
+            return False
+        self._drawn[part] = now
         return True
 
     def topics(self, view: RunView) -> list[str]:
