@@ -173,6 +173,19 @@ async def test_the_screen_follows_the_file(run: RunDir) -> None:
 
 
 @driven
+async def test_nothing_is_shown_when_the_widgets_are_gone(run: RunDir) -> None:
+    """A timer may fire once more while the app ends."""
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        assert app.main.ready
+    assert not app.main.ready
+    append(run, Episode(20_000, 0, 1.0, 5))
+    app.read_piece()
+    app.show()
+
+
+@driven
 async def test_many_curves_are_drawn_once_a_second(run: RunDir) -> None:
     clock = [NOW]
     app = Dashboard(run.path, clock=lambda: clock[0])

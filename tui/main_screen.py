@@ -110,7 +110,6 @@ class Main(Screen[None]):
         self._ask_film, self._export = film, export
         self._pages = {name: kind(id=name) for name, kind in PAGES}
         self._open = NAMES[0]
-        self._ready = False
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
@@ -133,11 +132,10 @@ class Main(Screen[None]):
 
     @property
     def ready(self) -> bool:
-        """Tell whether every widget is there; a busy machine takes a moment."""
-        if not self._ready:
-            pages = self._pages.values()
-            self._ready = bool(self.query(KeyBar)) and all(page.children for page in pages)
-        return self._ready
+        """Tell whether every widget is there: a busy machine takes a moment, at the end too."""
+        return any(isinstance(child, KeyBar) for child in self.children) and all(
+            page.children for page in self._pages.values()
+        )
 
     def show(self, source: Source, others: tuple[Source, ...]) -> None:
         """Show the runs as they are now."""

@@ -24,6 +24,9 @@ GAUGES_AVERAGED, RARE_AVERAGED = 15, 60
 """Gauges events, that is seconds, that a line over the last minutes averages; the second where
 most of them are 0."""
 
+RECENT_SECONDS = 600.0
+"""How far the charts of gauges go back."""
+
 Named = tuple[str, RunView]
 """A run and what it is called."""
 
@@ -269,7 +272,8 @@ def _calm(view: RunView, name: str) -> float | None:
 
 def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
     """One gauge over the last minutes; a second one may be its target."""
-    kept = [(r.ran, r.values.get(name)) for r in view.recent]
+    since = view.clock.ran - RECENT_SECONDS
+    kept = [(r.ran, r.values.get(name)) for r in view.recent if r.ran >= since]
     known = [(ran - view.clock.ran, value) for ran, value in kept if value is not None]
     latest, goal = _calm(view, name), view.gauges.get(target)
     value: list[Part] = [Part(short(latest), "strong")]
