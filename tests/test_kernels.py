@@ -16,8 +16,9 @@ from torch import Tensor
 from dreamer_async import native
 from dreamer_async.agent import Trainer, distributions, kernels, twohot
 from dreamer_async.agent.dense import Dense, dense_stack
+from dreamer_async.agent.optim import LaProp
 from dreamer_async.agent.rssm import RSSM, RSSMState
-from dreamer_async.config import ModelConfig
+from dreamer_async.config import ModelConfig, OptimConfig
 from envs.spec import ActionSpec, EnvSpec
 
 WIDE = replace(MODEL, deter=48, hidden=24, units=40, classes=5, stoch=6, blocks=3)
@@ -284,14 +285,42 @@ def test_imagination_agrees_with_the_loop_over_time(kind: str, forced: bool) -> 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_whole_updates_agree(kind: str) -> None:
-    spec, config = make_spec(MIXED, kind), make_config()
+    """Twice, so that whatever the first one left behind of the old parameters would be seen."""
+    spec, config = make_spec(MIXED, kind), make_config(lr=1e-3, warmup=0)
+    states, metrics = [], []
+    for library in (kernels.library(), None):
+        kernels.use(library)
+        trainer, g = Trainer(spec, config), generator()
+        before = [p.detach().clone() for p in trainer.optim.params]
+        trainer.update(make_batch(spec, config), trainer.draw_noise(g))
+        update = trainer.update(make_batch(spec, config, seed=1), trainer.draw_noise(g))
+        states.append(trainer.state_dict())
+        metrics.append(update.metrics)
+        assert not any(map(torch.equal, before, trainer.optim.params))
+    for name, theirs in states[1].items():
+        # LaProp divides by the root of squares, so that tiny gradients make steps of full size.
+        rounding = 2e-3 if name.startswith("agent.") else 1e-2 * theirs.abs().max().item()
+        torch.testing.assert_close(states[0][name], theirs, atol=rounding, rtol=1e-2)
+    for name, theirs in metrics[1].items():
+        torch.testing.assert_close(metrics[0][name], theirs, atol=1e-3, rtol=1e-2)
+
+
+def test_the_optimiser_agrees_with_torch() -> None:
+    g = generator()
+    shapes = [(70, 33), (5,), (3, 4, 5), (2000,)]
+    grads = [[torch.randn(shape, generator=g) * 10**i for shape in shapes] for i in range(3)]
+    grads[0][0] = torch.randn(70, 40, generator=g)[:, :33]  # rows apart
+    start = [torch.randn(shape, generator=g) for shape in shapes]
     results = []
     for library in (kernels.library(), None):
         kernels.use(library)
-        trainer = Trainer(spec, config)
-        noise = trainer.draw_noise(generator())
-        forward, gradients = trainer.gradients(make_batch(spec, config), noise)
-        results.append([forward.total.detach(), *gradients])
-    kernels.use(native.load()[0])
+        params = {str(i): x.clone().requires_grad_() for i, x in enumerate(start)}
+        optim = LaProp(params, OptimConfig(lr=1e-2, warmup=2))
+        for part in grads[:-1]:
+            optim.step(part, torch.tensor(True))
+        metrics = optim.step(grads[-1], torch.tensor(True))
+        optim.step([x * torch.nan for x in start], torch.tensor(False))  # changes nothing
+        results.append([*optim.params, *optim.rms, *optim.momentum, optim.count, *metrics.values()])
     for ours, theirs in zip(*results, strict=True):
-        close(ours, theirs, 1e-3)
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    assert results[0][12] == 3 and not torch.equal(results[0][0], start[0])

@@ -1,16 +1,20 @@
 """The optimiser: adaptive gradient clipping, then LaProp (normalise, then momentum).
 
 The stages are free functions of lists of tensors, one entry per parameter; every scalar that
-changes with time is a 0-d tensor, so nothing waits for the device.
+changes with time is a 0-d tensor, so nothing waits for the device. On a CPU a native function does
+all of them tensor by tensor (`kernels/optim.cpp`).
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from dreamer_async.agent import kernels
+from dreamer_async.agent.kernels import floats
 from dreamer_async.config import OptimConfig
 
 Tensors = list[Tensor]
@@ -83,6 +87,8 @@ class LaProp:
     @torch.no_grad()
     def step(self, grads: Tensors, finite: Tensor) -> dict[str, Tensor]:
         """Apply one update in place if `finite`, else change nothing; return metrics."""
+        if kernels.fit(*self.params, *grads) and bool(finite):
+            return self._native_step(grads)
         config, count = self.config, self.count + 1
         grads = clip_by_agc(grads, self.params, config.agc, config.agc_floor)
         grads, rms = scale_by_rms(grads, self.rms, count, config.beta2, config.eps)
@@ -94,12 +100,56 @@ class LaProp:
         keep_if(finite, self.rms, rms)
         keep_if(finite, self.momentum, momentum)
         keep_if(finite, [self.count], [count])
+        return self._metrics(lr, global_norm(updates), global_norm(self.params))
+
+    def _native_step(self, grads: Tensors) -> dict[str, Tensor]:
+        config = self.config
+        lr = learning_rate(self.count, config.lr, config.warmup)
+        self.count += 1
+        settings = _Settings(
+            config.agc, config.agc_floor, config.beta2, config.momentum,
+            _correction(config.beta2, self.count).item(),
+            _correction(config.momentum, self.count).item(), config.eps, lr.item(),
+        )  # fmt: skip
+        tensors = (_Tensor * len(self.params))()
+        grads = [grad.contiguous() for grad in grads]
+        lists = (grads, self.params, self.rms, self.momentum)
+        for tensor, grad, param, rms, momentum in zip(tensors, *lists, strict=True):
+            tensor.size, tensor.gradient = grad.numel(), floats(grad)
+            tensor.parameter, tensor.rms, tensor.momentum = map(floats, (param, rms, momentum))
+        kernels.library().optimiser_step(
+            tensors, ctypes.c_long(len(tensors)), ctypes.byref(settings), kernels.threads(self.size)
+        )
+        torch.autograd.graph.increment_version(self.params)  # whoever remembers them must notice
+        updates = sum(tensor.update_squares for tensor in tensors) ** 0.5
+        params = sum(tensor.parameter_squares for tensor in tensors) ** 0.5
+        return self._metrics(lr, torch.tensor(updates), torch.tensor(params))
+
+    def _metrics(self, lr: Tensor, updates: Tensor, params: Tensor) -> dict[str, Tensor]:
         root = self.size**0.5
-        return {
-            "opt/lr": lr,
-            "opt/update_rms": global_norm(updates) / root,
-            "opt/param_rms": global_norm(self.params) / root,
-        }
+        return {"opt/lr": lr, "opt/update_rms": updates / root, "opt/param_rms": params / root}
+
+
+class _Tensor(ctypes.Structure):
+    """As in `optim.cpp`."""
+
+    _fields_ = (
+        ("size", ctypes.c_long),
+        *((name, ctypes.c_void_p) for name in ("gradient", "parameter", "rms", "momentum")),
+        *((name, ctypes.c_float) for name in ("update_squares", "parameter_squares")),
+    )
+
+
+class _Settings(ctypes.Structure):
+    """As in `optim.cpp`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_float)
+        for name in (
+            *("clip", "floor", "beta_rms", "beta_momentum", "correct_rms", "correct_momentum"),
+            *("eps", "rate"),
+        )
+    )
 
 
 def _correction(beta: float, count: Tensor) -> Tensor:

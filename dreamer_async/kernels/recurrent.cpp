@@ -226,10 +226,39 @@ struct Gradients {
 
 namespace {
 
+// Samples pass their gradient on to the probabilities: dl = dlogits + what comes through z = dz.
+void through_samples(const Core &c, const float *logits, const float *dlogits, const float *dz,
+                     float *probs, float *dl) {
+  const int K = c.classes, SK = c.variables * K;
+  softmax(c, logits, probs);
+  for (int v = 0; v < SK; v += K) {
+    float dot = 0.0f;
+    for (int j = v; j < v + K; j++) dot += probs[j] * dz[j];
+    for (int j = v; j < v + K; j++)
+      dl[j] = dlogits[j] + (1.0f - c.share) * probs[j] * (dz[j] - dot);
+  }
+}
+
+// From dnew = dL/dh' of one block to its gates, and to h as far as it is kept.
+void through_gates(int block, const float *gates, const float *h, const float *dnew, float *dgates,
+                   float *dh) {
+#pragma omp simd
+  for (int j = 0; j < block; j++) {
+    const float reset = sigmoid(gates[j]), inner = gates[block + j];
+    const float cand = tangent(reset * inner);
+    const float update = sigmoid(gates[2 * block + j] - 1.0f);
+    const float dinner = dnew[j] * update * (1.0f - cand * cand);
+    dgates[j] = dinner * inner * reset * (1.0f - reset);
+    dgates[block + j] = dinner * reset;
+    dgates[2 * block + j] = dnew[j] * (cand - h[j]) * update * (1.0f - update);
+    dh[j] = dnew[j] * (1.0f - update);
+  }
+}
+
 void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gradients &d,
                     long piece, long first, long rows) {
   const Shape s = shape(c);
-  const int n = static_cast<int>(rows), K = c.classes;
+  const int n = static_cast<int>(rows);
   const long T = o.steps;
   float *dg0 = d.g0 + piece * s.H, *dg1 = d.g1 + piece * s.H;
   float *dgain = d.gain + piece * s.D, *dgo = d.go + piece * s.H;
@@ -256,36 +285,16 @@ void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gr
       for (int j = 0; j < s.D; j++) old[i * s.D + j] = o.keep[now] * before[j];
       for (int j = 0; j < s.D; j++) dh[i * s.D + j] += d.deter[now * s.D + j];
       for (int j = 0; j < s.SK; j++) dz[i * s.SK + j] += d.stoch[now * s.SK + j];
-      softmax(c, o.logits + now * s.SK, probs);  // samples pass their gradient on to probabilities
-      for (int v = 0; v < s.SK; v += K) {
-        const float *p = probs + v, *g = dz + i * s.SK + v;
-        float dot = 0.0f;
-        for (int j = 0; j < K; j++) dot += p[j] * g[j];
-        for (int j = 0; j < K; j++)
-          dl[i * SK + v + j] = d.logits[now * s.SK + v + j] + (1.0f - c.share) * p[j] * (g[j] - dot);
-      }
+      through_samples(c, o.logits + now * s.SK, d.logits + now * s.SK, dz + i * s.SK, probs,
+                      dl + i * SK);
     }
     product(n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
     for (int i = 0; i < n; i++) norm_silu_backward(s.H, k.o + i * H, c.go, dout + i * H, dgo);
     product(n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
     for (int i = 0; i < n; i++)
-      for (int g = 0; g < s.G; g++) {
-        const int from = g * s.block;
-        const float *gates = k.gru + i * 3 * D + 3 * from;
-        const float *h = old + i * s.D + from, *dnew = dh + i * s.D + from;
-        float *dgates = dgru + i * 3 * D + 3 * from, *dbefore = dold + i * s.D + from;
-#pragma omp simd
-        for (int j = 0; j < s.block; j++) {
-          const float reset = sigmoid(gates[j]), inner = gates[s.block + j];
-          const float cand = tangent(reset * inner);
-          const float update = sigmoid(gates[2 * s.block + j] - 1.0f);
-          const float dinner = dnew[j] * update * (1.0f - cand * cand);
-          dgates[j] = dinner * inner * reset * (1.0f - reset);
-          dgates[s.block + j] = dinner * reset;
-          dgates[2 * s.block + j] = dnew[j] * (cand - h[j]) * update * (1.0f - update);
-          dbefore[j] = dnew[j] * (1.0f - update);
-        }
-      }
+      for (int g = 0; g < s.D; g += s.block)
+        through_gates(s.block, k.gru + i * 3 * D + 3 * g, old + i * s.D + g, dh + i * s.D + g,
+                      dgru + i * 3 * D + 3 * g, dold + i * s.D + g);
     for (int g = 0; g < s.G; g++)
       product(n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D, c.gru_t + g * gru_t, zeros,
               dv + g * s.block, D);
