@@ -275,6 +275,33 @@ def test_dmlab_follows_the_official_protocol(monkeypatch: pytest.MonkeyPatch) ->
     assert fake.calls[-1][0] == "reset" and fake.calls[-1][1] != 7
 
 
+POPART = """
+0 0 0 1 0 0 0 | 0 0 0 -1 0 0 0 | 0 0 -1 0 0 0 0 | 0 0 1 0 0 0 0 | -10 0 0 0 0 0 0
+10 0 0 0 0 0 0 | -60 0 0 0 0 0 0 | 60 0 0 0 0 0 0 | 0 10 0 0 0 0 0 | 0 -10 0 0 0 0 0
+-10 0 0 1 0 0 0 | 10 0 0 1 0 0 0 | -60 0 0 1 0 0 0 | 60 0 0 1 0 0 0 | 0 0 0 0 1 0 0
+"""
+"""The actions of the official environment, in its order."""
+
+
+def test_the_actions_of_dmlab_are_the_official_ones() -> None:
+    lines = POPART.strip().replace("\n", "|").split("|")
+    assert list(dmlab.ACTIONS.values()) == [tuple(map(int, line.split())) for line in lines]
+    assert len(dmlab.LEVELS) == 30
+
+
+@pytest.mark.parametrize("task", dmlab.LEVELS)
+def test_levels_of_dmlab_show_what_the_protocol_says(
+    task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = lab(task, monkeypatch)
+    spoken = task.startswith("language_")
+    assert env._env.keys == ["RGB_INTERLEAVED", *["INSTR"] * spoken]
+    assert env._env.config == {"width": "64", "height": "64", "logLevel": "WARN"}
+    obs, _ = env.reset(seed=0)
+    assert set(obs) == {"image", *["instr"] * spoken} and obs["image"].shape == (64, 64, 3)
+    assert "_test" not in env._env.level
+
+
 def test_instructions_of_dmlab_are_a_fixed_vector_per_token(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -313,6 +340,7 @@ class MineRL:
         )
         self.owned = dict.fromkeys(self.items, 0)
         self.life, self.done, self.actions, self.seeds = 20.0, False, list[Any](), list[int]()
+        self.error = ""
 
     def seed(self, seed: int) -> None:
         self.seeds.append(seed)
@@ -322,6 +350,8 @@ class MineRL:
 
     def step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
         self.actions.append(action)
+        if self.error:
+            return {}, 0.0, True, {"error": self.error}
         return self.see(), 0.0, self.done, {}
 
     def see(self) -> dict[str, Any]:
@@ -370,6 +400,80 @@ def test_minecraft_rewards_each_item_once_and_changes_of_health(
     _, info = env.reset()
     assert info["log"]["collected/log"] == 1, "what one starts with is no find"
     assert env.step(act("noop"))[1] == 0
+
+
+CHANGES = """
+noop | attack attack=1 | turn_up camera=-15,0 | turn_down camera=15,0 | turn_left camera=0,-15
+turn_right camera=0,15 | forward forward=1 | back back=1 | left left=1 | right right=1
+jump jump=1 forward=1 | place_dirt place=dirt | craft_planks craft=planks | craft_stick craft=stick
+craft_crafting_table craft=crafting_table | place_crafting_table place=crafting_table
+craft_wooden_pickaxe nearbyCraft=wooden_pickaxe | craft_stone_pickaxe nearbyCraft=stone_pickaxe
+craft_iron_pickaxe nearbyCraft=iron_pickaxe | equip_stone_pickaxe equip=stone_pickaxe
+equip_wooden_pickaxe equip=wooden_pickaxe | equip_iron_pickaxe equip=iron_pickaxe
+craft_furnace nearbyCraft=furnace | place_furnace place=furnace
+smelt_iron_ingot nearbySmelt=iron_ingot
+"""
+"""The actions of the official environment, in its order, as changes of doing nothing."""
+
+
+def test_the_actions_of_minecraft_are_the_official_ones(
+    mine: tuple[minecraft.Minecraft, MineRL],
+) -> None:
+    env, fake = mine
+    for number, line in enumerate(CHANGES.strip().replace("\n", "|").split("|")):
+        name, *changes = line.split()
+        assert act(name) == number
+        env.reset()
+        env.step(number)
+        sent = dict(fake.actions[-1])
+        assert set(sent) == set(minecraft.NOOP)
+        changed = {key: value for key, value in sent.items() if value != minecraft.NOOP[key]}
+        spelled = {
+            f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for key, value in changed.items()
+        }
+        assert spelled == set(changes), name
+    assert env.action_space.n == number + 1 == 25
+
+
+def test_minecraft_shows_the_official_keys(mine: tuple[minecraft.Minecraft, MineRL]) -> None:
+    env, _ = mine
+    obs, _ = env.reset(seed=0)
+    keys = {"image", "inventory", "inventory_max", "equipped", "health", "hunger", "breath"}
+    assert set(obs) == set(env.observation_space.spaces) == keys
+    assert obs["image"].shape == (64, 64, 3) and len(minecraft.ITEMS) == 12
+
+
+def test_a_jump_in_minecraft_goes_on_for_ten_steps(
+    mine: tuple[minecraft.Minecraft, MineRL],
+) -> None:
+    env, fake = mine
+    env.reset()
+    env.step(act("jump"))
+    for _ in range(11):
+        env.step(act("attack"))
+    jumping = [(sent["jump"], sent["forward"]) for sent in fake.actions]
+    assert jumping == 10 * [(1, 1)] + 2 * [(0, 0)]
+    assert [sent["attack"] for sent in fake.actions] == [0] + 11 * [1]
+    env.step(act("jump"))
+    env.reset()
+    env.step(act("noop"))
+    assert fake.actions[-1]["jump"] == 0, "a new episode begins on the ground"
+
+
+def test_a_failure_of_minecraft_cuts_the_episode(mine: tuple[minecraft.Minecraft, MineRL]) -> None:
+    env, fake = mine
+    env.reset()
+    fake.owned["log"] = 1
+    before, reward, *_ = env.step(act("attack"))
+    assert reward == 1
+    fake.error = "the server is gone"
+    obs, reward, terminated, truncated, _ = env.step(act("attack"))
+    assert (reward, terminated, truncated) == (0, False, True)
+    assert all((obs[key] == before[key]).all() for key in before)
+    fake.error = ""
+    env.reset()
+    assert env.step(act("noop"))[2:4] == (False, False)
 
 
 def test_minecraft_ends_by_death_or_after_36000_steps(
