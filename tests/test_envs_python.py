@@ -34,13 +34,20 @@ def make(suite: str, task: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("suite", "task"), [("crafter", "reward"), ("bsuite", "catch"), ("bsuite", "deep_sea/3")]
+    ("suite", "task", "steps"),
+    [
+        ("crafter", "reward", 300),
+        ("crafter", "noreward", 50),
+        ("bsuite", "catch", 50),
+        ("bsuite", "deep_sea/3", 50),
+    ],
 )
-def test_a_task_steps_as_promised(suite: str, task: str) -> None:
+def test_a_task_steps_as_promised(suite: str, task: str, steps: int) -> None:
+    """Whatever the processes' memory looks like: Crafter's creatures stood in sets by address."""
     with make(suite, task) as env:
-        expected = streams(env, 50)
+        expected = streams(env, steps)
     with make(suite, task, batch_size=1) as env:
-        assert streams(env, 50) == expected
+        assert streams(env, steps) == expected
 
 
 MNIST = [task for task in bsuite.DOWNLOADED if task.endswith(("/0", "/19"))]
@@ -76,14 +83,19 @@ def test_without_a_network_it_is_said_where_mnist_belongs(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("task", [t for t in bsuite.TASKS if t not in bsuite.DOWNLOADED])
 def test_every_setting_of_bsuite_steps_as_promised(task: str) -> None:
     with make("bsuite", task, num_envs=1) as env:
-        streams(env, 50)
+        expected = streams(env, 50)
+    if task.endswith("/0"):  # the others differ in numbers only
+        with make("bsuite", task, num_envs=1) as env:
+            assert streams(env, 50) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", envs.tasks("memory-maze"))
 def test_every_maze_steps_as_promised(task: str) -> None:
     with make("memory-maze", task) as env:
-        streams(env, 20)
+        expected = streams(env, 50)
+    with make("memory-maze", task, batch_size=1) as env:
+        assert streams(env, 50) == expected
 
 
 # -- values to log -----------------------------------------------------------------------------
