@@ -279,6 +279,31 @@ def test_garbage_is_never_delivered(bad: RawRows, message: str) -> None:
         env.recv()
 
 
+@pytest.mark.parametrize("key", ["orientations", "height", "velocity"])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e300])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_one_number_in_any_of_several_vectors_is_enough(
+    key: str, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All vectors of a batch are checked at once."""
+    with make("dmc-proprio", "walker_walk", num_envs=2) as env:
+        assert isinstance(env, PoolEnv)
+        pool = env._pool
+        index, recv = pool.index((key,)), pool.recv
+
+        def spoiled() -> RawRows:
+            rows = recv()
+            rows.values[index].reshape(2, -1)[1, -1] = bad
+            return rows
+
+        env.start()
+        assert np.isfinite(env.recv().obs[key]).all()
+        env.send(np.zeros((2, env.spec.action.size), np.float32), np.arange(2, dtype=np.int32))
+        monkeypatch.setattr(pool, "recv", spoiled)
+        with pytest.raises(EnvError, match=f"environment 1 of .* delivered {key} that is not"):
+            env.recv()
+
+
 def test_a_missing_envpool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "envpool", None)
     with pytest.raises(EnvError, match="pip install envpool"):

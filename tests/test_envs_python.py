@@ -432,7 +432,8 @@ def test_the_actions_of_minecraft_are_the_official_ones(
     mine: tuple[minecraft.Minecraft, MineRL],
 ) -> None:
     env, fake = mine
-    for number, line in enumerate(CHANGES.strip().replace("\n", "|").split("|")):
+    lines = CHANGES.strip().replace("\n", "|").split("|")
+    for number, line in enumerate(lines):
         name, *changes = line.split()
         assert act(name) == number
         env.reset()
@@ -445,7 +446,7 @@ def test_the_actions_of_minecraft_are_the_official_ones(
             for key, value in changed.items()
         }
         assert spelled == set(changes), name
-    assert env.action_space.n == number + 1 == 25
+    assert env.action_space.n == len(lines) == 25
 
 
 def test_minecraft_shows_the_official_keys(mine: tuple[minecraft.Minecraft, MineRL]) -> None:
