@@ -90,17 +90,23 @@ class BSuite:
 
     def _load(self, seed: int | None) -> Any:
         """Build the experiment; a seed that its setting fixes stays."""
+        import numpy as np
+
         experiment = self._task.partition("/")[0]
         setting = dict(importlib.import_module("bsuite.sweep").SETTINGS[self._task])
         load = importlib.import_module("bsuite.bsuite").EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]
-        if "seed" in inspect.signature(load).parameters and setting.get("seed") is None:
+        takes_seed = "seed" in inspect.signature(load).parameters
+        if takes_seed and setting.get("seed") is None:
             setting["seed"] = seed
         try:
-            return load(**setting)
+            env = load(**setting)
         except OSError as error:
             if self._task not in DOWNLOADED:
                 raise
             raise OSError(f"no MNIST here, and downloading it failed: {error}; {MNIST}") from None
+        if not takes_seed and hasattr(env, "_rng"):  # deep_sea_stochastic cannot be told one
+            env._rng = np.random.RandomState(seed)
+        return env
 
     def _log(self) -> dict[str, float]:
         own: Mapping[str, Any] = self._env.bsuite_info()

@@ -40,6 +40,7 @@ def make(suite: str, task: str, **options: Any) -> Any:
         ("crafter", "noreward", 50),
         ("bsuite", "catch", 50),
         ("bsuite", "deep_sea/3", 50),
+        ("bsuite", "deep_sea_stochastic/0", 50),
     ],
 )
 def test_a_task_steps_as_promised(suite: str, task: str, steps: int) -> None:
