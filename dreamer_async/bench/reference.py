@@ -18,16 +18,20 @@ class Reference(NamedTuple):
 
 AMX = "2 cores of a Xeon with AMX, no GPU"
 EPYC = "2 cores of an AMD EPYC (AVX-512, bfloat16), no GPU"
+AVX2 = "2 cores of an AMD EPYC (AVX2), no GPU"
 GB200 = "one GB200 GPU"
 
-OURS = "dreamer-async, mixed"
+OURS = "dreamer-async, mixed, before most native functions"
+NATIVE = "dreamer-async, float32"
 
 REFERENCES = (
-    Reference("learner", "size1m", "96x96x1, 16x64", 1.12, f"{OURS}, compiled", EPYC),
-    Reference("learner", "size1m", "96x96x1, 16x64", 1.34, f"{OURS}, eager", EPYC),
-    Reference("learner", "size1m", "64x64x3, 16x64", 1.16, f"{OURS}, eager", EPYC),
-    Reference("learner", "size12m", "64x64x3, 16x64", 5.5, f"{OURS}, eager", EPYC),
-    Reference("learner", "size1m", "vectors, 16x64", 0.62, f"{OURS}, compiled", EPYC),
+    Reference("learner", "size1m", "96x96x1, 16x64", 1.78, NATIVE, AVX2),
+    Reference("learner", "size1m", "64x64x3, 16x64", 1.28, NATIVE, AVX2),
+    Reference("learner", "size12m", "64x64x3, 16x64", 9.5, NATIVE, AVX2),
+    Reference("learner", "size1m", "vectors, 16x64", 0.40, NATIVE, AVX2),
+    Reference("policy", "size1m", "96x96x1, 1 row", 0.0023, NATIVE, AVX2),
+    Reference("policy", "size1m", "96x96x1, 16 rows", 0.0112, NATIVE, AVX2),
+    Reference("policy", "size1m", "64x64x3, 1 row", 0.0023, NATIVE, AVX2),
     Reference("policy", "size1m", "96x96x1, 1 row", 0.0020, OURS, EPYC),
     Reference("policy", "size1m", "96x96x1, 16 rows", 0.0061, OURS, EPYC),
     Reference("replay", "", "sample 16x65 of 64x64x3", 0.0008, OURS, EPYC),
