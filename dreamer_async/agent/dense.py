@@ -83,7 +83,6 @@ class Stack:
     def __init__(self, layers: Sequence[Dense]) -> None:
         self._held = [_packed(layer) for layer in layers]
         self.count = len(layers)
-        self.outputs = self._held[-1].outputs
         self.structures = _structures(self._held)
 
     @property

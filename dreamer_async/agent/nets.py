@@ -167,12 +167,15 @@ def add_stack(
 def run_stack(stack: Sequence[tuple[Linear, RMSNorm]], x: Tensor) -> Tensor:
     """Apply (layer, norm, SiLU) for each layer of a stack."""
     if kernels.fit(x):
-        return dense_stack(
-            x, [Dense(layer.kernel, layer.bias, norm.scale) for layer, norm in stack]
-        )
+        return dense_stack(x, dense_layers(stack))
     for layer, norm in stack:
         x = F.silu(norm(layer(x)))
     return x
+
+
+def dense_layers(stack: Sequence[tuple[Linear, RMSNorm]]) -> list[Dense]:
+    """A stack as native functions take it."""
+    return [Dense(layer.kernel, layer.bias, norm.scale) for layer, norm in stack]
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:

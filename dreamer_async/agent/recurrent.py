@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamer_async.agent import kernels
 from dreamer_async.agent.dense import Dense, Stack, dense_stack
 from dreamer_async.agent.kernels import floats, pack
+from dreamer_async.agent.nets import dense_layers
 
 if TYPE_CHECKING:
     from dreamer_async.agent.heads import Actor
@@ -138,16 +139,15 @@ def imagine(
 
 
 def _prior_layers(dyn: RSSM) -> list[Dense]:
-    stack = [Dense(linear.kernel, linear.bias, norm.scale) for linear, norm in dyn.prior_stack]
-    return [*stack, Dense(dyn.priorlogit.kernel, dyn.priorlogit.bias, None)]
+    return [*dense_layers(dyn.prior_stack), Dense(dyn.priorlogit.kernel, dyn.priorlogit.bias, None)]
 
 
 def _actor_layers(actor: Actor) -> list[Dense]:
     """The hidden layers, and one last layer for the parameters of all parts."""
-    stack = [Dense(linear.kernel, linear.bias, norm.scale) for linear, norm in actor.mlp.stack]
     last = [linear for head in actor.heads for linear in head.linears()]
     kernel = torch.cat([linear.kernel for linear in last], 1)
-    return [*stack, Dense(kernel, torch.cat([linear.bias for linear in last]), None)]
+    layers = dense_layers(actor.mlp.stack)
+    return [*layers, Dense(kernel, torch.cat([linear.bias for linear in last]), None)]
 
 
 def _split_action_noise(spec: ActionSpec, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -107,6 +107,9 @@ constexpr int LANES = 8, MOST_ROWS = 6, FEWER_ROWS = 4;  // 12 of 16
 #endif
 constexpr int PANEL = 2 * LANES;
 
+// A width filled up to whole panels.
+inline int padded(int width) { return (width + PANEL - 1) / PANEL * PANEL; }
+
 // Rows of this many numbers begin in all sets of the first cache in turn: an odd number of lines.
 inline long spread(long width) { return ((width + 15) / 16 | 1) * 16; }
 

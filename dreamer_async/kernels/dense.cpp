@@ -9,8 +9,6 @@
 
 namespace {
 
-inline int padded(int width) { return (width + PANEL - 1) / PANEL * PANEL; }
-
 void backward_tile(const Layer *layers, int count, long piece, long at, int tile, const float *x,
                    long ldx, const float *dy, float *dx) {
   long width = layers[0].inputs;

@@ -24,10 +24,7 @@ inline void normalise(int pixels, int C, const float *x, const float *scale, flo
                       float *inverse) {
   for (int i = 0; i < pixels; i++) {
     const float *xi = x + i * C;
-    float squares = 0.0f;
-#pragma omp simd reduction(+ : squares)
-    for (int c = 0; c < C; c++) squares += xi[c] * xi[c];
-    inverse[i] = 1.0f / std::sqrt(squares / static_cast<float>(C) + EPS);
+    inverse[i] = inverse_rms(C, xi);
 #pragma omp simd
     for (int c = 0; c < C; c++) h[i * C + c] = xi[c] * inverse[i] * scale[c];
   }

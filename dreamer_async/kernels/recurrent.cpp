@@ -81,8 +81,8 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     std::memcpy(k.v + i * D, action + i * lda, s.D * 4);
   }
   product(n, s.D, 2 * s.H, k.x, 2 * H, c.common, nullptr, k.v, D);
-  const long packed_own = static_cast<long>(s.block) * ((s.block + PANEL - 1) / PANEL * PANEL);
-  const long packed_gru = static_cast<long>(s.block) * ((3 * s.block + PANEL - 1) / PANEL * PANEL);
+  const long packed_own = static_cast<long>(s.block) * padded(s.block);
+  const long packed_gru = static_cast<long>(s.block) * padded(3 * s.block);
   for (int g = 0; g < s.G; g++)
     product(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
             k.v + g * s.block, D);
@@ -271,7 +271,7 @@ void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gr
   float *dx = dold + rows * s.D;       // [rows, 2 Hd]
   float *probs = dx + rows * 2 * s.H;  // [S K]
   const float *zeros = probs + s.SK;
-  const long own_t = static_cast<long>(s.block) * ((s.block + PANEL - 1) / PANEL * PANEL);
+  const long own_t = static_cast<long>(s.block) * padded(s.block);
   const long gru_t = 3 * own_t;
   for (long t = T - 1; t >= 0; t--) {
     const long at = first * T + t;
