@@ -14,9 +14,10 @@ from agent_cases import MIXED, MODEL, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 
 from dreamer_async import native
-from dreamer_async.agent import Trainer, distributions, kernels, twohot
+from dreamer_async.agent import Policy, Trainer, distributions, kernels, twohot
 from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.optim import LaProp
+from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.config import ModelConfig, OptimConfig
 from envs.spec import ActionSpec, EnvSpec
@@ -235,24 +236,58 @@ def test_networks_with_other_counts_of_layers_are_left_to_torch() -> None:
         close(one, two, 1e-4)
 
 
-@torch.no_grad()
-def test_acting_takes_the_same_step_as_filtering() -> None:
-    dyn, g = rssm(), generator(7)
-    state = dyn.initial(4, torch.float32, None)
-    inputs = (torch.randn(4, 11, generator=g), torch.randn(4, 3, generator=g))
-    reset, noise = torch.tensor([True, False, False, True]), torch.rand(4, 6, generator=g)
-    for _ in range(3):
-        after, logits = dyn.observe_step(state, *inputs, reset, noise)
-        with without():
-            wanted, wanted_logits = dyn.observe_step(state, *inputs, reset, noise)
-        close(logits, wanted_logits)
-        close(after.deter, wanted.deter)
-        assert torch.equal(after.stoch, wanted.stoch)
-        state = after
-
-
 def action_of(kind: str) -> ActionSpec:
     return SEVERAL if kind == "several" else make_spec(VECTOR, kind).action
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
+@pytest.mark.parametrize("rows", [1, 50])
+def test_acting_agrees_with_torch(kind: str, rows: int) -> None:
+    """Three steps, with other weights from the second on, which must not go unnoticed."""
+    spec = EnvSpec("toy", "case", VECTOR, action_of(kind))
+    config, g = replace(make_config(), model=WIDE), generator(7)
+    policy = Policy(spec, config)
+    carry = policy.initial(rows)
+    for step in range(3):
+        if step < 2:
+            weights = Trainer(spec, config).agent
+            with torch.no_grad():
+                for parameter in weights.parameters():
+                    parameter.add_(torch.randn(parameter.shape, generator=g) * 0.2)
+            policy.load(weights)
+        obs = {"vector": torch.randn(rows, 3, generator=g)}
+        reset, noise = torch.rand(rows, generator=g) < 0.3, policy.draw_noise(rows, g)
+        ours = policy.step(obs, reset, carry, noise)
+        forced = PolicyNoise(
+            ours.stoch.argmax(-1), ours.action if kind == "discrete" else ours.action.double()
+        )
+        again = policy.step(obs, reset, carry, forced)
+        with without():
+            theirs = policy.step(obs, reset, carry, noise)
+            other = policy.step(obs, ~reset, carry, noise)
+        assert torch.equal(ours.stoch, theirs.stoch) and ours.action.dtype == theirs.action.dtype
+        for result in (ours, again):
+            close(result.deter, theirs.deter)
+            close(result.action.double(), theirs.action.double())
+        assert torch.equal(again.stoch, theirs.stoch)
+        assert step == 0 or not torch.allclose(theirs.deter, other.deter, atol=1e-3)
+        carry = ours
+
+
+@torch.no_grad()
+def test_an_action_that_is_no_class_is_none() -> None:
+    spec, config = make_spec(kind="discrete"), make_config()
+    policy, g = Policy(spec, config), generator()
+    policy.load(Trainer(spec, config).agent)
+    obs, reset = {"vector": torch.randn(3, 3, generator=g)}, torch.zeros(3, dtype=torch.bool)
+    noise = policy.draw_noise(3, g)
+    start = policy.initial(3)._replace(deter=torch.randn(3, 16, generator=g))
+    carry = start._replace(action=torch.tensor([-1, 3, 2**40]))
+    ours = policy.step(obs, reset, carry, noise)
+    with without():
+        theirs, other = (policy.step(obs, reset, x, noise) for x in (carry, start))
+    close(ours.deter, theirs.deter)
+    assert not torch.allclose(theirs.deter, other.deter)
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])

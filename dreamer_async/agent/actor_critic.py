@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from dreamer_async.agent import recurrent
+from dreamer_async.agent import imagination, recurrent
 from dreamer_async.agent.heads import Actor, TwohotHead
 from dreamer_async.agent.losses import (
     actor_loss,
@@ -113,7 +113,7 @@ class Agent(WorldModel):
         """Roll out H steps from [R, ...] states with noise [R, H, ...]."""
         if step is None and recurrent.fits(self.dyn, *start):
             return Imagined(
-                *recurrent.imagine(self.dyn, self.pol, start.feat, action_noise, prior_noise)
+                *imagination.imagine(self.dyn, self.pol, start.feat, action_noise, prior_noise)
             )
         step = step or self.imagine_step
         state, feats, actions = start, [start.feat], []

@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dreamer_async.agent.acting import NativeStep
 from dreamer_async.agent.actions import draw_action_noise, embed_action
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.coders import Encoder
 from dreamer_async.agent.heads import Actor
+from dreamer_async.agent.recurrent import fits
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.config import Config
@@ -78,6 +80,7 @@ class Policy:
         parts = nn.ModuleDict({"enc": self.enc, "dyn": self.dyn, "pol": self.pol})
         parts.requires_grad_(False).to(self.device)
         self._weights = dict(parts.named_parameters())
+        self._native = NativeStep(self.dyn, self.pol)
 
     @torch.no_grad()
     def load(self, source: Agent | Mapping[str, Tensor]) -> None:
@@ -131,6 +134,8 @@ class Policy:
     ) -> PolicyCarry:
         """Encode, observe, act: everything that happens on the device."""
         embed = self.enc(obs, self.dtype)
+        if fits(self.dyn, embed, carry.deter, carry.stoch):
+            return PolicyCarry(*self._native(*carry, embed, is_first, *noise))
         previous = embed_action(self.spec.action, carry.action, self.dtype)
         state = RSSMState(carry.deter, carry.stoch)
         state, _ = self.dyn.observe_step(state, embed, previous, is_first, noise.posterior)

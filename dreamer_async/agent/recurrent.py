@@ -1,10 +1,10 @@
-"""The recurrent state-space model as native functions (`kernels/recurrent.cpp`).
+"""The recurrent state-space model as native functions: its parameters, and filtering.
 
-Filtering is one call for all steps, and its backward pass another: only what depends on the state
-before is done step by step. The rest (projections of tokens and actions, the gradients of all
-kernels) are large products over all steps.
+Filtering (`kernels/filtering.cpp`) is one call for all steps, and its backward pass another: only
+what depends on the state before is done step by step. The rest (projections of tokens and actions,
+the gradients of all kernels) are large products over all steps.
 
-Legend: B batch, T time, R rows, D deter, Hd hidden, S stoch, K classes, E embed, G blocks.
+Legend: B batch, T time, D deter, Hd hidden, S stoch, K classes, E embed, G blocks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 
 from dreamer_async.agent import kernels
-from dreamer_async.agent.dense import Dense, Stack, dense_stack
+from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.kernels import floats, pack
-from dreamer_async.agent.nets import dense_layers
 
 if TYPE_CHECKING:
-    from dreamer_async.agent.heads import Actor
     from dreamer_async.agent.rssm import RSSM
-    from envs.spec import ActionSpec
 
 
 class Weights(NamedTuple):
@@ -83,8 +80,7 @@ def observe(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Filter [B, T, *] from the state [B, D], [B, S, K]: deter, stoch [B, T, S, K], logits."""
     keep = 1.0 - reset.float()
-    obs = dyn.obs_stack[0][0]
-    token = dense_stack(embed, [Dense(obs.kernel[dyn.config.deter :], obs.bias, None)])
+    token = dense_stack(embed, [token_layer(dyn)])
     action = action_part(dyn, action * keep[..., None])
     inputs = (deter.detach(), stoch.detach().flatten(-2), action, token, keep, noise)
     deter, stoch, logits = _Observe.apply(dyn, torch.is_grad_enabled(), *inputs, *weights_of(dyn))
@@ -92,135 +88,72 @@ def observe(
     return deter, stoch.unflatten(-1, shape), logits.unflatten(-1, shape)
 
 
+def token_layer(dyn: RSSM) -> Dense:
+    """What obs0 reads of embedded observations, with its bias: [..., E] -> [..., Hd]."""
+    obs = dyn.obs_stack[0][0]
+    return Dense(obs.kernel[dyn.config.deter :], obs.bias, None)
+
+
 def action_part(dyn: RSSM, action: Tensor) -> Tensor:
     """What dynhid reads of embedded actions, with its bias: [..., A] -> [..., D]."""
-    return dense_stack(action / action.detach().abs().clamp(min=1.0), _action_layers(dyn))
+    return dense_stack(action / action.detach().abs().clamp(min=1.0), action_layers(dyn))
 
 
-def _action_layers(dyn: RSSM) -> list[Dense]:
+def action_layers(dyn: RSSM) -> list[Dense]:
+    """The stack that dynhid reads actions through: [..., A] -> [..., D]."""
     hidden = dyn.dynhid[0][0]
     kernel = hidden.kernel[:, -dyn.config.hidden :].transpose(0, 1).flatten(1)  # [Hd, D]
     first = Dense(dyn.dynin2.kernel, dyn.dynin2.bias, dyn.dynin2norm.scale)
     return [first, Dense(kernel, hidden.bias, None)]
 
 
-def imagine(
-    dyn: RSSM, actor: Actor, start: Tensor, action_noise: Tensor, prior_noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Roll out H steps from start [R, F]: feat [R, H+1, F], action [R, H, *]; no gradients."""
-    rows, horizon = action_noise.shape[:2]
-    feat = start.new_empty(rows, horizon + 1, start.shape[-1])
-    feat[:, 0] = start
-    action = start.new_empty(rows, horizon, actor.action.columns)
-    drawn, given = _split_action_noise(actor.action, action_noise)
-    uniform, chosen = _split_noise(prior_noise)
-    core, _held = _core(dyn, weights_of(dyn))
-    policy, parts = Stack(_actor_layers(actor)), actor.heads
-    sizes = (ctypes.c_int * len(parts))(*(head.size for head in parts))
-    kinds = (ctypes.c_int * len(parts))(*(head.discrete for head in parts))
-    prior, action_stack = Stack(_prior_layers(dyn)), Stack(_action_layers(dyn))
-    kernels.library().imagine_forward(
-        ctypes.byref(core),
-        ctypes.byref(
-            _Actor(
-                policy.address, policy.count, len(parts),
-                ctypes.addressof(sizes), ctypes.addressof(kinds), *parts[0].std_range,
-            )
-        ),
-        ctypes.byref(
-            _Imagined(
-                prior.address, action_stack.address, prior.count, action_stack.count, horizon,
-                *map(_address, (drawn, given, uniform, chosen, feat, action)),
-            )
-        ),
-        ctypes.c_long(rows), kernels.threads(feat.numel()),
-    )  # fmt: skip
-    return feat, action[..., 0].long() if actor.action.kind == "discrete" else action
-
-
-def _prior_layers(dyn: RSSM) -> list[Dense]:
-    return [*dense_layers(dyn.prior_stack), Dense(dyn.priorlogit.kernel, dyn.priorlogit.bias, None)]
-
-
-def _actor_layers(actor: Actor) -> list[Dense]:
-    """The hidden layers, and one last layer for the parameters of all parts."""
-    last = [linear for head in actor.heads for linear in head.linears()]
-    kernel = torch.cat([linear.kernel for linear in last], 1)
-    layers = dense_layers(actor.mlp.stack)
-    return [*layers, Dense(kernel, torch.cat([linear.bias for linear in last]), None)]
-
-
-def _split_action_noise(spec: ActionSpec, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Random numbers, or the actions that they stand for: [R, H, C]."""
-    if spec.kind == "discrete":
-        noise = noise.unsqueeze(-1)
-    if noise.dtype in (torch.float64, torch.int64):
-        return None, noise.double().contiguous()
-    return noise.contiguous(), None
-
-
-def _split_noise(noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def split_noise(noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Uniform numbers or, where they are integers, chosen classes."""
     if noise.dtype.is_floating_point:
         return noise.float().contiguous(), None
     return None, noise.long().contiguous()
 
 
-def _address(tensor: Tensor | None) -> int | None:
+def address(tensor: Tensor | None) -> int | None:
     """Of a contiguous tensor of whatever type the kernel expects there; null for None."""
     assert tensor is None or tensor.is_contiguous()
     return None if tensor is None else tensor.data_ptr()
 
 
-# -- structures of recurrent.cpp -------------------------------------------------------------------
+# -- structures of recurrent.h and filtering.cpp ---------------------------------------------------
 
 
-def _pointers(*names: str) -> tuple[tuple[str, Any], ...]:
+def pointers(*names: str) -> tuple[tuple[str, Any], ...]:
+    """Fields of a structure."""
     return tuple((name, ctypes.c_void_p) for name in names)
 
 
-class _Core(ctypes.Structure):
+class Core(ctypes.Structure):
+    """The parameters of a step."""
+
     _fields_ = (
         *((name, ctypes.c_int) for name in ("deter", "hidden", "variables", "classes", "blocks")),
         ("share", ctypes.c_float),
-        *_pointers("w0", "b0", "g0", "w1", "b1", "g1", "own", "common", "gain", "gru", "gru_bias"),
-        *_pointers("wo", "go", "wl", "bl"),
-        *_pointers("w0_t", "w1_t", "own_t", "common_t", "gru_t", "wo_t", "wl_t"),
+        *pointers("w0", "b0", "g0", "w1", "b1", "g1", "own", "common", "gain", "gru", "gru_bias"),
+        *pointers("wo", "go", "wl", "bl"),
+        *pointers("w0_t", "w1_t", "own_t", "common_t", "gru_t", "wo_t", "wl_t"),
     )
 
 
 class _Kept(ctypes.Structure):
-    _fields_ = _pointers("u0", "u1", "x", "v", "q", "gru", "o", "p")
-
-
-class _Actor(ctypes.Structure):
-    _fields_ = (
-        *_pointers("layers"),
-        *((name, ctypes.c_int) for name in ("count", "parts")),
-        *_pointers("sizes", "discrete"),
-        *((name, ctypes.c_float) for name in ("least", "most")),
-    )
-
-
-class _Imagined(ctypes.Structure):
-    _fields_ = (
-        *_pointers("prior", "action"),
-        *((name, ctypes.c_int) for name in ("prior_count", "action_count")),
-        ("horizon", ctypes.c_long),
-        *_pointers("action_noise", "chosen_actions", "noise", "chosen", "feat", "actions"),
-    )
+    _fields_ = pointers("u0", "u1", "x", "v", "q", "gru", "o", "p")
 
 
 class _Observed(ctypes.Structure):
     _fields_ = (
         ("steps", ctypes.c_long),
-        *_pointers("deter0", "stoch0", "action", "token", "keep", "noise", "chosen"),
-        *_pointers("deter", "stoch", "logits"),
+        *pointers("deter0", "stoch0", "action", "token", "keep", "noise", "chosen"),
+        *pointers("deter", "stoch", "logits"),
     )
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = _pointers(
+    _fields_ = pointers(
         *("deter", "stoch", "logits", "u0", "u1", "v", "gru", "o", "l", "g0", "g1", "gain", "go")
     )
 
@@ -229,11 +162,11 @@ class Known(NamedTuple):
     """A core, for as long as the parameters stay what they are."""
 
     versions: list[int]
-    core: _Core
+    core: Core
     held: list[Tensor]
 
 
-def _core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
+def core_of(dyn: RSSM, weights: Weights) -> tuple[Core, list[Tensor]]:
     """The parameters as the kernels read them, and the tensors that hold them."""
     versions = [parameter._version for parameter in dyn.parameters()]
     if dyn.packed is None or dyn.packed.versions != versions:
@@ -241,7 +174,7 @@ def _core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
     return dyn.packed.core, dyn.packed.held
 
 
-def _pack_core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
+def _pack_core(dyn: RSSM, weights: Weights) -> tuple[Core, list[Tensor]]:
     config = dyn.config
     w = Weights(*(x.detach() for x in weights))
     packed = {
@@ -253,7 +186,7 @@ def _pack_core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
         "wl": pack(w.wl),
     }
     plain = {name: getattr(w, name) for name in _UNPACKED}
-    core = _Core(
+    core = Core(
         config.deter, config.hidden, config.stoch, config.classes, config.blocks, config.unimix
     )
     held = packed | plain
@@ -265,7 +198,7 @@ def _pack_core(dyn: RSSM, weights: Weights) -> tuple[_Core, list[Tensor]]:
 _UNPACKED = ("b0", "g0", "w1", "b1", "g1", "gain", "gru_bias", "go", "bl")
 
 
-def _add_transposes(core: _Core, w: Weights) -> list[Tensor]:
+def _add_transposes(core: Core, w: Weights) -> list[Tensor]:
     """What the backward pass reads besides; returns the tensors that hold it."""
     held = {
         "w0_t": pack(w.w0.t()),
@@ -299,15 +232,15 @@ class _Observe(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         config, (batch, steps) = dyn.config, keep.shape
         latent = config.stoch * config.classes
-        uniform, chosen = _split_noise(noise)
+        uniform, chosen = split_noise(noise)
         inputs = [x.contiguous() for x in (deter0, stoch0, action, token, keep)]
         deter, stoch, logits = (
             deter0.new_empty(batch, steps, width) for width in (config.deter, latent, latent)
         )
-        core, held = _core(dyn, Weights(*weights))
+        core, held = core_of(dyn, Weights(*weights))
         observed = _Observed(
             steps, *map(floats, inputs), floats(uniform),
-            _address(chosen),
+            address(chosen),
             floats(deter), floats(stoch), floats(logits),
         )  # fmt: skip
         kept = _kept(dyn, batch * steps, deter0) if keeps else {}
@@ -319,7 +252,7 @@ class _Observe(torch.autograd.Function):
         )  # fmt: skip
         if keeps:
             ctx.save_for_backward(*inputs, deter, stoch, logits, *kept.values(), *weights)
-            ctx.core, ctx.held, ctx.pieces = _Core.from_buffer_copy(core), held, pieces
+            ctx.core, ctx.held, ctx.pieces = Core.from_buffer_copy(core), held, pieces
         return deter, stoch, logits
 
     @staticmethod

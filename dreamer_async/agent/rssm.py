@@ -118,10 +118,6 @@ class RSSM(nn.Module):
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
         """One step with an observation; reset [N] clears the state and the action first."""
-        if not torch.is_grad_enabled() and recurrent.fits(self, *state, embed, action):
-            inputs = (x.unsqueeze(1) for x in (embed, action, reset, noise))
-            deter, stoch, logits = recurrent.observe(self, *state, *inputs)
-            return RSSMState(deter[:, 0], stoch[:, 0]), logits[:, 0]
         keep = 1.0 - reset.to(state.deter.dtype)
         deter = state.deter * keep[:, None]
         stoch = state.stoch * keep[:, None, None]

@@ -1,0 +1,93 @@
+"""The actor, and what the world model reads of actions, as native functions take them (`actor.h`).
+
+Both are copies, which must be made anew when parameters change.
+
+Legend: R rows, H horizon, A action, C columns of several actions, D deter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.dense import Dense, Stack, dense_stack
+from dreamer_async.agent.kernels import floats
+from dreamer_async.agent.nets import dense_layers
+from dreamer_async.agent.recurrent import action_layers, pointers
+
+if TYPE_CHECKING:
+    from dreamer_async.agent.heads import Actor
+    from dreamer_async.agent.rssm import RSSM
+    from envs.spec import ActionSpec
+
+MOST_CLASSES = 256
+"""Up to so many classes of one action, what the world model reads of each is computed before."""
+
+
+class PackedActor:
+    """pi(a | h, z) with the kinds of its actions."""
+
+    def __init__(self, actor: Actor) -> None:
+        parts = actor.heads
+        self._stack = Stack(actor_layers(actor))
+        self._sizes = (ctypes.c_int * len(parts))(*(head.size for head in parts))
+        self._kinds = (ctypes.c_int * len(parts))(*(head.discrete for head in parts))
+        self.structure = _Actor(
+            self._stack.address, self._stack.count, len(parts),
+            ctypes.addressof(self._sizes), ctypes.addressof(self._kinds), *parts[0].std_range,
+        )  # fmt: skip
+
+
+class PackedActions:
+    """What dynhid reads of actions: a stack of layers, and of a single class a table."""
+
+    def __init__(self, dyn: RSSM, spec: ActionSpec) -> None:
+        layers = action_layers(dyn)
+        self._stack = Stack(layers)
+        self._table: Tensor | None = None
+        if spec.kind == "discrete" and spec.size <= MOST_CLASSES:
+            classes = torch.eye(spec.size + 1, spec.size)  # zeros at the end: no action
+            with torch.no_grad():
+                self._table = dense_stack(classes, layers)
+        self.structure = ActionPart(
+            self._stack.address, self._stack.count, spec.size, floats(self._table)
+        )
+
+
+def actor_layers(actor: Actor) -> list[Dense]:
+    """The hidden layers, and one last layer for the parameters of all parts."""
+    last = [linear for head in actor.heads for linear in head.linears()]
+    kernel = torch.cat([linear.kernel for linear in last], 1)
+    layers = dense_layers(actor.mlp.stack)
+    return [*layers, Dense(kernel, torch.cat([linear.bias for linear in last]), None)]
+
+
+def split_action_noise(spec: ActionSpec, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Random numbers, or the actions that they stand for: [..., C]."""
+    if spec.kind == "discrete":
+        noise = noise.unsqueeze(-1)
+    if noise.dtype in (torch.float64, torch.int64):
+        return None, noise.double().contiguous()
+    return noise.contiguous(), None
+
+
+class _Actor(ctypes.Structure):
+    _fields_ = (
+        *pointers("layers"),
+        *((name, ctypes.c_int) for name in ("count", "parts")),
+        *pointers("sizes", "discrete"),
+        *((name, ctypes.c_float) for name in ("least", "most")),
+    )
+
+
+class ActionPart(ctypes.Structure):
+    """As in `actor.h`."""
+
+    _fields_ = (
+        *pointers("layers"),
+        *((name, ctypes.c_int) for name in ("count", "classes")),
+        *pointers("table"),
+    )

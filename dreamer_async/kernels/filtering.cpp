@@ -1,0 +1,175 @@
+// Filtering: many steps of a few rows, and back through them.
+//
+// Rows are independent, so that a thread takes its rows through all steps and never waits.
+
+#include "recurrent.h"
+#include "threads.h"
+
+// What goes into filtering: deter0 [B, D], stoch0 [B, S K], all else [B, T, *]. keep is 0 where the
+// state is cleared. Samples come from uniform noise, or are the chosen classes if there are any.
+struct Observed {
+  long steps;
+  const float *deter0, *stoch0, *action, *token, *keep, *noise;
+  const int64_t *chosen;
+  float *deter, *stoch, *logits;  // the results
+};
+
+namespace {
+
+void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first, long rows) {
+  const Shape s = shape(c);
+  const int n = static_cast<int>(rows);
+  const long T = o.steps;
+  thread_local std::vector<float> memory, spare;
+  memory.resize(rows * (s.D + s.SK) + s.SK);
+  float *h = memory.data(), *z = h + rows * s.D, *probs = z + rows * s.SK;
+  const bool keeps = kept.u0 != nullptr;
+  const Kept all = keeps ? kept : scratch(s, rows, spare);
+  const long apart = keeps ? T : 1;
+  for (long t = 0; t < T; t++) {
+    const long at = first * T + t;
+    for (long i = 0; i < rows; i++) {
+      const long now = at + i * T;
+      const float *old = t ? o.deter + (now - 1) * s.D : o.deter0 + (first + i) * s.D;
+      const float *old_z = t ? o.stoch + (now - 1) * s.SK : o.stoch0 + (first + i) * s.SK;
+      for (int j = 0; j < s.D; j++) h[i * s.D + j] = o.keep[now] * old[j];
+      for (int j = 0; j < s.SK; j++) z[i * s.SK + j] = o.keep[now] * old_z[j];
+    }
+    const Kept k = keeps ? step_of(all, s, at) : all;
+    const auto action = [&](int i) { return o.action + (at + i * T) * s.D; };
+    const auto token = [&](int i) { return o.token + (at + i * T) * s.H; };
+    float *fresh = o.deter + at * s.D;
+    sequence(c, n, h, s.D, z, s.SK, action, k, apart, fresh, T * s.D);
+    posterior(c, n, fresh, T * s.D, token, k, apart, o.logits + at * s.SK, T * s.SK);
+    for (int i = 0; i < n; i++) {
+      const long now = at + i * T;
+      sample(c, o.logits + now * s.SK, move(o.noise, now * c.variables),
+             move(o.chosen, now * c.variables), probs, o.stoch + now * s.SK);
+    }
+  }
+}
+
+}  // namespace
+
+// Filter all steps, in `pieces` of the B rows. kept.u0 null: nothing is kept.
+extern "C" void observe_forward(const Core *core, const Observed *observed, const Kept *kept,
+                                long rows, long pieces, int threads) {
+  share(pieces, threads, [&](long i) {
+    const long first = rows * i / pieces;
+    observe_rows(*core, *observed, *kept, first, rows * (i + 1) / pieces - first);
+  });
+}
+
+// The gradients from outside, and what is left for those of the kernels: [B, T, *] each, and for
+// the gains what each piece of rows adds, [pieces, *].
+struct Gradients {
+  const float *deter, *stoch, *logits;
+  float *u0, *u1, *v, *gru, *o, *l;
+  float *g0, *g1, *gain, *go;
+};
+
+namespace {
+
+// Samples pass their gradient on to the probabilities: dl = dlogits + what comes through z = dz.
+void through_samples(const Core &c, const float *logits, const float *dlogits, const float *dz,
+                     float *probs, float *dl) {
+  const int K = c.classes, SK = c.variables * K;
+  softmax(c, logits, probs);
+  for (int v = 0; v < SK; v += K) {
+    float dot = 0.0f;
+    for (int j = v; j < v + K; j++) dot += probs[j] * dz[j];
+    for (int j = v; j < v + K; j++)
+      dl[j] = dlogits[j] + (1.0f - c.share) * probs[j] * (dz[j] - dot);
+  }
+}
+
+// From dnew = dL/dh' of one block to its gates, and to h as far as it is kept.
+void through_gates(int block, const float *gates, const float *h, const float *dnew, float *dgates,
+                   float *dh) {
+#pragma omp simd
+  for (int j = 0; j < block; j++) {
+    const float reset = sigmoid(gates[j]), inner = gates[block + j];
+    const float cand = tangent(reset * inner);
+    const float update = sigmoid(gates[2 * block + j] - 1.0f);
+    const float dinner = dnew[j] * update * (1.0f - cand * cand);
+    dgates[j] = dinner * inner * reset * (1.0f - reset);
+    dgates[block + j] = dinner * reset;
+    dgates[2 * block + j] = dnew[j] * (cand - h[j]) * update * (1.0f - update);
+    dh[j] = dnew[j] * (1.0f - update);
+  }
+}
+
+void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gradients &d,
+                    long piece, long first, long rows) {
+  const Shape s = shape(c);
+  const int n = static_cast<int>(rows);
+  const long T = o.steps;
+  float *dg0 = d.g0 + piece * s.H, *dg1 = d.g1 + piece * s.H;
+  float *dgain = d.gain + piece * s.D, *dgo = d.go + piece * s.H;
+  thread_local std::vector<float> memory;
+  memory.assign(rows * (3 * s.D + 2 * s.H + s.SK) + 2 * s.SK + 3 * s.D + 2 * s.H, 0.0f);
+  float *dh = memory.data();           // [rows, D] of the state after the step
+  float *dz = dh + rows * s.D;         // [rows, S K]
+  float *old = dz + rows * s.SK;       // [rows, D] the state before it, cleared at a reset
+  float *dold = old + rows * s.D;      // [rows, D]
+  float *dx = dold + rows * s.D;       // [rows, 2 Hd]
+  float *probs = dx + rows * 2 * s.H;  // [S K]
+  const float *zeros = probs + s.SK;
+  const long own_t = static_cast<long>(s.block) * padded(s.block);
+  const long gru_t = 3 * own_t;
+  for (long t = T - 1; t >= 0; t--) {
+    const long at = first * T + t;
+    const Kept k = step_of(kept, s, at);
+    const long H = T * s.H, D = T * s.D, SK = T * s.SK;
+    float *du0 = d.u0 + at * s.H, *du1 = d.u1 + at * s.H, *dv = d.v + at * s.D;
+    float *dgru = d.gru + at * 3 * s.D, *dout = d.o + at * s.H, *dl = d.l + at * s.SK;
+    for (long i = 0; i < rows; i++) {
+      const long now = at + i * T;
+      const float *before = t ? o.deter + (now - 1) * s.D : o.deter0 + (first + i) * s.D;
+      for (int j = 0; j < s.D; j++) old[i * s.D + j] = o.keep[now] * before[j];
+      for (int j = 0; j < s.D; j++) dh[i * s.D + j] += d.deter[now * s.D + j];
+      for (int j = 0; j < s.SK; j++) dz[i * s.SK + j] += d.stoch[now * s.SK + j];
+      through_samples(c, o.logits + now * s.SK, d.logits + now * s.SK, dz + i * s.SK, probs,
+                      dl + i * SK);
+    }
+    product(n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
+    for (int i = 0; i < n; i++) norm_silu_backward(s.H, k.o + i * H, c.go, dout + i * H, dgo);
+    product(n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
+    for (int i = 0; i < n; i++)
+      for (int g = 0; g < s.D; g += s.block)
+        through_gates(s.block, k.gru + i * 3 * D + 3 * g, old + i * s.D + g, dh + i * s.D + g,
+                      dgru + i * 3 * D + 3 * g, dold + i * s.D + g);
+    for (int g = 0; g < s.G; g++)
+      product(n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D, c.gru_t + g * gru_t, zeros,
+              dv + g * s.block, D);
+    for (int i = 0; i < n; i++) norm_silu_backward(s.D, k.v + i * D, c.gain, dv + i * D, dgain);
+    for (int g = 0; g < s.G; g++)
+      product(n, s.block, s.block, dv + g * s.block, D, c.own_t + g * own_t, nullptr,
+              dold + g * s.block, s.D);
+    product(n, 2 * s.H, s.D, dv, D, c.common_t, zeros, dx, 2 * s.H);
+    for (int i = 0; i < n; i++) {
+      std::memcpy(du0 + i * H, dx + i * 2 * s.H, s.H * 4);
+      std::memcpy(du1 + i * H, dx + i * 2 * s.H + s.H, s.H * 4);
+      norm_silu_backward(s.H, k.u0 + i * H, c.g0, du0 + i * H, dg0);
+      norm_silu_backward(s.H, k.u1 + i * H, c.g1, du1 + i * H, dg1);
+    }
+    product(n, s.D, s.H, du0, H, c.w0_t, nullptr, dold, s.D);
+    product(n, s.SK, s.H, du1, H, c.w1_t, zeros, dz, s.SK);
+    for (long i = 0; i < rows; i++) {
+      const float live = o.keep[at + i * T];
+      for (int j = 0; j < s.D; j++) dh[i * s.D + j] = live * dold[i * s.D + j];
+      for (int j = 0; j < s.SK; j++) dz[i * s.SK + j] *= live;
+    }
+  }
+}
+
+}  // namespace
+
+// Back through the steps, in the same pieces.
+extern "C" void observe_backward(const Core *core, const Observed *observed, const Kept *kept,
+                                 const Gradients *gradients, long rows, long pieces, int threads) {
+  share(pieces, threads, [&](long i) {
+    const long first = rows * i / pieces;
+    unobserve_rows(*core, *observed, *kept, *gradients, i, first, rows * (i + 1) / pieces - first);
+  });
+}

@@ -1,0 +1,65 @@
+// Imagination: many rows take all their steps without observations.
+
+#include "actor.h"
+#include "threads.h"
+
+// What goes into imagination.
+struct Imagined {
+  ActionPart action;
+  const Layer *prior;  // [.., D] -> logits
+  int prior_count;
+  long horizon;
+  // [R, H, C] with a column for each class or dimension: uniform or normal, or the actions.
+  const float *action_noise;
+  const double *chosen_actions;
+  const float *noise;             // [R, H, S] uniform, or the classes
+  const int64_t *chosen;
+  float *feat, *actions;          // [R, H + 1, D + S K], of which step 0 is given; [R, H, C]
+};
+
+namespace {
+
+void imagine_rows(const Core &c, const Actor &a, const Imagined &im, long first, int n) {
+  const Shape s = shape(c);
+  const int F = s.D + s.SK, C = width(a, false), A = width(a, true);
+  const int P = a.layers[a.count - 1].outputs;
+  const long H = im.horizon, ld = spread(F);
+  thread_local std::vector<float> memory, own;
+  memory.resize(n * (2 * ld + P + A + s.D + s.SK) + s.SK);
+  float *state = memory.data(), *next = state + n * ld, *params = next + n * ld;
+  float *embedded = params + n * P, *part = embedded + n * A;
+  float *logits = part + n * s.D, *probs = logits + n * s.SK;
+  const auto feat = [&](int i, long t) { return im.feat + ((first + i) * (H + 1) + t) * F; };
+  for (int i = 0; i < n; i++) std::memcpy(state + i * ld, feat(i, 0), F * 4);
+  for (long t = 0; t < H; t++) {
+    forward_tile(a.layers, a.count, 0, n, state, ld, params, P);
+    for (int i = 0; i < n; i++) {
+      const long at = ((first + i) * H + t) * C;
+      act(a, params + i * P, move(im.action_noise, at), move(im.chosen_actions, at),
+          im.actions + at, embedded + i * A);
+    }
+    const float *first_action = im.actions + (first * H + t) * C;
+    const auto action = action_part(im.action, n, first_action, H * C, embedded, A, part, s.D);
+    sequence(c, n, state, ld, state + s.D, ld, action, scratch(s, n, own), 1, next, ld);
+    forward_tile(im.prior, im.prior_count, 0, n, next, ld, logits, s.SK);
+    for (int i = 0; i < n; i++) {
+      const long at = ((first + i) * H + t) * c.variables;
+      sample(c, logits + i * s.SK, move(im.noise, at), move(im.chosen, at), probs,
+             next + i * ld + s.D);
+      std::memcpy(feat(i, t + 1), next + i * ld, F * 4);
+    }
+    float *swap = state;
+    state = next;
+    next = swap;
+  }
+}
+
+}  // namespace
+
+// Roll out all steps of R rows; a tile of rows goes through all of them while it is in the cache.
+extern "C" void imagine_forward(const Core *core, const Actor *actor, const Imagined *imagined,
+                                long rows, int threads) {
+  share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
+    imagine_rows(*core, *actor, *imagined, i * TILE_ROWS, tile_from(i * TILE_ROWS, rows));
+  });
+}
