@@ -5,14 +5,13 @@ Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer_async.agent import recurrent
+from dreamer_async.agent import recurrent, scan
 from dreamer_async.agent.distributions import sample_class, straight_through, unimix
 from dreamer_async.agent.nets import (
     BlockLinear,
@@ -47,9 +46,6 @@ class Observed(NamedTuple):
     """[B, T, ...] states after each observation."""
     logits: Tensor
     """[B, T, S, K] raw posterior logits, float32."""
-
-
-ObserveStep = Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], tuple[RSSMState, Tensor]]
 
 
 class RSSM(nn.Module):
@@ -137,19 +133,30 @@ class RSSM(nn.Module):
         action: Tensor,
         reset: Tensor,
         noise: Tensor,
-        step: ObserveStep | None = None,
+        steps: scan.Steps | None = None,
     ) -> Observed:
-        """Filter a sequence [B, T, ...] step by step, starting after `state`."""
-        if step is None and recurrent.fits(self, *state, embed, action):
-            deter, stoch, logits = recurrent.observe(self, *state, embed, action, reset, noise)
+        """Filter a sequence [B, T, ...] step by step, starting after `state`.
+
+        `steps` are compiled ones, for where there are no native functions.
+        """
+        inputs = embed, action, reset, noise
+        if steps is None and recurrent.fits(self, *state, embed, action):
+            deter, stoch, logits = recurrent.observe(self, state.deter, state.stoch, *inputs)
             return Observed(RSSMState(deter, stoch), logits)
-        step = step or self.observe_step
-        # A first state that needs a gradient, like all later ones, is one graph instead of two.
-        state = RSSMState(*(x.detach().requires_grad_(torch.is_grad_enabled()) for x in state))
+        if scan.fits(self):
+            deter, stoch, logits = scan.observe(self, state.deter, state.stoch, *inputs, steps)
+            return Observed(RSSMState(deter, stoch), logits)
+        return self.unrolled(state, *inputs)
+
+    def unrolled(
+        self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
+    ) -> Observed:
+        """The same for any number of layers, with the gradient that autograd finds."""
+        state = RSSMState(*(x.detach() for x in state))
         states, logits = [], []
         inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
         for inputs_t in inputs:
-            state, logits_t = step(state, *inputs_t)
+            state, logits_t = self.observe_step(state, *inputs_t)
             states.append(state)
             logits.append(logits_t)
         deter = torch.stack([s.deter for s in states], 1)  # [B, T, D]

@@ -7,13 +7,14 @@ on a tensor, fixed shapes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from dreamer_async.agent import kernels
+from dreamer_async.agent import kernels, scan
 from dreamer_async.agent.actor_critic import (
     ActorCriticLosses,
     Agent,
@@ -26,7 +27,7 @@ from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_g
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
-from dreamer_async.agent.rssm import Observed, ObserveStep, RSSMState
+from dreamer_async.agent.rssm import Observed, RSSMState
 from dreamer_async.agent.world_model import WorldModelLosses
 from dreamer_async.config import Config, LossConfig
 
@@ -66,9 +67,10 @@ class Regions(NamedTuple):
     """The functions that an update is made of, each compiled on its own."""
 
     encode: Callable[[dict[str, Tensor]], Tensor]
-    observe_step: ObserveStep | None
+    observe_steps: scan.Steps | None
     """None: as the model sees fit, which may be a native function for all steps."""
     imagine_step: ImagineStep | None
+    """Likewise."""
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
 
@@ -118,23 +120,27 @@ class Trainer:
         cpu = self.device.type == "cpu"
         if cpu and kernels.ready():
             return  # they leave nothing to compile
-        options: dict[str, Any] | None = (
-            {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
-            if cpu and backend == "inductor"
-            else None
+        options = self._options() if backend == "inductor" else None
+        compiled: Callable[[Any], Any] = partial(
+            torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
         )
-        regions = self._regions._asdict() | {
-            "observe_step": self.agent.dyn.observe_step,
-            "imagine_step": self.agent.imagine_step,
-        }
+        run = self._regions
         images = any(obs.is_image for obs in self.spec.obs.values())
-        eager = {"encode", "world_model_losses"} if images else {"encode"}
-        for name, region in regions.items():
-            if not (cpu and name in eager):
-                regions[name] = torch.compile(
-                    region, dynamic=False, fullgraph=True, backend=backend, options=options
-                )
-        self._regions = Regions(**regions)
+        steps = scan.EAGER
+        self._regions = Regions(
+            run.encode if cpu else compiled(run.encode),
+            scan.Steps(compiled(steps.forward), compiled(steps.backward), compiled(steps.weights)),
+            compiled(self.agent.imagine_step),
+            run.world_model_losses if cpu and images else compiled(run.world_model_losses),
+            compiled(run.actor_critic_losses),
+        )
+
+    def _options(self) -> dict[str, Any]:
+        """Settings of inductor."""
+        if self.device.type == "cpu":
+            return {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
+        # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
+        return {"unroll_reductions_threshold": 1}
 
     def capture(self, batch: Batch, noise: Noise, record: Recorder = cuda_graph) -> None:
         """Record the whole update, which is replayed from then on; takes a few training steps.
@@ -189,7 +195,7 @@ class Trainer:
                 agent.embed_action(batch.action[:, :-1]),
                 batch.is_first[:, 1:],
                 noise.posterior,
-                run.observe_step,
+                run.observe_steps,
             )
         with stage("world model losses"):
             world_model = run.world_model_losses(observed, obs, reward, terminal)
