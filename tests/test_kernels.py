@@ -24,6 +24,8 @@ from envs.spec import ActionSpec, EnvSpec
 
 WIDE = replace(MODEL, deter=48, hidden=24, units=40, classes=5, stoch=6, blocks=3)
 """Widths that fill no panel."""
+FOURS = replace(WIDE, classes=4, stoch=7)
+"""Four classes, which are sampled in another way, and a number of them that fills no vector."""
 SEVERAL = ActionSpec.several(
     {
         "a": ActionSpec("discrete", 4),
@@ -214,7 +216,7 @@ def observed(dyn: RSSM, noise_seed: int = 5) -> list[Tensor]:
     return [*(x.detach() for x in outputs), *torch.autograd.grad(total, inputs)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", [WIDE, MODEL])
+@pytest.mark.parametrize("model", [WIDE, MODEL, FOURS])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_filtering_agrees_with_the_loop_over_time(model: ModelConfig, threads: int) -> None:
     torch.set_num_threads(threads)

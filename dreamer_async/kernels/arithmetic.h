@@ -1,5 +1,5 @@
-// What the kernels share: bfloat16, exp, sigmoid and tanh that become vectors, RMSNorm and SiLU of
-// rows, and matrix products with packed kernels. All arithmetic is in float.
+// What the kernels share: bfloat16, RMSNorm and SiLU of rows, and matrix products with packed
+// kernels. All arithmetic is in float.
 
 #pragma once
 
@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+
+#include "vectors.h"
 
 namespace {
 
@@ -34,44 +36,30 @@ inline void store(bf16 &to, float x) {  // to the nearest, ties to even; NaN sta
   to.bits = static_cast<uint16_t>(x == x ? rounded : 0x7fc0u);
 }
 
-// exp to about 2 units in the last place, without a call, so that loops over it become vectors.
-// NaN stays NaN; outside [-87, 88] it is that of the nearer end.
-inline float exponential(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  x = x > 88.0f ? 88.0f : x;
-  const float n = std::nearbyint(x * 1.44269504f);
-  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, 4);
-  return p * power;
-}
-
-inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-
-inline float tangent(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
-
 // -- RMSNorm and SiLU of rows of C numbers -------------------------------------------------------
 
 inline float inverse_rms(int C, const float *x) {
-  float squares = 0.0f;
-#pragma omp simd reduction(+ : squares)
-  for (int c = 0; c < C; c++) squares += x[c] * x[c];
+  vec even{}, odd{};
+  int c = 0;
+  for (; c + 2 * LANES <= C; c += 2 * LANES) {
+    const vec a = load_vec(x + c), b = load_vec(x + c + LANES);
+    even += a * a;
+    odd += b * b;
+  }
+  float squares = sum_of(even + odd);
+  for (; c < C; c++) squares += x[c] * x[c];
   return 1.0f / std::sqrt(squares / static_cast<float>(C) + EPS);
 }
 
 // y = SiLU(x / rms(x) * gain) of one row; y may be x.
 inline void norm_silu(int C, const float *x, const float *gain, float *y) {
   const float inverse = inverse_rms(C, x);
-#pragma omp simd
-  for (int c = 0; c < C; c++) {
+  int c = 0;
+  for (; c + LANES <= C; c += LANES) {
+    const vec h = load_vec(x + c) * inverse * load_vec(gain + c);
+    store_vec(y + c, h * sigmoid(h));
+  }
+  for (; c < C; c++) {
     const float h = x[c] * inverse * gain[c];
     y[c] = h * sigmoid(h);
   }
@@ -80,19 +68,27 @@ inline void norm_silu(int C, const float *x, const float *gain, float *y) {
 // g = dL/dy becomes dL/dx; dL/dgain is added to.
 inline void norm_silu_backward(int C, const float *x, const float *gain, float *g, float *dgain) {
   const float inverse = inverse_rms(C, x);
-  float dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-  for (int c = 0; c < C; c++) {
-    const float h = x[c] * inverse * gain[c];
-    const float s = sigmoid(h);
-    const float dh = g[c] * s * (1.0f + h * (1.0f - s));
-    dgain[c] += dh * x[c] * inverse;
-    g[c] = dh * gain[c];
-    dot += g[c] * x[c];
+  vec dots{};
+  int c = 0;
+  for (; c + LANES <= C; c += LANES) {
+    const vec n = load_vec(x + c) * inverse, scale = load_vec(gain + c), h = n * scale;
+    const vec s = sigmoid(h), dh = load_vec(g + c) * s * (1.0f + h * (1.0f - s));
+    store_vec(dgain + c, load_vec(dgain + c) + dh * n);
+    const vec dn = dh * scale;
+    store_vec(g + c, dn);
+    dots += dn * n;
   }
-  dot *= inverse * inverse / static_cast<float>(C);
+  float dot = sum_of(dots);
+  for (; c < C; c++) {
+    const float n = x[c] * inverse, h = n * gain[c], s = sigmoid(h);
+    const float dh = g[c] * s * (1.0f + h * (1.0f - s));
+    dgain[c] += dh * n;
+    g[c] = dh * gain[c];
+    dot += g[c] * n;
+  }
+  dot *= inverse / static_cast<float>(C);
 #pragma omp simd
-  for (int c = 0; c < C; c++) g[c] = inverse * (g[c] - x[c] * dot);
+  for (c = 0; c < C; c++) g[c] = inverse * (g[c] - x[c] * dot);
 }
 
 // -- matrix products -----------------------------------------------------------------------------
@@ -101,9 +97,9 @@ inline void norm_silu_backward(int C, const float *x, const float *gain, float *
 // zeros, so that the innermost loop reads it from front to back.
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16, MOST_ROWS = 12, FEWER_ROWS = 8;  // 24 of 32 registers hold sums
+constexpr int MOST_ROWS = 12, FEWER_ROWS = 8;  // 24 of 32 registers hold sums
 #else
-constexpr int LANES = 8, MOST_ROWS = 6, FEWER_ROWS = 4;  // 12 of 16
+constexpr int MOST_ROWS = 6, FEWER_ROWS = 4;  // 12 of 16
 #endif
 constexpr int PANEL = 2 * LANES;
 
@@ -112,11 +108,6 @@ inline int padded(int width) { return (width + PANEL - 1) / PANEL * PANEL; }
 
 // Rows of this many numbers begin in all sets of the first cache in turn: an odd number of lines.
 inline long spread(long width) { return ((width + 15) / 16 | 1) * 16; }
-
-typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
-
-inline vec load_vec(const float *x) { return *reinterpret_cast<const vec *>(x); }
-inline void store_vec(float *x, vec y) { *reinterpret_cast<vec *>(x) = y; }
 
 // c[R, PANEL] = start + a b, start being c itself or one row for all; a[r * row + k * column].
 template <int R>

@@ -83,20 +83,35 @@ void through_samples(const Core &c, const float *logits, const float *dlogits, c
   }
 }
 
-// From dnew = dL/dh' of one block to its gates, and to h as far as it is kept.
+// From dnew = dL/dh' of one block to its gates, and to h as far as it is kept; of floats or vectors.
+template <typename T>
+inline void through_gate(T reset, T inner, T update, T h, T dnew, T *dreset, T *dinner, T *dupdate,
+                         T *dh) {
+  reset = sigmoid(reset);
+  update = sigmoid(update - 1.0f);
+  const T cand = tangent(reset * inner);
+  const T through = dnew * update * (1.0f - cand * cand);
+  *dreset = through * inner * reset * (1.0f - reset);
+  *dinner = through * reset;
+  *dupdate = dnew * (cand - h) * update * (1.0f - update);
+  *dh = dnew * (1.0f - update);
+}
+
 void through_gates(int block, const float *gates, const float *h, const float *dnew, float *dgates,
                    float *dh) {
-#pragma omp simd
-  for (int j = 0; j < block; j++) {
-    const float reset = sigmoid(gates[j]), inner = gates[block + j];
-    const float cand = tangent(reset * inner);
-    const float update = sigmoid(gates[2 * block + j] - 1.0f);
-    const float dinner = dnew[j] * update * (1.0f - cand * cand);
-    dgates[j] = dinner * inner * reset * (1.0f - reset);
-    dgates[block + j] = dinner * reset;
-    dgates[2 * block + j] = dnew[j] * (cand - h[j]) * update * (1.0f - update);
-    dh[j] = dnew[j] * (1.0f - update);
+  int j = 0;
+  for (; j + LANES <= block; j += LANES) {
+    vec dreset, dinner, dupdate, dkept;
+    through_gate(load_vec(gates + j), load_vec(gates + block + j), load_vec(gates + 2 * block + j),
+                 load_vec(h + j), load_vec(dnew + j), &dreset, &dinner, &dupdate, &dkept);
+    store_vec(dgates + j, dreset);
+    store_vec(dgates + block + j, dinner);
+    store_vec(dgates + 2 * block + j, dupdate);
+    store_vec(dh + j, dkept);
   }
+  for (; j < block; j++)
+    through_gate(gates[j], gates[block + j], gates[2 * block + j], h[j], dnew[j], dgates + j,
+                 dgates + block + j, dgates + 2 * block + j, dh + j);
 }
 
 void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gradients &d,

@@ -59,6 +59,52 @@ inline Kept step_of(const Kept &k, const Shape &s, long at) {
           move(k.o, at * s.H),  move(k.p, at * s.H)};
 }
 
+// h' of one block.
+inline void gate(int block, const float *gates, const float *h, float *fresh) {
+  const float *cands = gates + block, *updates = gates + 2 * block;
+  int j = 0;
+  for (; j + LANES <= block; j += LANES) {
+    // With a = exp(1 - update) and b = exp(2 sigmoid(reset) cand), h' is
+    // ((b - 1) / (b + 1) + a h) / (1 + a), of which one division is left.
+    const vec a = power(load_vec(updates + j) - 1.0f, -LOG2E, 40.0f);
+    const vec b = power(sigmoid(load_vec(gates + j)) * load_vec(cands + j), 2.0f * LOG2E, 20.0f);
+    const vec whole = 1.0f + b;
+    store_vec(fresh + j, (b - 1.0f + a * load_vec(h + j) * whole) / ((1.0f + a) * whole));
+  }
+  for (; j < block; j++) {
+    const float cand = tangent(sigmoid(gates[j]) * cands[j]), update = sigmoid(updates[j] - 1.0f);
+    fresh[j] = update * cand + (1.0f - update) * h[j];
+  }
+}
+
+// u += what W1 reads of z: one class of each variable is 1, or none at a reset.
+inline void add_classes(const Core &c, const float *z, float *u) {
+  const Shape s = shape(c);
+  thread_local std::vector<int> classes;
+  classes.resize(s.SK);
+  int count = 0;
+  for (int j = 0; j < s.SK; j++) {
+    classes[count] = j;
+    count += z[j] != 0.0f;
+  }
+  const float *w = c.w1;
+  int m = 0;
+  for (; m + 4 * LANES <= s.H; m += 4 * LANES) {
+    vec sums[4];
+    for (int l = 0; l < 4; l++) sums[l] = load_vec(u + m + l * LANES);
+    for (int i = 0; i < count; i++) {
+      const float weight = z[classes[i]];
+      const float *row = w + static_cast<long>(classes[i]) * s.H + m;
+      for (int l = 0; l < 4; l++) sums[l] += weight * load_vec(row + l * LANES);
+    }
+    for (int l = 0; l < 4; l++) store_vec(u + m + l * LANES, sums[l]);
+  }
+  for (int i = 0; i < count; i++) {
+    const float *row = w + static_cast<long>(classes[i]) * s.H;
+    for (int l = m; l < s.H; l++) u[l] += z[classes[i]] * row[l];
+  }
+}
+
 // h' of n rows; kept rows are `apart` rows apart; h and z have row strides of their own, and
 // action(i) points to what q reads of row i's.
 template <typename Action>
@@ -70,13 +116,7 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
   for (int i = 0; i < n; i++) {
     float *u1 = k.u1 + i * H, *x = k.x + i * 2 * H;
     std::memcpy(u1, c.b1, s.H * 4);
-    for (int j = 0; j < s.SK; j++) {  // one class of each variable is 1, or none at a reset
-      const float weight = z[i * ldz + j];
-      if (weight == 0.0f) continue;
-      const float *row = c.w1 + static_cast<long>(j) * s.H;
-#pragma omp simd
-      for (int m = 0; m < s.H; m++) u1[m] += weight * row[m];
-    }
+    add_classes(c, z + i * ldz, u1);
     norm_silu(s.H, k.u0 + i * H, c.g0, x);
     norm_silu(s.H, u1, c.g1, x + s.H);
     std::memcpy(k.v + i * D, action(i), s.D * 4);
@@ -92,30 +132,20 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     product(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
             c.gru_bias + g * 3 * s.block, k.gru + g * 3 * s.block, 3 * D);
   for (int i = 0; i < n; i++)
-    for (int g = 0; g < s.G; g++) {
-      const float *gates = k.gru + i * 3 * D + g * 3 * s.block;
-      const float *old = h + i * ldh + g * s.block;
-      float *fresh = out + i * ldo + g * s.block;
-#pragma omp simd
-      for (int j = 0; j < s.block; j++) {
-        const float reset = sigmoid(gates[j]);
-        const float cand = tangent(reset * gates[s.block + j]);
-        const float update = sigmoid(gates[2 * s.block + j] - 1.0f);
-        fresh[j] = update * cand + (1.0f - update) * old[j];
-      }
-    }
+    for (int g = 0; g < s.D; g += s.block)
+      gate(s.block, k.gru + i * 3 * D + 3 * g, h + i * ldh + g, out + i * ldo + g);
 }
 
 // probs = softmax of each variable's logits.
 inline void softmax(const Core &c, const float *logits, float *probs) {
   const int K = c.classes, SK = c.variables * K;
+  if (K == 4) return each_vector(SK, logits, probs, [](int, vec x) { return softmax_of_fours(x); });
   for (int s = 0; s < SK; s += K) {
     float most = logits[s];
     for (int k = 1; k < K; k++) most = logits[s + k] > most ? logits[s + k] : most;
     for (int k = 0; k < K; k++) probs[s + k] = logits[s + k] - most;
   }
-#pragma omp simd
-  for (int j = 0; j < SK; j++) probs[j] = exponential(probs[j]);
+  each_vector(SK, probs, probs, [](int, vec x) { return exponential(x); });
   for (int s = 0; s < SK; s += K) {
     float sum = 0.0f;
     for (int k = 0; k < K; k++) sum += probs[s + k];
@@ -127,19 +157,28 @@ inline void softmax(const Core &c, const float *logits, float *probs) {
 // One-hot samples of one row by the inverse CDF of uniform noise, or of given classes.
 inline void sample(const Core &c, const float *logits, const float *noise, const int64_t *chosen,
                    float *probs, float *z) {
-  const int K = c.classes;
+  const int K = c.classes, SK = c.variables * K;
+  if (chosen) {
+    for (int j = 0; j < SK; j++) z[j] = j % K == chosen[j / K] ? 1.0f : 0.0f;
+    return;
+  }
+  softmax(c, logits, probs);
   const float uniform = c.share / static_cast<float>(K);
-  if (!chosen) softmax(c, logits, probs);
+  each_vector(SK, probs, probs, [&](int, vec p) { return (1.0f - c.share) * p + uniform; });
+  if (K == 4) {
+    return each_vector(SK, probs, z, [&](int at, vec p) {
+      vec threshold{};
+      for (int l = 0; l < LANES && at + l < SK; l++) threshold[l] = noise[(at + l) / 4];
+      return sample_of_fours(p, threshold);
+    });
+  }
   for (int s = 0; s < c.variables; s++) {
-    long index = chosen ? chosen[s] : 0;
-    if (!chosen) {
-      float *p = probs + s * K;
-      float sum = 0.0f;
-      for (int k = 0; k < K; k++) p[k] = sum += (1.0f - c.share) * p[k] + uniform;
-      const float threshold = noise[s] * sum;
-      for (int k = 0; k < K; k++) index += p[k] <= threshold;
-      index = index < K ? index : K - 1;
-    }
+    float *p = probs + s * K, sum = 0.0f;
+    for (int k = 0; k < K; k++) p[k] = sum += p[k];
+    const float threshold = noise[s] * sum;
+    int index = 0;
+    for (int k = 0; k < K; k++) index += p[k] <= threshold;
+    index = index < K ? index : K - 1;
     for (int k = 0; k < K; k++) z[s * K + k] = k == index ? 1.0f : 0.0f;
   }
 }

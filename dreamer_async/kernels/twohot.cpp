@@ -11,14 +11,18 @@ namespace {
 // e = exp(logits - maximum) of one row; returns the maximum, and the sum.
 inline float exponentials(int M, const float *logits, float *e, float *sum) {
   float most = logits[0];
-#pragma omp simd reduction(max : most)
-  for (int i = 0; i < M; i++) most = logits[i] > most ? logits[i] : most;
+  int i = 0;
+  if (M >= LANES) {
+    vec mosts = load_vec(logits);
+    for (i = LANES; i + LANES <= M; i += LANES) mosts = larger(mosts, load_vec(logits + i));
+    for (int l = 0; l < LANES; l++) most = mosts[l] > most ? mosts[l] : most;
+  }
+  for (; i < M; i++) most = logits[i] > most ? logits[i] : most;
+  // Not one by one at the end, either: mirrored logits must give the same numbers.
+  each_vector(M, logits, e, [=](int, vec x) { return exponential(x - most); });
   float total = 0.0f;
 #pragma omp simd reduction(+ : total)
-  for (int i = 0; i < M; i++) {
-    e[i] = exponential(logits[i] - most);
-    total += e[i];
-  }
+  for (i = 0; i < M; i++) total += e[i];
   *sum = total;
   return most;
 }

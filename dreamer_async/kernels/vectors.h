@@ -1,0 +1,145 @@
+// Vectors of floats, and exp, sigmoid and tanh of one number or of a vector of them.
+
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4)));
+
+inline vec load_vec(const float *x) { return *reinterpret_cast<const vec *>(x); }
+inline void store_vec(float *x, vec y) { *reinterpret_cast<vec *>(x) = y; }
+inline vec all(float x) { return x - vec{}; }
+
+// y = f(index, x) of n numbers, a vector at a time; f must bear zeros behind the last one.
+template <typename F>
+inline void each_vector(int n, const float *x, float *y, const F &f) {
+  int i = 0;
+  for (; i + LANES <= n; i += LANES) store_vec(y + i, f(i, load_vec(x + i)));
+  if (i >= n) return;
+  float edge[LANES] = {};
+  std::memcpy(edge, x + i, (n - i) * 4);
+  store_vec(edge, f(i, load_vec(edge)));
+  std::memcpy(y + i, edge, (n - i) * 4);
+}
+
+// Of two numbers the larger or smaller one; of NaN in x, NaN.
+inline vec larger(vec limit, vec x) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(limit, x);
+#elif defined(__AVX__)
+  return _mm256_max_ps(limit, x);
+#else
+  return limit > x ? limit : x;
+#endif
+}
+
+inline vec smaller(vec limit, vec x) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(limit, x);
+#elif defined(__AVX__)
+  return _mm256_min_ps(limit, x);
+#else
+  return limit < x ? limit : x;
+#endif
+}
+
+inline float sum_of(vec x) {
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) x[i] += x[i + half];
+  return x[0];
+}
+
+// exp to about 2 units in the last place, without a call, so that loops over it become vectors.
+// NaN stays NaN; outside [-87, 88] it is that of the nearer end.
+inline float exponential(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  x = x > 88.0f ? 88.0f : x;
+  const float n = std::nearbyint(x * 1.44269504f);
+  const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return p * power;
+}
+
+// 2^(x scale) of a vector, to about 3 units in the last place, for x within [-most, most].
+inline vec power(vec x, float scale, float most) {
+  constexpr float WHOLE = 12582912.0f;  // 1.5 * 2^23: a sum with it has no fraction
+  x = smaller(all(most), larger(all(-most), x));
+  const vec sum = x * scale + WHOLE;
+  const vec f = x * scale - (sum - WHOLE);  // in [-1/2, 1/2]; the product is not rounded
+  vec p = f * 1.3264727e-3f + 9.671513e-3f;
+  p = p * f + 5.5507336e-2f;
+  p = p * f + 2.4022242e-1f;
+  p = p * f + 6.93147e-1f;
+  p = p * f + 1.0f;
+  return reinterpret_cast<vec>(reinterpret_cast<ivec>(p) + (reinterpret_cast<ivec>(sum) << 23));
+}
+
+constexpr float LOG2E = 1.44269504f;
+
+inline vec exponential(vec x) { return power(x, LOG2E, 86.0f); }
+
+inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+inline float tangent(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
+
+inline vec sigmoid(vec x) { return 1.0f / (1.0f + power(x, -LOG2E, 86.0f)); }
+
+inline vec tangent(vec x) { return 1.0f - 2.0f / (1.0f + power(x, 2.0f * LOG2E, 43.0f)); }
+
+// -- categoricals of four classes, each beside the other -----------------------------------------
+
+// Within four numbers: the other one of a pair, the other pair, the last one; and the number before
+// or two before, which a second vector gives where there is none.
+#if defined(__AVX512F__)
+#define IN_FOURS(a, b, c, d) \
+  ivec { a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12 }
+#else
+#define IN_FOURS(a, b, c, d) \
+  ivec { a, b, c, d, a + 4, b + 4, c + 4, d + 4 }
+#endif
+
+inline vec softmax_of_fours(vec x) {
+  const vec pair = larger(x, __builtin_shuffle(x, IN_FOURS(1, 0, 3, 2)));
+  const vec e = exponential(x - larger(pair, __builtin_shuffle(pair, IN_FOURS(2, 3, 0, 1))));
+  const vec sum = e + __builtin_shuffle(e, IN_FOURS(1, 0, 3, 2));
+  return e / (sum + __builtin_shuffle(sum, IN_FOURS(2, 3, 0, 1)));
+}
+
+// One-hot classes where the cumulated probabilities exceed a share of all of them.
+inline vec sample_of_fours(vec p, vec share) {
+  vec cdf = p + __builtin_shuffle(p, vec{}, IN_FOURS(LANES, 0, 1, 2));
+  cdf += __builtin_shuffle(cdf, vec{}, IN_FOURS(LANES, LANES + 1, 0, 1));
+  const vec total = __builtin_shuffle(cdf, IN_FOURS(3, 3, 3, 3));
+  const ivec early = (IN_FOURS(0, 1, 2, 3) & 3) < 3;  // the last class takes what is left
+  const ivec below = (cdf <= share * total) & early;
+  const ivec before = __builtin_shuffle(below, ~ivec{}, IN_FOURS(LANES, 0, 1, 2));
+  return reinterpret_cast<vec>(before & ~below & reinterpret_cast<ivec>(all(1.0f)));
+}
+
+#undef IN_FOURS
+
+}  // namespace
