@@ -37,6 +37,20 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "mixed" if BFLOAT16 & processor_flags() else "float32"
 
 
+def set_arithmetic(device: torch.device, precision: str, *, repeatable: bool = False) -> None:
+    """Make this process's convolutions on GPUs what `precision` says, and fast.
+
+    PyTorch's default for float32 ones is TF32, which keeps 10 bits. cuDNN tries its algorithms out
+    at the first call of each shape, or takes one that gives the same sums every time if the
+    results have to be `repeatable`.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = not repeatable
+    torch.backends.cudnn.deterministic = repeatable
+
+
 def use_own_stream(device: torch.device, *, urgent: bool = False) -> None:
     """Give the calling thread a CUDA stream of its own; `urgent` work overtakes other streams'.
 

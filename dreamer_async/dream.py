@@ -18,10 +18,10 @@ from dreamer_async import checkpoint
 from dreamer_async.agent.report import OpenLoop, open_loop
 from dreamer_async.agent.update import Trainer
 from dreamer_async.config import Config, from_dict
-from dreamer_async.learner import Staging
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import stored_ring_spec
 from dreamer_async.run_dir import RunDir
+from dreamer_async.staging import Staging
 from envs.spec import EnvSpec
 
 GAP = 2

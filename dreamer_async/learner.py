@@ -23,7 +23,7 @@ from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
 from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
+from dreamer_async.staging import Staging
 from dreamer_async.telemetry import Stages, Telemetry
 from envs.spec import EnvSpec
 
@@ -42,54 +42,12 @@ class Report(NamedTuple):
     """Mean metrics since the last report, when a report is due."""
 
 
-class Staging:
-    """One preallocated batch: numpy arrays for the replay, tensors for the update.
-
-    With a GPU the host side is pinned and copied on a stream of its own, so that the copy runs
-    beside the update before; two stagings take turns.
-    """
-
-    def __init__(self, spec: RingSpec, batch_size: int, device: torch.device) -> None:
-        self.buffers = SampleBuffers.allocate(spec, batch_size)
-        self._copies: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self.buffers = _pinned(self.buffers)
-            self._copies = torch.cuda.Stream(device)
-        fields = {name: torch.from_numpy(array) for name, array in self.buffers.fields.items()}
-        obs = {name: fields.pop(name) for name in list(fields) if name not in _STEP_FIELDS}
-        self._host = Batch(
-            obs=obs,
-            deter=torch.from_numpy(self.buffers.deter),
-            stoch=torch.from_numpy(self.buffers.stoch),
-            **fields,
-        )
-        self._batch = self._host.map(lambda tensor: tensor.to(device))
-
-    def batch(self) -> Batch:
-        """Return the sampled batch on the device; the last one returned must have been used."""
-        if self._copies is not None:
-            with torch.cuda.stream(self._copies):
-                for there, here in zip(self._batch.tensors(), self._host.tensors(), strict=True):
-                    there.copy_(here, non_blocking=True)
-            torch.cuda.current_stream().wait_stream(self._copies)
-        return self._batch
-
-
-_STEP_FIELDS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
-
-
-def _pinned(buffers: SampleBuffers) -> SampleBuffers:
-    pin = lambda array: torch.from_numpy(array).pin_memory().numpy()  # noqa: E731
-    buffers.fields = {name: pin(array) for name, array in buffers.fields.items()}
-    buffers.deter, buffers.stoch = pin(buffers.deter), pin(buffers.stoch)
-    return buffers
-
-
 @dataclass
 class _Pending:
     """An update whose results have not been read back yet."""
 
     update: Update
+    staging: Staging
     env: np.ndarray
     start: np.ndarray
     generation: int
@@ -130,23 +88,34 @@ class Learner:
     def warm_up(self) -> str:
         """Compile by running one update on what is staged, and put the state back afterwards.
 
-        Returns what could not be done, for people; mostly nothing.
+        Returns what could not be done, for people; mostly nothing. Updates then go on without it.
         """
         before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
         batch = self._staging[0].batch()
-        self.trainer.compile()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
-        self.trainer.update(batch, noise)
-        problem = self._record(batch, noise) if self._capture else ""
+        problems = [self._compile(batch, noise)]
+        if self._capture:
+            problems.append(self._record(batch, noise))
         self.trainer.load_state_dict(before)
-        return problem
+        return "; ".join(filter(None, problems))
+
+    def _compile(self, batch: Batch, noise: Noise) -> str:
+        self.trainer.compile()
+        try:
+            self.trainer.update(batch, noise)
+        except RuntimeError as error:
+            self.trainer.interpret()
+            return f"updates are not compiled, which makes them slower: {_first_line(error)}"
+        return ""
 
     def _record(self, batch: Batch, noise: Noise) -> str:
         try:
             self.trainer.capture(batch, noise)
         except RuntimeError as error:
-            first = str(error).partition("\n")[0]
-            return f"updates are not recorded as a CUDA graph, which makes them slower: {first}"
+            return (
+                "updates are not recorded as a CUDA graph, which makes them slower: "
+                + _first_line(error)
+            )
         return ""
 
     def step(self) -> Report:
@@ -164,8 +133,9 @@ class Learner:
             self.published.publish(self.trainer.parameters_of_policy(), self.updates)
         buffers = staging.buffers
         previous = self._pending
+        staging.take_back(update)
         self._pending = _Pending(
-            update, buffers.env.copy(), buffers.start.copy(), buffers.generation
+            update, staging, buffers.env.copy(), buffers.start.copy(), buffers.generation
         )
         if self._late:
             self._settle(previous)
@@ -218,17 +188,17 @@ class Learner:
     def _settle(self, pending: _Pending | None) -> None:
         if pending is None:
             return
-        result = pending.update
-        self._metrics.add(result.metrics, result.finite)
-        if bool(result.finite):
+        self._metrics.add(pending.update.metrics, pending.update.finite)
+        result = pending.staging.results()
+        if result.finite:
             self._streak = 0
             with self.stages.measure("write_latents"):
                 self.replay.write_latents(
                     pending.env,
                     pending.start,
                     pending.generation,
-                    result.deter.cpu().numpy(),
-                    result.stoch.cpu().numpy(),
+                    result.deter,
+                    result.stoch,
                 )
             return
         self.skipped += 1
@@ -243,6 +213,10 @@ class Learner:
             return None
         self._next_report = time.monotonic() + self._metrics_seconds
         return self._metrics.take()
+
+
+def _first_line(error: RuntimeError) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 class MetricMeans:

@@ -8,7 +8,7 @@ import torch
 
 from dreamer_async import native
 from dreamer_async.config import TrainConfig
-from dreamer_async.device import choose_device, choose_precision
+from dreamer_async.device import choose_device, choose_precision, set_arithmetic
 
 
 class Place(NamedTuple):
@@ -22,9 +22,12 @@ class Place(NamedTuple):
 
 
 def take_place(train: TrainConfig) -> Place:
-    """Choose for `train` and set the native functions of this process accordingly.
+    """Choose for `train` and set what computes in this process accordingly.
 
-    Building them takes seconds, once per machine. Raises ValueError for a device that is absent.
+    Building native functions takes seconds, once per machine. Raises ValueError for a device that
+    is absent.
     """
     device = choose_device(train.device)
-    return Place(device, choose_precision(train.precision, device), native.use(train, device))
+    precision = choose_precision(train.precision, device)
+    set_arithmetic(device, precision, repeatable=train.sync)
+    return Place(device, precision, native.use(train, device))

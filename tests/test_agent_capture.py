@@ -6,7 +6,9 @@ record a real graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer_async.agent import Batch, Noise, Trainer, kernels
+from dreamer_async.agent.capture import WARM_UPS, cuda_graph
+from dreamer_async.device import set_arithmetic
 from envs.spec import EnvSpec, ObsSpec
 
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
@@ -150,10 +154,85 @@ def test_control_a_branch_on_a_tensor_is_caught() -> None:
     assert torch.equal(y, x * 2), "the tape only repeats what it saw"
 
 
+class FakeCuda:
+    """Stands for torch.cuda while something is recorded; logs what happens on which stream."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.current = self.learning = self.make("learning")
+        for name in ("stream", "graph", "set_stream", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.make("side"))
+        replay = SimpleNamespace(replay=lambda: self.log.append("replay"))
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: replay)
+
+    def make(self, name: str) -> SimpleNamespace:
+        wait = lambda other: self.log.append(f"{name} waits for {other.name}")  # noqa: E731
+        return SimpleNamespace(name=name, wait_stream=wait)
+
+    def current_stream(self) -> SimpleNamespace:
+        return self.current
+
+    def set_stream(self, stream: SimpleNamespace) -> None:
+        self.current = stream
+
+    @contextmanager
+    def stream(self, stream: SimpleNamespace) -> Iterator[None]:
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    @contextmanager
+    def graph(self, graph: Any, stream: SimpleNamespace, capture_error_mode: str) -> Iterator[None]:
+        """As in torch: where ending the recording fails, the stream is not put back."""
+        before, self.current = self.current, stream
+        self.log.append(f"record {capture_error_mode}")
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if failed:
+                raise RuntimeError("the recording failed before")
+        self.current = before
+
+    def work(self) -> None:
+        self.log.append(f"work on {self.current.name}")
+
+
+def test_recording_follows_warm_ups_on_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    replay = cuda_graph(cuda.work)
+    replay()
+    assert cuda.log == [
+        "side waits for learning",
+        *["work on side"] * WARM_UPS,
+        "record thread_local",
+        "work on side",
+        "learning waits for side",
+        "replay",
+    ]
+    assert cuda.current is cuda.learning
+
+
+def test_a_failed_recording_says_why_and_leaves_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+
+    def work() -> None:
+        cuda.work()
+        if "record thread_local" in cuda.log:
+            raise RuntimeError("waits for the device")
+
+    with pytest.raises(RuntimeError, match="waits for the device"):
+        cuda_graph(work)
+    assert cuda.current is cuda.learning
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_cuda_graph_is_the_update(compiled: bool) -> None:
     spec, config = make_spec(MIXED), make_config(lr=1e-3, warmup=0)
+    set_arithmetic(torch.device("cuda"), "float32")
     plain, captured = (Trainer(spec, config, device="cuda") for _ in range(2))
     if compiled:
         plain.compile()

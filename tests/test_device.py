@@ -57,3 +57,15 @@ def test_narrow_networks_learn_on_one_core_unless_told_otherwise(
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)))
     config = resolve("toy", "seek", size=size, overrides=[f"train.threads={asked}"])
     assert cpu_threads(config) == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_float32_on_a_gpu_is_float32(precision: str, repeatable: bool) -> None:
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=True, allow_tf32=True):
+        device.set_arithmetic(torch.device("cpu"), "float32", repeatable=True)
+        assert cudnn.allow_tf32 and not cudnn.deterministic, "none of a CPU's business"
+        device.set_arithmetic(torch.device("cuda"), precision, repeatable=repeatable)
+        assert cudnn.allow_tf32 == (precision != "float32")
+        assert (cudnn.deterministic, cudnn.benchmark) == (repeatable, not repeatable)

@@ -11,9 +11,17 @@ from tiny_run import make_run, newest
 from torch import Tensor
 
 from dreamer_async.agent import Batch, Noise, Policy, Trainer
+from dreamer_async.device import set_arithmetic
 from dreamer_async.pipeline import main
 
 pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> None:
+    set_arithmetic(torch.device("cuda"), "float32")
+
+
 KINDS = pytest.mark.parametrize("kind", ["discrete", "continuous"])
 
 

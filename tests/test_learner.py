@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import ClassVar, NoReturn
 
 import pytest
 import torch
 from tiny_run import TINY
 
 import envs
+from dreamer_async.agent.capture import Update
 from dreamer_async.config import Config, resolve
 from dreamer_async.learner import Learner, MetricMeans
 from dreamer_async.published import PublishedWeights
@@ -66,6 +69,83 @@ def test_warming_up_changes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(generator, learner.state()["learner/generator"])
     assert learner.updates == 0
+
+
+def test_what_does_not_compile_trains_uncompiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = make_learner(tmp_path)
+    trainer = learner.trainer
+
+    def broken(*inputs: object) -> NoReturn:
+        raise RuntimeError("no such compiler\nand a long story")
+
+    def compile_broken() -> None:
+        trainer._regions = trainer._regions._replace(world_model_losses=broken)
+
+    monkeypatch.setattr(trainer, "compile", compile_broken)
+    before = {n: t.clone() for n, t in trainer.state_dict().items()}
+    problem = learner.warm_up()
+    assert "no such compiler" in problem and "story" not in problem
+    assert all(torch.equal(before[name], t) for name, t in trainer.state_dict().items())
+    assert learner.warm_up() and trainer.update(
+        learner._staging[0].batch(), trainer.draw_noise(torch.Generator())
+    ), "and goes on"
+
+
+class Stream:
+    """Stands for a CUDA stream; everything that happens goes into one list."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def wait_stream(self, other: Stream) -> None:
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+class Event:
+    """Stands for a CUDA event on the stream of copies."""
+
+    log: ClassVar[list[str]] = []
+    made = 0
+
+    def __init__(self, blocking: bool = False) -> None:
+        Event.made += 1
+        self.number = Event.made
+
+    def record(self) -> None:
+        self.log.append(f"event {self.number}")
+
+    def synchronize(self) -> None:
+        self.log.append(f"host waits for event {self.number}")
+
+
+def test_results_are_waited_for_without_the_next_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each update's results are copied behind it alone, however much is queued after."""
+    learner, _ = make_learner(tmp_path)
+    log = Event.log = []
+    Event.made = 0
+    learning, copies = Stream("learning", log), Stream("copies", log)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: learning)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    updates = [
+        Update({}, torch.full((1, 1), float(k)).half(), torch.zeros(1, 1).byte(), finite(k > 0))
+        for k in range(2)
+    ]
+    for staging, update in zip(learner._staging, updates, strict=True):
+        staging._copies = copies  # type: ignore[assignment]
+        staging.take_back(update)
+    first, second = (staging.results() for staging in learner._staging)
+    assert log == [
+        *("copies waits for learning", "event 1", "copies waits for learning", "event 2"),
+        *("host waits for event 1", "host waits for event 2"),
+    ]
+    assert (first.finite, second.finite) == (False, True)
+    assert first.deter == 0.0 and second.deter == 1.0
 
 
 def test_a_checkpoint_is_copied_into_the_same_memory_each_time(tmp_path: Path) -> None:

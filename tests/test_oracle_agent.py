@@ -28,6 +28,7 @@ from dreamer_async import native
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, kernels
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
 from dreamer_async.agent.update import Forward
+from dreamer_async.device import set_arithmetic
 
 pytestmark = pytest.mark.oracle
 NATIVE = " native"
@@ -86,6 +87,7 @@ def make_batch(case: Case, trainer: Trainer) -> Batch:
 @functools.cache
 def run(name: str) -> Run:
     case = load(name.removesuffix(NATIVE))
+    set_arithmetic(torch.device(DEVICE), "float32")
     trainer = Trainer(env_spec(case.settings), config(case.settings), DEVICE)
     set_parameters(trainer.agent, case.under("params/"))
     trainer.range.low.copy_(case["state/retnorm/lo/value"])

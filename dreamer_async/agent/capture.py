@@ -43,15 +43,25 @@ def cuda_graph(work: Callable[[], None]) -> Replay:
     Only this thread is kept from calls that would break a recording: others may go on using
     the device. Raises RuntimeError if the work waits for the device.
     """
+    current = torch.cuda.current_stream()
     stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
+    stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
             work()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        work()
-    torch.cuda.current_stream().wait_stream(stream)
+    problem: Exception | None = None
+    try:
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            try:
+                work()
+            except Exception as error:
+                problem = error
+                raise
+    except RuntimeError as error:
+        torch.cuda.set_stream(current)  # where ending a recording fails, the old stream stays away
+        raise RuntimeError(str(problem or error)) from error  # the first problem is the cause
+    current.wait_stream(stream)
     return graph.replay
 
 

@@ -100,14 +100,7 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
-        agent = self.agent
-        self._regions = Regions(
-            agent.encode,
-            None,
-            None,
-            agent.world_model_losses,
-            agent.actor_critic_losses,
-        )
+        self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
 
     def compile(self, backend: str = "inductor") -> None:
@@ -124,7 +117,7 @@ class Trainer:
         compiled: Callable[[Any], Any] = partial(
             torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
         )
-        run = self._regions
+        run = self._eager()
         images = any(obs.is_image for obs in self.spec.obs.values())
         steps = scan.EAGER
         self._regions = Regions(
@@ -134,6 +127,15 @@ class Trainer:
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
         )
+
+    def interpret(self) -> None:
+        """Take back `compile` and `capture`."""
+        self._regions, self._captured = self._eager(), None
+
+    def _eager(self) -> Regions:
+        agent = self.agent
+        losses = agent.world_model_losses, agent.actor_critic_losses
+        return Regions(agent.encode, None, None, *losses)
 
     def _options(self) -> dict[str, Any]:
         """Settings of inductor."""
