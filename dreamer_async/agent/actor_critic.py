@@ -38,6 +38,8 @@ class Imagined(NamedTuple):
     """[R, H+1, F] start state and imagined states."""
     action: Tensor
     """[R, H] or [R, H, A] action taken in each state but the last."""
+    read: imagination.Read | None = None
+    """What the heads say of the states, if they were asked on the way."""
 
 
 class Replayed(NamedTuple):
@@ -112,9 +114,7 @@ class Agent(WorldModel):
     ) -> Imagined:
         """Roll out H steps from [R, ...] states with noise [R, H, ...]."""
         if step is None and recurrent.fits(self.dyn, *start):
-            return Imagined(
-                *imagination.imagine(self.dyn, self.pol, start.feat, action_noise, prior_noise)
-            )
+            return Imagined(*imagination.imagine(self, start.feat, action_noise, prior_noise))
         step = step or self.imagine_step
         state, feats, actions = start, [start.feat], []
         noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
@@ -130,19 +130,23 @@ class Agent(WorldModel):
         """Eq. 7 to 12: returns, advantages, policy loss and both value losses."""
         cfg = self.loss
         discount = 1.0 if cfg.discount_in_cont else self.discount
-        feat = imagined.feat
-        value_logits = self.val(feat)  # [R, H+1, M]
+        feat, read = imagined.feat, imagined.read
+        value_logits = self.val(feat, read and read.value)  # [R, H+1, M]
         with torch.no_grad():
-            reward = self.rew.mean(self.rew(feat))
-            cont = torch.sigmoid(self.con(feat))
-            value = self.val.mean(value_logits)
-            slow = self.slowval.mean(self.slowval(feat))
+            if read is not None:
+                reward, value, slow = read.reward, read.mean_value, read.slow
+                cont = torch.sigmoid(read.cont)
+            else:
+                reward = self.rew.mean(self.rew(feat))
+                cont = torch.sigmoid(self.con(feat))
+                value = self.val.mean(value_logits)
+                slow = self.slowval.mean(self.slowval(feat))
             ret = imagined_return(reward, discount * cont, value, cfg.return_lambda)
             weight = imagined_weight(cont, discount)[:, :-1]
             moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
             advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)
         # Slices of the small outputs: a slice of the features would be a large copy.
-        policy = tuple(param[:, :-1] for param in self.pol(feat))
+        policy = tuple(param[:, :-1] for param in self.pol(feat, read and read.policy))
         logprob = self.pol.logprob(policy, imagined.action)
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)

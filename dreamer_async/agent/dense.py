@@ -33,6 +33,21 @@ class Dense(NamedTuple):
     """[O]; only the last layer of a stack may lack it."""
 
 
+class Kept(NamedTuple):
+    """What another kernel computed with a stack: all that its gradient needs."""
+
+    y: Tensor
+    """[..., O]."""
+    before: list[Tensor]
+    """[N, O] in front of each norm; empty where there is none."""
+
+    @staticmethod
+    def room(lead: torch.Size, layers: Sequence[Dense], like: Tensor) -> Kept:
+        """Memory for it."""
+        y = like.new_empty(*lead, layers[-1].kernel.shape[-1])
+        return Kept(y, [like.new_empty(lead.numel(), width) for width in _widths(layers)])
+
+
 class _Layer(ctypes.Structure):
     """As in `dense.cpp`."""
 
@@ -44,12 +59,17 @@ class _Layer(ctypes.Structure):
     )
 
 
-def dense_stack(x: Tensor, layers: Sequence[Dense]) -> Tensor:
-    """Apply a stack to the last axis: [..., I] -> [..., O]; all float32 on a CPU."""
+def dense_stack(x: Tensor, layers: Sequence[Dense], kept: Kept | None = None) -> Tensor:
+    """Apply a stack to the last axis: [..., I] -> [..., O]; all float32 on a CPU.
+
+    With `kept` only the gradient is left to do.
+    """
     rows = _as_rows(x)
     tensors = [tensor for layer in layers for tensor in layer]
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in [x, *tensors]):
-        y: Tensor = _Stack.apply(rows, *tensors)
+        y: Tensor = _Stack.apply(rows, kept, *tensors)
+    elif kept is not None:
+        return kept.y
     else:
         y = _forward(rows, [_packed(layer) for layer in layers], None)
     return y.view(*x.shape[:-1], y.shape[-1])
@@ -78,17 +98,27 @@ def _packed(layer: Dense) -> _Packed:
 
 
 class Stack:
-    """Layers in memory as other kernels read them; they must not change while it is in use."""
+    """Layers in memory as other kernels read them; they must not change while it is in use.
 
-    def __init__(self, layers: Sequence[Dense]) -> None:
+    With `kept` those kernels write there what they compute in front of norms.
+    """
+
+    def __init__(self, layers: Sequence[Dense], kept: Kept | None = None) -> None:
         self._held = [_packed(layer) for layer in layers]
         self.count = len(layers)
         self.structures = _structures(self._held)
+        for structure, before in zip(self.structures, kept.before if kept else [], strict=False):
+            structure.before = floats(before)
 
     @property
     def address(self) -> int:
         """Where the structures begin."""
         return ctypes.addressof(self.structures)
+
+
+def _widths(layers: Sequence[Dense]) -> list[int]:
+    """Outputs of the layers in front of a norm, 0 where there is none."""
+    return [0 if layer.gain is None else layer.kernel.shape[-1] for layer in layers]
 
 
 def _structures(layers: Sequence[_Packed]) -> ctypes.Array[_Layer]:
@@ -117,16 +147,13 @@ class _Stack(torch.autograd.Function):
     """The stack with its gradient; takes rows and (kernel, bias, gain) of each layer."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *tensors: Tensor | None) -> Tensor:
-        layers = [
-            _packed(Dense(kernel, bias, gain))
-            for kernel, bias, gain in zip(*(tensors[i::3] for i in range(3)), strict=True)
-        ]
-        widths = [layer.outputs if layer.gain is not None else 0 for layer in layers]
-        before = [x.new_empty(x.shape[0], width) for width in widths]
+    def forward(ctx: Any, x: Tensor, kept: Kept | None, *tensors: Tensor | None) -> Tensor:
+        given = [Dense(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]  # type: ignore[arg-type]
+        layers = [_packed(layer) for layer in given]
+        before = kept.before if kept else Kept.room(x.shape[:1], given, x).before
         ctx.layers, ctx.before = layers, before
         ctx.save_for_backward(x, *tensors[::3])
-        return _forward(x, layers, before)
+        return kept.y.flatten(0, -2) if kept else _forward(x, layers, before)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -150,7 +177,7 @@ class _Stack(torch.autograd.Function):
             ctypes.c_long(x.stride(0)), pointer(dy), pointer(dx), ctypes.c_long(pieces),
             kernels.threads(x.numel()),
         )  # fmt: skip
-        grads: list[Tensor | None] = [dx]
+        grads: list[Tensor | None] = [dx, None]
         for layer, (dkernel, dvectors) in zip(layers, sums, strict=True):
             dbias, dgain = dvectors.sum(1)
             grads += [dkernel.sum(0)[:, : layer.outputs], dbias]

@@ -6,12 +6,15 @@ Legend: F feat, U units, M bins, A action, C columns of several actions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from dreamer_async.agent import kernels
 from dreamer_async.agent.actions import join_action, split_action
+from dreamer_async.agent.dense import Dense, Kept, dense_stack
 from dreamer_async.agent.distributions import (
     bounded_normal,
     categorical_entropy,
@@ -22,7 +25,7 @@ from dreamer_async.agent.distributions import (
     sample_normal,
     twohot_bins,
 )
-from dreamer_async.agent.nets import MLP, Linear
+from dreamer_async.agent.nets import MLP, Linear, dense_layers
 from dreamer_async.agent.twohot import twohot_loss, twohot_mean
 from dreamer_async.config import ModelConfig
 
@@ -49,19 +52,36 @@ class Outputs(nn.Module):
         return list(self.children())  # type: ignore[arg-type]
 
 
-class TwohotHead(nn.Module):
+class Head(nn.Module):
+    """Hidden layers, and outputs from the last of them."""
+
+    def __init__(self, mlp: MLP, outputs: dict[str, int], outscale: float) -> None:
+        super().__init__()
+        self.mlp = mlp
+        self.head = Outputs(mlp.units, outputs, outscale)
+
+    def read(self, feat: Tensor, kept: Kept | None) -> Tensor:
+        """The only output: [..., F] -> [..., *] float32; `kept` if it was computed before."""
+        if kernels.fit(feat):
+            return dense_stack(feat, self.layers(), kept)
+        return self.head(self.mlp(feat))[0]
+
+    def layers(self) -> list[Dense]:
+        """All layers as native functions take them."""
+        return [*dense_layers(self.mlp.stack), last_layer(self.head.linears())]
+
+
+class TwohotHead(Head):
     """A scalar as a distribution over symexp bins: [..., F] -> [..., M] logits, float32."""
 
     bins: Tensor
 
     def __init__(self, inputs: int, units: int, layers: int, bins: int) -> None:
-        super().__init__()
-        self.mlp = MLP(inputs, units, layers)
-        self.head = Outputs(units, {"logits": bins}, 0.0)
+        super().__init__(MLP(inputs, units, layers), {"logits": bins}, 0.0)
         self.register_buffer("bins", twohot_bins(bins), persistent=False)
 
-    def forward(self, feat: Tensor) -> Tensor:
-        return self.head(self.mlp(feat))[0]
+    def forward(self, feat: Tensor, kept: Kept | None = None) -> Tensor:
+        return self.read(feat, kept)
 
     def mean(self, logits: Tensor) -> Tensor:
         return twohot_mean(logits, self.bins)
@@ -70,16 +90,14 @@ class TwohotHead(nn.Module):
         return twohot_loss(logits, self.bins, (1.0, target))
 
 
-class ContHead(nn.Module):
+class ContHead(Head):
     """Logit of the episode going on: [..., F] -> [...] float32."""
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
-        super().__init__()
-        self.mlp = MLP(inputs, units, layers)
-        self.head = Outputs(units, {"logit": 1}, 1.0)
+        super().__init__(MLP(inputs, units, layers), {"logit": 1}, 1.0)
 
     def forward(self, feat: Tensor) -> Tensor:
-        return self.head(self.mlp(feat))[0].squeeze(-1)
+        return self.read(feat, None).squeeze(-1)
 
 
 class ActionHead(Outputs):
@@ -99,7 +117,10 @@ class ActionHead(Outputs):
         """Entropy of the most certain and of the least certain distribution, in nats."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outs = super().forward(x)
+        return self.params(super().forward(x))
+
+    def params(self, outs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What the linear layers gave, as parameters."""
         if self.discrete:
             return (torch.log_softmax(outs[0], -1),)
         mean, std = outs
@@ -147,9 +168,24 @@ class Actor(nn.Module):
             sum(ends) for ends in zip(*(h.entropies for h in self.heads), strict=True)
         ]
 
-    def forward(self, feat: Tensor) -> tuple[Tensor, ...]:
-        x = self.mlp(feat)
-        return tuple(param for head in self.heads for param in head(x))
+    def forward(self, feat: Tensor, kept: Kept | None = None) -> tuple[Tensor, ...]:
+        if not kernels.fit(feat):
+            x = self.mlp(feat)
+            return tuple(param for head in self.heads for param in head(x))
+        outs = dense_stack(feat, self.layers(), kept)
+        parts = iter(outs.split([linear.bias.shape[0] for linear in self._linears()], -1))
+        return tuple(
+            param
+            for head in self.heads
+            for param in head.params([next(parts) for _ in head.linears()])
+        )
+
+    def layers(self) -> list[Dense]:
+        """The hidden layers, and one for all parameters of all parts."""
+        return [*dense_layers(self.mlp.stack), last_layer(self._linears())]
+
+    def _linears(self) -> list[Linear]:
+        return [linear for head in self.heads for linear in head.linears()]
 
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """Class indices [...], vectors [..., A], or several [..., C]; noise is shaped alike."""
@@ -189,6 +225,14 @@ class Actor(nn.Module):
             (head, params[start : start + count])
             for head, start, count in zip(self.heads, starts, counts, strict=True)
         ]
+
+
+def last_layer(linears: list[Linear]) -> Dense:
+    """Linear layers of one input side by side."""
+    if len(linears) == 1:
+        return Dense(linears[0].kernel, linears[0].bias, None)
+    kernel = torch.cat([linear.kernel for linear in linears], 1)
+    return Dense(kernel, torch.cat([linear.bias for linear in linears]), None)
 
 
 def _head_name(name: str) -> str:

@@ -144,6 +144,7 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
         super().__init__()
+        self.units = units
         names = [(f"linear{i}", f"norm{i}") for i in range(layers)]
         self.stack = add_stack(self, names, inputs, units)
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.dense import Dense, Stack, dense_stack
+from dreamer_async.agent.dense import Stack, dense_stack
 from dreamer_async.agent.kernels import floats
-from dreamer_async.agent.nets import dense_layers
 from dreamer_async.agent.recurrent import action_layers, pointers
 
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ MOST_CLASSES = 256
 class PackedActor:
     """pi(a | h, z) with the kinds of its actions."""
 
-    def __init__(self, actor: Actor) -> None:
+    def __init__(self, actor: Actor, stack: Stack | None = None) -> None:
         parts = actor.heads
-        self._stack = Stack(actor_layers(actor))
+        self._stack = stack or Stack(actor.layers())
         self._sizes = (ctypes.c_int * len(parts))(*(head.size for head in parts))
         self._kinds = (ctypes.c_int * len(parts))(*(head.discrete for head in parts))
         self.structure = _Actor(
@@ -55,14 +54,6 @@ class PackedActions:
         self.structure = ActionPart(
             self._stack.address, self._stack.count, spec.size, floats(self._table)
         )
-
-
-def actor_layers(actor: Actor) -> list[Dense]:
-    """The hidden layers, and one last layer for the parameters of all parts."""
-    last = [linear for head in actor.heads for linear in head.linears()]
-    kernel = torch.cat([linear.kernel for linear in last], 1)
-    layers = dense_layers(actor.mlp.stack)
-    return [*layers, Dense(kernel, torch.cat([linear.bias for linear in last]), None)]
 
 
 def split_action_noise(spec: ActionSpec, noise: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -45,7 +45,7 @@ void act_rows(const Core &c, const Actor &a, const Acting &x, long first, int n)
   const Kept k = scratch(s, n, own);
   const auto action = action_part(x.action, n, before, C, embedded, A, part, s.D);
   sequence(c, n, state, ld, state + s.D, ld, action, k, 1, next, ld);
-  forward_tile(x.token, 1, 0, n, x.embed + first * E, E, token, s.H);
+  forward_tile(x.token, 1, n, x.embed + first * E, E, token, s.H);
   posterior(c, n, next, ld, [&](int i) { return token + i * s.H; }, k, 1, logits, s.SK);
   for (int i = 0; i < n; i++) {
     const long at = first + i;
@@ -55,7 +55,7 @@ void act_rows(const Core &c, const Actor &a, const Acting &x, long first, int n)
     std::memcpy(x.new_deter + at * s.D, next + i * ld, s.D * 4);
     std::memcpy(x.new_stoch + at * s.SK, z, s.SK * 4);
   }
-  forward_tile(a.layers, a.count, 0, n, next, ld, params, P);
+  forward_tile(a.layers, a.count, n, next, ld, params, P);
   for (int i = 0; i < n; i++) {
     const long at = (first + i) * C;
     act(a, params + i * P, move(x.action_noise, at), move(x.chosen_actions, at), x.actions + at,

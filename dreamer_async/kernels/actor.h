@@ -73,7 +73,7 @@ inline void act(const Actor &a, const float *params, const float *noise, const d
 // What q reads of n actions: a function of the row. `scratch` has room for [n, D].
 inline auto action_part(const ActionPart &p, int n, const float *actions, long apart,
                         const float *embedded, int A, float *scratch, long D) {
-  if (!p.table) forward_tile(p.layers, p.count, 0, n, embedded, A, scratch, D);
+  if (!p.table) forward_tile(p.layers, p.count, n, embedded, A, scratch, D);
   return [&p, actions, apart, scratch, D](int i) -> const float * {
     if (!p.table) return scratch + i * D;
     const long index = static_cast<long>(actions[i * apart]);

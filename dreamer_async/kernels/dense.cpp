@@ -68,7 +68,7 @@ extern "C" void dense_forward(const Layer *layers, int count, long rows, const f
                               float *y, long ldy, int threads) {
   share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
     const long at = i * TILE_ROWS;
-    forward_tile(layers, count, at, tile_from(at, rows), x, ldx, y, ldy);
+    forward_tile(layers, count, at, 1, tile_from(at, rows), x + at * ldx, ldx, y + at * ldy, ldy);
   });
 }
 

@@ -27,32 +27,40 @@ inline int tile_from(long at, long end) {
   return static_cast<int>(end - at < TILE_ROWS ? end - at : TILE_ROWS);
 }
 
-// y = stack(x) for `tile` rows from `at` on.
-inline void forward_tile(const Layer *layers, int count, long at, int tile, const float *x, long ldx,
-                  float *y, long ldy) {
+// y = stack(x) for `tile` rows. What is kept of them goes to the rows `at`, at + apart, ...
+inline void forward_tile(const Layer *layers, int count, long at, long apart, int tile,
+                         const float *x, long ldx, float *y, long ldy) {
   long width = 0;
   for (int l = 0; l < count; l++) width = layers[l].outputs > width ? layers[l].outputs : width;
   thread_local std::vector<float> memory;
   memory.resize(2 * TILE_ROWS * width);
   float *spare = memory.data(), *active = spare + TILE_ROWS * width;
-  const float *input = x + at * ldx;
-  long ld = ldx;
   for (int l = 0; l < count; l++) {
     const Layer &layer = layers[l];
     const int N = layer.outputs;
     const bool last = l == count - 1;
-    float *out = last ? y + at * ldy : active;
+    float *out = last ? y : active;
     const long ldo = last ? ldy : N;
     if (!layer.gain) {
-      product(tile, N, layer.inputs, input, ld, layer.kernel, layer.bias, out, ldo);
+      product(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, out, ldo);
       continue;
     }
-    float *before = layer.before ? layer.before + at * N : spare;
-    product(tile, N, layer.inputs, input, ld, layer.kernel, layer.bias, before, N);
-    for (int i = 0; i < tile; i++) norm_silu(N, before + i * N, layer.gain, out + i * ldo);
-    input = out;
-    ld = ldo;
+    float *before = layer.before && apart == 1 ? layer.before + at * N : spare;
+    product(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, before, N);
+    for (int i = 0; i < tile; i++) {
+      if (layer.before && apart > 1)
+        std::memcpy(layer.before + (at + i * apart) * N, before + i * N, N * 4);
+      norm_silu(N, before + i * N, layer.gain, out + i * ldo);
+    }
+    x = out;
+    ldx = ldo;
   }
+}
+
+// The same of rows of which nothing is kept.
+inline void forward_tile(const Layer *layers, int count, int tile, const float *x, long ldx,
+                         float *y, long ldy) {
+  forward_tile(layers, count, 0, 1, tile, x, ldx, y, ldy);
 }
 
 }  // namespace

@@ -1,7 +1,19 @@
-// Imagination: many rows take all their steps without observations.
+// Imagination: many rows take all their steps without observations, and heads read every state.
+
+#include <algorithm>
 
 #include "actor.h"
 #include "threads.h"
+#include "twohot.h"
+
+// What reads all states [R, H + 1, F].
+struct Head {
+  const Layer *layers;
+  int count;
+  float *y;           // [R, H + 1, outputs], or null: not kept
+  const float *bins;  // [outputs] of which the mean is wanted, or null
+  float *mean;        // [R, H + 1]
+};
 
 // What goes into imagination.
 struct Imagined {
@@ -15,33 +27,54 @@ struct Imagined {
   const float *noise;             // [R, H, S] uniform, or the classes
   const int64_t *chosen;
   float *feat, *actions;          // [R, H + 1, D + S K], of which step 0 is given; [R, H, C]
+  const Head *heads;              // the first is the actor's
+  int head_count;
 };
 
 namespace {
 
+// What a head says of n states; their rows in its results are `at`, at + apart, ...
+void read(const Head &head, long at, long apart, int n, const float *state, long ld, float *out) {
+  const int N = head.layers[head.count - 1].outputs;
+  forward_tile(head.layers, head.count, at, apart, n, state, ld, out, N);
+  for (int i = 0; i < n; i++) {
+    const long row = at + i * apart;
+    if (head.y) std::memcpy(head.y + row * N, out + i * N, N * 4);
+    if (head.bins) head.mean[row] = mean_of(N, head.bins, out + i * N);
+  }
+}
+
 void imagine_rows(const Core &c, const Actor &a, const Imagined &im, long first, int n) {
   const Shape s = shape(c);
   const int F = s.D + s.SK, C = width(a, false), A = width(a, true);
+  int most = 0;
+  for (int i = 0; i < im.head_count; i++) {
+    const Head &head = im.heads[i];
+    most = std::max(most, head.layers[head.count - 1].outputs);
+  }
   const int P = a.layers[a.count - 1].outputs;
   const long H = im.horizon, ld = spread(F);
   thread_local std::vector<float> memory, own;
-  memory.resize(n * (2 * ld + P + A + s.D + s.SK) + s.SK);
-  float *state = memory.data(), *next = state + n * ld, *params = next + n * ld;
-  float *embedded = params + n * P, *part = embedded + n * A;
+  memory.resize(n * (2 * ld + most + A + s.D + s.SK) + s.SK);
+  float *state = memory.data(), *next = state + n * ld, *out = next + n * ld;
+  float *embedded = out + n * most, *part = embedded + n * A;
   float *logits = part + n * s.D, *probs = logits + n * s.SK;
   const auto feat = [&](int i, long t) { return im.feat + ((first + i) * (H + 1) + t) * F; };
   for (int i = 0; i < n; i++) std::memcpy(state + i * ld, feat(i, 0), F * 4);
-  for (long t = 0; t < H; t++) {
-    forward_tile(a.layers, a.count, 0, n, state, ld, params, P);
+  for (long t = 0;; t++) {
+    // The actor last, whose outputs the action comes from.
+    for (int i = im.head_count - 1; i >= 0; i--)
+      read(im.heads[i], first * (H + 1) + t, H + 1, n, state, ld, out);
+    if (t == H) break;
     for (int i = 0; i < n; i++) {
       const long at = ((first + i) * H + t) * C;
-      act(a, params + i * P, move(im.action_noise, at), move(im.chosen_actions, at),
+      act(a, out + i * P, move(im.action_noise, at), move(im.chosen_actions, at),
           im.actions + at, embedded + i * A);
     }
     const float *first_action = im.actions + (first * H + t) * C;
     const auto action = action_part(im.action, n, first_action, H * C, embedded, A, part, s.D);
     sequence(c, n, state, ld, state + s.D, ld, action, scratch(s, n, own), 1, next, ld);
-    forward_tile(im.prior, im.prior_count, 0, n, next, ld, logits, s.SK);
+    forward_tile(im.prior, im.prior_count, n, next, ld, logits, s.SK);
     for (int i = 0; i < n; i++) {
       const long at = ((first + i) * H + t) * c.variables;
       sample(c, logits + i * s.SK, move(im.noise, at), move(im.chosen, at), probs,

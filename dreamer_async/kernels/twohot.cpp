@@ -3,29 +3,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "arithmetic.h"
 #include "threads.h"
+#include "twohot.h"
 
 namespace {
-
-// e = exp(logits - maximum) of one row; returns the maximum, and the sum.
-inline float exponentials(int M, const float *logits, float *e, float *sum) {
-  float most = logits[0];
-  int i = 0;
-  if (M >= LANES) {
-    vec mosts = load_vec(logits);
-    for (i = LANES; i + LANES <= M; i += LANES) mosts = larger(mosts, load_vec(logits + i));
-    for (int l = 0; l < LANES; l++) most = mosts[l] > most ? mosts[l] : most;
-  }
-  for (; i < M; i++) most = logits[i] > most ? logits[i] : most;
-  // Not one by one at the end, either: mirrored logits must give the same numbers.
-  each_vector(M, logits, e, [=](int, vec x) { return exponential(x - most); });
-  float total = 0.0f;
-#pragma omp simd reduction(+ : total)
-  for (i = 0; i < M; i++) total += e[i];
-  *sum = total;
-  return most;
-}
 
 constexpr long TILE_ROWS = 128;
 
@@ -54,20 +35,9 @@ inline Target around(int M, const float *bins, float x) {
 
 }  // namespace
 
-// mean[i] = sum of p b, mirrored pairs first: symmetric logits give exactly 0.
 extern "C" void twohot_mean(int M, const float *bins, long rows, const float *logits, float *mean,
                             int threads) {
-  const int half = M / 2;
-  each_row(rows, threads, [&](long row) {
-    thread_local std::vector<float> e;
-    e.resize(M);
-    float sum, value = 0.0f;
-    exponentials(M, logits + row * M, e.data(), &sum);
-    const float *low = e.data(), *high = low + M - half, *at = bins + M - half;
-#pragma omp simd reduction(+ : value)
-    for (int i = 0; i < half; i++) value += (high[i] - low[half - 1 - i]) * at[i];
-    mean[row] = value / sum;
-  });
+  each_row(rows, threads, [&](long row) { mean[row] = mean_of(M, bins, logits + row * M); });
 }
 
 // loss[i] = sum over j of weights[j] * cross entropy of the two-hot target[i, j].
