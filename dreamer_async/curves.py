@@ -90,9 +90,10 @@ def find(suite: str, task: str) -> Published | None:
 
 def _lines(suite: str) -> list[list[str]]:
     """Columns of a suite's points, the suite itself left out."""
-    with open(FILE, newline="", encoding="utf-8") as file:
-        lines = [line for line in file if line.startswith(f"{suite},")]
-    return [columns for _, *columns in csv.reader(lines)]
+    text, mark = FILE.read_text(encoding="utf-8"), f"\n{suite},"
+    start = text.find(mark) + 1  # the lines of a suite stand together
+    end = text.find("\n", text.rfind(mark) + 1)
+    return [columns for _, *columns in csv.reader(text[start:end].split("\n"))] if start else []
 
 
 def comparable(suite: str, size: str, train_ratio: float) -> bool:

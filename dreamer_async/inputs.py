@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamer_async import compiler
@@ -141,43 +140,3 @@ def device_kind(device: str) -> str:
         return choose_device(device).type
     except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error)) from None
-
-
-def runs_root(text: str) -> Path:
-    """The directory of all runs, which need not exist yet."""
-    if not text or "\0" in text:
-        raise ConfigError(f"--runs-dir needs the path of a directory, got {text!r}")
-    path = Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--runs-dir {text} is not a directory")
-    return path
-
-
-def existing_directory(text: str) -> str:
-    """The absolute path of --replay-dir, which has to exist and to be writable."""
-    path = Path(text).expanduser()
-    if not text or "\0" in text or not path.is_dir():
-        raise ConfigError(f"--replay-dir needs an existing directory, got {text!r}")
-    if not os.access(path, os.W_OK):
-        raise ConfigError(f"--replay-dir {text} is not writable")
-    return str(path.absolute())
-
-
-def check_target(path: Path, option: str) -> None:
-    """Refuse a file that is to be written where there is no directory."""
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"{option} needs a file in an existing directory, got {str(path)!r}")
-
-
-def refuse_shadowing() -> None:
-    """Raise ConfigError if a foreign package named envs or tui comes before ours."""
-    here = Path(__file__).resolve().parent.parent
-    for name in ("envs", "tui"):
-        spec = importlib.util.find_spec(name)
-        origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or origin.parent.parent != here:
-            found = origin.parent if origin else "nothing"
-            raise ConfigError(
-                f"the package {name!r} that belongs to {here / 'dreamer_async'} is {here / name}, "
-                f"but Python finds {found}; start from another folder or clean PYTHONPATH"
-            )

@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from dreamer_async.run_dir import RunDir
-from dreamer_async.runs import summarize
+from dreamer_async.schema import ConfigError
+from dreamer_async.terminal import on_terminal
 
 ASKED_TO_STOP = 10
 """Exit code of a dashboard whose user asked for a stop and saw it happen."""
@@ -77,6 +78,17 @@ def start_trainer(
 def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
     """Command line of a dashboard for a run, with others laid over it."""
     return command("tui", *(run.path for run in runs), *options)
+
+
+def become_dashboard(
+    runs: Sequence[RunDir], options: Sequence[str] = (), *, terminal: bool = True
+) -> NoReturn:
+    """Let a dashboard of these runs take the place of this process."""
+    if terminal and not on_terminal():
+        raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
+    line = dashboard_command(*runs, options=options)
+    sys.stdout.flush()
+    os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
 
 
 class Foreground:
@@ -196,6 +208,8 @@ class Foreground:
                 self._say(line)
             self._say(f"{self.run.name} failed (exit code {code}); its log: {self.run.log_path}")
         else:
+            from dreamer_async.runs import summarize  # a dashboard needs no settings
+
             end = summarize(self.run)
             self._say(
                 f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}; "

@@ -11,7 +11,7 @@ import typer
 from dreamer_async import process
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.config import SUITES, ConfigError
-from dreamer_async.inputs import check_target, configure, runs_root
+from dreamer_async.inputs import configure
 from dreamer_async.options import (
     Compile,
     Device,
@@ -28,6 +28,7 @@ from dreamer_async.options import (
     Task,
     Threads,
 )
+from dreamer_async.paths import check_target, runs_root
 
 
 def doctor(

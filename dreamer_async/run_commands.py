@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from dreamer_async.config import ConfigError, to_dict
-from dreamer_async.inputs import check_target, device_kind, name_again, need_extra, runs_root
+from dreamer_async.inputs import device_kind, name_again, need_extra
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
+from dreamer_async.paths import check_target, runs_root
 from dreamer_async.run_dir import RunDir, list_runs
 from dreamer_async.terminal import complain, on_terminal
 
@@ -39,7 +38,7 @@ def watch(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Attach a dashboard to a live or finished run. Further runs are laid over the first."""
-    from dreamer_async.launch import dashboard_command, environment
+    from dreamer_async.launch import become_dashboard
 
     runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs or ["last"]]
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
@@ -48,14 +47,10 @@ def watch(
         from dreamer_async.serve import serve_dashboard
 
         return serve_dashboard(runs, options, port)
-    if screenshot is None and not on_terminal():
-        raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
     if screenshot is not None:
         check_target(screenshot, "--screenshot")
         options += ["--screenshot", str(screenshot), "--page", page, "--size", size]
-    line = dashboard_command(*runs, options=options)
-    sys.stdout.flush()
-    os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
+    become_dashboard(runs, options, terminal=screenshot is None)
 
 
 def evaluate(

@@ -18,6 +18,10 @@ from numbers import Integral, Real
 from typing import Any
 
 
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line that names it and what would work."""
+
+
 class SchemaError(ValueError):
     """A value does not fit its field; the message says what would."""
 

@@ -10,11 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from dreamer_async.schema import shown
-
-
-class ConfigError(ValueError):
-    """A setting is wrong; the message is one line that names it and what would work."""
+from dreamer_async.schema import ConfigError, shown
 
 
 def _need(part: Any, names: str, ok: Any, what: str) -> None:

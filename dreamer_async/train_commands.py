@@ -19,10 +19,8 @@ from dreamer_async.inputs import (
     as_overrides,
     configure,
     device_kind,
-    existing_directory,
     name_again,
     need_extra,
-    runs_root,
     try_spaces,
 )
 from dreamer_async.options import (
@@ -43,6 +41,7 @@ from dreamer_async.options import (
     Tensorboard,
     Threads,
 )
+from dreamer_async.paths import existing_directory, runs_root
 from dreamer_async.run_dir import RunDir
 from dreamer_async.terminal import complain, on_terminal
 

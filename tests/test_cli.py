@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import STARTED
 
-from dreamer_async import __version__, cli, compiler, inputs, pipeline
+from dreamer_async import __version__, cli, compiler, paths, pipeline
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.events import (
     Checkpointed,
@@ -250,7 +250,7 @@ def test_a_foreign_envs_package_is_named_with_ours(tmp_path: Path) -> None:
 def test_shadowing_is_found_in_this_process_too(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs.refuse_shadowing()
+    paths.refuse_shadowing()
     (here / "envs.py").touch()
     monkeypatch.syspath_prepend(here)
     monkeypatch.delitem(sys.modules, "envs", raising=False)

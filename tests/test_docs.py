@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dreamer_async.cli import app
+from dreamer_async.commands import app
 from dreamer_async.config import SIZES, SUITES, resolve
 from dreamer_async.events import EVENT_TYPES
 

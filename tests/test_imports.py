@@ -40,7 +40,7 @@ FRONT = {
     for name in (
         *("cli", "train_commands", "run_commands", "env_commands"),
         *("score_commands", "machine_commands"),
-        *("options", "inputs", "terminal", "launch", "serve", "runs"),
+        *("commands", "options", "inputs", "paths", "terminal", "launch", "serve", "runs"),
     )
 }
 """Only the command line uses these."""

@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tui.app import DETACHED, Dashboard
-from tui.main_screen import NAMES
-from tui.screenshot import screenshot
+from tui.pages import NAMES
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -49,6 +47,9 @@ def cli(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and return the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
+    from tui.app import DETACHED, Dashboard
+
     app = Dashboard(
         options.run_dir,
         options.others,
@@ -58,11 +59,14 @@ def cli(arguments: Sequence[str] | None = None) -> int:
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
     )
     if options.screenshot is not None:
+        from tui.screenshot import screenshot
+
         svg = asyncio.run(screenshot(app, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
     if not options.web and not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
+    app.begin()
     code = app.run()
     if not options.owner:  # only the launcher asks how it ended
         return 0

@@ -13,6 +13,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,7 @@ from tui.source import Source
 from tui.text import clean
 from tui.themes import THEMES
 from tui.widgets.dialogs import ConfirmStop, Help, RunList
+from tui.widgets.grid import ChartGrid
 from tui.widgets.panel import COMPONENTS
 
 DETACHED = 0
@@ -41,6 +43,8 @@ STOPPED = 10
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
 HANG_UP_SECONDS = 3.0
+FIRST_SECONDS = 0.5
+"""What reading may take before something is shown."""
 BUSY_SECONDS = 0.02
 """While history is read, a piece of work after which keys and paint get their turn."""
 CSV = "table"
@@ -99,8 +103,13 @@ class Dashboard(App[int]):
         """Draw with ASCII characters only."""
         self.source = Source(run_dir, owner=owner, clock=clock)
         self.others = [Source(path, clock=clock) for path in others[: len(OTHERS)]]
-        self._main = Main(clock, animate=animate, film=self.ask_film, export=self.save_csv)
+        self._main = Main(
+            clock, self._begin, animate=animate, film=self.ask_film, export=self.save_csv
+        )
         self._on_terminal = on_terminal
+        self._begun = False
+        self._curtain = ExitStack()
+        """Nothing is painted until it is closed."""
         self._shown_news: tuple[object, ...] = ()
         self._asked = False
         self._answered_before: Controlled | None = None
@@ -120,13 +129,26 @@ class Dashboard(App[int]):
         if self._on_terminal:
             self._catch_signals()
             self.set_interval(1.0, self._check_terminal)
-        self.call_after_refresh(self._begin)
+        self._curtain.enter_context(self.batch_update())
 
-    def _begin(self) -> None:
-        """Start to read, once there is something to show it on."""
+    def begin(self) -> None:
+        """Open the runs and read for a while, so that what is shown first has numbers in it."""
+        self._begun = True
         for source in self.sources:
             source.open()
         self.check_trainer()
+        deadline = time.monotonic() + FIRST_SECONDS
+        while self.read_piece() and time.monotonic() < deadline:
+            pass
+
+    async def _begin(self) -> None:
+        """Show what there is, once it is known how much room there is, and follow."""
+        if not self._begun:
+            self.begin()
+        self.show_now()
+        for grid in self._main.query(ChartGrid):
+            await grid.mounted()
+        self._curtain.close()
         self.run_worker(self._follow(), exclusive=True)
         self.set_interval(PAINT_SECONDS, self.show)
         self.set_interval(1.0, self.check_trainer)
@@ -142,14 +164,10 @@ class Dashboard(App[int]):
 
     async def _follow(self) -> None:
         """Read for ever, a little at a time, so that keys and paint come in between."""
-        first = True
         while True:
-            deadline = time.monotonic() + (0.5 if first else BUSY_SECONDS)
+            deadline = time.monotonic() + BUSY_SECONDS
             while self.read_piece() and time.monotonic() < deadline:
                 pass
-            if first:
-                self.show_now()
-                first = False
             behind = any(source.behind for source in self.sources)
             await asyncio.sleep(0.005 if behind else POLL_SECONDS)
 

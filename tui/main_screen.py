@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
@@ -16,14 +17,8 @@ from tui import alarms
 from tui.export import file_name, to_csv
 from tui.glossary import find
 from tui.options import AXES, LOG_MODES, SMOOTHINGS, Options
-from tui.pages.compare import Compare
-from tui.pages.episodes import Episodes
-from tui.pages.log import Log
-from tui.pages.losses import Losses
-from tui.pages.overview import Overview
+from tui.pages import NAMES, make
 from tui.pages.page import Page, Shown
-from tui.pages.pipeline import Pipeline
-from tui.pages.world import World
 from tui.source import Source
 from tui.text import clean
 from tui.widgets.chart import Chart
@@ -36,16 +31,6 @@ from tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
 
-PAGES: tuple[tuple[str, type[Page]], ...] = (
-    ("overview", Overview),
-    ("losses", Losses),
-    ("pipeline", Pipeline),
-    ("world", World),
-    ("episodes", Episodes),
-    ("log", Log),
-    ("compare", Compare),
-)
-NAMES = tuple(name for name, _ in PAGES)
 TABS = tuple(
     Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
 )
@@ -97,6 +82,7 @@ class Main(Screen[None]):
     def __init__(
         self,
         clock: Callable[[], float],
+        arrived: Callable[[], Awaitable[None]],
         *,
         animate: bool,
         film: Callable[[], None],
@@ -106,22 +92,29 @@ class Main(Screen[None]):
         self.options = Options()
         self.shown: Shown | None = None
         self._clock = clock
+        self._arrived: Callable[[], Awaitable[None]] | None = arrived
+        """To be called once, when everything has found its place."""
         self._play_films = animate
         self._ask_film, self._export = film, export
-        self._pages = {name: kind(id=name) for name, kind in PAGES}
         self._open = NAMES[0]
+        self._pages = {self._open: make(self._open)}
+        """Those that somebody turned to."""
+        self._mounting = asyncio.Lock()
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
-        with ContentSwitcher(initial="overview", id="body"):
+        with ContentSwitcher(initial=self._open, id="body"):
             yield from self._pages.values()
         yield AlertLine(id="alerts")
         yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
-        world = self.query_one(World)
-        world.playing = self._play_films
         self.set_interval(0.2, self._next_frame)
+
+    def on_resize(self) -> None:
+        if self._arrived is not None:
+            self.call_next(self._arrived)
+            self._arrived = None
 
     # -- showing -----------------------------------------------------------------------------
 
@@ -166,22 +159,34 @@ class Main(Screen[None]):
 
     def _next_frame(self) -> None:
         page = self.page
-        if self.ready and isinstance(page, World) and page.moving and self.app.screen is self:
+        if self.ready and page.moving and self.app.screen is self:
             page.advance()
             self.refresh_page(all_of_it=False)
 
     # -- keys: pages and curves --------------------------------------------------------------
 
-    def action_page(self, name: str) -> None:
+    async def action_page(self, name: str) -> None:
         """Turn to a page."""
+        await self._page(name)
         self._open = self.query_one(ContentSwitcher).current = name
         self.refresh_page()
 
-    def action_turn(self, direction: int) -> None:
+    async def _page(self, name: str) -> Page:
+        """A page, mounted if it is not yet."""
+        async with self._mounting:  # a key and the mouse may ask at the same time
+            if name not in self._pages:
+                page = make(name)
+                page.display = False
+                page.playing = self._play_films
+                await self.query_one(ContentSwitcher).mount(page)
+                self._pages[name] = page
+        return self._pages[name]
+
+    async def action_turn(self, direction: int) -> None:
         """Turn to the page after or before this one."""
         names = NAMES if self.shown is not None and self.shown.others else NAMES[:-1]
         place = names.index(self.page.id or "") if self.page.id in names else 0
-        self.action_page(names[(place + direction) % len(names)])
+        await self.action_page(names[(place + direction) % len(names)])
 
     def action_log_axis(self) -> None:
         """Choose the next axis for the losses."""
@@ -227,13 +232,14 @@ class Main(Screen[None]):
         """Ask for words, and draw only metrics with one of them."""
         self.app.push_screen(AskWords("filter", self.options.filter), self._filtered)
 
-    def _filtered(self, words: str | None) -> None:
+    async def _filtered(self, words: str | None) -> None:
         if words is None:
             return
         self.options = replace(self.options, filter=clean(words.strip(), 60))
-        if self.page.id != "losses":
-            self.action_page("losses")
-        self.refresh_page()
+        if self.page.id == "losses":
+            self.refresh_page()
+        else:
+            await self.action_page("losses")
 
     def action_explain(self, name: str = "") -> None:
         """Say what a number means, beginning with the most wanted one of this page."""
@@ -254,14 +260,14 @@ class Main(Screen[None]):
             text = to_csv(self.shown.view, topics[0])
             self._export(text, file_name(self.shown.source.label, topics[0]))
 
-    def action_source(self) -> None:
+    async def action_source(self) -> None:
         """Show the next sequence."""
-        self.query_one(World).next_source()
-        self.action_page("world")
+        (await self._page("world")).next_source()
+        await self.action_page("world")
 
-    def action_play(self) -> None:
+    async def action_play(self) -> None:
         """Play the film, or stop it."""
-        world = self.query_one(World)
+        world = await self._page("world")
         world.playing = not world.playing
         self.refresh_page(all_of_it=False)
 
@@ -269,19 +275,19 @@ class Main(Screen[None]):
         """Ask for a new film."""
         self._ask_film()
 
-    def action_level(self) -> None:
+    async def action_level(self) -> None:
         """Choose the next level of the log."""
-        self.query_one(Log).next_level()
-        self.action_page("log")
+        (await self._page("log")).next_level()
+        await self.action_page("log")
 
     # -- mouse -------------------------------------------------------------------------------
 
-    def on_click(self, event: Click) -> None:
+    async def on_click(self, event: Click) -> None:
         """Open the chart below the mouse, or the log from the line of warnings."""
         if isinstance(event.widget, Chart) and event.widget.picture.name:
             self.action_explain(event.widget.picture.name)
         elif isinstance(event.widget, AlertLine):
-            self.action_page("log")
+            await self.action_page("log")
 
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         self._wheel(event, 1)

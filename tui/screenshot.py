@@ -14,7 +14,7 @@ async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40), page: st
         app.check_trainer()
         app.check_trainer()
         if page:
-            app.main.action_page(page)
+            await app.main.action_page(page)
         await pilot.pause()
         app.show_now()
         await pilot.pause()

@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 Axis = Literal["steps", "updates", "time"]
 
 _STEPS, _UPDATE, _TIME, _LOW, _HIGH, _MEAN = range(6)
+_FRESH = 4096
+"""Points that wait to be stored together: a history of a million is read in half the time."""
 _AXES: dict[Axis, int] = {"steps": _STEPS, "updates": _UPDATE, "time": _TIME}
 
 
@@ -30,71 +32,68 @@ class Series:
     def __init__(self, limit: int = 16_384) -> None:
         assert limit >= 2 and limit % 2 == 0, limit
         self.limit = limit
-        self.stride = 1
+        self._stride = 1
         self.last: float | None = None
         self._pending = 0
+        """Points in the last bucket if it can take more, else 0."""
         self._columns = [array("d") for _ in range(6)]
+        self._fresh: list[tuple[float, float, float, float]] = []
+        """Steps, update, time and value of points that are not in the columns yet."""
 
     def __len__(self) -> int:
         """Count the buckets."""
-        return len(self._columns[_MEAN])
+        return len(self._stored()[_MEAN])
+
+    @property
+    def stride(self) -> int:
+        """Points in a bucket."""
+        self._stored()
+        return self._stride
 
     def __eq__(self, other: object) -> bool:
         """Compare what is stored, bucket by bucket."""
         if not isinstance(other, Series):
             return NotImplemented
-        mine = (self.stride, self._pending, self.last, self.limit, self._columns)
-        return mine == (other.stride, other._pending, other.last, other.limit, other._columns)
+        return self._state() == other._state()
 
     __hash__ = None  # type: ignore[assignment]
 
     def along(self, axis: Axis) -> Array:
         """Where each bucket ends: environment steps, updates, or seconds of running, [N]."""
-        return np.array(self._columns[_AXES[axis]])
+        return np.array(self._stored()[_AXES[axis]])
 
     @property
     def x(self) -> Array:
         """Environment steps at the end of each bucket, [N]."""
-        return np.array(self._columns[_STEPS])
+        return np.array(self._stored()[_STEPS])
 
     @property
     def low(self) -> Array:
         """Smallest value of each bucket, [N]."""
-        return np.array(self._columns[_LOW])
+        return np.array(self._stored()[_LOW])
 
     @property
     def high(self) -> Array:
         """Largest value of each bucket, [N]."""
-        return np.array(self._columns[_HIGH])
+        return np.array(self._stored()[_HIGH])
 
     @property
     def mean(self) -> Array:
         """Mean value of each bucket, [N]."""
-        return np.array(self._columns[_MEAN])
+        return np.array(self._stored()[_MEAN])
 
     def append(self, x: float, value: float, update: float = 0, time: float = 0) -> None:
         """Add one finite point; the last bucket fills up before a new one begins."""
         self.last = value
-        if self._pending:
-            self._grow_last_bucket(x, value, update, time)
-        else:
-            if len(self._columns[_MEAN]) == self.limit:
-                self._merge_pairs()
-            steps, updates, times, lows, highs, means = self._columns
-            steps.append(x)
-            updates.append(update)
-            times.append(time)
-            lows.append(value)
-            highs.append(value)
-            means.append(value)
-        if self.stride > 1:
-            self._pending = (self._pending + 1) % self.stride
+        self._fresh.append((x, update, time, value))
+        if len(self._fresh) >= _FRESH:
+            self._stored()
 
     def cut(self, update: float) -> None:
         """Drop every bucket that reaches past `update`."""
         keep = int(np.searchsorted(self.along("updates"), update, side="right"))
         if keep < len(self):
-            for column in self._columns:
+            for column in self._stored():
                 del column[keep:]
             self._pending = 0
             self.last = self._columns[_MEAN][-1] if keep else None
@@ -119,7 +118,45 @@ class Series:
             _trailing_extremes(self.high, span, np.maximum),
         )
 
-    def _grow_last_bucket(self, x: float, value: float, update: float, time: float) -> None:
+    def _state(self) -> tuple[object, ...]:
+        """Everything that later points and curves depend on."""
+        columns = self._stored()
+        return self._stride, self._pending, self.last, self.limit, columns
+
+    def _stored(self) -> list[array[float]]:
+        """The columns, after the points that wait have been added to them."""
+        fresh = self._fresh
+        if fresh:
+            room = self.limit - len(self._columns[_MEAN]) if self._stride == 1 else 0
+            if room:
+                self._extend(fresh[:room])
+            for point in fresh[room:]:
+                self._add(*point)
+            fresh.clear()
+        return self._columns
+
+    def _extend(self, points: list[tuple[float, float, float, float]]) -> None:
+        """Give each point a bucket of its own, for which there has to be room."""
+        for column, numbers in zip(self._columns, zip(*points, strict=True), strict=False):
+            column.extend(numbers)
+        values = self._columns[_LOW][-len(points) :]
+        self._columns[_HIGH].extend(values)
+        self._columns[_MEAN].extend(values)
+
+    def _add(self, x: float, update: float, time: float, value: float) -> None:
+        if self._pending:
+            self._grow_last_bucket(x, update, time, value)
+        else:
+            if len(self._columns[_MEAN]) == self.limit:
+                self._merge_pairs()
+            for column, number in zip(
+                self._columns, (x, update, time, value, value, value), strict=True
+            ):
+                column.append(number)
+        if self._stride > 1:
+            self._pending = (self._pending + 1) % self._stride
+
+    def _grow_last_bucket(self, x: float, update: float, time: float, value: float) -> None:
         steps, updates, times, lows, highs, means = self._columns
         steps[-1], updates[-1], times[-1] = x, update, time
         if value < lows[-1]:
@@ -138,7 +175,7 @@ class Series:
             else:
                 merged = (first + second) / 2 if index == _MEAN else second
             self._columns[index] = array("d", merged.tobytes())
-        self.stride *= 2
+        self._stride *= 2
 
 
 def _trailing_sums(values: Array, span: int) -> Array:

@@ -32,6 +32,8 @@ from tui.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
 
 MAX_NAMES = 400
 """Distinct metric names that are kept; a broken writer cannot fill the memory."""
+_HUGE = 1e100
+"""Larger numbers are cut to this."""
 
 Kept = TypeVar("Kept", RunStarted, Checkpointed, Resumed, Controlled, RunFinished)
 
@@ -85,7 +87,7 @@ def number(value: object) -> float | None:
         real = float(value)
     except OverflowError:
         return None
-    return max(-1e100, min(1e100, real)) if math.isfinite(real) else None
+    return max(-_HUGE, min(_HUGE, real)) if math.isfinite(real) else None
 
 
 @lru_cache(maxsize=4096)
@@ -117,6 +119,11 @@ def _metrics(view: RunView, event: Metrics, generation: int) -> None:
     _progress(view, event.env_steps, event.update)
     x, ran = max(0, _whole(event.env_steps)), view.clock.ran
     for name, raw in event.values.items():
+        known = view.metrics.get(name)
+        if known is not None and type(raw) is float and -_HUGE <= raw <= _HUGE:  # nearly all
+            view.latest[name] = raw
+            known.append(x, raw, update, ran)
+            continue
         key = _name(name)
         if key not in view.latest and len(view.latest) >= MAX_NAMES:
             continue
@@ -132,6 +139,9 @@ def _gauges(view: RunView, event: Gauges) -> None:
     view.gauges_seen += 1
     _progress(view, event.env_steps, event.updates)
     for name, raw in event.values.items():
+        if name in view.gauges and type(raw) is float and -_HUGE <= raw <= _HUGE:  # nearly all
+            view.gauges[name] = raw
+            continue
         key = _name(name)
         if key in view.gauges or len(view.gauges) < MAX_NAMES:
             view.gauges[key] = number(raw)

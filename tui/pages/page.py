@@ -52,6 +52,8 @@ class Page(Container):
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
+        self.playing = True
+        """Whether what can move does."""
         self._seen: dict[str, object] = {}
         self._drawn: dict[str, float] = {}
 
@@ -90,6 +92,20 @@ class Page(Container):
 
     def turn_page(self, direction: int) -> None:
         """Move by as much as fits."""
+
+    @property
+    def moving(self) -> bool:
+        """Tell whether there is anything to play."""
+        return False
+
+    def advance(self) -> None:
+        """Show the next frame of what moves."""
+
+    def next_source(self) -> None:
+        """Show the next of several things that the page can show."""
+
+    def next_level(self) -> None:
+        """Choose the next level of importance."""
 
     def pan(self, direction: int) -> bool:
         """Move left or right; False if the page leaves that to the curves."""

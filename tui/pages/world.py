@@ -43,7 +43,6 @@ class World(Page):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.playing = True
         self.time = 0
         """Frame that is shown."""
         self._choice = 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from textual.containers import Grid
 from textual.message import Message
+from textual.widget import AwaitMount
 
 from tui.widgets.chart import Chart, Picture
 
@@ -21,12 +22,24 @@ class ChartGrid(Grid):
     class Resized(Message):
         """There is more or less room for charts now."""
 
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._mount: AwaitMount | None = None
+        self._fitted = (0, 0)
+        """Columns and rows that the charts were arranged for."""
+
+    async def mounted(self) -> None:
+        """Wait until every chart that is to be shown is there."""
+        if self._mount is not None:
+            await self._mount
+
     def lay_out(self, required: int, available: int, size: tuple[int, int] | None = None) -> int:
         """Lay out a grid and return how many charts it has room for.
 
         `size` is that of the grid in columns and rows, where it is about to change.
         """
-        columns, rows = grid_shape(required, available, *(size or self.content_size))
+        self._fitted = size or self.content_size
+        columns, rows = grid_shape(required, available, *self._fitted)
         if (self.styles.grid_size_columns, self.styles.grid_size_rows) != (columns, rows):
             self.styles.grid_size_columns = columns
             self.styles.grid_size_rows = rows
@@ -37,7 +50,7 @@ class ChartGrid(Grid):
         charts = list(self.query_children(Chart))
         if len(pictures) > len(charts):
             new = [Chart() for _ in range(len(pictures) - len(charts))]
-            self.mount_all(new)
+            self._mount = self.mount_all(new)
             charts += new
         for index, chart in enumerate(charts):
             wanted = index < len(pictures)
@@ -47,7 +60,8 @@ class ChartGrid(Grid):
                 chart.show(pictures[index])
 
     def on_resize(self) -> None:
-        self.post_message(self.Resized())
+        if self.content_size != self._fitted:
+            self.post_message(self.Resized())
 
 
 def grid_shape(required: int, available: int, width: int, height: int) -> tuple[int, int]:

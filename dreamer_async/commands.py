@@ -1,0 +1,67 @@
+"""The commands there are, and what becomes of words that fit none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from dreamer_async import (
+    __version__,
+    env_commands,
+    exit_codes,
+    machine_commands,
+    run_commands,
+    score_commands,
+    train_commands,
+)
+from dreamer_async.terminal import complain
+
+
+def version() -> int:
+    """Print the version."""
+    print(f"dreamer-async {__version__}")
+    return 0
+
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Train, watch and use DreamerV3 agents.",
+)
+for name, command in {
+    "train": train_commands.train,
+    "resume": train_commands.resume,
+    "watch": run_commands.watch,
+    "stop": train_commands.stop,
+    "eval": run_commands.evaluate,
+    "scores": score_commands.scores,
+    "dream": run_commands.dream,
+    "envs": env_commands.list_envs,
+    "plan": machine_commands.plan,
+    "bench": machine_commands.bench,
+    "doctor": machine_commands.doctor,
+    "version": version,
+}.items():
+    app.command(name=name)(command)
+app.command(hidden=True)(train_commands.trainer)
+app.add_typer(env_commands.env_app, name="env")
+app.add_typer(run_commands.runs_app, name="runs")
+
+
+def _with_help(error: typer.TyperException) -> str:
+    """What is wrong with the words, and where to read which would work."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "dreamer-async"
+    return f"{error.format_message().rstrip('.')}; see `{path} --help`"
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command that the words name; what goes wrong in it is the caller's to tell."""
+    try:
+        result = app(list(words), prog_name="dreamer-async", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.TyperException as error:
+        return complain(_with_help(error))
+    except typer.Abort:
+        return complain("interrupted", exit_codes.INTERRUPTED)
