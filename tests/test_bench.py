@@ -172,8 +172,9 @@ def test_a_made_up_stream_is_a_run_that_ends_now(tmp_path: Path) -> None:
     append_beat(tmp_path / "events.jsonl")
     records, _ = read_events(tmp_path / "events.jsonl")
     kinds = [type(record.event).__name__ for record in records]
-    assert kinds[:4] == ["RunStarted", "PhaseChanged", "Metrics", "Gauges"]
-    assert len(records) == 2 + 200 + 1 + 2 and kinds[-3:] == ["PhaseChanged", "Metrics", "Gauges"]
+    assert kinds[:5] == ["RunStarted", "PhaseChanged", "Metrics", "Gauges", "Episode"]
+    assert len(records) == 2 + 200 + 13 + 1 + 2
+    assert kinds.count("Episode") == 13 and kinds[-3:] == ["PhaseChanged", "Metrics", "Gauges"]
     times = [record.time for record in records]
     assert times == sorted(times) and times[-3] - times[0] == pytest.approx(100.0)
     metrics = [r.event for r in records if isinstance(r.event, Metrics)][:-1]
@@ -186,5 +187,5 @@ def test_the_dashboard_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dreamer_async.bench.dashboard.STARTS", 2)
     config = resolve("toy", "seek", size="tiny", overrides=SMALL)
     rows = measure(config, "dashboard", 1.0, pairs=1)["results"]
-    assert len(rows) == 6 + 2 * 2 and {row["part"] for row in rows} == {"dashboard"}
+    assert len(rows) == 5 + 2 * 2 and {row["part"] for row in rows} == {"dashboard"}
     assert all(0 < row["min_s"] <= row["median_s"] <= row["max_s"] for row in rows)

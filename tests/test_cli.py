@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import STARTED
 
-from dreamer_async import __version__, cli, compiler, paths, pipeline
+from dreamer_async import __version__, cli, compiler, launch, paths, pipeline
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.events import (
     Checkpointed,
@@ -602,6 +602,43 @@ def test_watch_needs_a_terminal(invoke: Run, here: Path) -> None:
     code, _, err = invoke("watch")
     assert code == 2
     assert "needs a terminal" in err
+
+
+@pytest.mark.parametrize("names", [[], ["last"], ["last", "20260101-120000-toy-catch"]])
+def test_watch_without_options_takes_the_same_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    """Names alone go past the parser."""
+    lines: list[list[str]] = []
+
+    def become(path: str, line: list[str], env: dict[str, str]) -> None:
+        lines.append(line)
+        raise SystemExit
+
+    make_run(here).path.rename(here / "runs" / "20260101-120000-toy-catch")
+    make_run(here)
+    monkeypatch.setattr(launch, "on_terminal", lambda: True)
+    monkeypatch.setattr("os.execve", become)
+    for options in ([], ["--runs-dir", "runs"]):
+        with pytest.raises(SystemExit):
+            cli.main(["watch", *names, *options])
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("DREAMER_RUNS_DIR", str(here / "runs"))
+    with pytest.raises(SystemExit):
+        cli.main(["watch", *names])
+    short, parsed, from_elsewhere = lines
+    assert (
+        short == parsed
+        and short[1:4] == ["-P", "-m", "tui"]
+        and len(short) == 4 + len(names or [""])
+    )
+    assert [Path(here, word) for word in short[4:]] == [Path(word) for word in from_elsewhere[4:]]
+
+
+def test_watch_of_an_unknown_run_says_so_in_one_line(invoke: Run, here: Path) -> None:
+    make_run(here)
+    wrong = [invoke("watch", "catsh"), invoke("watch", "catsh", "--runs-dir", "runs")]
+    assert wrong[0] == wrong[1] and wrong[0][0] == 2 and wrong[0][2].count("\n") == 1
 
 
 def test_no_words_get_the_help(invoke: Run) -> None:

@@ -51,6 +51,14 @@ def test_points_are_the_right_edges_of_equal_bins_of_the_budget(suite: str) -> N
     assert len(edges) >= curves.BINS - 1
 
 
+@pytest.mark.parametrize("suite", curves.BUDGETS)
+def test_the_lines_of_a_suite_stand_together(suite: str) -> None:
+    """`find` takes what lies between the first and the last of them."""
+    text = curves.FILE.read_text(encoding="utf-8")
+    lines = [line.split(",")[1:] for line in text.split("\n") if line.startswith(f"{suite},")]
+    assert curves._lines(suite) == lines != []
+
+
 def test_bins_are_found_by_their_right_edge() -> None:
     walker = curves.find("dmc-proprio", "walker_walk")
     assert walker is not None

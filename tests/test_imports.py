@@ -169,11 +169,16 @@ def test_the_checker_sees_every_package() -> None:
 
 def loaded_after(statement: str) -> set[str]:
     """Top-level modules that a fresh interpreter has loaded after a statement."""
+    return {top(name) for name in modules_after(statement)}
+
+
+def modules_after(statement: str) -> set[str]:
+    """All modules that a fresh interpreter has loaded after a statement."""
     code = f"{statement}\nimport sys\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return {top(name) for name in done.stderr.split()}
+    return set(done.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -188,6 +193,27 @@ def loaded_after(statement: str) -> set[str]:
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:
     assert loaded_after(statement) & absent == set()
+
+
+@pytest.mark.parametrize(("options", "parsed"), [([], False), (["--ascii"], True)])
+def test_watch_loads_little_before_the_dashboard(
+    tmp_path: Path, options: list[str], parsed: bool
+) -> None:
+    """Neither a parser nor settings nor other commands, unless there are options."""
+    (tmp_path / "run").mkdir()
+    words = ["watch", str(tmp_path / "run"), *options]
+    before = "from dreamer_async import cli, launch\nimport os\nlaunch.on_terminal = lambda: True\n"
+    stop = "os.execve = lambda *line: 1 / 0\n"
+    call = f"try:\n    cli.main({words!r})\nexcept ZeroDivisionError:\n    pass"
+    loaded = modules_after(before + stop + call)
+    assert {top(name) for name in loaded} & HEAVY == set()
+    unneeded = {"typer", "dreamer_async.config", "dreamer_async.train_commands"}
+    assert loaded & unneeded == (unneeded if parsed else set())
+
+
+def test_the_dashboard_loads_other_pages_when_they_are_turned_to() -> None:
+    loaded = modules_after("import tui.app")
+    assert "tui.main_screen" in loaded and "tui.pages.world" not in loaded
 
 
 def test_the_probe_sees_a_heavy_import() -> None:

@@ -67,7 +67,10 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < end, "the dashboard did not end"
             self.read(0.05)
-        self.read(0.05)
+        seen = -1
+        while seen < len(self.output):
+            seen = len(self.output)
+            self.read(0.05)
         return self.process.returncode
 
     def is_clean(self) -> bool:
@@ -113,6 +116,19 @@ def terminal(run: RunDir, *options: str) -> Terminal:
         result.close()
         raise
     return result
+
+
+def test_the_first_frame_has_the_numbers(run: RunDir) -> None:
+    """Nobody sees a shell: titles come with what was read, row by row from the top."""
+    screen = terminal(run)
+    try:
+        screen.wait_for(b"overview")
+        marks = b"TRAINING", b"best", b"pipeline", b"overview"
+        places = [screen.output.index(mark) for mark in marks]
+        assert places == sorted(places)
+        assert b"waiting for" not in screen.output
+    finally:
+        screen.close()
 
 
 def test_a_key_detaches(run: RunDir) -> None:

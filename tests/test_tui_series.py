@@ -100,3 +100,24 @@ def test_no_series_loses_its_range(values: list[float]) -> None:
     weights = np.full(len(series), series.stride)
     weights[-1] = len(values) - series.stride * (len(series) - 1)
     assert (series.mean * weights).sum() == pytest.approx(sum(values), abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(-10, 10), st.booleans()), max_size=80), st.integers(1, 30))
+def test_looking_changes_nothing(points: list[tuple[float, bool]], cut: int) -> None:
+    """A series stores its points together when somebody looks."""
+    looked_at, left_alone = Series(8), Series(8)
+    for index, (value, look) in enumerate(points):
+        for series in (looked_at, left_alone):
+            series.append(10.0 * index, value, index, 0.5 * index)
+        if look:
+            assert len(looked_at.mean) == len(looked_at)
+    assert looked_at == left_alone
+    for series in (looked_at, left_alone):
+        series.cut(cut)
+        series.append(99, 1.0, 99)
+    assert looked_at == left_alone != Series(8)
+
+
+def test_more_points_than_wait_are_stored() -> None:
+    series = filled([float(index) for index in range(5000)], limit=8192)
+    assert series.mean.tolist() == list(range(5000)) and series.along("updates")[-1] == 4999

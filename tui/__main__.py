@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import locale
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tui.pages import NAMES
@@ -43,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def cli(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and return the exit code."""
+def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | None = None) -> int:
+    """Parse the command line, run, and return the exit code; `shown`: after the first frame."""
     parser = _parser()
     options = parser.parse_args(arguments)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
@@ -57,6 +58,7 @@ def cli(arguments: Sequence[str] | None = None) -> int:
         on_terminal=not options.web and options.screenshot is None,
         ascii=options.ascii or (options.screenshot is None and not _has_unicode()),
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
+        shown=shown,
     )
     if options.screenshot is not None:
         from tui.screenshot import screenshot
@@ -73,10 +75,17 @@ def cli(arguments: Sequence[str] | None = None) -> int:
     return DETACHED if code is None else code
 
 
+def _collect_garbage() -> None:
+    """Collect from now on, and never look again at what there is already."""
+    gc.freeze()
+    gc.enable()
+
+
 def _has_unicode() -> bool:
     """Tell whether the terminal is said to understand UTF-8."""
     return locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
 
 
 if __name__ == "__main__":
-    sys.exit(cli())
+    gc.disable()  # what is made until the first frame stays
+    sys.exit(cli(shown=_collect_garbage))

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import termios
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -25,6 +22,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from dreamer_async.events import Controlled
+from tui import terminal
 from tui.main_screen import Main
 from tui.pictures import OTHERS
 from tui.run_list import listed
@@ -42,7 +40,6 @@ STOPPED = 10
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
-HANG_UP_SECONDS = 3.0
 FIRST_SECONDS = 0.5
 """What reading may take before something is shown."""
 BUSY_SECONDS = 0.02
@@ -93,7 +90,9 @@ class Dashboard(App[int]):
         on_terminal: bool = False,
         ascii: bool = False,
         animate: bool = True,
+        shown: Callable[[], None] | None = None,
     ) -> None:
+        """`shown` is called after the first frame."""
         super().__init__()
         for theme in THEMES:
             self.register_theme(theme)
@@ -108,6 +107,7 @@ class Dashboard(App[int]):
         )
         self._on_terminal = on_terminal
         self._begun = False
+        self._when_shown = shown
         self._curtain = ExitStack()
         """Nothing is painted until it is closed."""
         self._shown_news: tuple[object, ...] = ()
@@ -127,7 +127,7 @@ class Dashboard(App[int]):
     def on_mount(self) -> None:
         self.set_class(self.ascii, "-ascii")
         if self._on_terminal:
-            self._catch_signals()
+            terminal.on_signals(self._terminate, self._hang_up)
             self.set_interval(1.0, self._check_terminal)
         self._curtain.enter_context(self.batch_update())
 
@@ -149,6 +149,8 @@ class Dashboard(App[int]):
         for grid in self._main.query(ChartGrid):
             await grid.mounted()
         self._curtain.close()
+        if self._when_shown is not None:
+            self.call_after_refresh(self._when_shown)
         self.run_worker(self._follow(), exclusive=True)
         self.set_interval(PAINT_SECONDS, self.show)
         self.set_interval(1.0, self.check_trainer)
@@ -391,13 +393,6 @@ class Dashboard(App[int]):
 
     # -- signals -----------------------------------------------------------------------------
 
-    def _catch_signals(self) -> None:
-        """Turn signals into keys: Textual handles none of them itself."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, self._terminate)
-        loop.add_signal_handler(signal.SIGTERM, self._terminate)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-
     def _terminate(self) -> None:
         """Do what ctrl+c does, but leave at once if the trainer has just ended."""
         if self.source.owner and self.source.run_dir.owner() is None:
@@ -406,15 +401,11 @@ class Dashboard(App[int]):
             self.action_interrupt()
 
     def _check_terminal(self) -> None:
-        """Leave when the terminal is gone and nobody sent SIGHUP: Textual would spin for ever."""
-        try:
-            termios.tcgetattr(0)
-        except termios.error:
+        """Leave when the terminal is gone: Textual would spin for ever."""
+        if terminal.is_gone():
             self._hang_up()
 
     def _hang_up(self) -> None:
-        """Detach; if the lost terminal keeps the app from closing, leave without it."""
-        rescue = threading.Timer(HANG_UP_SECONDS, os._exit, (DETACHED,))
-        rescue.daemon = True
-        rescue.start()
+        """Detach, even if the lost terminal keeps the app from closing."""
+        terminal.leave_soon(DETACHED)
         self.exit(DETACHED)

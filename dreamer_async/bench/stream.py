@@ -1,4 +1,7 @@
-"""A made-up event stream, as long as one likes: one metrics and one gauges event a second."""
+"""A made-up event stream, as long as one likes: one metrics and one gauges event a second.
+
+Every eighth second an episode ends as well. The task is one with a published curve.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_async.events import Gauges, Metrics, PhaseChanged, RunStarted, encode_line
+from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, RunStarted, encode_line
 
 METRICS = (
     *("loss/image", "loss/reward", "loss/cont", "loss/dyn", "loss/rep", "loss/actor"),
@@ -30,6 +33,8 @@ MARK = b"PAUSED"
 """On the screen once the end of the stream has been read: its last event says so."""
 _VARIETY = 251
 """Different events of each kind; only their times and counters go on changing."""
+_EPISODE = 8
+"""Beats in which one episode ends."""
 _CHUNK = 4096
 _COUNTERS = 987_654_321, 123_456_789
 """Stand for updates and steps until a line is written."""
@@ -37,10 +42,11 @@ _TIMES = 987_654_321.5, 123_456_789.5
 
 
 def write_stream(path: Path, events: int) -> None:
-    """Append a run of `events` events that ends now and is paused."""
+    """Append a run of `events` metrics and gauges that ends now and is paused."""
     now, seconds = round(time.time(), 3), max(1, events // 2)  # as the beats are written
     start = RunStarted(
-        *("bench", "toy", "seek", "toy", 1_000_000, "cpu", "float32", 16, 10 * seconds, 1),
+        *("bench", "atari100k", "pong", "size12m", 12_000_000, "cpu", "float32", 16),
+        *(10 * seconds, 4),
         *(32.0, 1, False, False, 100_000, 10**8, 1, "0"),
     )
     kinds = _templates()
@@ -68,15 +74,18 @@ def append_beat(path: Path) -> None:
 
 
 def _templates() -> list[bytes]:
-    """Pairs of lines with marks where times and counters go."""
+    """Pairs of lines, some with a third, with marks where times and counters go."""
     rng = np.random.default_rng(0)
     updates, steps = _COUNTERS
     pairs = []
-    for _ in range(_VARIETY):
+    for number in range(_VARIETY):
         metrics = dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))
         gauges = dict(zip(GAUGES, rng.random(len(GAUGES)).tolist(), strict=True))
         pair = encode_line(Metrics(updates, steps, metrics), *_TIMES, 0)
         pair += encode_line(Gauges(steps, updates, gauges), *_TIMES, 0)
+        if number % _EPISODE == 0:
+            episode = Episode(steps, 0, float(rng.integers(-21, 22)), 800)
+            pair += encode_line(episode, *_TIMES, 0)
         for mark, field in zip((*_TIMES, *_COUNTERS), _FIELDS, strict=True):
             pair = pair.replace(str(mark).encode(), field)
         pairs.append(pair)
