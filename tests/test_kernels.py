@@ -16,6 +16,7 @@ from torch import Tensor
 from dreamer_async import native
 from dreamer_async.agent import Policy, Trainer, distributions, kernels, twohot
 from dreamer_async.agent.dense import Dense, dense_stack
+from dreamer_async.agent.kl import latent_losses
 from dreamer_async.agent.optim import LaProp
 from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.agent.rssm import RSSM, RSSMState
@@ -184,6 +185,32 @@ def test_targets_that_are_no_number_give_losses_that_are_none() -> None:
     assert loss.isnan().tolist() == [True, False]
     [gradient] = torch.autograd.grad(loss.sum(), logits)
     assert gradient.isnan().any(-1).tolist() == [True, False]
+
+
+# -- latents ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variables", "classes"), [(6, 4), (5, 4), (3, 5), (2, 32)])
+def test_losses_of_latents_agree_with_torch(variables: int, classes: int) -> None:
+    g, shape = generator(), (9, 10, variables, classes)
+    leaves = [(3 * torch.randn(shape, generator=g)).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        leaves[0][0, :5] = leaves[1][0, :5]  # no divergence, and no gradient below the free nats
+        leaves[0][1, 0, 0, 0], leaves[1][1, 1, 0, 0] = 200.0, -200.0
+    weights = torch.randn(2, 9, 10, generator=g)
+
+    def losses(share: float = 0.01) -> list[Tensor]:
+        result = latent_losses(*leaves, share, 1.0)
+        total = (torch.stack(result[:2]) * weights).sum()
+        return [x.detach() for x in result] + list(torch.autograd.grad(total, leaves))
+
+    ours = losses()
+    with without():
+        theirs, other = losses(), losses(0.05)
+    for one, two in zip(ours, theirs, strict=True):
+        close(one, two)
+    assert (ours[0][0, :5] == 1).all() and (ours[4][0, :5] == 0).all()
+    assert not any(torch.allclose(one, two) for one, two in zip(ours, other, strict=True))
 
 
 # -- the recurrent model ---------------------------------------------------------------------------

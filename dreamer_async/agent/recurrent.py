@@ -141,7 +141,10 @@ class Core(ctypes.Structure):
 
 
 class _Kept(ctypes.Structure):
-    _fields_ = pointers("u0", "u1", "x", "v", "q", "gru", "o", "p")
+    _fields_ = (
+        *pointers("u0", "u1", "x", "v", "q", "gru", "o", "p"),
+        ("kept", ctypes.c_int),
+    )
 
 
 class _Observed(ctypes.Structure):
@@ -247,7 +250,7 @@ class _Observe(torch.autograd.Function):
         pieces = min(batch, torch.get_num_threads())
         kernels.library().observe_forward(
             ctypes.byref(core), ctypes.byref(observed),
-            ctypes.byref(_Kept(*map(floats, kept.values()))),
+            ctypes.byref(_Kept(*map(floats, kept.values()), kept=bool(kept))),
             ctypes.c_long(batch), ctypes.c_long(pieces), pieces,
         )  # fmt: skip
         if keeps:
@@ -274,7 +277,7 @@ class _Observe(torch.autograd.Function):
         outside = [x.contiguous() for x in grad_outputs]
         kernels.library().observe_backward(
             ctypes.byref(ctx.core), ctypes.byref(observed),
-            ctypes.byref(_Kept(*map(floats, kept.values()))),
+            ctypes.byref(_Kept(*map(floats, kept.values()), kept=bool(kept))),
             ctypes.byref(_Gradients(*map(floats, [*outside, *given.values(), *gains.values()]))),
             ctypes.c_long(batch), ctypes.c_long(ctx.pieces), ctx.pieces,
         )  # fmt: skip

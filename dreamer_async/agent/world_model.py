@@ -14,12 +14,11 @@ from dreamer_async.agent.actions import embed_action
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import (
     binary_loss,
-    categorical_entropy,
     onehot,
     unimix,
 )
 from dreamer_async.agent.heads import ContHead, TwohotHead
-from dreamer_async.agent.losses import kl_losses
+from dreamer_async.agent.kl import latent_losses
 from dreamer_async.agent.rssm import RSSM, Observed, RSSMState
 from dreamer_async.config import LossConfig, ModelConfig
 
@@ -101,10 +100,11 @@ class WorldModel(nn.Module):
         maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
         maps["reward"] = self.rew.loss(self.rew(feat), reward)
         maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
-        post = self.mixed(observed.logits)
-        prior = self.prior(state.deter)
-        maps["dyn"], maps["rep"] = kl_losses(post, prior, self.loss.free_nats)
-        return WorldModelLosses(maps, _entropy(post), _entropy(prior))
+        prior = self.dyn.prior(state.deter)
+        maps["dyn"], maps["rep"], *entropies = latent_losses(
+            observed.logits, prior, self.model.unimix, self.loss.free_nats
+        )
+        return WorldModelLosses(maps, *entropies)
 
     def cont_target(self, terminal: Tensor) -> Tensor:
         """Probability of going on; contains the discount unless it is applied elsewhere."""
@@ -115,7 +115,3 @@ class WorldModel(nn.Module):
     def discount(self) -> float:
         """Gamma."""
         return 1.0 - 1.0 / self.loss.horizon
-
-
-def _entropy(logprobs: Tensor) -> Tensor:
-    return categorical_entropy(logprobs.detach()).sum(-1).mean()

@@ -23,7 +23,7 @@ void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first
   thread_local std::vector<float> memory, spare;
   memory.resize(rows * (s.D + s.SK) + s.SK);
   float *h = memory.data(), *z = h + rows * s.D, *probs = z + rows * s.SK;
-  const bool keeps = kept.u0 != nullptr;
+  const bool keeps = kept.kept;
   const Kept all = keeps ? kept : scratch(s, rows, spare);
   const long apart = keeps ? T : 1;
   for (long t = 0; t < T; t++) {
@@ -51,7 +51,7 @@ void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first
 
 }  // namespace
 
-// Filter all steps, in `pieces` of the B rows. kept.u0 null: nothing is kept.
+// Filter all steps, in `pieces` of the B rows. kept.kept 0: nothing is kept.
 extern "C" void observe_forward(const Core *core, const Observed *observed, const Kept *kept,
                                 long rows, long pieces, int threads) {
   share(pieces, threads, [&](long i) {
@@ -73,14 +73,9 @@ namespace {
 // Samples pass their gradient on to the probabilities: dl = dlogits + what comes through z = dz.
 void through_samples(const Core &c, const float *logits, const float *dlogits, const float *dz,
                      float *probs, float *dl) {
-  const int K = c.classes, SK = c.variables * K;
-  softmax(c, logits, probs);
-  for (int v = 0; v < SK; v += K) {
-    float dot = 0.0f;
-    for (int j = v; j < v + K; j++) dot += probs[j] * dz[j];
-    for (int j = v; j < v + K; j++)
-      dl[j] = dlogits[j] + (1.0f - c.share) * probs[j] * (dz[j] - dot);
-  }
+  softmax(c.variables, c.classes, logits, probs);
+  softmax_backward(c.variables, c.classes, c.share, probs, dz, dl);
+  for (int j = 0; j < c.variables * c.classes; j++) dl[j] += dlogits[j];
 }
 
 // From dnew = dL/dh' of one block to its gates, and to h as far as it is kept; of floats or vectors.

@@ -90,9 +90,15 @@ void imagine_rows(const Core &c, const Actor &a, const Imagined &im, long first,
 }  // namespace
 
 // Roll out all steps of R rows; a tile of rows goes through all of them while it is in the cache.
+// An even number of tiles of about the same size keeps two threads busy to the end.
 extern "C" void imagine_forward(const Core *core, const Actor *actor, const Imagined *imagined,
                                 long rows, int threads) {
-  share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
-    imagine_rows(*core, *actor, *imagined, i * TILE_ROWS, tile_from(i * TILE_ROWS, rows));
+  const long tiles = std::max(2L, (rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS) * 2);
+  const auto from = [&](long i) {  // rounded up to whole pairs, so that no tile exceeds TILE_ROWS
+    return std::min(rows, (rows * i + 2 * tiles - 1) / (2 * tiles) * 2);
+  };
+  share(tiles, threads, [&](long i) {
+    const long first = from(i);
+    imagine_rows(*core, *actor, *imagined, first, static_cast<int>(from(i + 1) - first));
   });
 }

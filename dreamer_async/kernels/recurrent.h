@@ -11,6 +11,7 @@
 
 #pragma once
 
+#include "categorical.h"
 #include "dense.h"
 
 namespace {
@@ -34,13 +35,14 @@ struct Core {
   const float *w0_t, *w1_t, *own_t, *common_t, *gru_t, *wo_t, *wl_t;
 };
 
-// One row for each (row, step); rows are T steps apart. All but the last three may be null at once.
+// One row for each (row, step); rows are T steps apart.
 struct Kept {
   float *u0, *u1;    // [Hd] in front of the norms of x0 and x1
   float *x;          // [2 Hd] x0 and x1
   float *v, *q;      // [D] in front of the norm of q, and q
   float *gru;        // [3 D]
   float *o, *p;      // [Hd] in front of the norm of o, and SiLU(norm(o))
+  int kept;          // or 0: all is overwritten, gru holds one block, q is v
 };
 
 namespace {
@@ -56,7 +58,7 @@ inline Shape shape(const Core &c) {
 inline Kept step_of(const Kept &k, const Shape &s, long at) {
   return {move(k.u0, at * s.H), move(k.u1, at * s.H),     move(k.x, at * 2 * s.H),
           move(k.v, at * s.D),  move(k.q, at * s.D),      move(k.gru, at * 3 * s.D),
-          move(k.o, at * s.H),  move(k.p, at * s.H)};
+          move(k.o, at * s.H),  move(k.p, at * s.H),    k.kept};
 }
 
 // h' of one block.
@@ -128,29 +130,14 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     product(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
             k.v + g * s.block, D);
   for (int i = 0; i < n; i++) norm_silu(s.D, k.v + i * D, c.gain, k.q + i * D);
-  for (int g = 0; g < s.G; g++)
+  // The gates of one block after the other, in the same memory where they are not kept.
+  const long ldg = k.kept ? 3 * D : 3 * s.block;
+  for (int g = 0; g < s.G; g++) {
+    float *gates = k.gru + (k.kept ? g * 3 * s.block : 0);
     product(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
-            c.gru_bias + g * 3 * s.block, k.gru + g * 3 * s.block, 3 * D);
-  for (int i = 0; i < n; i++)
-    for (int g = 0; g < s.D; g += s.block)
-      gate(s.block, k.gru + i * 3 * D + 3 * g, h + i * ldh + g, out + i * ldo + g);
-}
-
-// probs = softmax of each variable's logits.
-inline void softmax(const Core &c, const float *logits, float *probs) {
-  const int K = c.classes, SK = c.variables * K;
-  if (K == 4) return each_vector(SK, logits, probs, [](int, vec x) { return softmax_of_fours(x); });
-  for (int s = 0; s < SK; s += K) {
-    float most = logits[s];
-    for (int k = 1; k < K; k++) most = logits[s + k] > most ? logits[s + k] : most;
-    for (int k = 0; k < K; k++) probs[s + k] = logits[s + k] - most;
-  }
-  each_vector(SK, probs, probs, [](int, vec x) { return exponential(x); });
-  for (int s = 0; s < SK; s += K) {
-    float sum = 0.0f;
-    for (int k = 0; k < K; k++) sum += probs[s + k];
-    const float inverse = 1.0f / sum;
-    for (int k = 0; k < K; k++) probs[s + k] *= inverse;
+            c.gru_bias + g * 3 * s.block, gates, ldg);
+    for (int i = 0; i < n; i++)
+      gate(s.block, gates + i * ldg, h + i * ldh + g * s.block, out + i * ldo + g * s.block);
   }
 }
 
@@ -162,9 +149,8 @@ inline void sample(const Core &c, const float *logits, const float *noise, const
     for (int j = 0; j < SK; j++) z[j] = j % K == chosen[j / K] ? 1.0f : 0.0f;
     return;
   }
-  softmax(c, logits, probs);
-  const float uniform = c.share / static_cast<float>(K);
-  each_vector(SK, probs, probs, [&](int, vec p) { return (1.0f - c.share) * p + uniform; });
+  softmax(c.variables, K, logits, probs);
+  mix(c.variables, K, c.share, probs, probs);
   if (K == 4) {
     return each_vector(SK, probs, z, [&](int at, vec p) {
       vec threshold{};
@@ -185,15 +171,16 @@ inline void sample(const Core &c, const float *logits, const float *noise, const
 
 // Memory for what is not kept of `rows` rows.
 inline Kept scratch(const Shape &s, long rows, std::vector<float> &memory) {
-  memory.resize(rows * (6 * s.H + 5 * s.D));
+  memory.resize(rows * (6 * s.H + s.D + 3 * s.block));
   float *at = memory.data();
   const auto take = [&](long width) {
     float *taken = at;
     at += rows * width;
     return taken;
   };
-  return {take(s.H), take(s.H), take(2 * s.H), take(s.D), take(s.D), take(3 * s.D), take(s.H),
-          take(s.H)};
+  float *u0 = take(s.H), *u1 = take(s.H), *x = take(2 * s.H), *v = take(s.D);
+  float *gru = take(3 * s.block), *o = take(s.H), *p = take(s.H);
+  return {u0, u1, x, v, v, gru, o, p, 0};
 }
 
 // Logits of z after h', and what is kept on the way; token(i) points to what o reads of row i's.

@@ -110,6 +110,23 @@ inline vec sigmoid(vec x) { return 1.0f / (1.0f + power(x, -LOG2E, 86.0f)); }
 
 inline vec tangent(vec x) { return 1.0f - 2.0f / (1.0f + power(x, 2.0f * LOG2E, 43.0f)); }
 
+// ln x for normal x > 0, to about 2 units in the last place or 1e-7.
+inline vec logarithm(vec x) {
+  const ivec bits = reinterpret_cast<ivec>(x) - 0x3f3504f3;  // from the root of 1/2 on
+  const vec exponent = __builtin_convertvector(bits >> 23, vec);
+  const vec f = reinterpret_cast<vec>((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
+  vec p = f * 7.0376836292e-2f - 1.1514610310e-1f;  // Cephes, logf
+  p = p * f + 1.1676998740e-1f;
+  p = p * f - 1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f - 1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f - 2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const vec square = f * f;
+  return exponent * 0.693147181f + (f - 0.5f * square + square * f * p);
+}
+
 // -- categoricals of four classes, each beside the other -----------------------------------------
 
 // Within four numbers: the other one of a pair, the other pair, the last one; and the number before

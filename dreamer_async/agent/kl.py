@@ -1,0 +1,83 @@
+"""KL losses of the latents and their entropies: native on a CPU (`kernels/kl.cpp`), else `losses`.
+
+Legend: B batch, T time, S stoch, K classes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent import kernels
+from dreamer_async.agent.distributions import categorical_entropy, unimix
+from dreamer_async.agent.kernels import pointer
+from dreamer_async.agent.losses import kl_losses
+
+
+class LatentLosses(NamedTuple):
+    """Eq. 5, and how certain both sides are."""
+
+    dyn: Tensor
+    """[B, T] of the prior."""
+    rep: Tensor
+    """[B, T] of the posterior."""
+    posterior_entropy: Tensor
+    """[] mean over all steps, in nats."""
+    prior_entropy: Tensor
+    """[]."""
+
+
+def latent_losses(posterior: Tensor, prior: Tensor, share: float, free_nats: float) -> LatentLosses:
+    """Of raw logits [B, T, S, K], with a share of the uniform distribution mixed into both."""
+    if kernels.fit(posterior, prior) and share > 0:
+        kl, *entropies = _KL.apply(posterior, prior, share)
+        dyn, rep, means = kl[0], kl[1], [x.mean() for x in entropies]
+        return LatentLosses(dyn.clamp(min=free_nats), rep.clamp(min=free_nats), *means)
+    logs = [unimix(logits, share).log() for logits in (posterior, prior)]
+    entropies = [categorical_entropy(x.detach()).sum(-1).mean() for x in logs]
+    return LatentLosses(*kl_losses(*logs, free_nats), *entropies)
+
+
+class _KL(torch.autograd.Function):
+    """KL(posterior || prior) twice, [2, B, T]: the first is the prior's, the second the other's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, posterior: Tensor, prior: Tensor, share: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        posterior, prior = posterior.contiguous(), prior.contiguous()
+        kl, entropy, prior_entropy = (posterior.new_empty(posterior.shape[:-2]) for _ in range(3))
+        ctx.share = share
+        ctx.save_for_backward(posterior, prior)
+        _run("kl_forward", share, posterior, prior, kl, entropy, prior_entropy)
+        ctx.mark_non_differentiable(entropy, prior_entropy)
+        return torch.stack([kl, kl]), entropy, prior_entropy
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
+        posterior, prior = ctx.saved_tensors
+        dposterior, dprior = torch.empty_like(posterior), torch.empty_like(prior)
+        ddyn, drep = (x.contiguous() for x in grad_outputs[0])
+        _run("kl_backward", ctx.share, posterior, prior, drep, ddyn, dposterior, dprior)
+        return dposterior, dprior, None
+
+
+def _run(name: str, share: float, posterior: Tensor, prior: Tensor, *rest: Tensor) -> None:
+    variables, classes = posterior.shape[-2:]
+    getattr(kernels.library(), name)(
+        ctypes.byref(_Categorical(variables, classes, share)),
+        ctypes.c_long(posterior[..., 0, 0].numel()), pointer(posterior), pointer(prior),
+        *map(pointer, rest), kernels.threads(posterior.numel()),
+    )  # fmt: skip
+
+
+class _Categorical(ctypes.Structure):
+    """As in `kl.cpp`."""
+
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("variables", "classes")),
+        ("share", ctypes.c_float),
+    )
