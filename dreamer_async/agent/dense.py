@@ -163,23 +163,24 @@ class _Stack(torch.autograd.Function):
         pieces = max(1, min(PIECES, x.shape[0] // LEAST_ROWS))
         dx = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         dy = dy.contiguous()
-        structures, transposed, sums = _structures(layers), [], []
-        for i, (s, layer, kernel) in enumerate(zip(structures, layers, weights, strict=True)):
+        structures, transposed = _structures(layers), []
+        sizes = [size for layer in layers for size in (layer.inputs * padded(layer.outputs),
+                                                       *2 * [layer.outputs])]  # fmt: skip
+        sums = x.new_empty(pieces, sum(sizes))
+        parts = sums[0].split(sizes)
+        for i, (s, kernel) in enumerate(zip(structures, weights, strict=True)):
             transposed.append(pack(kernel.t()) if i or dx is not None else None)
-            dkernel = x.new_zeros(pieces, layer.inputs, padded(layer.outputs))
-            dvectors = x.new_zeros(2, pieces, layer.outputs)
-            sums.append((dkernel, dvectors))
             s.transposed, s.before = floats(transposed[i]), floats(ctx.before[i])
-            s.dkernel = floats(dkernel)
-            s.dbias, s.dgain = floats(dvectors[0]), floats(dvectors[1])
+            s.dkernel, s.dbias, s.dgain = map(floats, parts[3 * i : 3 * i + 3])
         kernels.library().dense_backward(
             structures, len(layers), ctypes.c_long(x.shape[0]), pointer(x),
-            ctypes.c_long(x.stride(0)), pointer(dy), pointer(dx), ctypes.c_long(pieces),
+            ctypes.c_long(x.stride(0)), pointer(dy), pointer(dx),
+            pointer(sums), ctypes.c_long(sums.shape[1]), ctypes.c_long(pieces),
             kernels.threads(x.numel()),
         )  # fmt: skip
         grads: list[Tensor | None] = [dx, None]
-        for layer, (dkernel, dvectors) in zip(layers, sums, strict=True):
-            dbias, dgain = dvectors.sum(1)
-            grads += [dkernel.sum(0)[:, : layer.outputs], dbias]
+        for i, layer in enumerate(layers):
+            dkernel, dbias, dgain = parts[3 * i : 3 * i + 3]
+            grads += [dkernel.view(layer.inputs, -1)[:, : layer.outputs], dbias]
             grads.append(dgain if layer.gain is not None else None)
         return tuple(grads)

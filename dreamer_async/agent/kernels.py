@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST_NUMBERS = 1 << 15
@@ -62,10 +61,17 @@ def pack(kernel: Tensor) -> Tensor:
 
 
 def _pack(kernel: Tensor) -> Tensor:
+    kernel = kernel.detach()
+    count = kernel.shape[:-2].numel()
+    rows, columns = kernel.shape[-2:]
+    flat = kernel if kernel.ndim == 3 else kernel.reshape(count, rows, columns)
     panel = library().panel_width()
-    columns = kernel.shape[-1]
-    kernel = F.pad(kernel.detach(), (0, -columns % panel))
-    return kernel.unflatten(-1, (-1, panel)).transpose(-3, -2).contiguous()
+    packed = kernel.new_empty(*kernel.shape[:-2], padded(columns) // panel, rows, panel)
+    library().pack_kernels(
+        *map(ctypes.c_long, (count, rows, columns)), pointer(flat),
+        *map(ctypes.c_long, flat.stride()), pointer(packed),
+    )  # fmt: skip
+    return packed
 
 
 def padded(width: int) -> int:

@@ -5,11 +5,14 @@
 
 #include "dense.h"
 
+#include <algorithm>
+
 #include "threads.h"
 
 namespace {
 
-void backward_tile(const Layer *layers, int count, long piece, long at, int tile, const float *x,
+// `by` is how far what this piece of rows adds to lies from what the first one does.
+void backward_tile(const Layer *layers, int count, long by, long at, int tile, const float *x,
                    long ldx, const float *dy, float *dx) {
   long width = layers[0].inputs;
   for (int l = 0; l < count; l++) {
@@ -30,7 +33,7 @@ void backward_tile(const Layer *layers, int count, long piece, long at, int tile
   for (int l = count - 1; l >= 0; l--) {
     const Layer &layer = layers[l];
     const int N = layer.outputs, K = layer.inputs, ld = padded(N);
-    float *dbias = layer.dbias + piece * N, *dgain = layer.dgain + piece * N;
+    float *dbias = layer.dbias + by, *dgain = layer.dgain + by;
     for (int i = 0; i < tile; i++) {
       float *row = g + static_cast<long>(i) * ld;
       if (layer.gain)
@@ -47,7 +50,7 @@ void backward_tile(const Layer *layers, int count, long piece, long at, int tile
         norm_silu(K, below.before + (at + i) * K, below.gain, input + i * lda);
       }
     }
-    outer_product(K, ld, tile, input, lda, g, ld, layer.dkernel + piece * K * ld);
+    outer_product(K, ld, tile, input, lda, g, ld, layer.dkernel + by);
     if (l > 0) {
       for (int i = 0; i < tile; i++)
         std::memset(next + static_cast<long>(i) * padded(K) + K, 0, (padded(K) - K) * 4);
@@ -72,14 +75,40 @@ extern "C" void dense_forward(const Layer *layers, int count, long rows, const f
   });
 }
 
-// Adds to the gradients of the parameters; dx = dL/dx unless it is null.
+// The gradients of the parameters, which all lie in sums [pieces, size], of which the first is the
+// result; dx = dL/dx unless it is null.
 extern "C" void dense_backward(const Layer *layers, int count, long rows, const float *x, long ldx,
-                               const float *dy, float *dx, long pieces, int threads) {
+                               const float *dy, float *dx, float *sums, long size, long pieces,
+                               int threads) {
   share(pieces, threads, [&](long i) {
+    std::memset(sums + i * size, 0, size * 4);
     const long end = rows * (i + 1) / pieces;
     for (long at = rows * i / pieces; at < end; at += TILE_ROWS)
-      backward_tile(layers, count, i, at, tile_from(at, end), x, ldx, dy, dx);
+      backward_tile(layers, count, i * size, at, tile_from(at, end), x, ldx, dy, dx);
   });
+  constexpr long CHUNK = 4096;
+  share(pieces > 1 ? (size + CHUNK - 1) / CHUNK : 0, threads, [&](long chunk) {
+    const long end = std::min(size, (chunk + 1) * CHUNK);
+    for (long piece = 1; piece < pieces; piece++) {
+      const float *more = sums + piece * size;
+#pragma omp simd
+      for (long j = chunk * CHUNK; j < end; j++) sums[j] += more[j];
+    }
+  });
+}
+
+// Lay kernels [count, rows, columns] with any strides out as products read them.
+extern "C" void pack_kernels(long count, long rows, long columns, const float *kernels, long apart,
+                     long row, long column, float *packed) {
+  for (long i = 0; i < count; i++)
+    for (long j = 0; j < columns; j += PANEL) {
+      const long some = std::min<long>(PANEL, columns - j);
+      const float *from = kernels + i * apart + j * column;
+      for (long k = 0; k < rows; k++, packed += PANEL) {
+        for (long l = 0; l < some; l++) packed[l] = from[k * row + l * column];
+        for (long l = some; l < PANEL; l++) packed[l] = 0.0f;
+      }
+    }
 }
 
 extern "C" int panel_width() { return PANEL; }

@@ -14,9 +14,7 @@ struct Layer {
   const float *bias;        // [outputs]
   const float *gain;        // [outputs], or null: linear alone
   float *before;            // [all rows, outputs] in front of the norm, or null: not kept
-  // What each piece of rows adds to the gradients: [pieces, inputs, padded(outputs)], and
-  // [pieces, outputs].
-  float *dkernel, *dbias, *dgain;
+  float *dkernel, *dbias, *dgain;  // gradients: [inputs, padded(outputs)], [outputs]
 };
 
 namespace {
