@@ -36,9 +36,9 @@ def latent_losses(posterior: Tensor, prior: Tensor, share: float, free_nats: flo
         kl, *entropies = _KL.apply(posterior, prior, share)
         dyn, rep, means = kl[0], kl[1], [x.mean() for x in entropies]
         return LatentLosses(dyn.clamp(min=free_nats), rep.clamp(min=free_nats), *means)
-    logs = [unimix(logits, share).log() for logits in (posterior, prior)]
-    entropies = [categorical_entropy(x.detach()).sum(-1).mean() for x in logs]
-    return LatentLosses(*kl_losses(*logs, free_nats), *entropies)
+    post, pri = (unimix(logits, share).log() for logits in (posterior, prior))
+    means = [categorical_entropy(x.detach()).sum(-1).mean() for x in (post, pri)]
+    return LatentLosses(*kl_losses(post, pri, free_nats), *means)
 
 
 class _KL(torch.autograd.Function):
