@@ -24,6 +24,7 @@ from dreamer_async.agent.actor_critic import (
 )
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_graph
+from dreamer_async.agent.lowered import Lowered
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
@@ -100,6 +101,8 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
+        lowered = self.agent.dtype != torch.float32
+        self._lowered = Lowered(self.agent) if lowered else None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
 
@@ -123,7 +126,7 @@ class Trainer:
         self._regions = Regions(
             run.encode if cpu else compiled(run.encode),
             scan.Steps(compiled(steps.forward), compiled(steps.backward), compiled(steps.weights)),
-            compiled(self.agent.imagine_step),
+            compiled(run.imagine_step or self.agent.imagine_step),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
         )
@@ -135,7 +138,8 @@ class Trainer:
     def _eager(self) -> Regions:
         agent = self.agent
         losses = agent.world_model_losses, agent.actor_critic_losses
-        return Regions(agent.encode, None, None, *losses)
+        imagine_step = self._lowered.imagine_step if self._lowered else None
+        return Regions(agent.encode, None, imagine_step, *losses)
 
     def _options(self) -> dict[str, Any]:
         """Settings of inductor."""
@@ -204,6 +208,8 @@ class Trainer:
         starts = self.config.loss.imagine_last or reward.shape[1]
         start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
         with stage("imagine"):
+            if self._lowered is not None:
+                self._lowered.refresh()
             imagined = agent.imagine(start, noise.action, noise.prior, run.imagine_step)
         replayed = Replayed(
             observed.state.feat[:, -starts:],
