@@ -9,6 +9,7 @@ import torch
 from agent_cases import IMAGE, VECTOR, make_batch, make_config, make_spec
 
 from dreamer_async.agent import Trainer, kernels
+from dreamer_async.agent.optim import LaProp
 from envs.spec import ObsSpec
 
 
@@ -51,6 +52,30 @@ def compare(backend: str, obs: dict[str, ObsSpec], kind: str) -> None:
 @pytest.mark.parametrize("obs", [VECTOR, VECTOR | IMAGE], ids=["vector", "image"])
 def test_traced_graphs_agree_with_eager(obs: dict[str, ObsSpec]) -> None:
     compare("aot_eager", obs, "discrete")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_all_that_a_gpu_compiles_can_be_traced(precision: str) -> None:
+    """The same graphs on a CPU, which leaves some of them eager otherwise."""
+    spec, config = make_spec(VECTOR | IMAGE), make_config(lr=1e-3, warmup=0)
+    eager, compiled = (Trainer(spec, config, precision=precision) for _ in range(2))
+    for trainer in (eager, compiled):
+        named = dict(zip(trainer.optim.names, trainer.optim.params, strict=True))
+        trainer.optim = LaProp(named, config.optim, flat=True)
+    compiled.device = torch.device("cuda")
+    compiled.compile("aot_eager")
+    compiled.device = torch.device("cpu")
+    batch, generator = make_batch(spec, config), torch.Generator().manual_seed(0)
+    for _ in range(2):
+        noise = eager.draw_noise(generator)
+        one, two = eager.update(batch, noise), compiled.update(batch, noise)
+        off = 1e-3 if precision == "float32" else 0.1
+        for name in ("loss/total", "opt/grad_norm", "opt/update_rms", "value/mean"):
+            torch.testing.assert_close(two.metrics[name], one.metrics[name], rtol=off, atol=off)
+        assert one.metrics.keys() == two.metrics.keys()
+    counters = torch._dynamo.utils.counters
+    # Three of filtering, encoder, imagining, two of losses, their sum, the optimiser, metrics.
+    assert counters["stats"]["unique_graphs"] == 10 and not counters["graph_break"]
 
 
 @pytest.mark.slow

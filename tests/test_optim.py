@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
+from dreamer_async.agent.flat import WIDTH
 from dreamer_async.agent.optim import (
     LaProp,
     clip_by_agc,
@@ -76,3 +79,41 @@ def test_a_skipped_step_changes_nothing() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
     optim.step([torch.ones(3)], YES)
     assert not torch.equal(before[0], optim.params[0])
+
+
+def pair(flat: bool) -> tuple[LaProp, list[list[torch.Tensor]]]:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    params = {"kernel": draw(40, 30), "row": draw(WIDTH), "one": draw(1), "bias": draw(WIDTH + 1)}
+    return LaProp(params, OptimConfig(lr=0.1, warmup=3), flat=flat), [
+        [draw(*p.shape) * 10**scale for p in params.values()] for scale in (-3, 0, 3)
+    ]
+
+
+@pytest.mark.parametrize("backend", [None, "aot_eager"])
+def test_flat_tensors_are_updated_alike(backend: str | None) -> None:
+    (plain, steps), (flat, _) = pair(False), pair(True)
+    if backend:
+        flat.compile(partial(torch.compile, backend=backend, fullgraph=True, dynamic=False))
+    for grads in steps:
+        wanted, metrics = (optim.step([g.clone() for g in grads], YES) for optim in (plain, flat))
+        torch.testing.assert_close(metrics, wanted)
+    state = lambda optim: [*optim.params, *optim.rms, *optim.momentum, optim.count]  # noqa: E731
+    torch.testing.assert_close(state(flat), state(plain))
+    before = [tensor.clone() for tensor in state(flat)]
+    flat.step([g * torch.nan for g in steps[0]], NO)
+    assert all(torch.equal(a, b) for a, b in zip(before, state(flat), strict=True))
+    flat.step(steps[0], YES)
+    assert not any(torch.equal(a, b) for a, b in zip(before, state(flat), strict=True))
+
+
+def test_flat_moments_are_loaded_in_place() -> None:
+    flat, steps = pair(True)
+    flat.step(steps[0], YES)
+    saved = [tensor.clone() for tensor in (*flat.params, *flat.rms, *flat.momentum, flat.count)]
+    wanted = flat.step(steps[1], YES)
+    for tensor, value in zip(
+        (*flat.params, *flat.rms, *flat.momentum, flat.count), saved, strict=True
+    ):
+        tensor.copy_(value)
+    torch.testing.assert_close(flat.step(steps[1], YES), wanted, rtol=0, atol=0)

@@ -74,6 +74,8 @@ class Regions(NamedTuple):
     """Likewise."""
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
+    total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
+    metrics: Callable[[Forward], dict[str, Tensor]]
 
 
 class Trainer:
@@ -97,7 +99,7 @@ class Trainer:
         self.spec, self.config, self.device = spec, config, torch.device(device)
         self.agent = build_agent(spec, config, self.device, precision)
         trained = {n: p for n, p in self.agent.named_parameters() if p.requires_grad}
-        self.optim = LaProp(trained, config.optim)
+        self.optim = LaProp(trained, config.optim, flat=self.device.type == "cuda")
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
@@ -120,6 +122,7 @@ class Trainer:
         compiled: Callable[[Any], Any] = partial(
             torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
         )
+        self.optim.compile(compiled)
         run = self._eager()
         images = any(obs.is_image for obs in self.spec.obs.values())
         steps = scan.EAGER
@@ -129,17 +132,22 @@ class Trainer:
             compiled(run.imagine_step or self.agent.imagine_step),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
+            run.total if cpu else compiled(run.total),
+            run.metrics if cpu else compiled(run.metrics),
         )
 
     def interpret(self) -> None:
         """Take back `compile` and `capture`."""
         self._regions, self._captured = self._eager(), None
+        self.optim.interpret()
 
     def _eager(self) -> Regions:
         agent = self.agent
         losses = agent.world_model_losses, agent.actor_critic_losses
         imagine_step = self._lowered.imagine_step if self._lowered else None
-        return Regions(agent.encode, None, imagine_step, *losses)
+        return Regions(
+            agent.encode, None, imagine_step, *losses, weighted_total, self._forward_metrics
+        )
 
     def _options(self) -> dict[str, Any]:
         """Settings of inductor."""
@@ -171,7 +179,7 @@ class Trainer:
             metrics = self.optim.step(grads, finite)
             self._follow(forward.actor_critic.range, finite)
         with stage("metrics"):
-            metrics |= self._metrics(forward) | self._grad_metrics(grad_norm, finite)
+            metrics |= self._regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
         deter, stoch = forward.observed.state
         zero = torch.zeros((), device=self.device)
         return Update(
@@ -224,7 +232,7 @@ class Trainer:
             "critic": actor_critic.critic,
             "replay_critic": actor_critic.replay_critic,
         }
-        total = weighted_total(maps, self.config.loss)
+        total = run.total(maps, self.config.loss)
         return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
 
     def parameters_of_policy(self) -> dict[str, Tensor]:
@@ -261,7 +269,7 @@ class Trainer:
         keep_if(finite, list(self.range), list(moved))
 
     @torch.no_grad()
-    def _metrics(self, forward: Forward) -> dict[str, Tensor]:
+    def _forward_metrics(self, forward: Forward) -> dict[str, Tensor]:
         ac, floor = forward.actor_critic, self.config.loss.return_floor
         scale = return_scale(ac.range, floor)
         metrics = {f"loss/{name}": value.mean() for name, value in forward.maps.items()}
