@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamer_async.agent import images as native
 from dreamer_async.agent.distributions import categorical_loss, onehot, symlog, symlog_mse
 from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
+from dreamer_async.agent.images import ImageLayer
 from dreamer_async.agent.nets import (
     MLP,
     BlockLinear,
@@ -72,6 +74,9 @@ class Encoder(nn.Module):
 
     def _encode_images(self, obs: Obs, dtype: torch.dtype) -> Tensor:
         images = torch.cat([obs[key] for key in self.images], -1)
+        layers = [ImageLayer(conv.kernel, conv.bias, norm.scale) for conv, norm in self.cnn]
+        if (self.conv_dtype or dtype) == torch.float32 and native.fit(images, layers):
+            return native.encode(images, layers)
         x = images.to(self.conv_dtype or dtype) / 255.0 - 0.5
         for conv, norm in self.cnn:
             x = pool_norm_silu(conv(x), norm.scale)
@@ -156,6 +161,10 @@ class Decoder(nn.Module):
         x1 = self.sp2(F.silu(self.sp1norm(self.sp1(stoch)))).unflatten(-1, (rows, cols, -1))
         x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
         x = x.to(self.conv_dtype or x.dtype)
+        layers = [conv.image_layer(norm) for conv, norm in self.cnn]
+        layers.append(self.imgout.image_layer(None))
+        if x.dtype == torch.float32 and native.fit(x, layers):
+            return native.decode(x, layers)
         for conv, norm in self.cnn:
             x = shuffle_norm_silu(conv.phases(x), norm.scale)
         return self.imgout(x)

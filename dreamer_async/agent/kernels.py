@@ -7,6 +7,7 @@ would, up to rounding. Without them, and on every other device, PyTorch computes
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -51,17 +52,21 @@ def pack(kernel: Tensor) -> Tensor:
 
     A parameter remembers the result until it changes.
     """
+    return remember(kernel, "packed", _pack)
+
+
+def remember(kernel: Tensor, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """make(kernel), which a parameter remembers by a name until it changes."""
     if not isinstance(kernel, nn.Parameter):
-        return _pack(kernel)
-    version, packed = getattr(kernel, "packed", (None, None))
-    if packed is None or version != kernel._version:
-        packed = _pack(kernel)
-        kernel.packed = kernel._version, packed  # type: ignore[attr-defined]
-    return packed
+        return make(kernel.detach())
+    version, made = getattr(kernel, name, (None, None))
+    if made is None or version != kernel._version:
+        made = make(kernel.detach())
+        setattr(kernel, name, (kernel._version, made))
+    return made
 
 
 def _pack(kernel: Tensor) -> Tensor:
-    kernel = kernel.detach()
     count = kernel.shape[:-2].numel()
     rows, columns = kernel.shape[-2:]
     flat = kernel if kernel.ndim == 3 else kernel.reshape(count, rows, columns)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dreamer_async.agent import kernels
 from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.feature_maps import pixel_shuffle, rms_norm
+from dreamer_async.agent.images import ImageLayer
 
 TRUNCATED_STD = 1.1368
 """One over the standard deviation of a standard normal truncated to [-2, 2]."""
@@ -121,11 +122,18 @@ class UpConv(Conv):
 
     def phases(self, x: Tensor) -> Tensor:
         """The four output pixels of each input pixel beside each other: N H W 4C."""
-        outputs = self.bias.shape[0]
-        kernel = torch.einsum("pak,qbl,oikl->pqoiab", self.taps, self.taps, self.kernel)
-        kernel = kernel.reshape(4 * outputs, *kernel.shape[3:]).to(x.dtype)
+        kernel = self.phase_kernel().permute(0, 2, 1, 3, 4, 5).flatten(0, 2).to(x.dtype)
         bias = self.bias.to(x.dtype).repeat(4)
         return _conv(x, kernel, bias, kernel.shape[-1] // 2)
+
+    def image_layer(self, norm: RMSNorm | None) -> ImageLayer:
+        """This layer and what follows it, as native functions take them."""
+        gain = None if norm is None else norm.scale
+        return ImageLayer(self.phase_kernel().flatten(0, 2), self.bias, gain)
+
+    def phase_kernel(self) -> Tensor:
+        """Kernels of the four phases of each output: [2 rows, out, 2 columns, in, taps, taps]."""
+        return torch.einsum("pak,qbl,oikl->poqiab", self.taps, self.taps, self.kernel)
 
 
 class RMSNorm(nn.Module):

@@ -159,4 +159,16 @@ inline vec sample_of_fours(vec p, vec share) {
 
 #undef IN_FOURS
 
+// Keeps a vector in its register, where GCC would read it again for every product.
+template <typename V>
+inline void keep(V &x) {
+#if defined(__AVX__)
+  if constexpr (sizeof(V) == 32) asm("" : "+x"(x));
+#endif
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64) asm("" : "+v"(x));
+#endif
+  (void)x;
+}
+
 }  // namespace

@@ -1,0 +1,265 @@
+"""The convolutional encoder and decoder as one native function each way (`kernels/images.cpp`).
+
+Legend: N images, H x W resolution, C channels, P points, K taps of a kernel's row.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dreamer_async.agent import kernels
+from dreamer_async.agent.kernels import floats, pointer, remember
+
+PIECES = 16
+"""A backward pass adds up its gradients in at most so many pieces.
+
+They do not depend on the number of threads, so neither does the result.
+"""
+KERNELS = (3, 5)
+"""Sizes of kernels that the native functions know."""
+GROUP = 4
+"""Outputs whose kernels lie side by side, as in `convolution.h`."""
+POINTS = {
+    3: ((0.0, 1.0, -1.0, 2.0, -2.0), (0.25, -1 / 6, -1 / 6, 1 / 24, 1 / 24)),
+    5: (
+        (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5),
+        (1.0, -2 / 9, -2 / 9, 1 / 90, 1 / 90, 4 / 45, 4 / 45),
+    ),
+}
+"""For K taps: where polynomials are evaluated, besides at infinity, and how much each value counts.
+
+The transforms of `convolution.h` belong to these points.
+"""
+
+
+class ImageLayer(NamedTuple):
+    """One convolution and the gain of the norm that follows pooling or the pixel shuffle."""
+
+    kernel: Tensor
+    """[out, in, rows, columns]; in the decoder out is [2 rows, C, 2 columns]."""
+    bias: Tensor
+    """[C]."""
+    gain: Tensor | None
+    """[C]; None: no norm and no SiLU follow (the decoder's last layer)."""
+
+
+def fit(images: Tensor, layers: Sequence[ImageLayer]) -> bool:
+    """Whether native functions can do this: float32 layers on a CPU, kernels of a known size."""
+    tensors = [tensor for layer in layers for tensor in layer if tensor is not None]
+    return images.device.type == "cpu" and kernels.fit(*tensors) and _known(layers)
+
+
+def _known(layers: Sequence[ImageLayer]) -> bool:
+    sizes = {tuple(layer.kernel.shape[2:]) for layer in layers}
+    return sizes <= {(size, size) for size in KERNELS} and len(sizes) == 1
+
+
+def encode(images: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
+    """Bytes to features: [N, H, W, C] uint8 -> [N, h * w * c], in the order row, column, channel.
+
+    Each layer is a convolution of x / 255 - 1/2, pooling to half the resolution, norm and SiLU.
+    """
+    assert images.dtype == torch.uint8, images.dtype
+    tensors = [tensor for layer in layers for tensor in layer]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        y: Tensor = _Encoder.apply(images.contiguous(), *tensors)
+        return y
+    return _encode(images.contiguous(), _Layers(layers))
+
+
+def decode(features: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
+    """Features to images: [N, h, w, c] -> [N, H, W, C], both float32.
+
+    Each layer is the convolution of the image upsampled by two, then norm and SiLU.
+    """
+    tensors = [tensor for layer in layers for tensor in layer]
+    y: Tensor = _Decoder.apply(features.contiguous(), *tensors)
+    return y
+
+
+# -- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def evaluation(taps: int) -> Tensor:
+    """Values of polynomials with K coefficients at all points: [P, K]."""
+    points, scales = POINTS[taps]
+    rows = [[scale * x**k for k in range(taps)] for x, scale in zip(points, scales, strict=True)]
+    return torch.tensor([*rows, [0.0] * (taps - 1) + [1.0]])
+
+
+def transformed(kernel: Tensor) -> Tensor:
+    """A kernel [out, in, rows, K] as products read it: [P, out / GROUP, in, rows, GROUP]."""
+    at_points = torch.einsum("pk,oirk->piro", evaluation(kernel.shape[3]), kernel)
+    filled = F.pad(at_points, (0, -kernel.shape[0] % GROUP))
+    return filled.unflatten(-1, (-1, GROUP)).permute(0, 3, 1, 2, 4).contiguous()
+
+
+def turned_transformed(kernel: Tensor) -> Tensor:
+    """The kernel of the gradient of the inputs: inputs for outputs, and the taps the other way."""
+    return transformed(kernel.flip(2, 3).transpose(0, 1))
+
+
+def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
+    """[pieces, P, in, rows, out filled up] to that of a kernel [out, in, rows, K]."""
+    total = sums.sum(0)[..., : kernel.shape[0]]
+    return torch.einsum("pk,piro->oirk", evaluation(kernel.shape[3]), total)
+
+
+# -- native functions -----------------------------------------------------------------------------
+
+
+class _Layer(ctypes.Structure):
+    """As in `images.cpp`."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int),
+        ("outputs", ctypes.c_int),
+        *((name, ctypes.c_void_p) for name in ("kernel", "transposed", "bias", "gain")),
+        *((name, ctypes.c_void_p) for name in ("before", "winner", "dkernel", "dbias", "dgain")),
+    )
+
+
+class _Layers:
+    """Layers as the native functions read them, with all memory that they point to."""
+
+    def __init__(self, layers: Sequence[ImageLayer]) -> None:
+        self.layers = layers
+        self.structures = (_Layer * len(layers))()
+        self.held: list[Tensor] = []
+        self.sums: list[tuple[Tensor, Tensor]] = []
+        for s, layer in zip(self.structures, layers, strict=True):
+            s.inputs, s.outputs = layer.kernel.shape[1], layer.bias.shape[0]
+            s.kernel = self._hold(remember(layer.kernel, "transformed", transformed))
+            s.bias = floats(layer.bias)
+            s.gain = floats(layer.gain)
+
+    @property
+    def taps(self) -> int:
+        """Taps of a row of all kernels."""
+        return self.layers[0].kernel.shape[3]
+
+    def keep(self, images: int, areas: Sequence[int], pooling: bool) -> None:
+        """Room for what the backward pass needs; `areas` of the maps behind each layer."""
+        for s, layer, area in zip(self.structures, self.layers, areas, strict=True):
+            if layer.gain is not None:
+                before = torch.empty(images, s.outputs, area)
+                s.before = self._hold(before)
+                if pooling:
+                    # 16 more, since whole vectors are read.
+                    winner = torch.empty(images * s.outputs * area + 16, dtype=torch.uint8)
+                    self.held.append(winner)
+                    s.winner = winner.data_ptr()
+
+    def prepare_backward(self, pieces: int, first_too: bool) -> None:
+        """Room for gradients, and the kernels that those of the inputs need."""
+        for i, (s, layer) in enumerate(zip(self.structures, self.layers, strict=True)):
+            outputs, inputs, rows, taps = layer.kernel.shape
+            filled = outputs + -outputs % GROUP
+            dkernel = torch.zeros(pieces, taps + 3, inputs, rows, filled)
+            dvectors = torch.zeros(2, pieces, s.outputs)
+            self.sums.append((dkernel, dvectors))
+            s.dkernel, s.dbias, s.dgain = map(floats, (dkernel, *dvectors))
+            if i or first_too:
+                s.transposed = self._hold(remember(layer.kernel, "turned", turned_transformed))
+
+    def gradients(self) -> list[Tensor | None]:
+        """Of kernel, bias and gain of each layer."""
+        grads: list[Tensor | None] = []
+        for layer, (dkernel, dvectors) in zip(self.layers, self.sums, strict=True):
+            dbias, dgain = dvectors.sum(1)
+            grads += [_kernel_gradient(dkernel, layer.kernel), dbias]
+            grads.append(dgain if layer.gain is not None else None)
+        return grads
+
+    def _hold(self, tensor: Tensor) -> int | None:
+        self.held.append(tensor)
+        return floats(tensor)
+
+
+def _areas(height: int, width: int, scales: Sequence[float]) -> list[int]:
+    """Floats of a plane at each scale, filled up as in `convolution.h`."""
+    sizes = [int(height * scale) * int(width * scale) for scale in scales]
+    return [size + -size % 16 for size in sizes]
+
+
+def _grouped(tensors: Sequence[Tensor | None]) -> list[ImageLayer]:
+    """(kernel, bias, gain) of each layer."""
+    return [ImageLayer(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]  # type: ignore[arg-type]
+
+
+def _encode(images: Tensor, layers: _Layers) -> Tensor:
+    count, (rows, height, width, _) = len(layers.layers), images.shape
+    pixels = (height >> count) * (width >> count)
+    out = torch.empty(rows, pixels * layers.layers[-1].bias.shape[0])
+    kernels.library().encode_images(
+        layers.structures, count, layers.taps, height, width, ctypes.c_long(rows),
+        pointer(images), pointer(out), kernels.threads(images.numel()),
+    )  # fmt: skip
+    return out
+
+
+class _Encoder(torch.autograd.Function):
+    """The encoder with the gradients of its parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, *tensors: Tensor | None) -> Tensor:
+        layers = _Layers(_grouped(tensors))
+        scales = [0.5 ** (i + 1) for i in range(len(layers.layers))]
+        layers.keep(images.shape[0], _areas(*images.shape[1:3], scales), True)
+        ctx.images, ctx.layers = images, layers
+        return _encode(images, layers)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        images, layers = ctx.images, ctx.layers
+        rows, height, width, _ = images.shape
+        pieces = min(PIECES, rows)
+        layers.prepare_backward(pieces, False)
+        dy = grad_outputs[0].contiguous()
+        kernels.library().encode_images_backward(
+            layers.structures, len(layers.layers), layers.taps, height, width,
+            ctypes.c_long(rows), pointer(images), pointer(dy), ctypes.c_long(pieces),
+            kernels.threads(images.numel()),
+        )  # fmt: skip
+        return None, *layers.gradients()
+
+
+class _Decoder(torch.autograd.Function):
+    """The decoder with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, *tensors: Tensor | None) -> Tensor:
+        layers = _Layers(_grouped(tensors))
+        count, (rows, height, width, _) = len(layers.layers), features.shape
+        scales = [2.0 ** (i + 1) for i in range(count)]
+        layers.keep(rows, _areas(height, width, scales), False)
+        ctx.features, ctx.layers = features, layers
+        colours = layers.layers[-1].bias.shape[0]
+        out = torch.empty(rows, height << count, width << count, colours)
+        kernels.library().decode_images(
+            layers.structures, count, height, width, ctypes.c_long(rows),
+            pointer(features), pointer(out), kernels.threads(out.numel()),
+        )  # fmt: skip
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        features, layers = ctx.features, ctx.layers
+        rows, height, width, _ = features.shape
+        pieces = min(PIECES, rows)
+        layers.prepare_backward(pieces, True)
+        dfeatures, dy = torch.empty_like(features), grad_outputs[0].contiguous()
+        kernels.library().decode_images_backward(
+            layers.structures, len(layers.layers), height, width, ctypes.c_long(rows),
+            pointer(features), pointer(dy), pointer(dfeatures), ctypes.c_long(pieces),
+            kernels.threads(dy.numel()),
+        )  # fmt: skip
+        return dfeatures, *layers.gradients()
