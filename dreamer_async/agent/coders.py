@@ -142,7 +142,7 @@ class Decoder(nn.Module):
             x = self.mlp(torch.cat([stoch, deter], -1))
             outs.update({key: self.outputs[key](x) for key in self.vectors})
         if self.images:
-            image = torch.sigmoid(self._decode_images(deter, stoch).float())
+            image = self._decode_images(deter, stoch)
             outs.update(zip(self.images, image.split(self.channels, -1), strict=True))
         return outs
 
@@ -150,8 +150,7 @@ class Decoder(nn.Module):
         """Reconstruction loss of each row: {key: [N]}; images sum over all pixels."""
         losses = {key: self.outputs[key].loss(outs[key], obs[key]) for key in self.vectors}
         for key in self.images:
-            error = outs[key] - obs[key].float() / 255.0
-            losses[key] = error.square().flatten(1).sum(-1)
+            losses[key] = native.squared_error(outs[key], obs[key])
         return losses
 
     def _decode_images(self, deter: Tensor, stoch: Tensor) -> Tensor:
@@ -167,7 +166,7 @@ class Decoder(nn.Module):
             return native.decode(x, layers)
         for conv, norm in self.cnn:
             x = shuffle_norm_silu(conv.phases(x), norm.scale)
-        return self.imgout(x)
+        return torch.sigmoid(self.imgout(x).float())
 
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
         config = self.config

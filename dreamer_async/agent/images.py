@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamer_async.agent import kernels
-from dreamer_async.agent.kernels import floats, pointer, remember
+from dreamer_async.agent.kernels import floats, padded, pointer, remember
 
 PIECES = 16
 """A backward pass adds up its gradients in at most so many pieces.
@@ -75,13 +75,22 @@ def encode(images: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
 
 
 def decode(features: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
-    """Features to images: [N, h, w, c] -> [N, H, W, C], both float32.
+    """Features to images: [N, h, w, c] -> [N, H, W, C] in (0, 1), both float32.
 
-    Each layer is the convolution of the image upsampled by two, then norm and SiLU.
+    Each layer is the convolution of the image upsampled by two, then norm and SiLU, or at the end
+    the sigmoid.
     """
     tensors = [tensor for layer in layers for tensor in layer]
     y: Tensor = _Decoder.apply(features.contiguous(), *tensors)
     return y
+
+
+def squared_error(image: Tensor, target: Tensor) -> Tensor:
+    """Sum of (image - target / 255)^2 of each row: [N, *] in (0, 1), [N, *] uint8 -> [N]."""
+    assert image.shape == target.shape and target.dtype == torch.uint8, (image, target)
+    if kernels.fit(image) and target.device.type == "cpu":
+        return _SquaredError.apply(image.contiguous(), target.contiguous())
+    return (image - target.float() / 255.0).square().flatten(1).sum(-1)
 
 
 # -- kernels --------------------------------------------------------------------------------------
@@ -108,9 +117,9 @@ def turned_transformed(kernel: Tensor) -> Tensor:
 
 
 def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
-    """[pieces, P, in, rows, out filled up] to that of a kernel [out, in, rows, K]."""
+    """[pieces, P, rows, in, out filled up] to that of a kernel [out, in, rows, K]."""
     total = sums.sum(0)[..., : kernel.shape[0]]
-    return torch.einsum("pk,piro->oirk", evaluation(kernel.shape[3]), total)
+    return torch.einsum("pk,prio->oirk", evaluation(kernel.shape[3]), total)
 
 
 # -- native functions -----------------------------------------------------------------------------
@@ -122,7 +131,7 @@ class _Layer(ctypes.Structure):
     _fields_ = (
         ("inputs", ctypes.c_int),
         ("outputs", ctypes.c_int),
-        *((name, ctypes.c_void_p) for name in ("kernel", "transposed", "bias", "gain")),
+        *((name, ctypes.c_void_p) for name in ("kernel", "turned", "bias", "gain")),
         *((name, ctypes.c_void_p) for name in ("before", "winner", "dkernel", "dbias", "dgain")),
     )
 
@@ -162,13 +171,12 @@ class _Layers:
         """Room for gradients, and the kernels that those of the inputs need."""
         for i, (s, layer) in enumerate(zip(self.structures, self.layers, strict=True)):
             outputs, inputs, rows, taps = layer.kernel.shape
-            filled = outputs + -outputs % GROUP
-            dkernel = torch.zeros(pieces, taps + 3, inputs, rows, filled)
+            dkernel = torch.zeros(pieces, taps + 3, rows, inputs, padded(outputs))
             dvectors = torch.zeros(2, pieces, s.outputs)
             self.sums.append((dkernel, dvectors))
             s.dkernel, s.dbias, s.dgain = map(floats, (dkernel, *dvectors))
             if i or first_too:
-                s.transposed = self._hold(remember(layer.kernel, "turned", turned_transformed))
+                s.turned = self._hold(remember(layer.kernel, "turned", turned_transformed))
 
     def gradients(self) -> list[Tensor | None]:
         """Of kernel, bias and gain of each layer."""
@@ -241,25 +249,52 @@ class _Decoder(torch.autograd.Function):
         count, (rows, height, width, _) = len(layers.layers), features.shape
         scales = [2.0 ** (i + 1) for i in range(count)]
         layers.keep(rows, _areas(height, width, scales), False)
-        ctx.features, ctx.layers = features, layers
+        ctx.layers = layers
         colours = layers.layers[-1].bias.shape[0]
         out = torch.empty(rows, height << count, width << count, colours)
         kernels.library().decode_images(
             layers.structures, count, height, width, ctypes.c_long(rows),
             pointer(features), pointer(out), kernels.threads(out.numel()),
         )  # fmt: skip
+        ctx.save_for_backward(features, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        features, layers = ctx.features, ctx.layers
+        (features, out), layers = ctx.saved_tensors, ctx.layers
         rows, height, width, _ = features.shape
         pieces = min(PIECES, rows)
         layers.prepare_backward(pieces, True)
         dfeatures, dy = torch.empty_like(features), grad_outputs[0].contiguous()
         kernels.library().decode_images_backward(
             layers.structures, len(layers.layers), height, width, ctypes.c_long(rows),
-            pointer(features), pointer(dy), pointer(dfeatures), ctypes.c_long(pieces),
-            kernels.threads(dy.numel()),
+            pointer(features), pointer(out), pointer(dy), pointer(dfeatures),
+            ctypes.c_long(pieces), kernels.threads(dy.numel()),
         )  # fmt: skip
         return dfeatures, *layers.gradients()
+
+
+class _SquaredError(torch.autograd.Function):
+    """The loss of images with its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(image, target)
+        loss = image.new_empty(image.shape[0])
+        _loss("image_loss", image, target, loss)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        image, target = ctx.saved_tensors
+        dimage = torch.empty_like(image)
+        _loss("image_loss_backward", image, target, grad_outputs[0].contiguous(), dimage)
+        return dimage, None
+
+
+def _loss(name: str, image: Tensor, *tensors: Tensor) -> None:
+    size = image[0].numel()
+    getattr(kernels.library(), name)(
+        ctypes.c_long(image.shape[0]), ctypes.c_long(size), *map(pointer, (image, *tensors)),
+        kernels.threads(image.numel()),
+    )  # fmt: skip

@@ -1,10 +1,7 @@
-// Convolutions of planes with 3x3 or 5x5 kernels, stride 1 and zero padding, with fewer products.
+// Convolutions of planes with 3x3 or 5x5 kernels, stride 1 and zero padding.
 //
-// Along a row, four outputs of `taps` taps each take `taps` + 3 products instead of 4 `taps`
-// (Winograd; Toom and Cook): values of polynomials are multiplied at `taps` + 3 points, 0, 1, -1,
-// 2, -2, (1/2, -1/2) and infinity. In float32 the error grows from 3e-7 to 6e-7 of the result.
-// Across rows and channels the products are summed before going back, so the way there and back is
-// paid once per row.
+// Rows are transformed as in tiles.h. Across rows and channels the products are summed before going
+// back, so the way there and back is paid once per row.
 //
 // A map is planes [channels, area] with the rows of an image one after the other and zeros up to
 // the next multiple of 16 floats. A row of W columns is cut in T tiles of four; a transform of rows
@@ -12,106 +9,17 @@
 
 #pragma once
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#include <vector>
-
-#include "arithmetic.h"
+#include "tiles.h"
 
 namespace {
 
-constexpr int TILE_COLUMNS = 4;
 constexpr int GROUP = 4;  // outputs whose kernels lie side by side
 
-inline int tiles(int width) { return (width + TILE_COLUMNS - 1) / TILE_COLUMNS; }
 inline int grouped(int outputs) { return (outputs + GROUP - 1) / GROUP * GROUP; }
+
 inline long plane_area(int height, int width) {
   return (static_cast<long>(height) * width + 15) / 16 * 16;
 }
-
-// The three transforms of a tile: `window` of the columns that it reads, `outputs` back to its four
-// columns, and `columns` of four columns for the gradient of the kernel.
-template <int TAPS>
-struct Points;
-
-template <>
-struct Points<3> {
-  static constexpr int COUNT = 6;
-
-  static inline void window(const vec *d, vec *f) {
-    const vec a = d[4] - 4.0f * d[2], b = d[3] - 4.0f * d[1];
-    const vec c = d[4] - d[2], e = 2.0f * (d[3] - d[1]);
-    f[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
-    f[1] = a + b;
-    f[2] = a - b;
-    f[3] = c + e;
-    f[4] = c - e;
-    f[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
-  }
-
-  static inline void outputs(const vec *f, vec *y) {
-    const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
-    y[0] = f[0] + a + c;
-    y[1] = b + 2.0f * e;
-    y[2] = a + 4.0f * c;
-    y[3] = b + 8.0f * e + f[5];
-  }
-
-  static inline void columns(const vec *y, vec *f) {
-    const vec a = y[0] + y[2], b = y[1] + y[3];
-    const vec c = y[0] + 4.0f * y[2], e = 2.0f * y[1] + 8.0f * y[3];
-    f[0] = y[0];
-    f[1] = a + b;
-    f[2] = a - b;
-    f[3] = c + e;
-    f[4] = c - e;
-    f[5] = y[3];
-  }
-};
-
-template <>
-struct Points<5> {
-  static constexpr int COUNT = 8;
-
-  static inline void window(const vec *d, vec *f) {
-    const vec a = d[2] + d[6] - 4.25f * d[4], b = d[1] + d[5] - 4.25f * d[3];
-    const vec c = d[6] + 0.25f * d[2] - 1.25f * d[4], e = 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5];
-    const vec g = d[6] + 4.0f * d[2] - 5.0f * d[4], h = 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
-    f[0] = d[0] - d[6] + 5.25f * (d[4] - d[2]);
-    f[1] = a + b;
-    f[2] = a - b;
-    f[3] = c + e;
-    f[4] = c - e;
-    f[5] = g + h;
-    f[6] = g - h;
-    f[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
-  }
-
-  static inline void outputs(const vec *f, vec *y) {
-    const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
-    const vec g = f[5] + f[6], h = f[5] - f[6];
-    y[0] = f[0] + a + c + 8.0f * g;
-    y[1] = b + 2.0f * e + 4.0f * h;
-    y[2] = a + 4.0f * c + 2.0f * g;
-    y[3] = b + 8.0f * e + h + f[7];
-  }
-
-  static inline void columns(const vec *y, vec *f) {
-    const vec a = y[0] + y[2], b = y[1] + y[3];
-    const vec c = y[0] + 4.0f * y[2], e = 2.0f * y[1] + 8.0f * y[3];
-    const vec g = 8.0f * y[0] + 2.0f * y[2], h = 4.0f * y[1] + y[3];
-    f[0] = y[0];
-    f[1] = a + b;
-    f[2] = a - b;
-    f[3] = c + e;
-    f[4] = c - e;
-    f[5] = g + h;
-    f[6] = g - h;
-    f[7] = y[3];
-  }
-};
 
 // Transforms of some rows of a map, or what is to be transformed back.
 struct Spectrum {
@@ -135,137 +43,88 @@ struct Spectrum {
   }
 };
 
-#if defined(__AVX2__)
-// 4x4 numbers in either half of four vectors change places.
-inline void transpose(__m256 *x) {
-  const __m256 a = _mm256_unpacklo_ps(x[0], x[1]), b = _mm256_unpackhi_ps(x[0], x[1]);
-  const __m256 c = _mm256_unpacklo_ps(x[2], x[3]), d = _mm256_unpackhi_ps(x[2], x[3]);
-  x[0] = _mm256_shuffle_ps(a, c, 0x44);
-  x[1] = _mm256_shuffle_ps(a, c, 0xee);
-  x[2] = _mm256_shuffle_ps(b, d, 0x44);
-  x[3] = _mm256_shuffle_ps(b, d, 0xee);
-}
-#endif
-
-// A row by columns modulo four, [4, line], with a tile of zeros on either side. Whole vectors are
-// read and written: rows must lie in front of OVERRUN other floats.
-constexpr int OVERRUN = 32;
-
-struct Phases {
-  int width = 0, count = 0;
-  long line = 0;
-  std::vector<float> memory;
-
-  void shape(int of_width) {
-    if (width == of_width) return;
-    width = of_width;
-    count = tiles(width);
-    line = count + 2 + 2 * LANES;
-    memory.assign(TILE_COLUMNS * line, 0.0f);
-  }
-
-  float *of(int phase) { return memory.data() + phase * line + 1; }
-
-  // Zeros behind the row again.
-  void end() {
-    for (int i = width; i < TILE_COLUMNS * count; i++) of(i % TILE_COLUMNS)[count - 1] = 0.0f;
-    for (int i = 0; i < TILE_COLUMNS; i++) store_vec(of(i) + count, vec{});
-  }
-
-  void clear() { memory.assign(memory.size(), 0.0f); }
-
-  void split(const float *row) {
-    for (int t = 0; t < count; t += 8) {
-      const float *from = row + TILE_COLUMNS * t;
-#if defined(__AVX2__)
-      __m256 x[4];
-      for (int i = 0; i < 4; i++)
-        x[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from + 4 * i)),
-                                    _mm_loadu_ps(from + 4 * i + 16), 1);
-      transpose(x);
-      for (int i = 0; i < 4; i++) _mm256_storeu_ps(of(i) + t, x[i]);
-#else
-      for (int i = 0; i < 4; i++)
-        for (int k = 0; k < 8; k++) of(i)[t + k] = from[4 * k + i];
-#endif
-    }
-    end();
-  }
-
-  void join(float *row) {
-    for (int t = 0; t < count; t += 8) {
-      float *to = row + TILE_COLUMNS * t;
-#if defined(__AVX2__)
-      __m256 x[4];
-      for (int i = 0; i < 4; i++) x[i] = _mm256_loadu_ps(of(i) + t);
-      transpose(x);
-      for (int i = 0; i < 4; i++) {
-        _mm_storeu_ps(to + 4 * i, _mm256_castps256_ps128(x[i]));
-        _mm_storeu_ps(to + 4 * i + 16, _mm256_extractf128_ps(x[i], 1));
-      }
-#else
-      for (int i = 0; i < 4; i++)
-        for (int k = 0; k < 8; k++) to[4 * k + i] = of(i)[t + k];
-#endif
-    }
-  }
+// Memory of a thread for convolutions.
+struct Workspace {
+  Spectrum input, output, around;
+  Phases phases, results[2];  // what is transformed, and what comes back
+  std::vector<float> turned;
 };
 
-// Rows [from, to) of a map of `height` rows, transformed; rows outside of it are zero.
-// source(channel, row, phases) puts a row there.
-template <int POINTS, typename Transform, typename Source>
-inline void transform_rows(int height, int from, int to, const Source &source,
-                           const Transform &transform, Phases &phases, Spectrum &to_be) {
-  const int T = to_be.tiles;
-  const long used = static_cast<long>(to - from) * T;
-  for (int c = 0; c < to_be.channels; c++) {
-    for (int row = from; row < to; row++) {
-      float *first = to_be.at(0, c) + static_cast<long>(row - from) * T;
-      const long step = to_be.channels * to_be.plane;
-      // The last vector of a row reaches into the next row, which is written after it.
+// One row of a channel, transformed. The last vector reaches into the row behind it, which is
+// written after it.
+template <int TAPS, typename Transform>
+inline void transform_row(const Transform &transform, Phases &phases, Spectrum &to, int channel,
+                          int row) {
+  float *first = to.at(0, channel) + static_cast<long>(row) * to.tiles;
+  for (int t = 0; t < to.tiles; t += LANES)
+    transform(phases, t, first + t, to.channels * to.plane);
+}
+
+template <int TAPS>
+inline void zero_row(Spectrum &to, int channel, int row) {
+  for (int i = 0; i < Points<TAPS>::COUNT; i++)
+    for (int t = 0; t < to.tiles; t += LANES)
+      store_vec(to.at(i, channel) + static_cast<long>(row) * to.tiles + t, vec{});
+}
+
+// What products read behind the last row.
+template <int TAPS>
+inline void zero_end(Spectrum &to, int channel, int rows) {
+  for (int i = 0; i < Points<TAPS>::COUNT; i++)
+    store_vec(to.at(i, channel) + static_cast<long>(rows) * to.tiles, vec{});
+}
+
+// The windows of rows [from, to) of a map, and of the rows around them; those outside of the map
+// are zero. source(channel, row, phases) puts a row there.
+template <int TAPS, typename Source>
+inline void transform_inputs(int height, int from, int to, const Source &source, Workspace &work) {
+  constexpr int HALF = TAPS / 2;
+  for (int c = 0; c < work.input.channels; c++) {
+    for (int row = from - HALF; row < to + HALF; row++)
       if (row < 0 || row >= height) {
-        for (int i = 0; i < POINTS; i++)
-          for (int t = 0; t < T; t += LANES) store_vec(first + i * step + t, vec{});
+        zero_row<TAPS>(work.input, c, row - from + HALF);
+      } else {
+        source(c, row, work.phases);
+        transform_row<TAPS>(Window<TAPS>{}, work.phases, work.input, c, row - from + HALF);
+      }
+    zero_end<TAPS>(work.input, c, to - from + TAPS - 1);
+  }
+}
+
+// The columns of rows [from, to) of the gradient of the outputs, and, if `around`, also the windows
+// of these and the rows around them.
+template <int TAPS, typename Gradient>
+inline void transform_gradient(int outputs, int height, int from, int to, bool around,
+                               const Gradient &gradient, Workspace &work) {
+  constexpr int HALF = TAPS / 2;
+  const int more = around ? HALF : 0;
+  for (int c = 0; c < outputs; c++) {
+    for (int row = from - more; row < to + more; row++) {
+      if (row < 0 || row >= height) {
+        zero_row<TAPS>(work.around, c, row - from + HALF);
         continue;
       }
-      source(c, row, phases);
-      for (int t = 0; t < T; t += LANES) transform(phases, t, first + t, step);
+      gradient(c, row, work.phases);
+      if (row >= from && row < to)
+        transform_row<TAPS>(Columns<TAPS>{}, work.phases, work.output, c, row - from);
+      if (around)
+        transform_row<TAPS>(Window<TAPS>{}, work.phases, work.around, c, row - from + HALF);
     }
-    for (int i = 0; i < POINTS; i++) store_vec(to_be.at(i, c) + used, vec{});
+    zero_end<TAPS>(work.output, c, to - from);
+    if (around) zero_end<TAPS>(work.around, c, to - from + TAPS - 1);
+  }
+  for (int c = outputs; c < work.output.channels; c++) {
+    for (int row = from; row < to; row++) zero_row<TAPS>(work.output, c, row - from);
+    zero_end<TAPS>(work.output, c, to - from);
   }
 }
-
-template <int TAPS>
-struct Window {
-  void operator()(Phases &phases, int t, float *to, long step) const {
-    constexpr int COUNT = Points<TAPS>::COUNT, HALF = TAPS / 2;
-    vec d[COUNT], f[COUNT];
-    for (int j = 0; j < COUNT; j++) {
-      const int column = j - HALF + TILE_COLUMNS;  // seen from the tile before
-      d[j] = load_vec(phases.of(column % TILE_COLUMNS) + t + column / TILE_COLUMNS - 1);
-    }
-    Points<TAPS>::window(d, f);
-    for (int i = 0; i < COUNT; i++) store_vec(to + i * step, f[i]);
-  }
-};
-
-template <int TAPS>
-struct Columns {
-  void operator()(Phases &phases, int t, float *to, long step) const {
-    constexpr int COUNT = Points<TAPS>::COUNT;
-    vec y[TILE_COLUMNS], f[COUNT];
-    for (int j = 0; j < TILE_COLUMNS; j++) y[j] = load_vec(phases.of(j) + t);
-    Points<TAPS>::columns(y, f);
-    for (int i = 0; i < COUNT; i++) store_vec(to + i * step, f[i]);
-  }
-};
 
 // Not inlined, here and below: there GCC has registers for all sums.
 //
 // y[GROUP outputs, V vectors] = the sum over channels and rows of kernels times x.
 template <int TAPS, int V>
-__attribute__((noinline)) void products_at(int channels, const float *x, long plane, int T, const float *kernel,
-                        float *y, long y_plane) {
+__attribute__((noinline)) void products_at(int channels, const float *x, long plane, int T,
+                                           const float *kernel, float *y, long y_plane) {
   vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
 #pragma GCC unroll 8
   for (int o = 0; o < GROUP; o++)
@@ -322,13 +181,12 @@ inline void add_sums(const vec *x, float *to) {
 #if defined(__AVX2__)
   __m256 a[GROUP];
   for (int o = 0; o < GROUP; o++) {
-#if defined(__AVX512F__)
-    const __m512 all = (__m512)x[o];
-    a[o] = _mm256_add_ps(_mm512_castps512_ps256(all),
-                         _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(all), 1)));
-#else
-    a[o] = (__m256)x[o];
-#endif
+    std::memcpy(a + o, x + o, 32);
+    for (int part = 1; part < LANES / 8; part++) {
+      __m256 b;
+      std::memcpy(&b, reinterpret_cast<const char *>(x + o) + 32 * part, 32);
+      a[o] = _mm256_add_ps(a[o], b);
+    }
   }
   const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
   const __m128 both = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
@@ -342,8 +200,8 @@ inline void add_sums(const vec *x, float *to) {
 // Sums over a plane of K rows of x, which begin at `from`, times GROUP rows of y, added to
 // sum[K, outputs].
 template <int K>
-__attribute__((noinline)) void correlate_at(int vectors, const float *const *from, const float *y, long y_plane,
-                         float *sum, long outputs) {
+__attribute__((noinline)) void correlate_at(int vectors, const float *const *from, const float *y,
+                                            long y_plane, float *sum, long outputs) {
   vec sums[K][GROUP];
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
@@ -368,23 +226,23 @@ __attribute__((noinline)) void correlate_at(int vectors, const float *const *fro
   for (int k = 0; k < K; k++) add_sums(sums[k], sum + k * outputs);
 }
 
-// Adds the gradient of the transformed kernel, [points, channels, TAPS, outputs].
+// Adds the gradient of the transformed kernel, [points, TAPS, channels, padded(outputs)].
 template <int TAPS>
 inline void correlate(int rows, Spectrum &x, Spectrum &y, float *sum) {
   constexpr int MOST = LANES == 16 ? 6 : 3;
-  const int T = x.tiles, K = x.channels * TAPS;
+  const int T = x.tiles, K = x.channels * TAPS, N = padded(y.channels);
   const int vectors = (rows * T + LANES - 1) / LANES;
   for (int i = 0; i < Points<TAPS>::COUNT; i++) {
     const float *from[MOST];
     for (int k = 0; k < K; k += MOST) {
       const int count = K - k < MOST ? K - k : MOST;
-      for (int j = 0; j < count; j++) from[j] = x.at(i, (k + j) / TAPS) + (k + j) % TAPS * T;
+      for (int j = 0; j < count; j++)
+        from[j] = x.at(i, (k + j) % x.channels) + (k + j) / x.channels * T;
       for (int o = 0; o < y.channels; o += GROUP) {
-        float *to = sum + static_cast<long>(k) * y.channels + o;
+        float *to = sum + static_cast<long>(k) * N + o;
         const auto run = [&](auto rows_of_x, int at) {
           correlate_at<decltype(rows_of_x)::value>(vectors, from + at, y.at(i, o), y.plane,
-                                                   to + static_cast<long>(at) * y.channels,
-                                                   y.channels);
+                                                   to + static_cast<long>(at) * N, N);
         };
         int at = 0;
         if (count == MOST) {
@@ -396,15 +254,36 @@ inline void correlate(int rows, Spectrum &x, Spectrum &y, float *sum) {
         for (; at < count; at++) run(Rows<1>{}, at);
       }
     }
-    sum += static_cast<long>(K) * y.channels;
+    sum += static_cast<long>(K) * N;
   }
 }
 
-// Memory of a thread for convolutions.
-struct Workspace {
-  Spectrum input, output;
-  Phases phases, results[2];  // what is transformed, and what comes back
-};
+// Whether maps of so many tiles are too small for sums over vectors of them.
+inline bool few(int positions, int outputs) {
+  return positions * padded(outputs) < 160 * outputs;
+}
+
+// The same with vectors of outputs, which must be brought together for that.
+template <int TAPS>
+inline void correlate_few(int rows, Spectrum &x, Spectrum &y, std::vector<float> &memory,
+                          float *sum) {
+  const int T = x.tiles, N = padded(y.channels), positions = rows * T;
+  const size_t size = static_cast<size_t>(positions) * N;
+  if (memory.size() < size) memory.resize(size);
+  float *turned = memory.data();
+  for (int i = 0; i < Points<TAPS>::COUNT; i++) {
+    for (int p = 0; p < positions; p++) {
+      for (int o = 0; o < y.channels; o++) turned[p * N + o] = y.at(i, o)[p];
+      for (int o = y.channels; o < N; o++) turned[p * N + o] = 0.0f;
+    }
+    for (int row = 0; row < TAPS; row++)
+      for (int j = 0; j < N; j += PANEL)
+        rows_of_panel(x.channels, positions, x.at(i, 0) + row * T, x.plane, 1, turned + j, N,
+                      sum + static_cast<long>(row) * x.channels * N + j, N,
+                      sum + static_cast<long>(row) * x.channels * N + j, N);
+    sum += static_cast<long>(TAPS) * x.channels * N;
+  }
+}
 
 // Rows of a band: an even number whose transforms fit beside other things into the second cache.
 inline int band_rows(int points, int channels, int height, int width) {
@@ -434,7 +313,7 @@ inline void row_of_outputs(Spectrum &from, int channel, int row, Phases &to) {
 template <int TAPS, typename Source, typename Take>
 inline void convolve(int inputs, int outputs, int height, int width, const float *kernel,
                      const Source &source, const Take &take, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT, HALF = TAPS / 2;
+  constexpr int COUNT = Points<TAPS>::COUNT;
   const int T = tiles(width), filled = grouped(outputs);
   const int band = band_rows(COUNT, inputs + filled, height, width);
   work.input.shape(COUNT, inputs, band + TAPS - 1, T);
@@ -442,36 +321,38 @@ inline void convolve(int inputs, int outputs, int height, int width, const float
   for (Phases *phases : {&work.phases, work.results, work.results + 1}) phases->shape(width);
   for (int from = 0; from < height; from += band) {
     const int to = from + band < height ? from + band : height;
-    transform_rows<COUNT>(height, from - HALF, to + HALF, source, Window<TAPS>{}, work.phases,
-                          work.input);
+    transform_inputs<TAPS>(height, from, to, source, work);
     multiply<TAPS>(to - from, work.input, kernel, work.output);
     take(from, to);
   }
 }
 
-// Adds to the gradient of the transformed kernel; `source` are the inputs, `gradient` dL/doutputs.
-template <int TAPS, typename Source, typename Gradient>
-inline void convolve_backward(int inputs, int outputs, int height, int width, const Source &source,
-                              const Gradient &gradient, float *dkernel, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT, HALF = TAPS / 2;
+// Adds to the gradient of the transformed kernel; gradient(channel, row, phases) puts a row of
+// dL/doutputs there. If there is a `turned` kernel, take(from, to) is told when work.output holds
+// the transforms of rows [from, to) of dL/dinputs.
+template <int TAPS, typename Source, typename Gradient, typename Take>
+inline void convolve_backward(int inputs, int outputs, int height, int width, const float *turned,
+                              const Source &source, const Gradient &gradient, float *dkernel,
+                              const Take &take, Workspace &work) {
+  constexpr int COUNT = Points<TAPS>::COUNT;
   const int T = tiles(width), filled = grouped(outputs);
-  const int band = band_rows(COUNT, inputs + filled, height, width);
-  work.phases.shape(width);
+  const int band = band_rows(COUNT, inputs + (turned ? 2 : 1) * filled, height, width);
   work.input.shape(COUNT, inputs, band + TAPS - 1, T);
-  work.output.shape(COUNT, filled, band, T);
-  const auto filled_gradient = [&](int o, int row, Phases &phases) {
-    if (o < outputs)
-      gradient(o, row, phases);
-    else
-      phases.clear();
-  };
+  if (turned) work.around.shape(COUNT, outputs, band + TAPS - 1, T);
+  for (Phases *phases : {&work.phases, work.results}) phases->shape(width);
   for (int from = 0; from < height; from += band) {
     const int to = from + band < height ? from + band : height;
-    transform_rows<COUNT>(height, from - HALF, to + HALF, source, Window<TAPS>{}, work.phases,
-                          work.input);
-    transform_rows<COUNT>(height, from, to, filled_gradient, Columns<TAPS>{}, work.phases,
-                          work.output);
-    correlate<TAPS>(to - from, work.input, work.output, dkernel);
+    work.output.shape(COUNT, filled, band, T);
+    transform_inputs<TAPS>(height, from, to, source, work);
+    transform_gradient<TAPS>(outputs, height, from, to, turned != nullptr, gradient, work);
+    if (few((to - from) * T, outputs))
+      correlate_few<TAPS>(to - from, work.input, work.output, work.turned, dkernel);
+    else
+      correlate<TAPS>(to - from, work.input, work.output, dkernel);
+    if (!turned) continue;
+    work.output.shape(COUNT, grouped(inputs), band, T);
+    multiply<TAPS>(to - from, work.around, turned, work.output);
+    take(from, to);
   }
 }
 
