@@ -82,8 +82,7 @@ void decode(const ImageLayer *layers, int count, int height, int width, long ima
       const long pixels = static_cast<long>(height) * width;
       float *out = images + image * pixels * C;
       to_pixels(C, pixels, area, before, out);
-#pragma omp simd
-      for (long i = 0; i < pixels * C; i++) out[i] = sigmoid(out[i]);
+      each_vector(static_cast<int>(pixels * C), out, out, [](int, vec x) { return sigmoid(x); });
     }
   }
 }

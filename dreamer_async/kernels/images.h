@@ -27,88 +27,68 @@ struct ImageLayer {
 
 namespace {
 
-constexpr int CHUNK = 16;  // pixels; areas are multiples of it
-
-inline void inverse_rms(int C, long area, const float *x, float *inverse) {
-  float squares[CHUNK] = {};
-  for (int c = 0; c < C; c++)
-#pragma omp simd
-    for (int i = 0; i < CHUNK; i++) squares[i] += x[c * area + i] * x[c * area + i];
-#pragma omp simd
-  for (int i = 0; i < CHUNK; i++)
-    inverse[i] = 1.0f / std::sqrt(squares[i] / static_cast<float>(C) + EPS);
+// One over the root mean square over the channels of LANES pixels; areas are multiples of that.
+inline vec inverse_rms(int C, long area, const float *x) {
+  vec squares{};
+  for (int c = 0; c < C; c++) {
+    const vec a = load_vec(x + c * area);
+    squares += a * a;
+  }
+  return 1.0f / root(squares / static_cast<float>(C) + EPS);
 }
 
 // y = SiLU(x / rms(x) * gain) over the channels of each pixel; its slope, too, if that is wanted.
 template <bool SLOPE>
 inline void norm_silu_planes(int C, long area, const float *x, const float *gain, float *y,
                              float *slope = nullptr) {
-  for (long at = 0; at < area; at += CHUNK) {
-    float inverse[CHUNK];
-    inverse_rms(C, area, x + at, inverse);
+  for (long at = 0; at < area; at += LANES) {
+    const vec inverse = inverse_rms(C, area, x + at);
     for (int c = 0; c < C; c++) {
-      const long start = c * area + at;
-#pragma omp simd
-      for (int i = 0; i < CHUNK; i++) {
-        const float h = x[start + i] * inverse[i] * gain[c];
-        const float s = sigmoid(h);
-        y[start + i] = h * s;
-        if (SLOPE) slope[start + i] = s * (1.0f + h * (1.0f - s));
-      }
+      const long i = c * area + at;
+      const vec h = load_vec(x + i) * inverse * gain[c], s = sigmoid(h);
+      store_vec(y + i, h * s);
+      if (SLOPE) store_vec(slope + i, s * (1.0f + h * (1.0f - s)));
     }
   }
 }
 
-// Sums over the pixels of an image, of every channel in CHUNK parts.
+// Sums over the pixels of an image, of every channel in LANES parts.
 struct Sums {
   std::vector<float> memory;
 
-  void clear(int C) { memory.assign(static_cast<size_t>(C) * CHUNK, 0.0f); }
-  float *of(int c) { return memory.data() + c * CHUNK; }
+  void clear(int C) { memory.assign(static_cast<size_t>(C) * LANES, 0.0f); }
+  void add(int c, vec x) { store_vec(of(c), load_vec(of(c)) + x); }
+  float *of(int c) { return memory.data() + c * LANES; }
 
   void add_to(int C, float *total) {
-    for (int c = 0; c < C; c++) {
-      float sum = 0.0f;
-      for (int i = 0; i < CHUNK; i++) sum += of(c)[i];
-      total[c] += sum;
-    }
+    for (int c = 0; c < C; c++) total[c] += sum_of(load_vec(of(c)));
   }
 };
 
 // g = dL/dy becomes dL/dx; the gradient of the gain is added up.
 inline void norm_silu_planes_backward(int C, long area, const float *x, const float *gain,
                                       const float *slope, float *g, Sums &dgain) {
-  for (long at = 0; at < area; at += CHUNK) {
-    float inverse[CHUNK], dot[CHUNK] = {};
-    inverse_rms(C, area, x + at, inverse);
+  for (long at = 0; at < area; at += LANES) {
+    const vec inverse = inverse_rms(C, area, x + at);
+    vec dot{};
     for (int c = 0; c < C; c++) {
-      const long start = c * area + at;
-      float *sum = dgain.of(c);
-#pragma omp simd
-      for (int i = 0; i < CHUNK; i++) {
-        const float dh = g[start + i] * slope[start + i];
-        sum[i] += dh * x[start + i] * inverse[i];
-        g[start + i] = dh * gain[c];
-        dot[i] += g[start + i] * x[start + i];
-      }
+      const long i = c * area + at;
+      const vec n = load_vec(x + i) * inverse, dh = load_vec(g + i) * load_vec(slope + i);
+      dgain.add(c, dh * n);
+      store_vec(g + i, dh * gain[c]);
+      dot += dh * gain[c] * n;
     }
-#pragma omp simd
-    for (int i = 0; i < CHUNK; i++)
-      dot[i] *= inverse[i] * inverse[i] / static_cast<float>(C);
+    dot *= inverse / static_cast<float>(C);
     for (int c = 0; c < C; c++) {
-      const long start = c * area + at;
-#pragma omp simd
-      for (int i = 0; i < CHUNK; i++)
-        g[start + i] = inverse[i] * (g[start + i] - x[start + i] * dot[i]);
+      const long i = c * area + at;
+      store_vec(g + i, inverse * (load_vec(g + i) - load_vec(x + i) * dot));
     }
   }
 }
 
 inline void sum_planes(int C, long area, const float *x, Sums &sums) {
   for (int c = 0; c < C; c++)
-    for (long at = 0; at < area; at += CHUNK)
-#pragma omp simd
-      for (int i = 0; i < CHUNK; i++) sums.of(c)[i] += x[c * area + at + i];
+    for (long at = 0; at < area; at += LANES) sums.add(c, load_vec(x + c * area + at));
 }
 
 // Pixels [pixels, C] to planes [C, area] and back.
@@ -124,13 +104,23 @@ inline void to_pixels(int C, long pixels, long area, const float *from, float *t
     for (int c = 0; c < C; c++) to[i * C + c] = from[c * area + i];
 }
 
-inline void bytes_to_planes(int C, long pixels, long area, const uint8_t *from, float *to) {
+// COLOURS is the number of channels where the compiler is to know it, or 0.
+template <int COLOURS>
+inline void planes_of_bytes(int channels, long pixels, long area, const uint8_t *from, float *to) {
+  const int C = COLOURS ? COLOURS : channels;
   for (int c = 0; c < C; c++) {
 #pragma omp simd
     for (long i = 0; i < pixels; i++)
       to[c * area + i] = static_cast<float>(from[i * C + c]) / 255.0f - 0.5f;
     std::memset(to + c * area + pixels, 0, (area - pixels) * 4);
   }
+}
+
+inline void bytes_to_planes(int C, long pixels, long area, const uint8_t *from, float *to) {
+  const auto planes = C == 1   ? planes_of_bytes<1>
+                      : C == 3 ? planes_of_bytes<3>
+                               : planes_of_bytes<0>;
+  planes(C, pixels, area, from, to);
 }
 
 // Memory of a thread for images.

@@ -58,6 +58,17 @@ inline vec smaller(vec limit, vec x) {
 #endif
 }
 
+inline vec root(vec x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX__)
+  return _mm256_sqrt_ps(x);
+#else
+  for (int i = 0; i < LANES; i++) x[i] = std::sqrt(x[i]);
+  return x;
+#endif
+}
+
 inline float sum_of(vec x) {
   for (int half = LANES / 2; half; half /= 2)
     for (int i = 0; i < half; i++) x[i] += x[i + half];
