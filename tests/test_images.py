@@ -1,0 +1,210 @@
+"""The native convolutional encoder and decoder compute what PyTorch does, gradients too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreamer_async import native
+from dreamer_async.agent import images, kernels
+from dreamer_async.agent.coders import Decoder, Encoder
+from dreamer_async.agent.images import ImageLayer
+from dreamer_async.agent.nets import initialize
+from dreamer_async.config import ModelConfig
+from envs.spec import ObsSpec
+
+SHAPES = [(32, 32, 3), (16, 16, 1), (48, 80, 4), (64, 48, 2)]
+"""Widths of one tile and less, of no whole tiles in the small maps, and several bands of rows."""
+
+
+@pytest.fixture(autouse=True)
+def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    library, problem = native.load()
+    assert library is not None, f"these tests need a C++ compiler: {problem}"
+    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
+    kernels.use(library)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    kernels.use(None)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def config(depth: int, kernel: int = 5) -> ModelConfig:
+    return ModelConfig(
+        deter=16, stoch=4, classes=4, hidden=8, units=8, blocks=2, depth=depth, kernel=kernel,
+        block_space=2,
+    )  # fmt: skip
+
+
+def perturbed(module: torch.nn.Module) -> torch.nn.Module:
+    """Biases and gains that are not their initial constants."""
+    initialize(module, generator(1))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator(2)))
+    return module
+
+
+def pictures(rows: int, shape: tuple[int, ...]) -> Tensor:
+    return torch.randint(0, 256, (rows, *shape), generator=generator(3), dtype=torch.uint8)
+
+
+def both_ways(compute: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """Natively and with PyTorch."""
+    ours = compute()
+    library = kernels.library()
+    kernels.use(None)
+    theirs = compute()
+    kernels.use(library)
+    return ours, theirs
+
+
+def close(ours: list[Tensor], theirs: list[Tensor], tolerance: float = 2e-5) -> None:
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        error = (a - b).norm() / (b.norm() + 1e-6)
+        assert error < tolerance, f"result {i}, {tuple(b.shape)}: {error:.1e}"
+
+
+def encoded(encoder: Encoder, obs: Tensor) -> list[Tensor]:
+    tokens = encoder({"image": obs}, torch.float32)
+    weights = torch.randn(tokens.shape, generator=generator(4))
+    parameters = list(encoder.parameters())
+    return [tokens, *torch.autograd.grad((tokens * weights).sum(), parameters)]
+
+
+@pytest.mark.parametrize("depth", [3, 8])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_encoder_agrees_with_torch(
+    shape: tuple[int, int, int], kernel: int, depth: int
+) -> None:
+    spec = ObsSpec(shape, "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(depth, kernel)))
+    assert isinstance(encoder, Encoder)
+    ours, theirs = both_ways(lambda: encoded(encoder, pictures(3, shape)))
+    close(ours, theirs)
+    assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
+
+
+def decoded(decoder: Decoder, target: Tensor) -> list[Tensor]:
+    rows = target.shape[0]
+    deter = torch.randn(rows, 16, generator=generator(5)).requires_grad_()
+    stoch = torch.randn(rows, 4, 4, generator=generator(6)).requires_grad_()
+    outs = decoder(deter, stoch)
+    loss = decoder.loss(outs, {"image": target})["image"]
+    weights = torch.rand(rows, generator=generator(7))
+    inputs = [deter, stoch, *decoder.parameters()]
+    return [outs["image"], loss, *torch.autograd.grad((loss * weights).sum(), inputs)]
+
+
+@pytest.mark.parametrize("depth", [3, 8])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_decoder_and_its_loss_agree_with_torch(
+    shape: tuple[int, int, int], kernel: int, depth: int
+) -> None:
+    spec = ObsSpec(shape, "uint8")
+    decoder = perturbed(Decoder({"image": spec}, config(2 * depth, kernel)))
+    assert isinstance(decoder, Decoder)
+    ours, theirs = both_ways(lambda: decoded(decoder, pictures(3, shape)))
+    close(ours, theirs, 1e-4)
+    assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
+
+
+def test_wide_layers_agree_with_torch() -> None:
+    """Many channels: bands of few rows, and kernels that are larger than the first cache."""
+    spec = ObsSpec((64, 64, 3), "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(32)))
+    assert isinstance(encoder, Encoder)
+    close(*both_ways(lambda: encoded(encoder, pictures(2, spec.shape))))
+
+
+def test_without_gradients_the_encoder_gives_the_same_bits() -> None:
+    spec = ObsSpec((32, 32, 3), "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(8)))
+    obs = {"image": pictures(5, spec.shape)}
+    with torch.no_grad():
+        alone = encoder(obs, torch.float32)
+    assert torch.equal(alone, encoder(obs, torch.float32))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    spec = ObsSpec((32, 32, 1), "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(8)))
+    decoder = perturbed(Decoder({"image": spec}, config(8)))
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        obs = pictures(37, spec.shape)
+        results.append([*encoded(encoder, obs), *decoded(decoder, obs)])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_what_was_computed_before_leaves_no_trace() -> None:
+    """Memory of a thread is used again; NaN or another size in it must not come back."""
+    torch.set_num_threads(1)
+    spec = ObsSpec((32, 32, 1), "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(3)))
+    decoder = perturbed(Decoder({"image": spec}, config(4)))
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+    obs = pictures(2, spec.shape)
+    before = [*encoded(encoder, obs), *decoded(decoder, obs)]
+    large = perturbed(Encoder({"image": ObsSpec((96, 96, 1), "uint8")}, config(8)))
+    broken = perturbed(Encoder({"image": spec}, config(8)))
+    blind = perturbed(Decoder({"image": spec}, config(4)))
+    with torch.no_grad():
+        for parameter in [next(broken.parameters()), *blind.parameters()]:
+            parameter.fill_(float("nan"))
+    assert isinstance(large, Encoder) and isinstance(broken, Encoder)
+    assert isinstance(blind, Decoder)
+    encoded(large, pictures(2, (96, 96, 1)))
+    wrong = [*encoded(broken, obs), *decoded(blind, obs)]
+    assert all(result.isnan().any() for result in wrong[:2]), "the control computes no NaN"
+    after = [*encoded(encoder, obs), *decoded(decoder, obs)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_of_equal_pixels_the_first_is_the_largest() -> None:
+    """In flat images all pixels of a window are equal; only one of them may get the gradient."""
+    spec = ObsSpec((32, 32, 1), "uint8")
+    encoder = perturbed(Encoder({"image": spec}, config(8)))
+    assert isinstance(encoder, Encoder)
+    flat = torch.full((2, 32, 32, 1), 51, dtype=torch.uint8)
+    ours, theirs = both_ways(lambda: encoded(encoder, flat))
+    # Rounding chooses among equal pixels, so that only sums over them must agree.
+    biases = [i for i, (name, _) in enumerate(encoder.named_parameters(), 1) if "bias" in name]
+    close([ours[i] for i in (0, *biases)], [theirs[i] for i in (0, *biases)], 1e-4)
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_kernels_are_multiplied_at_the_points(taps: int) -> None:
+    """A product of polynomials is that of their values: four outputs by interpolation."""
+    evaluation = images.evaluation(taps).double()
+    points, scales = images.POINTS[taps]
+    values = torch.tensor([[x**k for x in points] + [float(k == 3)] for k in range(4)])
+    kernel = torch.randn(taps, generator=generator()).double()
+    signal = torch.randn(4, generator=generator(1)).double()
+    product = torch.zeros(taps + 3).double()
+    for i in range(taps):
+        product[i : i + 4] += kernel[i] * signal
+    at_points = torch.tensor([sum(c * x**k for k, c in enumerate(product)) for x in points])
+    ours = (evaluation @ kernel)[:-1] * (values.double().T @ signal)[:-1]
+    assert torch.allclose(ours, at_points.double() * torch.tensor(scales).double(), atol=1e-6)
+
+
+def test_other_kernels_are_left_to_torch() -> None:
+    layer = ImageLayer(torch.zeros(8, 1, 7, 7), torch.zeros(8), torch.ones(8))
+    known = ImageLayer(torch.zeros(8, 1, 5, 5), torch.zeros(8), torch.ones(8))
+    obs = pictures(1, (32, 32, 1))
+    assert images.fit(obs, [known])
+    assert not images.fit(obs, [layer])
+    assert not images.fit(obs, [known, layer])
+    assert not images.fit(obs, [known._replace(kernel=known.kernel.double())])
