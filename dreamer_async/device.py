@@ -10,7 +10,7 @@ from dreamer_async.config import Config
 from dreamer_async.process import processor_flags
 
 WIDE = 512
-"""`model.deter` from which on several CPU threads are faster than one."""
+"""`model.deter` from which on several CPU threads of PyTorch are faster than one."""
 MOST_THREADS = 8
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """What /proc/cpuinfo calls hardware that multiplies bfloat16."""
@@ -71,10 +71,11 @@ def wait_for(device: torch.device) -> None:
 def cpu_threads(config: Config) -> int:
     """CPU threads of the learner, as asked or, for 0, as far as they were seen to pay.
 
-    In networks narrower than size1m's, waking a second one costs more than it does (measured);
-    more than 8 were never tried.
+    Without native functions a second one costs networks narrower than size1m's more than it does
+    (measured); more than 8 were never tried.
     """
-    most = 1 if config.model.deter < WIDE else MOST_THREADS
+    narrow = config.model.deter < WIDE and not config.train.native
+    most = 1 if narrow else MOST_THREADS
     return config.train.threads or min(most, len(os.sched_getaffinity(0)))
 
 

@@ -48,14 +48,21 @@ def test_setting_a_count_alone_is_lost_to_the_thread_that_sets_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "asked", "cores", "expected"),
-    [("toy", 0, 4, 1), ("size1m", 0, 4, 4), ("size12m", 0, 64, 8), ("toy", 3, 4, 3)],
+    ("size", "asked", "cores", "native", "expected"),
+    [
+        ("toy", 0, 4, "true", 4),
+        ("toy", 0, 4, "false", 1),
+        ("size1m", 0, 4, "false", 4),
+        ("size12m", 0, 64, "true", 8),
+        ("toy", 3, 4, "false", 3),
+    ],
 )
-def test_narrow_networks_learn_on_one_core_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, size: str, asked: int, cores: int, expected: int
+def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, size: str, asked: int, cores: int, native: str, expected: int
 ) -> None:
     monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(cores)))
-    config = resolve("toy", "seek", size=size, overrides=[f"train.threads={asked}"])
+    overrides = [f"train.threads={asked}", f"train.native={native}"]
+    config = resolve("toy", "seek", size=size, overrides=overrides)
     assert cpu_threads(config) == expected
 
 
