@@ -221,7 +221,8 @@ class _Encoder(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, *tensors: Tensor | None) -> Tensor:
         layers = _Layers(_grouped(tensors))
         scales = [0.5 ** (i + 1) for i in range(len(layers.layers))]
-        layers.keep(images.shape[0], _areas(*images.shape[1:3], scales), True)
+        rows, height, width, _ = images.shape
+        layers.keep(rows, _areas(height, width, scales), True)
         ctx.images, ctx.layers = images, layers
         return _encode(images, layers)
 
