@@ -60,14 +60,6 @@ watch *args="last":
 bench *args="all":
     {{ bin }}/dreamer-async bench {{ args }}
 
-# what a GPU must show, in under ten minutes: tests, ceilings, updates, policy, a whole run
-gpu-check seconds="10":
-    {{ bin }}/python -m pytest -q -m gpu
-    ORACLE_DEVICE=cuda {{ bin }}/python -m pytest -q tests/test_oracle_agent.py
-    {{ bin }}/dreamer-async bench ceilings --seconds {{ seconds }}
-    {{ bin }}/dreamer-async bench learner --suite toy --size size1m -s train.batch_size=16 -s train.batch_length=64 --seconds {{ seconds }}
-    {{ bin }}/dreamer-async bench learner --suite atari100k --size size12m --seconds {{ seconds }}
-    {{ bin }}/dreamer-async bench learner --suite atari100k --size size12m --seconds {{ seconds }} -s train.capture=false
-    {{ bin }}/dreamer-async bench learner --suite atari --size size200m --seconds {{ seconds }}
-    {{ bin }}/dreamer-async bench policy --size size12m --seconds {{ seconds }}
-    {{ bin }}/dreamer-async bench pipeline --size size12m --seconds 30
+# what a GPU must show, in under ten minutes: tests, ceilings, updates, policy, whole runs (--help)
+gpu-check *args:
+    {{ bin }}/python -m dreamer_async.bench.check {{ args }}

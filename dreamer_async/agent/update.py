@@ -163,6 +163,11 @@ class Trainer:
         """
         self._captured = CapturedUpdate(self._update, batch, noise, record)
 
+    @property
+    def captured(self) -> bool:
+        """Whether updates are replayed from a recording."""
+        return self._captured is not None
+
     def draw_noise(self, generator: torch.Generator) -> Noise:
         """Draw every random number of one update."""
         return Noise.draw(generator, self.config, self.spec.action, self.device)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,26 +57,16 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
 
 
 def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -> list[Timing]:
-    from dreamer_async.bench import (
-        ceilings,
-        dashboard,
-        environment,
-        learner,
-        memory,
-        pipeline,
-        policy,
-    )
-
-    runs: Mapping[str, Callable[[], list[Timing]]] = {
-        "ceilings": lambda: ceilings.ceilings(config, seconds),
-        "env": lambda: environment.environment(config, seconds),
-        "replay": lambda: memory.memory(config, spec, seconds),
-        "policy": lambda: policy.policy(config, spec, seconds),
-        "learner": lambda: learner.learner(config, spec, seconds),
-        "pipeline": lambda: pipeline.pipeline(config, seconds),
-        "dashboard": lambda: dashboard.dashboard(config, seconds, pairs),
+    # Each part is imported alone: some need packages that others do not.
+    given: dict[str, tuple[Any, ...]] = {
+        "ceilings": (seconds,),
+        "env": (seconds,),
+        "pipeline": (seconds,),
+        "dashboard": (seconds, pairs),
     }
-    return runs[part]()
+    name = {"env": "environment", "replay": "memory"}.get(part, part)
+    run = getattr(import_module(f"dreamer_async.bench.{name}"), name)
+    return run(config, *given.get(part, (spec, seconds)))
 
 
 def _device_name(device: Any) -> str:

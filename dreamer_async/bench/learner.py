@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 
 from dreamer_async.agent import kernels
 from dreamer_async.bench.memory import filled_replay
+from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads, wait_for
@@ -22,18 +24,22 @@ from envs.spec import EnvSpec
 def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     """Time whole updates on made-up experience, and what comes before the first."""
     device = choose_device(config.train.device)
+    gpu = device.type == "cuda"
     with ready(config, spec) as (subject, first):
-        times = timed(subject.step, seconds, lambda: wait_for(device))
+        # On a GPU as in training: a step waits for the results of the update before.
+        times = timed(subject.step, seconds)
         shares = subject.stages.totals()
+        alone = [updates_alone(subject)] if gpu else []
     whole = sum(shares.values())
     detail = {f"share_{name}": spent / whole for name, spent in shares.items()}
     detail["peak_gb"] = peak_memory(device) / 1e9
     batch = f"{config.train.batch_size}x{config.train.batch_length}"
     how = "native" if kernels.ready() else "eager"
     if subject.compiles:
-        how = "captured" if config.train.capture else "compiled"
+        how = "captured" if subject.trainer.captured else "compiled"
     return [
         timing("learner", f"update {batch}, {how}", "s/update", times, **detail),
+        *alone,
         timing("learner", f"everything up to the first update, {how}", "s", [first]),
     ]
 
@@ -46,8 +52,8 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
         subject = Learner(spec, config, replay, place.device, place.precision)
-        if subject.compiles:
-            subject.warm_up()
+        if subject.compiles and (problem := subject.warm_up()):
+            print(problem, file=sys.stderr)
         subject.step()
         wait_for(place.device)
         yield subject, time.perf_counter() - began
