@@ -1,4 +1,4 @@
-"""Builds and loads `kernels/*.cpp`, what an update computes on a CPU besides convolutions.
+"""Builds and loads `kernels/*.cpp`, what an update computes on a CPU.
 
 It needs only a C++ compiler, which `torch.compile` needs, too; without one everything works as
 before, slower. The result is kept beside the compiled kernels of torch, where only this user can
@@ -29,7 +29,7 @@ FLAGS = (
     *("-fno-math-errno", "-fno-trapping-math", "-fPIC"),
 )
 SECONDS = 120
-"""Longest wait for the compiler; it takes 7 with two cores."""
+"""Longest wait for the compiler; it takes 13 with two cores."""
 
 
 def use(train: TrainConfig, device: torch.device) -> str:

@@ -1,7 +1,8 @@
 """RMSNorm and SiLU of feature maps, after pooling (encoder) or before a pixel shuffle (decoder).
 
 On a CPU native functions do this where there are some (`kernels/feature_maps.cpp`): each map is
-passed over once or twice instead of about ten times. Everywhere else PyTorch does.
+passed over once or twice instead of about ten times. Everywhere else PyTorch does. In float32 and
+with the usual kernels, convolutions included, `images` does all of it.
 
 Legend: N rows, H x W resolution of the smaller map, C channels.
 """

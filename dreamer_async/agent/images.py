@@ -1,4 +1,5 @@
-"""The convolutional encoder and decoder as one native function each way (`kernels/images.cpp`).
+"""The convolutional encoder and decoder as one native function each way (`kernels/encoder.cpp`,
+`kernels/decoder.cpp`).
 
 Legend: N images, H x W resolution, C channels, P points, K taps of a kernel's row.
 """
@@ -35,7 +36,7 @@ POINTS = {
 }
 """For K taps: where polynomials are evaluated, besides at infinity, and how much each value counts.
 
-The transforms of `convolution.h` belong to these points.
+The transforms of `tiles.h` belong to these points.
 """
 
 
@@ -126,7 +127,7 @@ def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
 
 
 class _Layer(ctypes.Structure):
-    """As in `images.cpp`."""
+    """As in `images.h`."""
 
     _fields_ = (
         ("inputs", ctypes.c_int),
