@@ -76,7 +76,7 @@ def steps(seconds: float, device: str) -> list[Step]:
 
 
 def _envs(count: int) -> tuple[str, ...]:
-    return "--num-envs", str(count)
+    return "--envs", str(count)
 
 
 def _precise() -> tuple[str, ...]:
