@@ -140,31 +140,38 @@ inline vec logarithm(vec x) {
 
 // -- categoricals of four classes, each beside the other -----------------------------------------
 
-// Within four numbers: the other one of a pair, the other pair, the last one; and the number before
-// or two before, which a second vector gives where there is none.
 #if defined(__AVX512F__)
 #define IN_FOURS(a, b, c, d) \
-  ivec { a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12 }
+  a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #else
-#define IN_FOURS(a, b, c, d) \
-  ivec { a, b, c, d, a + 4, b + 4, c + 4, d + 4 }
+#define IN_FOURS(a, b, c, d) a, b, c, d, a + 4, b + 4, c + 4, d + 4
 #endif
 
+// Numbers A, B, C, D of each four; from LANES on, those of a second vector.
+template <int A, int B, int C, int D, typename V>
+inline V fours(V x, V other = V{}) {
+#if defined(__clang__)
+  return __builtin_shufflevector(x, other, IN_FOURS(A, B, C, D));
+#else
+  return __builtin_shuffle(x, other, ivec{IN_FOURS(A, B, C, D)});
+#endif
+}
+
 inline vec softmax_of_fours(vec x) {
-  const vec pair = larger(x, __builtin_shuffle(x, IN_FOURS(1, 0, 3, 2)));
-  const vec e = exponential(x - larger(pair, __builtin_shuffle(pair, IN_FOURS(2, 3, 0, 1))));
-  const vec sum = e + __builtin_shuffle(e, IN_FOURS(1, 0, 3, 2));
-  return e / (sum + __builtin_shuffle(sum, IN_FOURS(2, 3, 0, 1)));
+  const vec pair = larger(x, fours<1, 0, 3, 2>(x));
+  const vec e = exponential(x - larger(pair, fours<2, 3, 0, 1>(pair)));
+  const vec sum = e + fours<1, 0, 3, 2>(e);
+  return e / (sum + fours<2, 3, 0, 1>(sum));
 }
 
 // One-hot classes where the cumulated probabilities exceed a share of all of them.
 inline vec sample_of_fours(vec p, vec share) {
-  vec cdf = p + __builtin_shuffle(p, vec{}, IN_FOURS(LANES, 0, 1, 2));
-  cdf += __builtin_shuffle(cdf, vec{}, IN_FOURS(LANES, LANES + 1, 0, 1));
-  const vec total = __builtin_shuffle(cdf, IN_FOURS(3, 3, 3, 3));
-  const ivec early = (IN_FOURS(0, 1, 2, 3) & 3) < 3;  // the last class takes what is left
+  vec cdf = p + fours<LANES, 0, 1, 2>(p);
+  cdf += fours<LANES, LANES + 1, 0, 1>(cdf);
+  const vec total = fours<3, 3, 3, 3>(cdf);
+  const ivec early = (ivec{IN_FOURS(0, 1, 2, 3)} & 3) < 3;  // the last class takes what is left
   const ivec below = (cdf <= share * total) & early;
-  const ivec before = __builtin_shuffle(below, ~ivec{}, IN_FOURS(LANES, 0, 1, 2));
+  const ivec before = fours<LANES, 0, 1, 2>(below, ~ivec{});
   return reinterpret_cast<vec>(before & ~below & reinterpret_cast<ivec>(all(1.0f)));
 }
 
