@@ -35,10 +35,11 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     return Replay.create(ring, latents, wanted, seed=seed, online=online, claim=False)
 
 
-def check_room(config: Config, spec: EnvSpec, directory: Path) -> None:
-    """Raise ReplaySpaceError if a new replay would not fit the disk of an existing directory."""
-    wanted = ring_spec(config, spec, steps_to_keep(config, spec, directory))
-    check_space(directory / "replay.ring", sum(ring_bytes(wanted)))
+def check_room(config: Config, spec: EnvSpec, directory: Path) -> int:
+    """Bytes of a new replay; ReplaySpaceError if an existing directory's disk has too few."""
+    wanted = sum(ring_bytes(ring_spec(config, spec, steps_to_keep(config, spec, directory))))
+    check_space(directory / "replay.ring", wanted)
+    return wanted
 
 
 def stored_ring_spec(config: Config, spec: EnvSpec, ring: Path) -> RingSpec:

@@ -5,6 +5,7 @@ Heavy imports are inside the commands.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async import exit_codes
+from dreamer_async import checkpoint_room, exit_codes
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
 from dreamer_async.inputs import (
     as_overrides,
@@ -93,15 +94,14 @@ def train(
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
-    if config.replay.capacity or config.replay.capacity_gb:
-        _check_room(config, runs_root(runs_dir))
+    notes = [note, _check_room(config, runs_root(runs_dir))]
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
     if tensorboard:
         run.tensorboard.mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
-    if note:
-        print(note, flush=True)
+    for line in filter(None, notes):
+        print(line, flush=True)
     return _start(run, plain=plain, resume=False)
 
 
@@ -146,6 +146,8 @@ def resume(
         find(run)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
+    if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
+        print(warning, flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
         if tensorboard:
             run.tensorboard.mkdir(exist_ok=True)
@@ -193,15 +195,30 @@ def _create_run(root: Path, label: str, config: Config) -> RunDir:
         raise OSError(error.errno, text) from error
 
 
-def _check_room(config: Config, root: Path) -> None:
-    """Refuse a replay of a chosen size before anything is created; of others the trainer does."""
+def _check_room(config: Config, root: Path) -> str:
+    """Refuse what the disk has no room for before anything is created; returns a warning.
+
+    A replay whose size is not chosen takes no more than half of what is free.
+    """
+    place, runs = map(_existing, (Path(config.replay.directory or root), root))
+    chosen = config.replay.capacity or config.replay.capacity_gb
+    if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
+        return ""
     import envs
     from dreamer_async.replay_setup import check_room
 
-    directory = Path(config.replay.directory or root).absolute()
-    while not directory.exists():
-        directory = directory.parent
-    check_room(config, envs.spec(config.env.suite, config.env.task), directory)
+    replay = check_room(config, envs.spec(config.env.suite, config.env.task), place)
+    beside = replay if place.stat().st_dev == runs.stat().st_dev else 0
+    if shutil.disk_usage(runs).free - beside >= checkpoint_room.PLENTY:
+        return ""
+    return checkpoint_room.room_for_new(config, runs, beside)
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 import envs
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.bench.apart import BenchError, measure_apart
+from dreamer_async.checkpoint_room import checkpoint_bytes
 from dreamer_async.config import Config, override
 from dreamer_async.device import choose_device, choose_precision
 from dreamer_async.replay_setup import bytes_per_step, ring_spec, steps_to_keep
@@ -46,6 +47,8 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
         "train_ratio": train.train_ratio,
         "updates": int(updates),
         "replay_steps": kept,
+        "checkpoint_gb": checkpoint_bytes(config) / 1e9,
+        "checkpoints": train.keep_checkpoints + 1,
         "replay_gb": kept * bytes_per_step(config, spec) / 1e9,
     }
     eager = override(config, ["train.compile=false"])
