@@ -96,6 +96,18 @@ def test_the_top_layer_owns_its_cells() -> None:
     assert owners.tolist() == [[1, 0]]
 
 
+def test_every_pattern_of_dots_is_its_braille_character() -> None:
+    """Unicode counts the dots of a cell down the left column, down the right, then the last row."""
+    order = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (3, 1)]
+    canvas = np.zeros((4, 2 * 256), np.bool_)
+    for code in range(256):
+        for bit, (row, column) in enumerate(order):
+            canvas[row, 2 * code + column] = code >> bit & 1
+    codes, owners = layer([canvas])
+    assert codes.tolist() == [list(range(256))] and owners.tolist() == [[-1] + [0] * 255]
+    assert text_rows(codes) == [" " + "".join(chr(0x2800 + code) for code in range(1, 256))]
+
+
 def test_a_range_covers_cells_by_half_and_never_vanishes() -> None:
     up, across, x = Scale(0, 16), Scale(0, 7), array(0, 7)
     for low, high, expected in [
@@ -217,6 +229,14 @@ def test_not_a_number_is_left_out() -> None:
     clean = Trace(array(0, 3), array(0, 3))
     assert value_scale([odd]) == Scale(0, 3)
     assert rows(odd, 3, 2) == rows(clean, 3, 2)
+
+
+def test_points_that_only_a_gap_keeps_in_order_are_sorted() -> None:
+    broken = Trace(array(2, np.nan, 0, 1), array(2, 9, 0, 1))
+    across, up = step_scale([broken]), Scale(0, 2)
+    assert across is not None
+    whole = Trace(array(0, 1, 2), array(0, 1, 2))
+    assert (draw(broken, across, up, 4, 2) == draw(whole, across, up, 4, 2)).all()
 
 
 def test_unsorted_points_are_drawn_in_order() -> None:

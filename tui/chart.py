@@ -28,8 +28,11 @@ LIMIT = 1e100
 EMPTY = -1
 """Owner of a cell without a dot."""
 
-_DOT_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.int16)
-"""Bit of each dot of a braille cell, [4, 2]."""
+_DOT_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+"""Bit of each dot of a braille cell, left and right, from the top."""
+_CHARACTERS = np.array([ord(" "), *range(0x2801, 0x2900)], dtype="<u4")
+"""What is written for each sum of bits."""
+_DOT_WEIGHTS = tuple(np.uint16(256 * left + right) for left, right in _DOT_BITS)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class Trace:
     def breadth(self) -> tuple[float, float]:
         """Smallest and largest x, as `extent`."""
         return (float(self.x.min()), float(self.x.max())) if len(self.x) else (math.inf, -math.inf)
+
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether every x is at least as large as the one before."""
+        return _ascends(self.x)
 
     def within(self, first: float, last: float) -> Trace:
         """Keep the points from one x to another, with both ends."""
@@ -137,9 +145,12 @@ def draw(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Can
     ranges = _joined(columns, bottom, top, y[starts], y[ends], 2 * width, up)
     used = np.zeros(2 * width, dtype=np.bool_)
     used[columns[0] : columns[-1] + 1] = True
-    lowest, highest = (_pixel_rows(part, 4 * height) for part in ranges)
-    rows = np.arange(4 * height)[:, None]
-    return (rows >= highest) & (rows <= lowest) & used
+    lowest, highest = (_pixel_rows(part, 4 * height).astype(np.int16) for part in ranges)
+    highest[~used] = 4 * height  # below every row
+    rows = np.arange(4 * height, dtype=np.int16)[:, None]  # of the same type: no conversion
+    canvas = rows >= highest
+    canvas &= rows <= lowest
+    return canvas
 
 
 def rule(value: float, up: Scale, width: int, height: int) -> Canvas:
@@ -163,12 +174,23 @@ def layer(canvases: Sequence[Canvas]) -> tuple[Cells, Cells]:
     codes = np.zeros((height, width), dtype=np.int16)
     owners = np.full((height, width), EMPTY, dtype=np.int16)
     for index, canvas in enumerate(canvases):
-        bits = np.zeros((height, width), dtype=np.int16)
-        for (row, column), bit in np.ndenumerate(_DOT_BITS):
-            bits += canvas[row::4, column::2] * bit
+        bits = _cell_bits(canvas)
         codes = np.where(bits > 0, bits, codes)
         owners = np.where(bits > 0, np.int16(index), owners)
     return codes, owners
+
+
+def _cell_bits(canvas: Canvas) -> Cells:
+    """Gather the dots of each cell of a canvas, [4 H, 2 W] -> [H, W].
+
+    Both dots of a row of a cell are one number, left + 256 right. Its product with
+    256 left bit + right bit has, modulo 2**16, the sum of the bits that are set in its high byte.
+    """
+    pairs = np.ascontiguousarray(canvas).view("<u2")
+    bits = np.zeros((pairs.shape[0] // 4, pairs.shape[1]), dtype=np.uint16)
+    for row, weight in enumerate(_DOT_WEIGHTS):
+        bits += (pairs[row::4] * weight) >> 8
+    return bits.view(np.int16)
 
 
 def shade(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Canvas:
@@ -198,8 +220,7 @@ def shade(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Ca
 def text_rows(codes: Cells) -> list[str]:
     """Turn cells [H, W] into H strings of W characters; an empty cell is a space."""
     height, width = codes.shape
-    characters = np.where(codes > 0, codes.astype("<u4") + 0x2800, ord(" ")).astype("<u4")
-    text = characters.tobytes().decode("utf-32-le")
+    text = _CHARACTERS.take(codes).tobytes().decode("utf-32-le")
     return [text[row * width : (row + 1) * width] for row in range(height)]
 
 
@@ -279,16 +300,21 @@ def _usable(values: Array, positive: bool) -> Canvas:
 
 def _points(trace: Trace, *, positive: bool) -> tuple[Array, Array, Array, Array]:
     """Return x, y, low, high of the drawable points, ascending in x; low is high without both."""
-    points = (trace.x, trace.y, trace.bottom, trace.top)
+    points, ascending = (trace.x, trace.y, trace.bottom, trace.top), trace.ascending
     if len(trace.y) and not _inside(trace.extent, positive=positive):
         usable = _usable(trace.bottom, positive) & _usable(trace.top, positive)
         points = _picked(points, usable)
     if len(trace.x) and not _inside(trace.breadth, positive=False):
         points = _picked(points, _usable(points[0], False))
-    if np.any(points[0][1:] < points[0][:-1]):
+        ascending = _ascends(points[0])  # beside a NaN nothing is smaller
+    if not ascending:
         points = _picked(points, np.argsort(points[0], kind="stable"))
     x, y, low, high = points
     return x, y, low, low if trace.bottom is trace.top else high
+
+
+def _ascends(x: Array) -> bool:
+    return not (x[1:] < x[:-1]).any()
 
 
 def _picked(points: tuple[Array, ...], which: NDArray[Any]) -> tuple[Array, Array, Array, Array]:
@@ -301,7 +327,7 @@ def _columns(x: Array, across: Scale, size: int) -> tuple[Pixels, Pixels]:
     inner = (np.arange(1, size) - 0.5) / max(1, size - 1)
     borders = np.concatenate(([-np.inf], across.low + inner * (across.high - across.low)))
     starts = np.searchsorted(x, borders)
-    filled = np.diff(starts, append=len(x)) > 0
+    filled = np.append(starts[1:], len(x)) > starts
     return starts[filled], np.flatnonzero(filled)
 
 
@@ -318,6 +344,9 @@ def _pixel_rows(position: Array, size: int) -> Pixels:
     return np.minimum(rows, size - 1, out=rows)  # np.clip would look up the limits of int32
 
 
+_QUARTERS = np.array([-0.25, 0.25])
+
+
 def _joined(
     columns: Pixels,
     bottom: Array,
@@ -332,8 +361,10 @@ def _joined(
     Neighbouring columns meet halfway between the last value of one and the first of the other,
     and columns without points are crossed in a straight line.
     """
-    corners = np.repeat(columns, 2) + np.tile([-0.25, 0.25], len(columns))
-    heights = np.stack((up.position(first), up.position(last)), axis=1).reshape(-1)
+    corners = (columns[:, None] + _QUARTERS).reshape(-1)
+    heights = np.empty((len(columns), 2))
+    heights[:, 0], heights[:, 1] = up.position(first), up.position(last)
+    heights = heights.reshape(-1)
     borders = np.interp(np.arange(size + 1) - 0.5, corners, heights)
     lows, highs = np.minimum(borders[:-1], borders[1:]), np.maximum(borders[:-1], borders[1:])
     lows[columns] = np.minimum(lows[columns], up.position(bottom))

@@ -132,10 +132,12 @@ class Chart(Panel):
         gutter = _gutter(width)
         labels = _value_labels(up, height)
         body = _curve_rows(picture, across, up, width - gutter, height)
-        rows: list[Row] = [
-            [Part(f"{labels.get(y, ''):>{gutter - 1}} ", "axis"), *row] if gutter else row
-            for y, row in enumerate(body)
-        ]
+        rows: list[Row] = body
+        if gutter:
+            blank = Part(" " * gutter, "axis")
+            rows = [[blank, *row] for row in body]
+            for y, label in labels.items():
+                rows[y] = [Part(f"{label:>{gutter - 1}} ", "axis"), *body[y]]
         return [*rows, _step_labels(across, gutter, width, picture.unit)] if axis else rows
 
 
@@ -217,8 +219,10 @@ def _curve_rows(picture: Picture, across: Scale, up: Scale, width: int, height: 
 
 def _spread_owners(owners: Cells) -> Cells:
     """Give empty cells to the owner before them, [H, W]: fewer runs that look the same."""
-    places = np.where(owners != EMPTY, np.arange(owners.shape[1]), 0)
-    return np.take_along_axis(owners, np.maximum.accumulate(places, axis=1), axis=1)
+    height, width = owners.shape
+    places = np.arange(owners.size, dtype=np.int32).reshape(height, width)
+    places = np.where(owners != EMPTY, places, places[:, :1])
+    return owners.take(np.maximum.accumulate(places, axis=1))
 
 
 def _coloured(texts: Sequence[str], chosen: Cells, looks: Sequence[str]) -> list[Row]:
@@ -259,16 +263,16 @@ def _round_labels(up: Scale, height: int) -> dict[int, str]:
 
 def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
     """Write round values below the columns that they belong to."""
-    line = [" "] * width
+    line = " " * width
     room = width - gutter
     span = across.high - across.low
     for value in ticks(across, max(2, room // 10)):
         text = plain(value)
         middle = gutter + round((value - across.low) / span * (room - 1))
         start = max(gutter, min(width - len(text), middle - len(text) // 2))
-        if all(char == " " for char in line[max(0, start - 1) : start + len(text) + 1]):
-            line[start : start + len(text)] = text
+        if not line[max(0, start - 1) : start + len(text) + 1].strip(" "):
+            line = line[:start] + text + line[start + len(text) :]
     tail = " " + unit
-    if all(char == " " for char in line[width - len(tail) :]):
-        line[width - len(tail) :] = tail
-    return [Part("".join(line), "axis")]
+    if not line[width - len(tail) :].strip(" "):
+        line = line[: width - len(tail)] + tail
+    return [Part(line, "axis")]
