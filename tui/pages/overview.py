@@ -34,7 +34,7 @@ class Overview(Page):
 
     def show(self, shown: Shown) -> None:
         view, options = shown.view, shown.options
-        if self.changed("gauges", (shown.source.epoch, view.gauges_seen)):
+        if self.due("gauges", (shown.source.epoch, view.gauges_seen), shown.now):
             self.query_one("#meters", Meters).show(stages.pipeline(view))
             self.query_one("#replay", Meters).show(stages.replay(view))
             self._show_speeds(view)

@@ -85,10 +85,15 @@ class Panel(Widget):
             self.refresh()
             return
         after = self._strips = self._paint(size)
-        longest = max(len(before), len(after))
-        rows = [y for y in range(longest) if before[y : y + 1] != after[y : y + 1]]
-        if rows:
-            self.refresh(*(Region(0, y, size.width, 1) for y in rows))
+        regions: list[Region] = []
+        for y in range(max(len(before), len(after))):
+            if before[y : y + 1] != after[y : y + 1]:
+                if regions and regions[-1].bottom == y:
+                    regions[-1] = regions[-1].grow((0, 0, 1, 0))
+                else:
+                    regions.append(Region(0, y, size.width, 1))
+        if regions:
+            self.refresh(*regions)
 
     def render_line(self, y: int) -> Strip:
         if self._strips is None or self._painted != self.content_size:
