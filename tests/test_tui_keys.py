@@ -243,7 +243,10 @@ async def test_the_mouse_turns_pages_opens_charts_and_zooms(run: RunDir) -> None
         assert isinstance(app.screen, MetricScreen) and "Reconstruction of one" in text(pilot)
         await pilot.press("escape")
         for turned, span in ((MouseScrollUp, 0.5), (MouseScrollUp, 0.25), (MouseScrollDown, 0.5)):
-            await pilot._post_mouse_events([turned], widget=chart, button=0)
+            x, y = chart.region.x + 3, chart.region.y + 2
+            flags = (0, 0, 0, False, False, False, x, y)
+            app.post_message(turned(None, x, y, *flags))  # as a terminal's driver makes it
+            await pilot.pause()
             await settle(pilot)
             assert app.main.options.zoom.span == span
         assert "newest 1/2 of the run" in text(pilot)

@@ -31,7 +31,7 @@ NORMAL_SCREEN = b"\x1b[?1049l"
 class Terminal:
     """A dashboard on a pseudo-terminal of 80x24."""
 
-    def __init__(self, run: RunDir, *options: str) -> None:
+    def __init__(self, run: RunDir, *options: str, **environment: str) -> None:
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.slave)
@@ -42,7 +42,7 @@ class Terminal:
             stdout=self.slave,
             stderr=self.slave,
             cwd=ROOT,
-            env=os.environ | {"TERM": "xterm-256color"},
+            env=os.environ | {"TERM": "xterm-256color"} | environment,
             start_new_session=True,
         )
 
@@ -108,8 +108,8 @@ def finish(run: RunDir) -> None:
         file.write(encode_line(RunFinished("stopped", 1, 1, 0), time.time(), 0.0, 0))
 
 
-def terminal(run: RunDir, *options: str) -> Terminal:
-    result = Terminal(run, *options)
+def terminal(run: RunDir, *options: str, **environment: str) -> Terminal:
+    result = Terminal(run, *options, **environment)
     try:
         result.wait_for(b"TRAINING")
     except BaseException:
@@ -127,6 +127,18 @@ def test_the_first_frame_has_the_numbers(run: RunDir) -> None:
         places = [screen.output.index(mark) for mark in marks]
         assert places == sorted(places)
         assert b"waiting for" not in screen.output
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize(("locale", "plain"), [("C", True), ("C.UTF-8", False)])
+def test_the_locale_says_which_characters_the_terminal_has(
+    run: RunDir, locale: str, plain: bool
+) -> None:
+    screen = terminal(run, LC_ALL=locale)
+    try:
+        screen.wait_for(b"overview")
+        assert screen.output.isascii() == plain
     finally:
         screen.close()
 

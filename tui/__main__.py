@@ -82,8 +82,8 @@ def _collect_garbage() -> None:
 
 
 def _has_unicode() -> bool:
-    """Tell whether the terminal is said to understand UTF-8."""
-    return locale.getpreferredencoding(False).lower().replace("-", "") == "utf8"
+    """Tell whether the terminal is said to understand UTF-8, whatever Python itself assumes."""
+    return locale.getencoding().lower().replace("-", "") == "utf8"
 
 
 if __name__ == "__main__":

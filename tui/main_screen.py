@@ -296,7 +296,9 @@ class Main(Screen[None]):
         self._wheel(event, -1)
 
     def _wheel(self, event: MouseScrollUp | MouseScrollDown, direction: int) -> None:
-        if isinstance(event.widget, Chart | ChartGrid):
+        """Zoom where charts are; a terminal's own event does not say what lies below the mouse."""
+        widget, _ = self.get_widget_at(event.screen_x, event.screen_y)
+        if isinstance(widget, Chart | ChartGrid):
             self.action_zoom(direction)
 
 
