@@ -73,7 +73,9 @@ class Encoder(nn.Module):
         return torch.cat(parts, -1)
 
     def _encode_images(self, obs: Obs, dtype: torch.dtype) -> Tensor:
-        images = torch.cat([obs[key] for key in self.images], -1)
+        first, *others = [obs[key] for key in self.images]
+        # Joining is slow, three bytes at a time.
+        images = torch.cat([first, *others], -1) if others else first
         layers = [ImageLayer(conv.kernel, conv.bias, norm.scale) for conv, norm in self.cnn]
         if (self.conv_dtype or dtype) == torch.float32 and native.fit(images, layers):
             return native.encode(images, layers)
@@ -143,7 +145,9 @@ class Decoder(nn.Module):
             outs.update({key: self.outputs[key](x) for key in self.vectors})
         if self.images:
             image = self._decode_images(deter, stoch)
-            outs.update(zip(self.images, image.split(self.channels, -1), strict=True))
+            # The gradient of a split is a slow join, even of one part.
+            parts = image.split(self.channels, -1) if len(self.images) > 1 else [image]
+            outs.update(zip(self.images, parts, strict=True))
         return outs
 
     def loss(self, outs: Mapping[str, Tensor], obs: Obs) -> dict[str, Tensor]:
