@@ -121,57 +121,57 @@ inline void transform_gradient(int outputs, int height, int from, int to, bool a
 
 // Not inlined, here and below: there GCC has registers for all sums.
 //
-// y[GROUP outputs, V vectors] = the sum over channels and rows of kernels times x.
+// y[GROUP outputs, `blocks` of V vectors] = the sum over channels and rows of kernels times x.
 template <int TAPS, int V>
-__attribute__((noinline)) void products_at(int channels, const float *x, long plane, int T,
-                                           const float *kernel, float *y, long y_plane) {
-  vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
+__attribute__((noinline)) void products_at(int blocks, int channels, const float *x, long plane,
+                                           int T, const float *kernel, float *y, long y_plane) {
+  for (int block = 0; block < blocks; block++, x += V * LANES, y += V * LANES) {
+    vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
 #pragma GCC unroll 8
-  for (int o = 0; o < GROUP; o++)
+    for (int o = 0; o < GROUP; o++)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) sums[o][v] = vec{};
-  for (int c = 0; c < channels; c++) {
+      for (int v = 0; v < V; v++) sums[o][v] = vec{};
+    const float *weights = kernel;
+    for (int c = 0; c < channels; c++) {
 #pragma GCC unroll 5
-    for (int row = 0; row < TAPS; row++) {
-      vec read[V];
+      for (int row = 0; row < TAPS; row++) {
+        vec read[V];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) {
-        read[v] = load_vec(x + c * plane + row * T + v * LANES);
-        keep(read[v]);
+        for (int v = 0; v < V; v++) {
+          read[v] = load_vec(x + c * plane + row * T + v * LANES);
+          keep(read[v]);
+        }
+#pragma GCC unroll 8
+        for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; v++) sums[o][v] += weights[o] * read[v];
+        weights += GROUP;
       }
-#pragma GCC unroll 8
-      for (int o = 0; o < GROUP; o++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) sums[o][v] += kernel[o] * read[v];
-      kernel += GROUP;
     }
+#pragma GCC unroll 8
+    for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) store_vec(y + o * y_plane + v * LANES, sums[o][v]);
   }
-#pragma GCC unroll 8
-  for (int o = 0; o < GROUP; o++)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) store_vec(y + o * y_plane + v * LANES, sums[o][v]);
 }
 
 // Products of `rows` rows; the kernel is [points, outputs / GROUP, channels, TAPS, GROUP].
 template <int TAPS>
 inline void multiply(int rows, Spectrum &x, const float *kernel, Spectrum &y) {
   constexpr int WIDE = LANES == 16 ? 6 : 3;
-  const int T = x.tiles;
-  const int vectors = (rows * T + LANES - 1) / LANES;
+  const int vectors = (rows * x.tiles + LANES - 1) / LANES;
   for (int i = 0; i < Points<TAPS>::COUNT; i++)
     for (int o = 0; o < y.channels; o += GROUP) {
-      const float *from = x.at(i, 0);
-      float *to = y.at(i, o);
-      int v = 0;
-      for (; v + WIDE <= vectors; v += WIDE)
-        products_at<TAPS, WIDE>(x.channels, from + v * LANES, x.plane, T, kernel, to + v * LANES,
-                                y.plane);
-      for (; v + 2 <= vectors; v += 2)
-        products_at<TAPS, 2>(x.channels, from + v * LANES, x.plane, T, kernel, to + v * LANES,
-                             y.plane);
-      for (; v < vectors; v++)
-        products_at<TAPS, 1>(x.channels, from + v * LANES, x.plane, T, kernel, to + v * LANES,
-                             y.plane);
+      int done = 0;
+      const auto run = [&](auto width, int blocks) {
+        constexpr int V = decltype(width)::value;
+        products_at<TAPS, V>(blocks, x.channels, x.at(i, 0) + done * LANES, x.plane, x.tiles,
+                             kernel, y.at(i, o) + done * LANES, y.plane);
+        done += V * blocks;
+      };
+      run(Rows<WIDE>{}, vectors / WIDE);
+      run(Rows<2>{}, (vectors - done) / 2);
+      run(Rows<1>{}, vectors - done);
       kernel += x.channels * TAPS * GROUP;
     }
 }
