@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from dreamer_async import exit_codes
 from dreamer_async.paths import refuse_shadowing, runs_root
-from dreamer_async.run_dir import RunDir, RunInUse, RunNotFound
+from dreamer_async.run_dir import RunDir, RunNotFound
+from dreamer_async.run_lock import RunInUse
 from dreamer_async.schema import ConfigError
 from dreamer_async.terminal import complain
 

@@ -12,7 +12,7 @@ from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.config import ConfigError
 from dreamer_async.learner import Diverged
 from dreamer_async.ring import RingMismatch
-from dreamer_async.run_dir import RunInUse
+from dreamer_async.run_lock import RunInUse
 from envs.vector import EnvError
 
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"

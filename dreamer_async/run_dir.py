@@ -9,23 +9,20 @@ nothing that is read can name code.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
 import stat
-import struct
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dreamer_async.run_lock import RunLock
 from dreamer_async.schema import nearest, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -37,10 +34,6 @@ JSON_LIMIT = 1 << 20
 
 class RunNotFound(ValueError):
     """There is no such run; the message names close matches."""
-
-
-class RunInUse(RuntimeError):
-    """Another process is training in the run directory; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -179,68 +172,19 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; raises RunInUse at once if someone else has it.
 
-        Blocks nobody and survives nothing: the kernel drops it when the process ends. Requests
-        that an earlier trainer left behind are thrown away. Their directory is closed to other
-        users again, whatever happened to it since; PermissionError if it is theirs, or a link.
+        Requests that an earlier trainer left behind are thrown away. Their directory is closed to
+        other users again, whatever happened to it since; PermissionError if it is theirs, or a
+        link.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        with _registry_lock:
-            if self._held() is not None:
-                raise RunInUse(f"{self.name} is already in use by this process")
-            fd = os.open(self.lock_path, flags, 0o644)
-            try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                message = self._in_use(_read_owner(fd), _holder(fd))
-                os.close(fd)
-                raise RunInUse(message) from None
-            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(owner).encode(), 0)
-            key = _lock_key(os.fstat(fd))
-            _held_locks[key] = owner
-        try:
+        with RunLock(self.lock_path, self.name).hold():
             if not make_private(self.control):
                 raise PermissionError(f"{self.control} is not a directory of this user's own")
             self.take_requests()
             yield
-        finally:
-            with _registry_lock:
-                _held_locks.pop(key, None)
-                os.close(fd)
 
     def owner(self) -> dict[str, Any] | None:
-        """Who trains in this run now: pid, host and since (unix seconds); None if nobody does.
-
-        Never takes the lock, and never opens the file in the process that holds it: closing
-        any descriptor of the file would drop a POSIX lock.
-        """
-        with _registry_lock:
-            mine = self._held()
-            if mine is not None:
-                return dict(mine)
-            try:
-                fd = os.open(self.lock_path, os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
-                return None
-            try:
-                pid = _holder(fd)
-                return None if pid is None else {"pid": pid} | _read_owner(fd)
-            finally:
-                os.close(fd)
-
-    def _held(self) -> dict[str, Any] | None:
-        """What this process wrote into the lock file, if it holds the lock."""
-        try:
-            key = _lock_key(self.lock_path.stat())
-        except OSError:
-            return None
-        return _held_locks.get(key)
-
-    def _in_use(self, owner: Mapping[str, Any], pid: int | None) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", 0)))
-        who = f"pid {owner.get('pid', pid)} on {owner.get('host', 'this machine')}"
-        return f"{self.name} is in use by {who} since {since}" if owner else f"{who} uses it"
+        """Who trains in this run now: pid, host and since (unix seconds); None if nobody does."""
+        return RunLock(self.lock_path, self.name).owner()
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -299,37 +243,6 @@ def list_runs(root: Path) -> list[RunDir]:
         return []
     runs = [RunDir(root / name) for name in names if RUN_NAME.fullmatch(name)]
     return [run for run in runs if run.exists()]
-
-
-# -- the lock's lower half -------------------------------------------------------------------
-
-_registry_lock = threading.Lock()
-_held_locks: dict[tuple[int, int, int], dict[str, Any]] = {}
-"""Locks of this process by (pid, device, inode); the pid keeps a forked child from believing it."""
-_FLOCK = struct.Struct("@hhqqi0q")
-"""Linux struct flock: type, whence, start, length, pid."""
-
-
-def _lock_key(status: os.stat_result) -> tuple[int, int, int]:
-    return os.getpid(), status.st_dev, status.st_ino
-
-
-def _holder(fd: int) -> int | None:
-    """Pid that holds a write lock on the file, without touching the lock; None if nobody does."""
-    ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, ask))
-    return None if kind == fcntl.F_UNLCK else pid
-
-
-def _read_owner(fd: int) -> dict[str, Any]:
-    """What the holder wrote; empty if it has not yet, or wrote nonsense."""
-    try:
-        data = json.loads(os.pread(fd, 4096, 0))
-        known = {"pid": int(data["pid"]), "host": str(data["host"]), "since": float(data["since"])}
-        time.localtime(known["since"])
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
-        return {}
-    return known
 
 
 def make_private(directory: Path) -> bool:

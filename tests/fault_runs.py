@@ -22,7 +22,7 @@ from dreamer_async.config import from_dict
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import stored_ring_spec
 from dreamer_async.run_dir import RunDir, read_json
-from envs import spec, toy
+from envs import spec, toy_tasks
 
 KILLS = int(os.environ.get("FAULT_KILLS", "50"))
 SEEK = ("train.steps=10_000_000", "train.checkpoint_seconds=0.02", "replay.capacity=400")
@@ -216,11 +216,11 @@ def wrong_steps(replay: Replay, env: int) -> int:
     first = max(0, int(replay._reserved[env]) - replay.spec.capacity)
     slots = np.arange(first, last) % replay.spec.capacity
     step = {name: column[env][slots] for name, column in replay._columns.items()}
-    goal = step["goal"].astype(int) - toy.Seek.reach
+    goal = step["goal"].astype(int) - toy_tasks.Seek.reach
     started = step["is_first"]
     reward = np.where(started, 0, np.exp2(-np.abs(goal)))
     wrong = ~(np.abs(step["reward"] - reward) <= 1e-6)  # also if it is not a number
-    wrong |= started & (np.abs(goal) != toy.Seek.begin)
+    wrong |= started & (np.abs(goal) != toy_tasks.Seek.begin)
     moved = np.clip(goal[:-1] - (step["action"][:-1].astype(int) - 1), -4, 4)
     wrong[1:] |= ~started[1:] & (goal[1:] != moved)
     return int(wrong.sum())

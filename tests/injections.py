@@ -38,7 +38,7 @@ from dreamer_async import (
     ring,
 )
 from dreamer_async.replay import Replay
-from envs import toy
+from envs import toy, toy_tasks
 
 CANNOT = 99
 """Exit code of a trainer whose fault this machine does not allow."""
@@ -214,18 +214,18 @@ def environment_aborts(after: int) -> None:
 
 def environment_lies(after: int) -> None:
     """A reward that is not finite."""
-    step = toy.Seek.step
+    step = toy_tasks.Seek.step
 
     calls = [0]
 
-    def wrong(self: toy.Seek, ids: Any, action: Any) -> Any:
+    def wrong(self: toy_tasks.Seek, ids: Any, action: Any) -> Any:
         outcome = step(self, ids, action)
         calls[0] += 1
         if calls[0] >= after:
             outcome.reward[0] = float("nan")
         return outcome
 
-    toy.Seek.step = wrong
+    toy_tasks.Seek.step = wrong
 
 
 def memory_runs_out(after: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs import StepBatch, VectorEnv, toy
+from envs import StepBatch, VectorEnv, toy_tasks
 from tests.rollouts import Act, returns, streams
 
 TASKS = envs.tasks("toy")
@@ -19,7 +19,7 @@ def make(task: str, num_envs: int = 8, batch_size: int = 0, seed: int = 0) -> Ve
 
 
 def seek_policy(rows: StepBatch) -> np.ndarray:
-    goal = rows.obs["goal"].astype(np.int32) - toy.Seek.reach
+    goal = rows.obs["goal"].astype(np.int32) - toy_tasks.Seek.reach
     return np.sign(goal) + 1
 
 
@@ -47,7 +47,7 @@ def catch_pixels_policy(rows: StepBatch) -> np.ndarray:
 def reach_policy(rows: StepBatch) -> np.ndarray:
     vector = rows.obs["vector"].astype(np.float32)
     position, target = vector[:, :2], vector[:, 2:]
-    velocity = (target - position) / toy.Reach.speed
+    velocity = (target - position) / toy_tasks.Reach.speed
     return velocity / np.maximum(1, np.linalg.norm(velocity, axis=1, keepdims=True))
 
 
@@ -75,7 +75,7 @@ POLICIES: dict[str, Act] = {
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_scripted_policy_reaches_the_optimum(task: str) -> None:
-    assert returns(make(task), POLICIES[task], 100) == pytest.approx(toy.TOYS[task].optimum)
+    assert returns(make(task), POLICIES[task], 100) == pytest.approx(toy_tasks.TOYS[task].optimum)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -90,7 +90,7 @@ def test_random_actions_get_the_documented_return(task: str) -> None:
 
     got = returns(env, act, 4000)
     error = got.std() / math.sqrt(len(got))
-    assert abs(got.mean() - toy.TOYS[task].random_return) < 4 * error + 0.03
+    assert abs(got.mean() - toy_tasks.TOYS[task].random_return) < 4 * error + 0.03
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -176,7 +176,7 @@ def test_start_again_begins_new_episodes() -> None:
 
 
 def test_streams_of_random_numbers_are_uniform_and_apart() -> None:
-    source = toy.Streams(0, 1000)
+    source = toy_tasks.Streams(0, 1000)
     ids = np.arange(1000, dtype=np.int32)
     draws = np.stack([source.uniform(ids) for _ in range(50)])
     assert draws.min() >= 0 and draws.max() < 1
@@ -188,7 +188,7 @@ def test_streams_of_random_numbers_are_uniform_and_apart() -> None:
 
 
 def test_the_streams_follow_splitmix64() -> None:
-    source = toy.Streams(0, 1)
+    source = toy_tasks.Streams(0, 1)
     source.state[:] = 1234567
     got = source.uniform(np.zeros(1, np.int32))[0]
     assert got == (6457827717110365317 >> 11) * 2.0**-53  # first output of the reference code

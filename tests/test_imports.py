@@ -21,7 +21,8 @@ SOURCES = {
 FLOOR = {
     f"dreamer_async.{name}"
     for name in (
-        *("schema", "settings", "config", "run_dir", "events", "limiter", "aio"),
+        *("schema", "settings", "config", "run_dir", "run_lock"),
+        *("events", "limiter", "aio"),
         "exit_codes",
     )
 }

@@ -20,12 +20,12 @@ from dreamer_async import run_dir
 from dreamer_async.run_dir import (
     RUN_NAME,
     RunDir,
-    RunInUse,
     RunNotFound,
     list_runs,
     read_json,
     write_json_atomic,
 )
+from dreamer_async.run_lock import RunInUse
 
 
 @pytest.fixture
@@ -156,7 +156,8 @@ with RunDir(Path(sys.argv[1])).lock():
 ASK = """
 import sys
 from pathlib import Path
-from dreamer_async.run_dir import RunDir, RunInUse
+from dreamer_async.run_dir import RunDir
+from dreamer_async.run_lock import RunInUse
 run = RunDir(Path(sys.argv[1]))
 owner = run.owner()
 try:
