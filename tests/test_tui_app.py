@@ -206,6 +206,20 @@ async def test_many_curves_are_drawn_once_a_second(run: RunDir) -> None:
         assert "last 125" in text(pilot), "what a person chose is drawn at once"
 
 
+@pytest.mark.parametrize(("load", "painted"), [(0.5, 6), (2.0, 3)])
+def test_where_all_processors_are_busy_it_paints_half_as_often(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, load: float, painted: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    app = Dashboard(run.path)
+    shown: list[None] = []
+    monkeypatch.setattr(app, "show", lambda: shown.append(None))
+    for _ in range(6):
+        app._paint()
+    assert len(shown) == painted
+
+
 @driven
 async def test_a_rewritten_file_is_shown_anew(run: RunDir) -> None:
     app = dashboard(run)

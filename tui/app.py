@@ -40,6 +40,7 @@ STOPPED = 10
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
+"""Between two looks at what is new; twice that where every processor has work."""
 FIRST_SECONDS = 0.5
 """What reading may take before something is shown."""
 BUSY_SECONDS = 0.02
@@ -111,6 +112,7 @@ class Dashboard(App[int]):
         self._curtain = ExitStack()
         """Nothing is painted until it is closed."""
         self._shown_news: tuple[object, ...] = ()
+        self._skipped = False
         self._asked = False
         self._answered_before: Controlled | None = None
 
@@ -152,7 +154,7 @@ class Dashboard(App[int]):
         if self._when_shown is not None:
             self.call_after_refresh(self._when_shown)
         self.run_worker(self._follow(), exclusive=True)
-        self.set_interval(PAINT_SECONDS, self.show)
+        self.set_interval(PAINT_SECONDS, self._paint)
         self.set_interval(1.0, self.check_trainer)
 
     def on_unmount(self) -> None:
@@ -185,6 +187,12 @@ class Dashboard(App[int]):
     def main(self) -> Main:
         """The screen at the bottom of the stack."""
         return self._main
+
+    def _paint(self) -> None:
+        """Show what is new, every second time only where a trainer would wait for it."""
+        self._skipped = not self._skipped and processors_busy()
+        if not self._skipped:
+            self.show()
 
     def show(self) -> None:
         """Bring the screen up to date, as far as anything changed."""
@@ -409,3 +417,8 @@ class Dashboard(App[int]):
         """Detach, even if the lost terminal keeps the app from closing."""
         terminal.leave_soon(DETACHED)
         self.exit(DETACHED)
+
+
+def processors_busy() -> bool:
+    """Whether there was work for every processor during the last minute."""
+    return os.getloadavg()[0] >= (os.cpu_count() or 1)

@@ -88,7 +88,8 @@ def decode(features: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
 
 def squared_error(image: Tensor, target: Tensor) -> Tensor:
     """Sum of (image - target / 255)^2 of each row: [N, *] in (0, 1), [N, *] uint8 -> [N]."""
-    assert image.shape == target.shape and target.dtype == torch.uint8, (image, target)
+    assert image.shape == target.shape, (image.shape, target.shape)
+    assert target.dtype == torch.uint8, target.dtype
     if kernels.fit(image) and target.device.type == "cpu":
         return _SquaredError.apply(image.contiguous(), target.contiguous())
     return (image - target.float() / 255.0).square().flatten(1).sum(-1)

@@ -139,8 +139,6 @@ struct Phases {
     for (int i = 0; i < TILE_COLUMNS; i++) store_vec(of(i) + count, vec{});
   }
 
-  void clear() { memory.assign(memory.size(), 0.0f); }
-
   void split(const float *row) {
     for (int t = 0; t < count; t += 8) {
       const float *from = row + TILE_COLUMNS * t;
