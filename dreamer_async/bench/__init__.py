@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +57,37 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
 
 def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -> list[Timing]:
     # Each part is imported alone: some need packages that others do not.
-    given: dict[str, tuple[Any, ...]] = {
-        "ceilings": (seconds,),
-        "env": (seconds,),
-        "pipeline": (seconds,),
-        "dashboard": (seconds, pairs),
-    }
-    name = {"env": "environment", "replay": "memory"}.get(part, part)
-    run = getattr(import_module(f"dreamer_async.bench.{name}"), name)
-    return run(config, *given.get(part, (spec, seconds)))
+    match part:
+        case "ceilings":
+            from dreamer_async.bench.ceilings import ceilings
+
+            return ceilings(config, seconds)
+        case "env":
+            from dreamer_async.bench.environment import environment
+
+            return environment(config, seconds)
+        case "replay":
+            from dreamer_async.bench.memory import memory
+
+            return memory(config, spec, seconds)
+        case "policy":
+            from dreamer_async.bench.policy import policy
+
+            return policy(config, spec, seconds)
+        case "learner":
+            from dreamer_async.bench.learner import learner
+
+            return learner(config, spec, seconds)
+        case "pipeline":
+            from dreamer_async.bench.pipeline import pipeline
+
+            return pipeline(config, seconds)
+        case "dashboard":
+            from dreamer_async.bench.dashboard import dashboard
+
+            return dashboard(config, seconds, pairs)
+        case _:
+            raise AssertionError(part)
 
 
 def _device_name(device: Any) -> str:
