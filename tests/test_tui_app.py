@@ -206,7 +206,7 @@ async def test_many_curves_are_drawn_once_a_second(run: RunDir) -> None:
         assert "last 125" in text(pilot), "what a person chose is drawn at once"
 
 
-@pytest.mark.parametrize(("load", "painted"), [(0.5, 6), (2.0, 3)])
+@pytest.mark.parametrize(("load", "painted"), [(1.0, 6), (1.8, 3)])
 def test_where_all_processors_are_busy_it_paints_half_as_often(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, load: float, painted: int
 ) -> None:

@@ -420,5 +420,5 @@ class Dashboard(App[int]):
 
 
 def processors_busy() -> bool:
-    """Whether there was work for every processor during the last minute."""
-    return os.getloadavg()[0] >= (os.cpu_count() or 1)
+    """Whether there was hardly a free processor during the last minute."""
+    return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
