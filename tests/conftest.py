@@ -66,3 +66,21 @@ def replay(paths: tuple[Path, Path]) -> Iterator[Replay]:
 
     with Replay.create(*paths, make_spec(), seed=0) as replay:
         yield replay
+
+
+@pytest.fixture
+def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute natively, and share even small work among threads."""
+    import torch
+
+    from dreamer_async import native
+    from dreamer_async.agent import kernels
+
+    library, problem = native.load()
+    assert library is not None, f"these tests need a C++ compiler: {problem}"
+    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
+    kernels.use(library)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    kernels.use(None)

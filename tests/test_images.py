@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from dreamer_async import native
 from dreamer_async.agent import images, kernels
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.images import ImageLayer
@@ -20,16 +19,7 @@ SHAPES = [(32, 32, 3), (16, 16, 1), (48, 80, 4), (64, 48, 2)]
 """Widths of one tile and less, of no whole tiles in the small maps, and several bands of rows."""
 
 
-@pytest.fixture(autouse=True)
-def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    library, problem = native.load()
-    assert library is not None, f"these tests need a C++ compiler: {problem}"
-    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
-    kernels.use(library)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    kernels.use(None)
+pytestmark = pytest.mark.usefixtures("native_functions")
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from agent_cases import MIXED, MODEL, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async import native
 from dreamer_async.agent import Policy, Trainer, distributions, kernels, twohot
 from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.kl import latent_losses
@@ -36,16 +35,7 @@ SEVERAL = ActionSpec.several(
 )
 
 
-@pytest.fixture(autouse=True)
-def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    library, problem = native.load()
-    assert library is not None, f"these tests need a C++ compiler: {problem}"
-    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
-    kernels.use(library)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    kernels.use(None)
+pytestmark = pytest.mark.usefixtures("native_functions")
 
 
 @contextmanager
