@@ -54,7 +54,12 @@ class RingSpec:
     @property
     def raw_bytes(self) -> int:
         """Bytes of one step without any overhead."""
-        return sum(f.nbytes for f in self.fields.values()) + 2 * self.deter + self.stoch
+        return self.field_bytes + 2 * self.deter + self.stoch
+
+    @property
+    def field_bytes(self) -> int:
+        """Bytes of one step without its latents and any overhead."""
+        return sum(f.nbytes for f in self.fields.values())
 
     def ring_schema(self, identity: str = NO_IDENTITY) -> Schema:
         """Describe the ring file."""
@@ -101,15 +106,15 @@ class SampleBuffers:
     def allocate(cls, spec: RingSpec, batch_size: int) -> SampleBuffers:
         """Make page aligned buffers: copies into others can take three times as long."""
         fields = {
-            name: _aligned((batch_size, spec.length, *item.shape), item.dtype)
+            name: aligned((batch_size, spec.length, *item.shape), item.dtype)
             for name, item in spec.fields.items()
         }
         return cls(
             fields,
-            _aligned((batch_size, spec.deter), "float16"),
-            _aligned((batch_size, spec.stoch), "uint8"),
-            _aligned((batch_size,), "int32"),
-            _aligned((batch_size,), "int64"),
+            aligned((batch_size, spec.deter), "float16"),
+            aligned((batch_size, spec.stoch), "uint8"),
+            aligned((batch_size,), "int32"),
+            aligned((batch_size,), "int64"),
         )
 
     def annotate(self, lost: NDArray[np.bool_]) -> None:
@@ -120,7 +125,7 @@ class SampleBuffers:
         first[lost, 1] = True
 
 
-def _aligned(shape: tuple[int, ...], dtype: str) -> Array:
+def aligned(shape: tuple[int, ...], dtype: str) -> Array:
     """Make an array of zeros that starts at a page."""
     kind = np.dtype(dtype)
     nbytes = math.prod(shape) * kind.itemsize
@@ -155,9 +160,10 @@ def check_rows(
     spec: RingSpec, env: Indices, fields: Mapping[str, Array], deter: Array, stoch: Array
 ) -> None:
     """Assert that an add has one row of the right shape for each of N different environments."""
-    rows = len(env)
-    assert rows == len(set(env.tolist())), f"repeated environments: {env}"
-    assert rows == 0 or (env.min() >= 0 and env.max() < spec.num_envs), env
+    ids = env.tolist()  # a list this short is checked several times faster than an array
+    rows = len(ids)
+    assert rows == len(set(ids)), f"repeated environments: {env}"
+    assert rows == 0 or (min(ids) >= 0 and max(ids) < spec.num_envs), env
     _check_fields(spec, fields, rows)
     check_latents(spec, deter, stoch, rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +10,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dreamer_async.bench.synthetic import adder
-from dreamer_async.bench.timing import Timing, timed, timing
+from dreamer_async.bench.timing import Timing, timed, timed_in_turn, timing
 from dreamer_async.config import Config
 from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import SampleBuffers, ring_bytes
+from dreamer_async.replay_layout import RingSpec, SampleBuffers, aligned, ring_bytes
 from dreamer_async.replay_setup import ring_spec
 from envs.spec import EnvSpec
 
-FILL = 64
-"""Steps per environment that a measured replay holds beyond one window."""
+FILL = 512
+"""Steps per environment that a measured replay holds beyond one window.
+
+Enough that images do not fit the caches, as those of a real replay do not.
+"""
 
 
 @contextmanager
@@ -39,17 +42,32 @@ def memory(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     """Time sampling one batch, copying as many bytes, and adding one step."""
     with filled_replay(config, spec) as replay:
         out = SampleBuffers.allocate(replay.spec, config.train.batch_size)
-        sampling = timed(lambda: replay.sample(out), seconds / 3)
         nbytes = sum(array.nbytes for array in out.fields.values())
-        source, target = np.ones(nbytes, np.uint8), np.ones(nbytes, np.uint8)
-        copying = timed(lambda: np.copyto(target, source), seconds / 3)
+        actions = {"sample": lambda: replay.sample(out), "copy": copier(replay.spec, nbytes)}
+        times = timed_in_turn(actions, seconds * 2 / 3)
         adding = [t / replay.spec.num_envs for t in timed(adder(replay, spec), seconds / 3)]
         overhead = sum(ring_bytes(replay.spec)) / (replay.spec.num_envs * replay.spec.capacity)
         overhead -= replay.spec.raw_bytes
     shape = f"{config.train.batch_size}x{replay.spec.length}"
-    share = float(np.median(copying) / np.median(sampling))
+    share = float(np.median(np.divide(times["copy"], times["sample"])))
     return [
-        timing("replay", f"sample {shape}", "s/batch", sampling, share_of_copy=share),
-        timing("replay", f"copy {nbytes / 1e6:.1f} MB", "s/batch", copying),
+        timing("replay", f"sample {shape}", "s/batch", times["sample"], share_of_copy=share),
+        timing("replay", f"copy {nbytes / 1e6:.1f} MB", "s/batch", times["copy"]),
         timing("replay", "add", "s/step", adding, extra_bytes_per_step=overhead),
     ]
+
+
+def copier(spec: RingSpec, nbytes: int) -> Callable[[], None]:
+    """Copy `nbytes` in one piece, from anywhere in as much memory as the fields of a ring take.
+
+    A source of only so many bytes would come from the cache, where no batch of a replay lies.
+    """
+    source = np.ones(spec.num_envs * spec.capacity * spec.field_bytes, np.uint8)
+    target = aligned((nbytes,), "uint8")
+    rng = np.random.default_rng(0)
+
+    def copy() -> None:
+        begin = rng.integers(len(source) - nbytes)
+        np.copyto(target, source[begin : begin + nbytes])
+
+    return copy

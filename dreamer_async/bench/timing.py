@@ -55,3 +55,22 @@ def timed(
         wait()
         times.append(time.perf_counter() - began)
     return times
+
+
+def timed_in_turn(
+    actions: Mapping[str, Callable[[], object]], seconds: float
+) -> dict[str, list[float]]:
+    """Seconds of each call of each action, one after the other, so that all see the same machine.
+
+    Takes about `seconds` in all, after one call of each that does not count.
+    """
+    for action in actions.values():
+        action()
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    end = time.perf_counter() + seconds
+    while any(len(calls) < LEAST for calls in times.values()) or time.perf_counter() < end:
+        for name, action in actions.items():
+            began = time.perf_counter()
+            action()
+            times[name].append(time.perf_counter() - began)
+    return times
