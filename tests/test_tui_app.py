@@ -206,18 +206,25 @@ async def test_many_curves_are_drawn_once_a_second(run: RunDir) -> None:
         assert "last 125" in text(pilot), "what a person chose is drawn at once"
 
 
-@pytest.mark.parametrize(("load", "painted"), [(1.0, 6), (1.8, 3)])
-def test_where_all_processors_are_busy_it_paints_half_as_often(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch, load: float, painted: int
+def test_numbers_wait_for_their_time_and_a_new_phase_does_not(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     app = Dashboard(run.path)
-    shown: list[None] = []
-    monkeypatch.setattr(app, "show", lambda: shown.append(None))
-    for _ in range(6):
-        app._paint()
-    assert len(shown) == painted
+    shown: list[str] = []
+    monkeypatch.setattr(app, "show", lambda: shown.append(app.source.phase.name))
+    monkeypatch.setattr(app._pace, "due", lambda: False)
+    app.source.read_newest()
+    app._paint()
+    first = list(shown)
+    app._paint()
+    assert shown == first, "the phase is the same, and it is not time yet"
+    append(run, PhaseChanged("paused", 1, 1))
+    app.source.read_newest()
+    app._paint()
+    assert shown == [*first, "paused"]
+    monkeypatch.setattr(app._pace, "due", lambda: True)
+    app._paint()
+    assert shown == [*first, "paused", "paused"]
 
 
 @driven

@@ -24,7 +24,9 @@ from textual.screen import Screen
 from dreamer_async.events import Controlled
 from tui import terminal
 from tui.main_screen import Main
+from tui.pace import Pace
 from tui.pictures import OTHERS
+from tui.progress import Phase
 from tui.run_list import listed
 from tui.source import Source
 from tui.text import clean
@@ -40,7 +42,7 @@ STOPPED = 10
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
-"""Between two looks at what is new; twice that where every processor has work."""
+"""Between two looks at what is new."""
 FIRST_SECONDS = 0.5
 """What reading may take before something is shown."""
 BUSY_SECONDS = 0.02
@@ -112,7 +114,8 @@ class Dashboard(App[int]):
         self._curtain = ExitStack()
         """Nothing is painted until it is closed."""
         self._shown_news: tuple[object, ...] = ()
-        self._skipped = False
+        self._shown_phases: list[Phase] = []
+        self._pace = Pace()
         self._asked = False
         self._answered_before: Controlled | None = None
 
@@ -189,10 +192,14 @@ class Dashboard(App[int]):
         return self._main
 
     def _paint(self) -> None:
-        """Show what is new, every second time only where a trainer would wait for it."""
-        self._skipped = not self._skipped and processors_busy()
-        if not self._skipped:
+        """Show what is new: a phase and an answer at once, numbers when it is time."""
+        phases = [source.phase for source in self.sources]
+        if phases != self._shown_phases or self._pace.due():
+            self._shown_phases = phases
+            self._pace.painted()
             self.show()
+        else:
+            self._react()
 
     def show(self) -> None:
         """Bring the screen up to date, as far as anything changed."""
@@ -200,6 +207,10 @@ class Dashboard(App[int]):
         if news != self._shown_news and self._main.ready:
             self._shown_news = news
             self._main.show(self.source, tuple(self.others))
+        self._react()
+
+    def _react(self) -> None:
+        """Say what the trainer answered, and leave if it ended as we asked."""
         self._show_answer()
         self._leave_when_stopped()
 
@@ -417,8 +428,3 @@ class Dashboard(App[int]):
         """Detach, even if the lost terminal keeps the app from closing."""
         terminal.leave_soon(DETACHED)
         self.exit(DETACHED)
-
-
-def processors_busy() -> bool:
-    """Whether there was hardly a free processor during the last minute."""
-    return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
