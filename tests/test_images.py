@@ -125,6 +125,17 @@ def test_without_gradients_the_encoder_gives_the_same_bits() -> None:
     assert torch.equal(alone, encoder(obs, torch.float32))
 
 
+def test_without_gradients_the_decoder_gives_the_same_bits_and_keeps_nothing() -> None:
+    spec = ObsSpec((32, 32, 3), "uint8")
+    decoder = perturbed(Decoder({"image": spec}, config(8)))
+    deter, stoch = torch.randn(5, 16, generator=generator(5)), torch.zeros(5, 4, 4)
+    with torch.no_grad():
+        alone = decoder(deter, stoch)["image"]
+    kept = decoder(deter, stoch)["image"]
+    assert torch.equal(alone, kept)
+    assert alone.grad_fn is None and kept.grad_fn is not None
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     spec = ObsSpec((32, 32, 1), "uint8")
     encoder = perturbed(Encoder({"image": spec}, config(8)))

@@ -5,22 +5,31 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 SHARE = 0.02
-"""Processor seconds per second that the dashboard allows itself where all processors have work."""
+"""Processor seconds per second that the dashboard allows itself where no processor is free."""
+FREE = 0.6
+"""Processors that have to be idle for it to paint whenever there is something new.
+
+A learner with a thread on each of two leaves up to 0.4, one with a single thread at least 0.8.
+"""
 LONGEST_SECONDS = 3.0
 """Between two paints, whatever they cost."""
 
 
-def processors_busy() -> bool:
-    """Whether there was hardly a free processor during the last minute."""
-    return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
+def idle_seconds() -> float:
+    """Seconds that all processors together were idle since the machine started."""
+    fields = Path("/proc/stat").read_bytes().split(b"\n", 1)[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf(
+        "SC_CLK_TCK"
+    )  # idle, and waiting for disks
 
 
 class Pace:
-    """Says when to paint again, from what the dashboard used since it painted last.
+    """Says when to paint again, from what was used and what was idle since the last paint.
 
-    A process that computes with all processors waits for all of them, so that what it loses is
+    A trainer that computes with all processors waits for all of them, so that what it loses is
     about what we use, at any niceness.
     """
 
@@ -28,17 +37,19 @@ class Pace:
         self,
         clock: Callable[[], float] = time.monotonic,
         used: Callable[[], float] = time.process_time,
-        busy: Callable[[], bool] = processors_busy,
+        idle: Callable[[], float] = idle_seconds,
     ) -> None:
-        self._clock, self._used, self._busy = clock, used, busy
+        self._clock, self._used, self._idle = clock, used, idle
         self.painted()
 
     def due(self) -> bool:
         """Whether it is time; always where a processor is free."""
         waited = self._clock() - self._painted_at
         used = self._used() - self._used_before
-        return used <= SHARE * waited or waited >= LONGEST_SECONDS or not self._busy()
+        idle = self._idle() - self._idle_before
+        return used <= SHARE * waited or idle >= FREE * waited or waited >= LONGEST_SECONDS
 
     def painted(self) -> None:
         """Count from now on; what this paint costs is part of that."""
-        self._painted_at, self._used_before = self._clock(), self._used()
+        self._painted_at = self._clock()
+        self._used_before, self._idle_before = self._used(), self._idle()

@@ -69,7 +69,7 @@ def encode(images: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     """
     assert images.dtype == torch.uint8, images.dtype
     tensors = [tensor for layer in layers for tensor in layer]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if _gradient_wanted(tensors):
         y: Tensor = _Encoder.apply(images.contiguous(), *tensors)
         return y
     return _encode(images.contiguous(), _Layers(layers))
@@ -82,8 +82,16 @@ def decode(features: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     the sigmoid.
     """
     tensors = [tensor for layer in layers for tensor in layer]
-    y: Tensor = _Decoder.apply(features.contiguous(), *tensors)
-    return y
+    if _gradient_wanted([features, *tensors]):
+        y: Tensor = _Decoder.apply(features.contiguous(), *tensors)
+        return y
+    return _decode(features.contiguous(), _Layers(layers))
+
+
+def _gradient_wanted(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a backward pass may come, for which the maps of all layers would be kept."""
+    wanted = any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return wanted and torch.is_grad_enabled()
 
 
 def squared_error(image: Tensor, target: Tensor) -> Tensor:
@@ -243,22 +251,28 @@ class _Encoder(torch.autograd.Function):
         return None, *layers.gradients()
 
 
+def _decode(features: Tensor, layers: _Layers) -> Tensor:
+    count, (rows, height, width, _) = len(layers.layers), features.shape
+    colours = layers.layers[-1].bias.shape[0]
+    out = torch.empty(rows, height << count, width << count, colours)
+    kernels.library().decode_images(
+        layers.structures, count, height, width, ctypes.c_long(rows),
+        pointer(features), pointer(out), kernels.threads(out.numel()),
+    )  # fmt: skip
+    return out
+
+
 class _Decoder(torch.autograd.Function):
     """The decoder with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, *tensors: Tensor | None) -> Tensor:
         layers = _Layers(_grouped(tensors))
-        count, (rows, height, width, _) = len(layers.layers), features.shape
-        scales = [2.0 ** (i + 1) for i in range(count)]
+        scales = [2.0 ** (i + 1) for i in range(len(layers.layers))]
+        rows, height, width, _ = features.shape
         layers.keep(rows, _areas(height, width, scales), False)
         ctx.layers = layers
-        colours = layers.layers[-1].bias.shape[0]
-        out = torch.empty(rows, height << count, width << count, colours)
-        kernels.library().decode_images(
-            layers.structures, count, height, width, ctypes.c_long(rows),
-            pointer(features), pointer(out), kernels.threads(out.numel()),
-        )  # fmt: skip
+        out = _decode(features, layers)
         ctx.save_for_backward(features, out)
         return out
 
