@@ -172,11 +172,12 @@ class Replay:
         with self._lock:
             step = self._reserve(env)
         index = env * self.spec.capacity + step % self.spec.capacity
+        # A slice is written in half the time of an index, and single environments add often.
+        place = slice(index[0], index[0] + 1) if len(index) == 1 else index
         for name, rows in self._rows.items():
-            self._put(rows, index, fields[name])
-        latents = {"deter": deter, "stoch": stoch, "valid": 1}
-        for name, value in latents.items():
-            self._put(self._latent_rows[name], index, value)
+            self._put(rows, place, fields[name])
+        for name, value in (("deter", deter), ("stoch", stoch), ("valid", 1)):
+            self._put(self._latent_rows[name], place, value)
         with self._lock:
             self._publish(env, step)
 

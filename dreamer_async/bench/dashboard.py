@@ -13,6 +13,7 @@ import os
 import pty
 import select
 import signal
+import statistics
 import struct
 import subprocess
 import sys
@@ -166,7 +167,14 @@ def _pairs(
         for attached in (True, False) if pair % 2 else (False, True):
             times[attached].append(_update_seconds(run, trainer, seconds, attached=attached))
     lost = sorted(1 - a / w for w, a in zip(times[True], times[False], strict=True))
-    detail = {"share_of_updates_lost": lost[len(lost) // 2], "least": lost[0], "most": lost[-1]}
+    detail = {
+        "share_of_updates_lost": statistics.median(lost),
+        "share_in_the_mean": statistics.mean(lost),
+        "share_at_least": lost[0],
+        "share_at_most": lost[-1],
+    }
+    if pairs > 1:
+        detail["share_standard_error"] = statistics.stdev(lost) / pairs**0.5
     where = f"{threads} threads" if threads > 1 else "1 thread"
     return [
         timing("dashboard", f"update, watched, {where}", "s/update", times[True], **detail),

@@ -66,7 +66,7 @@ def spell(seconds: float) -> str:
 
 def _detail(detail: Json) -> str:
     shown = {
-        name: f"{value:.0%}" if name.startswith("share") else f"{value:.3g}"
+        name: f"{value:.1%}" if name.startswith("share") else f"{value:.3g}"
         for name, value in detail.items()
     }
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
