@@ -17,18 +17,18 @@ from dreamer_async.replay_layout import RingSpec, SampleBuffers, aligned, ring_b
 from dreamer_async.replay_setup import ring_spec
 from envs.spec import EnvSpec
 
-FILL = 512
-"""Steps per environment that a measured replay holds beyond one window.
-
-Enough that images do not fit the caches, as those of a real replay do not.
-"""
+COLD_BYTES = 128_000_000
+"""Size of a measured replay: images do not fit the caches, as those of a real one do not."""
+MOST_STEPS = 16_384
+"""Steps of a measured replay beyond one window an environment, however small they are."""
 
 
 @contextmanager
 def filled_replay(config: Config, spec: EnvSpec) -> Iterator[Replay]:
     """A small replay of made-up experience, in a temporary directory."""
-    steps = config.train.batch_length + 1 + FILL
-    ring = ring_spec(config, spec, config.env.num_envs * steps)
+    ring = ring_spec(config, spec, 0)
+    beyond = min(MOST_STEPS, COLD_BYTES // ring.field_bytes)
+    ring = ring_spec(config, spec, config.env.num_envs * ring.length + beyond)
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         paths = Path(folder) / "ring", Path(folder) / "latents"
         with Replay.create(*paths, ring, seed=config.train.seed) as replay:
