@@ -11,16 +11,17 @@ import pytest
 from dreamer_async.agent.update import Trainer
 from dreamer_async.bench import PARTS, measure, report
 from dreamer_async.bench.apart import BenchError, measure_apart
+from dreamer_async.bench.memory import copier
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
 from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
-from dreamer_async.bench.timing import LEAST, timed, timing
+from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, resolve
 from dreamer_async.events import Metrics, read_events
-from dreamer_async.replay_setup import open_replay
+from dreamer_async.replay_setup import open_replay, ring_spec
 from dreamer_async.run_dir import RunDir
 from envs import spec
 from envs.spec import ActionSpec
@@ -138,6 +139,21 @@ def test_the_first_call_is_not_timed() -> None:
     assert len(timed(lambda: calls.append(1), 0.0)) == LEAST == len(calls) - 1
     row = timing("replay", "x", "s", [3.0, 1.0, 2.0])
     assert (row.median_s, row.min_s, row.max_s, row.n) == (2.0, 1.0, 3.0, 3)
+
+
+def test_things_that_are_compared_take_turns() -> None:
+    calls: list[str] = []
+    actions = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
+    times = timed_in_turn(actions, 0.0)
+    assert calls == ["a", "b"] * (1 + LEAST)
+    assert [len(spent) for spent in times.values()] == [LEAST, LEAST]
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0, 3.0])
+def test_a_batch_may_be_larger_than_the_measured_ring(share: float) -> None:
+    config = resolve("toy", "catch", size="tiny", overrides=SMALL)
+    ring = ring_spec(config, spec("toy", "catch"), 0)
+    copier(ring, int(share * ring.num_envs * ring.capacity * ring.field_bytes))()
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def copier(spec: RingSpec, nbytes: int) -> Callable[[], None]:
 
     A source of only so many bytes would come from the cache, where no batch of a replay lies.
     """
-    source = np.ones(spec.num_envs * spec.capacity * spec.field_bytes, np.uint8)
+    ring = spec.num_envs * spec.capacity * spec.field_bytes
+    source = np.ones(max(ring, nbytes + 1), np.uint8)
     target = aligned((nbytes,), "uint8")
     rng = np.random.default_rng(0)
 
