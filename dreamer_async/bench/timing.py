@@ -67,8 +67,9 @@ def timed_in_turn(
     for action in actions.values():
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}
-    end = time.perf_counter() + seconds
-    while any(len(calls) < LEAST for calls in times.values()) or time.perf_counter() < end:
+    rounds, end = 0, time.perf_counter() + seconds
+    while rounds < LEAST or time.perf_counter() < end:
+        rounds += 1
         for name, action in actions.items():
             began = time.perf_counter()
             action()
