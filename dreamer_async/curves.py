@@ -18,7 +18,9 @@ FILE = Path(__file__).parent / "data" / "published.csv"
 BINS = 50
 """Equal parts of the budget that a benchmark gives; the curves have a point for each."""
 SIZE = "size200m"
-"""The published runs are all of this size."""
+"""Size of the published runs, but for those in `SIZES`."""
+SIZES: Mapping[str, str] = MappingProxyType({"dmc-proprio": "size12m", "dmc-vision": "size12m"})
+"""As the official configuration had it when the scores were published (2411f7d, April 2024)."""
 BUDGETS: Mapping[str, float] = MappingProxyType(
     {
         "atari": 2e8,
@@ -98,12 +100,17 @@ def _lines(suite: str) -> list[list[str]]:
 
 def comparable(suite: str, size: str, train_ratio: float) -> bool:
     """Tell whether a run was set up as the published ones were."""
-    return size == SIZE and TRAIN_RATIOS.get(suite) == train_ratio
+    return size == size_of(suite) and TRAIN_RATIOS.get(suite) == train_ratio
+
+
+def size_of(suite: str) -> str:
+    """Size of the published runs of a suite."""
+    return SIZES.get(suite, SIZE)
 
 
 def made_with(suite: str) -> str:
     """What a reader has to know of how the published runs of a suite were made."""
-    return f"{SIZE}, action repeat 2" if suite == "dmc-vision" else SIZE
+    return f"{size_of(suite)}, action repeat 2" if suite.startswith("dmc-") else size_of(suite)
 
 
 def verdict(score: float, mean: float, std: float) -> str:

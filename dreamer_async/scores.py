@@ -244,8 +244,8 @@ def _differences(suite: str, task: str, runs: list[Played]) -> list[str]:
     """What keeps these runs from being repetitions of the published ones, in words."""
     found: dict[str, None] = {}
     for config in (run.config for run in runs):
-        if config.size != curves.SIZE:
-            found[f"size={config.size} (published {curves.SIZE})"] = None
+        if config.size != (size := curves.size_of(suite)):
+            found[f"size={config.size} (published {size})"] = None
         for key, (preset, chosen) in changed(
             resolve(suite, task, size=config.size), config
         ).items():

@@ -78,7 +78,8 @@ def test_a_task_without_a_curve_has_no_reference() -> None:
     assert "published" not in legend(shown) and legend(shown).endswith("no reference")
 
 
-def test_the_curves_of_dmc_say_their_action_repeat() -> None:
-    shown = view(300.0, 100_000, replace(STARTED, suite="dmc-vision", task="walker_walk"))
-    assert "size200m, action repeat 2)" in legend(shown)
-    assert "size200m, action repeat 2 " in legend(shown, 43), "at 80x24 too"
+def test_the_curves_of_dmc_say_their_size_and_action_repeat() -> None:
+    for suite in ("dmc-vision", "dmc-proprio"):
+        shown = view(300.0, 100_000, replace(STARTED, suite=suite, task="walker_walk"))
+        assert "size12m, action repeat 2)" in legend(shown)
+        assert "size12m, action repeat 2 " in legend(shown, 43), "at 80x24 too"
