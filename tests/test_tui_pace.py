@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,16 @@ def test_the_kernel_counts_idle_time() -> None:
     gained, passed = idle_seconds() - before, time.monotonic() - began
     assert 0 <= gained <= (os.cpu_count() or 1) * (passed + 0.1)
     assert before > 0
+
+
+@pytest.mark.parametrize("said", [None, b"", b"cpu 1 2", b"cpu a b c d e f"])
+def test_a_kernel_that_says_nothing_counts_as_busy(
+    monkeypatch: pytest.MonkeyPatch, said: bytes | None
+) -> None:
+    def read(path: Path) -> bytes:
+        if said is None:
+            raise PermissionError(path)
+        return said
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert idle_seconds() == 0.0

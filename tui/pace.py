@@ -19,11 +19,13 @@ LONGEST_SECONDS = 3.0
 
 
 def idle_seconds() -> float:
-    """Seconds that all processors together were idle since the machine started."""
-    fields = Path("/proc/stat").read_bytes().split(b"\n", 1)[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf(
-        "SC_CLK_TCK"
-    )  # idle, and waiting for disks
+    """Seconds that all processors together were idle since the machine started; 0: not known."""
+    try:
+        fields = Path("/proc/stat").read_bytes().split(b"\n", 1)[0].split()
+        idle, waiting_for_disks = int(fields[4]), int(fields[5])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return (idle + waiting_for_disks) / os.sysconf("SC_CLK_TCK")
 
 
 class Pace:
