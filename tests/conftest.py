@@ -41,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+if flags := os.environ.get("KERNEL_FLAGS", "").split():
+    # Another build of the native functions than this processor's: see test_processors.py.
+    from dreamer_async import native
+
+    native.FLAGS = (*native.FLAGS, *flags)
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The process that forks trainers."""

@@ -96,11 +96,8 @@ inline void norm_silu_backward(int C, const float *x, const float *gain, float *
 // A packed kernel [in, out] lies as panels [out / PANEL, in, PANEL], the last one filled up with
 // zeros, so that the innermost loop reads it from front to back.
 
-#if defined(__AVX512F__)
-constexpr int MOST_ROWS = 12, FEWER_ROWS = 8;  // 24 of 32 registers hold sums
-#else
-constexpr int MOST_ROWS = 6, FEWER_ROWS = 4;  // 12 of 16
-#endif
+constexpr int MOST_ROWS = LANES == 16 ? 12 : 6;  // 24 of 32 registers hold sums, or 12 of 16
+constexpr int FEWER_ROWS = LANES == 16 ? 8 : 4;
 constexpr int PANEL = 2 * LANES;
 
 // A width filled up to whole panels.

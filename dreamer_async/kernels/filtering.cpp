@@ -78,35 +78,44 @@ void through_samples(const Core &c, const float *logits, const float *dlogits, c
   for (int j = 0; j < c.variables * c.classes; j++) dl[j] += dlogits[j];
 }
 
-// From dnew = dL/dh' of one block to its gates, and to h as far as it is kept; of floats or vectors.
+// The gradients of one block's gates, and of h as far as it is kept; floats or vectors.
 template <typename T>
-inline void through_gate(T reset, T inner, T update, T h, T dnew, T *dreset, T *dinner, T *dupdate,
-                         T *dh) {
+struct GateGradients {
+  T reset, inner, update, kept;
+};
+
+// From dnew = dL/dh'. Returned in a whole, since a pointer to T would promise the alignment of a
+// vector, which those here do not have.
+template <typename T>
+inline GateGradients<T> through_gate(T reset, T inner, T update, T h, T dnew) {
   reset = sigmoid(reset);
   update = sigmoid(update - 1.0f);
   const T cand = tangent(reset * inner);
   const T through = dnew * update * (1.0f - cand * cand);
-  *dreset = through * inner * reset * (1.0f - reset);
-  *dinner = through * reset;
-  *dupdate = dnew * (cand - h) * update * (1.0f - update);
-  *dh = dnew * (1.0f - update);
+  return {through * inner * reset * (1.0f - reset), through * reset,
+          dnew * (cand - h) * update * (1.0f - update), dnew * (1.0f - update)};
 }
 
 void through_gates(int block, const float *gates, const float *h, const float *dnew, float *dgates,
                    float *dh) {
+  float *dreset = dgates, *dinner = dgates + block, *dupdate = dgates + 2 * block;
+  const float *inner = gates + block, *update = gates + 2 * block;
   int j = 0;
   for (; j + LANES <= block; j += LANES) {
-    vec dreset, dinner, dupdate, dkept;
-    through_gate(load_vec(gates + j), load_vec(gates + block + j), load_vec(gates + 2 * block + j),
-                 load_vec(h + j), load_vec(dnew + j), &dreset, &dinner, &dupdate, &dkept);
-    store_vec(dgates + j, dreset);
-    store_vec(dgates + block + j, dinner);
-    store_vec(dgates + 2 * block + j, dupdate);
-    store_vec(dh + j, dkept);
+    const auto d = through_gate(load_vec(gates + j), load_vec(inner + j), load_vec(update + j),
+                                load_vec(h + j), load_vec(dnew + j));
+    store_vec(dreset + j, d.reset);
+    store_vec(dinner + j, d.inner);
+    store_vec(dupdate + j, d.update);
+    store_vec(dh + j, d.kept);
   }
-  for (; j < block; j++)
-    through_gate(gates[j], gates[block + j], gates[2 * block + j], h[j], dnew[j], dgates + j,
-                 dgates + block + j, dgates + 2 * block + j, dh + j);
+  for (; j < block; j++) {
+    const auto d = through_gate(gates[j], inner[j], update[j], h[j], dnew[j]);
+    dreset[j] = d.reset;
+    dinner[j] = d.inner;
+    dupdate[j] = d.update;
+    dh[j] = d.kept;
+  }
 }
 
 void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gradients &d,

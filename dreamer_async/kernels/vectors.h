@@ -10,13 +10,16 @@
 #include <immintrin.h>
 #endif
 
+// SIXTEEN_LANES computes as on a processor with AVX-512, slower, on any: for tests.
+#if defined(__AVX512F__) || defined(SIXTEEN_LANES)
+#define LANE_COUNT 16
+#else
+#define LANE_COUNT 8
+#endif
+
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#else
-constexpr int LANES = 8;
-#endif
+constexpr int LANES = LANE_COUNT;
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4)));
@@ -41,7 +44,7 @@ inline void each_vector(int n, const float *x, float *y, const F &f) {
 inline vec larger(vec limit, vec x) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(limit, x);
-#elif defined(__AVX__)
+#elif defined(__AVX__) && LANE_COUNT == 8
   return _mm256_max_ps(limit, x);
 #else
   return limit > x ? limit : x;
@@ -51,7 +54,7 @@ inline vec larger(vec limit, vec x) {
 inline vec smaller(vec limit, vec x) {
 #if defined(__AVX512F__)
   return _mm512_min_ps(limit, x);
-#elif defined(__AVX__)
+#elif defined(__AVX__) && LANE_COUNT == 8
   return _mm256_min_ps(limit, x);
 #else
   return limit < x ? limit : x;
@@ -61,7 +64,7 @@ inline vec smaller(vec limit, vec x) {
 inline vec root(vec x) {
 #if defined(__AVX512F__)
   return _mm512_sqrt_ps(x);
-#elif defined(__AVX__)
+#elif defined(__AVX__) && LANE_COUNT == 8
   return _mm256_sqrt_ps(x);
 #else
   for (int i = 0; i < LANES; i++) x[i] = std::sqrt(x[i]);
@@ -140,7 +143,7 @@ inline vec logarithm(vec x) {
 
 // -- categoricals of four classes, each beside the other -----------------------------------------
 
-#if defined(__AVX512F__)
+#if LANE_COUNT == 16
 #define IN_FOURS(a, b, c, d) \
   a, b, c, d, a + 4, b + 4, c + 4, d + 4, a + 8, b + 8, c + 8, d + 8, a + 12, b + 12, c + 12, d + 12
 #else
@@ -178,13 +181,11 @@ inline vec sample_of_fours(vec p, vec share) {
 #undef IN_FOURS
 
 // Keeps a vector in its register, where GCC would read it again for every product.
-template <typename V>
-inline void keep(V &x) {
-#if defined(__AVX__)
-  if constexpr (sizeof(V) == 32) asm("" : "+x"(x));
-#endif
+inline void keep(vec &x) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(V) == 64) asm("" : "+v"(x));
+  asm("" : "+v"(x));
+#elif defined(__AVX__) && LANE_COUNT == 8
+  asm("" : "+x"(x));
 #endif
   (void)x;
 }

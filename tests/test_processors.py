@@ -1,0 +1,55 @@
+"""Native functions for other processors and compilers than those of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamer_async import native
+from dreamer_async.process import processor_flags
+
+TESTS = Path(__file__).parent
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi")
+"""Not of vectors as arguments of functions that are all inlined."""
+PROCESSORS = ("native", "x86-64", "skylake-avx512")
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_compilers_find_nothing_to_warn_about(compiler: str, processor: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    if processor != "native" and os.uname().machine != "x86_64":
+        pytest.skip("this is another family of processors")
+    flags = [flag for flag in native.FLAGS if not flag.startswith("-march")]
+    command = [compiler, *flags, *WARNINGS, f"-march={processor}", "-fsyntax-only"]
+    sources = [str(path) for path in sorted(native.FOLDER.glob("*.cpp"))]
+    done = subprocess.run([*command, *sources], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[:2000]
+
+
+def test_panels_are_two_vectors_wide() -> None:
+    library, problem = native.load()
+    assert library is not None, problem
+    wide = "-DSIXTEEN_LANES" in native.FLAGS or "avx512f" in processor_flags()
+    assert library.panel_width() == 2 * (16 if wide else 8)
+
+
+def test_vectors_of_sixteen_lanes_compute_the_same() -> None:
+    """What AVX-512 brings (wider vectors, panels and tiles of rows), on whatever processor this is.
+
+    All tests of native functions run once more, with a build that has it.
+    """
+    environment = {**os.environ, "KERNEL_FLAGS": "-DSIXTEEN_LANES -O1"}
+    tests = ("test_processors.py::test_panels_are_two_vectors_wide", "test_kernels.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(str(TESTS / name) for name in (*tests, "test_images.py"))],
+        env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
