@@ -1,7 +1,7 @@
 """The convolutional encoder and decoder as one native function each way (`kernels/encoder.cpp`,
 `kernels/decoder.cpp`).
 
-Legend: N images, H x W resolution, C channels, P points, K taps of a kernel's row.
+Legend: N images, H x W resolution, C channels, P points and K taps of a kernel's row.
 """
 
 from __future__ import annotations
@@ -115,21 +115,23 @@ def evaluation(taps: int) -> Tensor:
 
 
 def transformed(kernel: Tensor) -> Tensor:
-    """A kernel [out, in, rows, K] as products read it: [P, out / GROUP, in, rows, GROUP]."""
-    at_points = torch.einsum("pk,oirk->piro", evaluation(kernel.shape[3]), kernel)
+    """A kernel [out, in, K, K] as products read it: [P * P, out / GROUP, in, GROUP]."""
+    values = evaluation(kernel.shape[3])
+    at_points = torch.einsum("pr,qk,oirk->pqio", values, values, kernel).flatten(0, 1)
     filled = F.pad(at_points, (0, -kernel.shape[0] % GROUP))
-    return filled.unflatten(-1, (-1, GROUP)).permute(0, 3, 1, 2, 4).contiguous()
+    return filled.unflatten(-1, (-1, GROUP)).transpose(1, 2).contiguous()
 
 
 def turned_transformed(kernel: Tensor) -> Tensor:
-    """The kernel of the gradient of the inputs: inputs for outputs, and the taps the other way."""
-    return transformed(kernel.flip(2, 3).transpose(0, 1))
+    """What the gradient of the inputs takes: inputs for outputs."""
+    return transformed(kernel.transpose(0, 1))
 
 
 def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
-    """[pieces, P, rows, in, out filled up] to that of a kernel [out, in, rows, K]."""
-    total = sums.sum(0)[..., : kernel.shape[0]]
-    return torch.einsum("pk,prio->oirk", evaluation(kernel.shape[3]), total)
+    """[pieces, P, P, in, out filled up] to that of a kernel [out, in, K, K]."""
+    total, values = sums.sum(0)[..., : kernel.shape[0]], evaluation(kernel.shape[3])
+    by_rows = torch.einsum("pr,pqio->qrio", values, total)
+    return torch.einsum("qk,qrio->oirk", values, by_rows)
 
 
 # -- native functions -----------------------------------------------------------------------------
@@ -165,23 +167,23 @@ class _Layers:
         """Taps of a row of all kernels."""
         return self.layers[0].kernel.shape[3]
 
-    def keep(self, images: int, areas: Sequence[int], pooling: bool) -> None:
-        """Room for what the backward pass needs; `areas` of the maps behind each layer."""
-        for s, layer, area in zip(self.structures, self.layers, areas, strict=True):
+    def keep(self, images: int, planes: Sequence[int], pooling: bool) -> None:
+        """Room for what the backward pass needs; floats of a channel behind each layer."""
+        groups = -(-images // kernels.library().images_of_group())
+        for s, layer, plane in zip(self.structures, self.layers, planes, strict=True):
             if layer.gain is not None:
-                before = torch.empty(images, s.outputs, area)
+                before = torch.empty(groups, s.outputs, plane)
                 s.before = self._hold(before)
                 if pooling:
-                    # 16 more, since whole vectors are read.
-                    winner = torch.empty(images * s.outputs * area + 16, dtype=torch.uint8)
+                    winner = torch.empty(before.shape, dtype=torch.uint8)
                     self.held.append(winner)
                     s.winner = winner.data_ptr()
 
     def prepare_backward(self, pieces: int, first_too: bool) -> None:
         """Room for gradients, and the kernels that those of the inputs need."""
         for i, (s, layer) in enumerate(zip(self.structures, self.layers, strict=True)):
-            outputs, inputs, rows, taps = layer.kernel.shape
-            dkernel = torch.zeros(pieces, taps + 3, rows, inputs, padded(outputs))
+            outputs, inputs, _, taps = layer.kernel.shape
+            dkernel = torch.zeros(pieces, taps + 3, taps + 3, inputs, padded(outputs))
             dvectors = torch.zeros(2, pieces, s.outputs)
             self.sums.append((dkernel, dvectors))
             s.dkernel, s.dbias, s.dgain = map(floats, (dkernel, *dvectors))
@@ -202,10 +204,10 @@ class _Layers:
         return floats(tensor)
 
 
-def _areas(height: int, width: int, scales: Sequence[float]) -> list[int]:
-    """Floats of a plane at each scale, filled up as in `convolution.h`."""
-    sizes = [int(height * scale) * int(width * scale) for scale in scales]
-    return [size + -size % 16 for size in sizes]
+def _planes(height: int, width: int, scales: Sequence[float]) -> list[int]:
+    """Floats of a channel of a group of images at each scale, as in `convolution.h`."""
+    plane = kernels.library().floats_of_plane
+    return [plane(int(height * scale), int(width * scale)) for scale in scales]
 
 
 def _grouped(tensors: Sequence[Tensor | None]) -> list[ImageLayer]:
@@ -232,7 +234,7 @@ class _Encoder(torch.autograd.Function):
         layers = _Layers(_grouped(tensors))
         scales = [0.5 ** (i + 1) for i in range(len(layers.layers))]
         rows, height, width, _ = images.shape
-        layers.keep(rows, _areas(height, width, scales), True)
+        layers.keep(rows, _planes(height, width, scales), True)
         ctx.images, ctx.layers = images, layers
         return _encode(images, layers)
 
@@ -270,7 +272,7 @@ class _Decoder(torch.autograd.Function):
         layers = _Layers(_grouped(tensors))
         scales = [2.0 ** (i + 1) for i in range(len(layers.layers))]
         rows, height, width, _ = features.shape
-        layers.keep(rows, _areas(height, width, scales), False)
+        layers.keep(rows, _planes(height, width, scales), False)
         ctx.layers = layers
         out = _decode(features, layers)
         ctx.save_for_backward(features, out)

@@ -1,13 +1,16 @@
-// Convolutions of planes with 3x3 or 5x5 kernels, stride 1 and zero padding.
+// Convolutions of maps with 3x3 or 5x5 kernels, stride 1 and zero padding, of LANES images at once.
 //
-// Rows are transformed as in tiles.h. Across rows and channels the products are summed before going
-// back, so the way there and back is paid once per row.
+// A map of a group of images is [channels, pixels, LANES]: a vector holds the same pixel of all of
+// them, so that everything but sums for the gradients of kernels is done lane by lane, for small
+// maps as well as for large ones. Planes of channels begin `plane` floats apart.
 //
-// A map is planes [channels, area] with the rows of an image one after the other and zeros up to
-// the next multiple of 16 floats. A row of W columns is cut in T tiles of four; a transform of rows
-// has one plane per point and channel, [rows, T].
+// Some tiles after the other are transformed as in tiles.h, multiplied at all points, and go back
+// while they are in the second cache. The gradient of the inputs takes the same way backwards, with
+// the transforms of the outputs' gradient that that of the kernel needs, too.
 
 #pragma once
+
+#include <vector>
 
 #include "tiles.h"
 
@@ -17,162 +20,255 @@ constexpr int GROUP = 4;  // outputs whose kernels lie side by side
 
 inline int grouped(int outputs) { return (outputs + GROUP - 1) / GROUP * GROUP; }
 
-inline long plane_area(int height, int width) {
-  return (static_cast<long>(height) * width + 15) / 16 * 16;
+// Floats from one channel of a map to the next.
+inline long map_plane(int height, int width) {
+  return spread(static_cast<long>(height) * width * LANES);
 }
 
-// Transforms of some rows of a map, or what is to be transformed back.
+template <typename T>
+inline T *sized(std::vector<T> &memory, long size) {
+  if (static_cast<long>(memory.size()) < size) memory.resize(size);
+  return memory.data();
+}
+
+// Transforms of some tiles: [points, channels, tiles] vectors.
 struct Spectrum {
   int channels = 0, tiles = 0;
-  long plane = 0;
+  long point = 0;  // floats from one point to the next
   float *first = nullptr;
   std::vector<float> memory;
 
-  void shape(int points, int of_channels, int rows, int of_tiles) {
+  void shape(int points, int of_channels, int of_tiles) {
     channels = of_channels;
     tiles = of_tiles;
-    // A vector may begin at the last number; planes begin in all sets of the first cache in turn.
-    plane = spread(static_cast<long>(rows) * tiles + 2 * LANES);
-    const size_t size = static_cast<size_t>(points) * channels * plane + 16;
-    if (memory.size() < size) memory.resize(size);
-    first = memory.data() + (-reinterpret_cast<intptr_t>(memory.data()) / 4 & 15);  // of a line
+    point = spread(static_cast<long>(channels) * tiles * LANES);
+    float *begin = sized(memory, points * point + 16);
+    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);  // of a line
   }
 
-  float *at(int point, int channel) {
-    return first + (static_cast<long>(point) * channels + channel) * plane;
+  float *at(int point_index, int channel) {
+    return first + point_index * point + static_cast<long>(channel) * tiles * LANES;
   }
 };
 
 // Memory of a thread for convolutions.
 struct Workspace {
-  Spectrum input, output, around;
-  Phases phases, results[2];  // what is transformed, and what comes back
-  std::vector<float> turned;
+  Spectrum input, output, back;
+  std::vector<float> columns, edge, turned;
 };
 
-// One row of a channel, transformed. The last vector reaches into the row behind it, which is
-// written after it.
-template <int TAPS, typename Transform>
-inline void transform_row(const Transform &transform, Phases &phases, Spectrum &to, int channel,
-                          int row) {
-  float *first = to.at(0, channel) + static_cast<long>(row) * to.tiles;
-  for (int t = 0; t < to.tiles; t += LANES)
-    transform(phases, t, first + t, to.channels * to.plane);
-}
+// A map, or where one goes.
+struct Map {
+  int channels, height, width;
+  float *x;
 
-template <int TAPS>
-inline void zero_row(Spectrum &to, int channel, int row) {
-  for (int i = 0; i < Points<TAPS>::COUNT; i++)
-    for (int t = 0; t < to.tiles; t += LANES)
-      store_vec(to.at(i, channel) + static_cast<long>(row) * to.tiles + t, vec{});
-}
+  long plane() const { return map_plane(height, width); }
+  int across() const { return tiles(width); }
+  int tile_count() const { return tiles(height) * tiles(width); }
+  float *row(int channel, int row) const {
+    return x + channel * plane() + static_cast<long>(row) * width * LANES;
+  }
+};
 
-// What products read behind the last row.
-template <int TAPS>
-inline void zero_end(Spectrum &to, int channel, int rows) {
-  for (int i = 0; i < Points<TAPS>::COUNT; i++)
-    store_vec(to.at(i, channel) + static_cast<long>(rows) * to.tiles, vec{});
-}
-
-// The windows of rows [from, to) of a map, and of the rows around them; those outside of the map
-// are zero. source(channel, row, phases) puts a row there.
-template <int TAPS, typename Source>
-inline void transform_inputs(int height, int from, int to, const Source &source, Workspace &work) {
-  constexpr int HALF = TAPS / 2;
-  for (int c = 0; c < work.input.channels; c++) {
-    for (int row = from - HALF; row < to + HALF; row++)
-      if (row < 0 || row >= height) {
-        zero_row<TAPS>(work.input, c, row - from + HALF);
-      } else {
-        source(c, row, work.phases);
-        transform_row<TAPS>(Window<TAPS>{}, work.phases, work.input, c, row - from + HALF);
-      }
-    zero_end<TAPS>(work.input, c, to - from + TAPS - 1);
+// Tiles [from, to) in reading order, row by row: f(row of tiles, first of them, their number, how
+// many came before).
+template <typename F>
+inline void each_row_of_tiles(int across, int from, int to, const F &f) {
+  for (int at = from; at < to;) {
+    const int first = at % across, left = across - first;
+    const int count = to - at < left ? to - at : left;
+    f(at / across, first, count, at - from);
+    at += count;
   }
 }
 
-// The columns of rows [from, to) of the gradient of the outputs, and, if `around`, also the windows
-// of these and the rows around them.
-template <int TAPS, typename Gradient>
-inline void transform_gradient(int outputs, int height, int from, int to, bool around,
-                               const Gradient &gradient, Workspace &work) {
-  constexpr int HALF = TAPS / 2;
-  const int more = around ? HALF : 0;
-  for (int c = 0; c < outputs; c++) {
-    for (int row = from - more; row < to + more; row++) {
-      if (row < 0 || row >= height) {
-        zero_row<TAPS>(work.around, c, row - from + HALF);
-        continue;
-      }
-      gradient(c, row, work.phases);
-      if (row >= from && row < to)
-        transform_row<TAPS>(Columns<TAPS>{}, work.phases, work.output, c, row - from);
-      if (around)
-        transform_row<TAPS>(Window<TAPS>{}, work.phases, work.around, c, row - from + HALF);
+// What a row of tiles reads or adds to: `COUNT` rows, those outside of the map elsewhere; and which
+// of its columns are in the map.
+template <int TAPS>
+struct Reach {
+  static constexpr int COUNT = Points<TAPS>::COUNT;
+  float *rows[COUNT];
+  int columns, first, last;  // all columns; those in the map
+  long start;                // floats from column 0 to the first of all
+
+  Reach(const Map &map, int channel, int tile_row, int tile, int count, float *outside) {
+    const int row = TILE * tile_row - TAPS / 2, column = TILE * tile - TAPS / 2;
+    for (int i = 0; i < COUNT; i++)
+      rows[i] = row + i < 0 || row + i >= map.height ? outside : map.row(channel, row + i);
+    columns = TILE * (count - 1) + COUNT;
+    first = column < 0 ? -column : 0;
+    last = map.width - column < columns ? map.width - column : columns;
+    start = static_cast<long>(column) * LANES;
+  }
+};
+
+// Of tiles [from, to) the transforms of what they read.
+template <int TAPS>
+inline void transform_windows(const Map &map, int from, int to, Workspace &work) {
+  constexpr int COUNT = Points<TAPS>::COUNT;
+  const long line = (TILE * map.across() + COUNT) * LANES;
+  float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
+  std::memset(outside, 0, line * 4);
+  const auto transform = [&](int c, int tile_row, int tile, int count, int at) {
+    const Reach<TAPS> reach(map, c, tile_row, tile, count, outside);
+    for (int p = 0; p < COUNT; p++) {
+      for (int k = 0; k < reach.first; k++) store_vec(columns + p * line + k * LANES, vec{});
+      for (int k = reach.last; k < reach.columns; k++)
+        store_vec(columns + p * line + k * LANES, vec{});
     }
-    zero_end<TAPS>(work.output, c, to - from);
-    if (around) zero_end<TAPS>(work.around, c, to - from + TAPS - 1);
-  }
-  for (int c = outputs; c < work.output.channels; c++) {
-    for (int row = from; row < to; row++) zero_row<TAPS>(work.output, c, row - from);
-    zero_end<TAPS>(work.output, c, to - from);
-  }
+    for (int k = reach.first; k < reach.last; k++) {
+      vec d[COUNT], f[COUNT];
+      for (int i = 0; i < COUNT; i++) d[i] = load_vec(reach.rows[i] + reach.start + k * LANES);
+      Points<TAPS>::window(d, f);
+      for (int p = 0; p < COUNT; p++) store_vec(columns + p * line + k * LANES, f[p]);
+    }
+    for (int p = 0; p < COUNT; p++)
+      for (int t = 0; t < count; t++) {
+        vec d[COUNT], f[COUNT];
+        for (int i = 0; i < COUNT; i++)
+          d[i] = load_vec(columns + p * line + (TILE * t + i) * LANES);
+        Points<TAPS>::window(d, f);
+        float *to = work.input.at(p * COUNT, c) + (at + t) * LANES;
+        for (int q = 0; q < COUNT; q++) store_vec(to + q * work.input.point, f[q]);
+      }
+  };
+  for (int c = 0; c < map.channels; c++)
+    each_row_of_tiles(map.across(), from, to, [&](auto... where) { transform(c, where...); });
+}
+
+// Adds to the gradient of a map what tiles [from, to) had read of it.
+template <int TAPS>
+inline void spread_windows(const Map &map, int from, int to, Workspace &work) {
+  constexpr int COUNT = Points<TAPS>::COUNT;
+  const long line = (TILE * map.across() + COUNT) * LANES;
+  float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
+  const auto transform = [&](int c, int tile_row, int tile, int count, int at) {
+    const Reach<TAPS> reach(map, c, tile_row, tile, count, outside);
+    for (int p = 0; p < COUNT; p++) {
+      vec before[COUNT - TILE] = {};  // of the tile to the left, in columns that both read
+      float *to = columns + p * line;
+      for (int t = 0; t < count; t++, to += TILE * LANES) {
+        const float *from = work.back.at(p * COUNT, c) + (at + t) * LANES;
+        vec d[COUNT], f[COUNT];
+        for (int q = 0; q < COUNT; q++) f[q] = load_vec(from + q * work.back.point);
+        Points<TAPS>::spread(f, d);
+        for (int i = 0; i < COUNT - TILE; i++) d[i] += before[i];
+        for (int i = 0; i < TILE; i++) store_vec(to + i * LANES, d[i]);
+        for (int i = 0; i < COUNT - TILE; i++) before[i] = d[TILE + i];
+      }
+      for (int i = 0; i < COUNT - TILE; i++) store_vec(to + i * LANES, before[i]);
+    }
+    for (int k = reach.first; k < reach.last; k++) {
+      vec d[COUNT], f[COUNT];
+      for (int p = 0; p < COUNT; p++) f[p] = load_vec(columns + p * line + k * LANES);
+      Points<TAPS>::spread(f, d);
+      for (int i = 0; i < COUNT; i++) {
+        float *to = reach.rows[i] + reach.start + k * LANES;
+        store_vec(to, load_vec(to) + d[i]);
+      }
+    }
+  };
+  for (int c = 0; c < map.channels; c++)
+    each_row_of_tiles(map.across(), from, to, [&](auto... where) { transform(c, where...); });
+}
+
+// Transforms of the gradients of outputs: get(channel, row of tiles, tile, y) sets y[4, 4].
+template <int TAPS, typename Get>
+inline void transform_columns(int outputs, int across, int from, int to, const Get &get,
+                              Spectrum &s) {
+  constexpr int COUNT = Points<TAPS>::COUNT;
+  for (int c = 0; c < outputs; c++)
+    for (int t = from; t < to; t++) {
+      vec y[TILE][TILE], half[COUNT][TILE];
+      get(c, t / across, t % across, y);
+      for (int j = 0; j < TILE; j++) {
+        vec d[TILE], f[COUNT];
+        for (int i = 0; i < TILE; i++) d[i] = y[i][j];
+        Points<TAPS>::columns(d, f);
+        for (int p = 0; p < COUNT; p++) half[p][j] = f[p];
+      }
+      for (int p = 0; p < COUNT; p++) {
+        vec f[COUNT];
+        Points<TAPS>::columns(half[p], f);
+        float *to_point = s.at(p * COUNT, c) + (t - from) * LANES;
+        for (int q = 0; q < COUNT; q++) store_vec(to_point + q * s.point, f[q]);
+      }
+    }
+  for (int c = outputs; c < s.channels; c++)
+    for (int i = 0; i < COUNT * COUNT; i++)
+      std::memset(s.at(i, c), 0, static_cast<long>(s.tiles) * LANES * 4);
+}
+
+// Back to outputs: take(channel, row of tiles, tile, y) gets y[4, 4].
+template <int TAPS, typename Take>
+inline void transform_outputs(int outputs, int across, int from, int to, Spectrum &s,
+                              const Take &take) {
+  constexpr int COUNT = Points<TAPS>::COUNT;
+  for (int c = 0; c < outputs; c++)
+    for (int t = from; t < to; t++) {
+      vec y[TILE][TILE], half[TILE][COUNT];
+      for (int p = 0; p < COUNT; p++) {
+        const float *at = s.at(p * COUNT, c) + (t - from) * LANES;
+        vec f[COUNT], d[TILE];
+        for (int q = 0; q < COUNT; q++) f[q] = load_vec(at + q * s.point);
+        Points<TAPS>::outputs(f, d);
+        for (int j = 0; j < TILE; j++) half[j][p] = d[j];
+      }
+      for (int j = 0; j < TILE; j++) {
+        vec d[TILE];
+        Points<TAPS>::outputs(half[j], d);
+        for (int i = 0; i < TILE; i++) y[i][j] = d[i];
+      }
+      take(c, t / across, t % across, y);
+    }
 }
 
 // Not inlined, here and below: there GCC has registers for all sums.
 //
-// y[GROUP outputs, `blocks` of V vectors] = the sum over channels and rows of kernels times x.
-template <int TAPS, int V>
-__attribute__((noinline)) void products_at(int blocks, int channels, const float *x, long plane,
-                                           int T, const float *kernel, float *y, long y_plane) {
-  for (int block = 0; block < blocks; block++, x += V * LANES, y += V * LANES) {
-    vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
+// y[GROUP outputs, V vectors] = the sum over channels of kernel[channels, GROUP] times x.
+template <int V>
+__attribute__((noinline)) void products_at(int channels, const float *x, long step,
+                                           const float *kernel, float *y, long y_step) {
+  vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
 #pragma GCC unroll 8
-    for (int o = 0; o < GROUP; o++)
+  for (int o = 0; o < GROUP; o++)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) sums[o][v] = vec{};
-    const float *weights = kernel;
-    for (int c = 0; c < channels; c++) {
-#pragma GCC unroll 5
-      for (int row = 0; row < TAPS; row++) {
-        vec read[V];
+    for (int v = 0; v < V; v++) sums[o][v] = vec{};
+  for (int c = 0; c < channels; c++, x += step, kernel += GROUP) {
+    vec read[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-          read[v] = load_vec(x + c * plane + row * T + v * LANES);
-          keep(read[v]);
-        }
-#pragma GCC unroll 8
-        for (int o = 0; o < GROUP; o++)
-#pragma GCC unroll 8
-          for (int v = 0; v < V; v++) sums[o][v] += weights[o] * read[v];
-        weights += GROUP;
-      }
+    for (int v = 0; v < V; v++) {
+      read[v] = load_vec(x + v * LANES);
+      keep(read[v]);
     }
 #pragma GCC unroll 8
     for (int o = 0; o < GROUP; o++)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) store_vec(y + o * y_plane + v * LANES, sums[o][v]);
+      for (int v = 0; v < V; v++) sums[o][v] += kernel[o] * read[v];
   }
+#pragma GCC unroll 8
+  for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) store_vec(y + o * y_step + v * LANES, sums[o][v]);
 }
 
-// Products of `rows` rows; the kernel is [points, outputs / GROUP, channels, TAPS, GROUP].
-template <int TAPS>
-inline void multiply(int rows, Spectrum &x, const float *kernel, Spectrum &y) {
+// Products at all points; the kernel is [points, outputs / GROUP, inputs, GROUP].
+inline void multiply(int points, int inputs, Spectrum &x, const float *kernel, Spectrum &y) {
   constexpr int WIDE = LANES == 16 ? 6 : 3;
-  const int vectors = (rows * x.tiles + LANES - 1) / LANES;
-  for (int i = 0; i < Points<TAPS>::COUNT; i++)
+  const long step = static_cast<long>(x.tiles) * LANES;
+  for (int i = 0; i < points; i++)
     for (int o = 0; o < y.channels; o += GROUP) {
-      int done = 0;
-      const auto run = [&](auto width, int blocks) {
+      int t = 0;
+      const auto run = [&](auto width) {
         constexpr int V = decltype(width)::value;
-        products_at<TAPS, V>(blocks, x.channels, x.at(i, 0) + done * LANES, x.plane, x.tiles,
-                             kernel, y.at(i, o) + done * LANES, y.plane);
-        done += V * blocks;
+        products_at<V>(inputs, x.at(i, 0) + t * LANES, step, kernel, y.at(i, o) + t * LANES, step);
+        t += V;
       };
-      run(Rows<WIDE>{}, vectors / WIDE);
-      run(Rows<2>{}, (vectors - done) / 2);
-      run(Rows<1>{}, vectors - done);
-      kernel += x.channels * TAPS * GROUP;
+      // Twice two keep the multipliers busier than three and one.
+      while (x.tiles - t >= WIDE && x.tiles - t != 4) run(Rows<WIDE>{});
+      while (x.tiles - t >= 2) run(Rows<2>{});
+      if (x.tiles - t >= 1) run(Rows<1>{});
+      kernel += inputs * GROUP;
     }
 }
 
@@ -197,26 +293,25 @@ inline void add_sums(const vec *x, float *to) {
 #endif
 }
 
-// Sums over a plane of K rows of x, which begin at `from`, times GROUP rows of y, added to
-// sum[K, outputs].
+// Sums of K channels of x times GROUP channels of y, added to sum[K, outputs].
 template <int K>
-__attribute__((noinline)) void correlate_at(int vectors, const float *const *from, const float *y,
-                                            long y_plane, float *sum, long outputs) {
+__attribute__((noinline)) void correlate_at(int vectors, const float *x, const float *y, long step,
+                                            float *sum, long outputs) {
   vec sums[K][GROUP];
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
     for (int o = 0; o < GROUP; o++) sums[k][o] = vec{};
-  for (int v = 0; v < vectors; v++) {
+  for (int v = 0; v < vectors; v++, x += LANES, y += LANES) {
     vec read[K];
 #pragma GCC unroll 8
     for (int k = 0; k < K; k++) {
-      read[k] = load_vec(from[k] + v * LANES);
+      read[k] = load_vec(x + k * step);
       keep(read[k]);
     }
 #pragma GCC unroll 8
     for (int o = 0; o < GROUP; o++) {
-      vec b = load_vec(y + o * y_plane + v * LANES);
+      vec b = load_vec(y + o * step);
       keep(b);
 #pragma GCC unroll 8
       for (int k = 0; k < K; k++) sums[k][o] += read[k] * b;
@@ -226,133 +321,132 @@ __attribute__((noinline)) void correlate_at(int vectors, const float *const *fro
   for (int k = 0; k < K; k++) add_sums(sums[k], sum + k * outputs);
 }
 
-// Adds the gradient of the transformed kernel, [points, TAPS, channels, padded(outputs)].
-template <int TAPS>
-inline void correlate(int rows, Spectrum &x, Spectrum &y, float *sum) {
+// Adds the gradient of the kernel at all points, [points, inputs, padded(outputs)].
+inline void correlate(int points, int inputs, Spectrum &x, Spectrum &y, float *sum) {
   constexpr int MOST = LANES == 16 ? 6 : 3;
-  const int T = x.tiles, K = x.channels * TAPS, N = padded(y.channels);
-  const int vectors = (rows * T + LANES - 1) / LANES;
-  for (int i = 0; i < Points<TAPS>::COUNT; i++) {
-    const float *from[MOST];
-    for (int k = 0; k < K; k += MOST) {
-      const int count = K - k < MOST ? K - k : MOST;
-      for (int j = 0; j < count; j++)
-        from[j] = x.at(i, (k + j) % x.channels) + (k + j) / x.channels * T;
-      for (int o = 0; o < y.channels; o += GROUP) {
-        float *to = sum + static_cast<long>(k) * N + o;
-        const auto run = [&](auto rows_of_x, int at) {
-          correlate_at<decltype(rows_of_x)::value>(vectors, from + at, y.at(i, o), y.plane,
-                                                   to + static_cast<long>(at) * N, N);
-        };
-        int at = 0;
-        if (count == MOST) {
-          run(Rows<MOST>{}, 0);
-          continue;
-        }
-        for (; at + 3 <= count; at += 3) run(Rows<3>{}, at);
-        for (; at + 2 <= count; at += 2) run(Rows<2>{}, at);
-        for (; at < count; at++) run(Rows<1>{}, at);
-      }
+  const int N = padded(y.channels);
+  const long step = static_cast<long>(x.tiles) * LANES;
+  for (int i = 0; i < points; i++)
+    for (int c = 0; c < inputs;) {
+      const auto run = [&](auto channels) {
+        constexpr int K = decltype(channels)::value;
+        for (int o = 0; o < y.channels; o += GROUP)
+          correlate_at<K>(x.tiles, x.at(i, c), y.at(i, o), step, sum + o, N);
+        sum += K * N;
+        c += K;
+      };
+      if (inputs - c >= MOST)
+        run(Rows<MOST>{});
+      else if (inputs - c >= 2)
+        run(Rows<2>{});
+      else
+        run(Rows<1>{});
     }
-    sum += static_cast<long>(K) * N;
-  }
 }
 
-// Whether maps of so many tiles are too small for sums over vectors of them.
-inline bool few(int positions, int outputs) {
-  return positions * padded(outputs) < 160 * outputs;
+// x[rows of 8] floats to y[8, rows], of whole 8x8 blocks.
+inline void turn_eight(const float *x, long x_step, float *y, long y_step) {
+#if defined(__AVX2__)
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i++) a[i] = _mm256_loadu_ps(x + i * x_step);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+    }
+  for (int i = 0; i < 4; i++) {
+    _mm256_storeu_ps(y + i * y_step, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    _mm256_storeu_ps(y + (i + 4) * y_step, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+  }
+#else
+  for (int i = 0; i < 8; i++)
+    for (int k = 0; k < 8; k++) y[k * y_step + i] = x[i * x_step + k];
+#endif
 }
 
 // The same with vectors of outputs, which must be brought together for that.
-template <int TAPS>
-inline void correlate_few(int rows, Spectrum &x, Spectrum &y, std::vector<float> &memory,
-                          float *sum) {
-  const int T = x.tiles, N = padded(y.channels), positions = rows * T;
-  const size_t size = static_cast<size_t>(positions) * N;
-  if (memory.size() < size) memory.resize(size);
-  float *turned = memory.data();
-  for (int i = 0; i < Points<TAPS>::COUNT; i++) {
-    for (int p = 0; p < positions; p++) {
-      for (int o = 0; o < y.channels; o++) turned[p * N + o] = y.at(i, o)[p];
-      for (int o = y.channels; o < N; o++) turned[p * N + o] = 0.0f;
-    }
-    for (int row = 0; row < TAPS; row++)
-      for (int j = 0; j < N; j += PANEL)
-        rows_of_panel(x.channels, positions, x.at(i, 0) + row * T, x.plane, 1, turned + j, N,
-                      sum + static_cast<long>(row) * x.channels * N + j, N,
-                      sum + static_cast<long>(row) * x.channels * N + j, N);
-    sum += static_cast<long>(TAPS) * x.channels * N;
+inline void correlate_turned(int points, int inputs, Spectrum &x, Spectrum &y, Workspace &work,
+                             float *sum) {
+  const int N = padded(y.channels), positions = x.tiles * LANES;
+  float *turned = sized(work.turned, static_cast<long>(positions) * N);
+  std::memset(turned, 0, static_cast<long>(positions) * N * 4);
+  for (int i = 0; i < points; i++) {
+    int o = 0;
+    for (; o + 8 <= y.channels; o += 8)
+      for (int p = 0; p < positions; p += 8)
+        turn_eight(y.at(i, o) + p, positions, turned + static_cast<long>(p) * N + o, N);
+    for (; o < y.channels; o++)
+      for (int p = 0; p < positions; p++) turned[static_cast<long>(p) * N + o] = y.at(i, o)[p];
+    for (int j = 0; j < N; j += PANEL)
+      rows_of_panel(inputs, positions, x.at(i, 0), positions, 1, turned + j, N, sum + j, N, sum + j,
+                    N);
+    sum += static_cast<long>(inputs) * N;
   }
 }
 
-// Rows of a band: an even number whose transforms fit beside other things into the second cache.
-inline int band_rows(int points, int channels, int height, int width) {
-  constexpr long BUDGET = 48 << 10;  // floats
-  const long per_row = static_cast<long>(points) * channels * tiles(width);
-  const long rows = BUDGET / per_row / 2 * 2;
-  return static_cast<int>(rows < 4 ? 4 : rows < height ? rows : height);
+// Whether so few vectors are added up at once that their lanes should not be.
+inline bool better_turned(int vectors, int inputs, int outputs) {
+  const int sums = inputs * grouped(outputs) * (vectors + 4);
+  const int turned = inputs * padded(outputs) * vectors + 2 * outputs * vectors;
+  return turned < sums;
 }
 
-// A row of the result out of its transform.
-template <int TAPS>
-inline void row_of_outputs(Spectrum &from, int channel, int row, Phases &to) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
-  const float *at = from.at(0, channel) + static_cast<long>(row) * from.tiles;
-  const long step = from.channels * from.plane;
-  for (int t = 0; t < from.tiles; t += LANES) {
-    vec f[COUNT], y[TILE_COLUMNS];
-    for (int i = 0; i < COUNT; i++) f[i] = load_vec(at + i * step + t);
-    Points<TAPS>::outputs(f, y);
-    for (int j = 0; j < TILE_COLUMNS; j++) store_vec(to.of(j) + t, y[j]);
+// Tiles that are in work at once: their transforms fit beside other things into the second cache.
+inline int tiles_at_once(int points, int channels, int count) {
+  constexpr int VECTORS = 10 << 10, LEAST = 4;
+  const int fit = VECTORS / (points * channels), most = fit < LEAST ? LEAST : fit;
+  const int parts = (count + most - 1) / most;
+  return (count + parts - 1) / parts;
+}
+
+// Convolution of a map; take(channel, row of tiles, tile, y) gets the outputs, 4x4 at a time, also
+// those beyond the map.
+template <int TAPS, typename Take>
+inline void convolve(const Map &map, int outputs, const float *kernel, const Take &take,
+                     Workspace &work) {
+  constexpr int POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
+  const int filled = grouped(outputs), count = map.tile_count(), across = map.across();
+  const int step = tiles_at_once(POINTS, map.channels + filled, count);
+  for (int from = 0; from < count; from += step) {
+    const int to = from + step < count ? from + step : count;
+    work.input.shape(POINTS, map.channels, to - from);
+    work.output.shape(POINTS, filled, to - from);
+    transform_windows<TAPS>(map, from, to, work);
+    multiply(POINTS, map.channels, work.input, kernel, work.output);
+    transform_outputs<TAPS>(outputs, across, from, to, work.output, take);
   }
 }
 
-// Convolution of a map of `height` x `width`, in bands of an even number of rows.
-// source(channel, row, phases) puts a row there; take(from, to) is told when work.output holds the
-// transforms of rows [from, to) of the result.
-template <int TAPS, typename Source, typename Take>
-inline void convolve(int inputs, int outputs, int height, int width, const float *kernel,
-                     const Source &source, const Take &take, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
-  const int T = tiles(width), filled = grouped(outputs);
-  const int band = band_rows(COUNT, inputs + filled, height, width);
-  work.input.shape(COUNT, inputs, band + TAPS - 1, T);
-  work.output.shape(COUNT, filled, band, T);
-  for (Phases *phases : {&work.phases, work.results, work.results + 1}) phases->shape(width);
-  for (int from = 0; from < height; from += band) {
-    const int to = from + band < height ? from + band : height;
-    transform_inputs<TAPS>(height, from, to, source, work);
-    multiply<TAPS>(to - from, work.input, kernel, work.output);
-    take(from, to);
-  }
-}
-
-// Adds to the gradient of the transformed kernel; gradient(channel, row, phases) puts a row of
-// dL/doutputs there. If there is a `turned` kernel, take(from, to) is told when work.output holds
-// the transforms of rows [from, to) of dL/dinputs.
-template <int TAPS, typename Source, typename Gradient, typename Take>
-inline void convolve_backward(int inputs, int outputs, int height, int width, const float *turned,
-                              const Source &source, const Gradient &gradient, float *dkernel,
-                              const Take &take, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
-  const int T = tiles(width), filled = grouped(outputs);
-  const int band = band_rows(COUNT, inputs + (turned ? 2 : 1) * filled, height, width);
-  work.input.shape(COUNT, inputs, band + TAPS - 1, T);
-  if (turned) work.around.shape(COUNT, outputs, band + TAPS - 1, T);
-  for (Phases *phases : {&work.phases, work.results}) phases->shape(width);
-  for (int from = 0; from < height; from += band) {
-    const int to = from + band < height ? from + band : height;
-    work.output.shape(COUNT, filled, band, T);
-    transform_inputs<TAPS>(height, from, to, source, work);
-    transform_gradient<TAPS>(outputs, height, from, to, turned != nullptr, gradient, work);
-    if (few((to - from) * T, outputs))
-      correlate_few<TAPS>(to - from, work.input, work.output, work.turned, dkernel);
+// Adds to the gradient of the transformed kernel; get(channel, row of tiles, tile, y) sets the
+// gradient of the outputs, zeros beyond the map. If there is a `turned` kernel, dinput becomes
+// dL/dinput.
+template <int TAPS, typename Get>
+inline void convolve_backward(const Map &map, int outputs, const float *turned, const Get &get,
+                              float *dkernel, float *dinput, Workspace &work) {
+  constexpr int POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
+  const int filled = grouped(outputs), back = turned ? grouped(map.channels) : 0;
+  const int count = map.tile_count(), across = map.across();
+  const int step = tiles_at_once(POINTS, map.channels + filled + back, count);
+  const Map gradient{map.channels, map.height, map.width, dinput};
+  if (turned) std::memset(dinput, 0, map.channels * map.plane() * 4);
+  for (int from = 0; from < count; from += step) {
+    const int to = from + step < count ? from + step : count;
+    work.input.shape(POINTS, map.channels, to - from);
+    work.output.shape(POINTS, filled, to - from);
+    transform_windows<TAPS>(map, from, to, work);
+    transform_columns<TAPS>(outputs, across, from, to, get, work.output);
+    if (better_turned(to - from, map.channels, outputs))
+      correlate_turned(POINTS, map.channels, work.input, work.output, work, dkernel);
     else
-      correlate<TAPS>(to - from, work.input, work.output, dkernel);
+      correlate(POINTS, map.channels, work.input, work.output, dkernel);
     if (!turned) continue;
-    work.output.shape(COUNT, grouped(inputs), band, T);
-    multiply<TAPS>(to - from, work.around, turned, work.output);
-    take(from, to);
+    work.back.shape(POINTS, back, to - from);
+    multiply(POINTS, outputs, work.output, turned, work.back);
+    spread_windows<TAPS>(gradient, from, to, work);
   }
 }
 

@@ -7,113 +7,112 @@ namespace {
 
 constexpr int UP_TAPS = 3;  // of the phases of 3x3 and 5x5 kernels
 
-// The map of one image after the pixel shuffle, in front of the norm; x is [inputs, height, width].
-// The convolution has four outputs for each channel, [2 rows, channel, 2 columns].
-void shuffled_layer(const ImageLayer &layer, int height, int width, const float *x, float *before,
-                    Maps &maps) {
+// The map of one group after the pixel shuffle, in front of the norm. The convolution has four
+// outputs for each channel, [2 rows, channel, 2 columns].
+void shuffled_layer(const ImageLayer &layer, const Map &input, float *before, Workspace &work) {
   const int C = layer.outputs;
-  const long area = plane_area(2 * height, 2 * width);
-  const long line = TILE_COLUMNS * tiles(width) + OVERRUN;
-  float *left = sized(maps.row, 2 * line), *right = left + line;
-  Workspace &work = maps.work;
-  const auto take = [&](int from, int end) {
-    for (int k = 0; k < 2 * C; k++)
-      for (int row = from; row < end; row++) {
-        const int c = k % C, lower = k / C;
-        for (int i = 0; i < 2; i++) {
-          row_of_outputs<UP_TAPS>(work.output, 2 * k + i, row - from, work.results[i]);
-          work.results[i].join(i ? right : left);
-        }
-        float *to = before + c * area + static_cast<long>(2 * row + lower) * 2 * width;
-        const float bias = layer.bias[c];
-#pragma omp simd
-        for (int i = 0; i < width; i++) {
-          to[2 * i] = left[i] + bias;
-          to[2 * i + 1] = right[i] + bias;
-        }
+  const Map large{C, 2 * input.height, 2 * input.width, before};
+  const auto take = [&](int k, int tile_row, int tile, const vec(&y)[TILE][TILE]) {
+    const int c = k / 2 % C, lower = k / 2 / C, right = k % 2;
+    for (int i = 0; i < TILE && TILE * tile_row + i < input.height; i++) {
+      float *row = large.row(c, 2 * (TILE * tile_row + i) + lower);
+      for (int j = 0; j < TILE && TILE * tile + j < input.width; j++)
+        store_vec(row + (2 * (TILE * tile + j) + right) * LANES, y[i][j] + layer.bias[c]);
+    }
+  };
+  convolve<UP_TAPS>(input, 4 * C, layer.kernel, take, work);
+}
+
+// g = dL/d(output) becomes dL/d(input) of one group.
+void shuffled_layer_backward(const ImageLayer &layer, long piece, const Map &input,
+                             const float *before, const float *slope, float *g, float *dx,
+                             Maps &maps) {
+  const int C = layer.outputs;
+  const Map large{C, 2 * input.height, 2 * input.width, g};
+  norm_backward(layer, piece, static_cast<long>(large.height) * large.width, large.plane(), before,
+                slope, g, maps);
+  const auto get = [&](int k, int tile_row, int tile, vec(&y)[TILE][TILE]) {
+    const int c = k / 2 % C, lower = k / 2 / C, right = k % 2;
+    for (int i = 0; i < TILE; i++)
+      for (int j = 0; j < TILE; j++) {
+        const int row = TILE * tile_row + i, column = TILE * tile + j;
+        y[i][j] = row < input.height && column < input.width
+                      ? load_vec(large.row(c, 2 * row + lower) + (2 * column + right) * LANES)
+                      : vec{};
       }
   };
-  convolve<UP_TAPS>(layer.inputs, 4 * C, height, width, layer.kernel,
-                    RowsOf{x, plane_area(height, width), width}, take, work);
-  zero_rest(C, 4l * height * width, area, before);
+  convolve_backward<UP_TAPS>(input, 4 * C, layer.turned, get,
+                             kernel_gradient<UP_TAPS>(layer, piece, 4 * C), dx, maps.work);
 }
 
-// g = dL/d(output) becomes dL/d(input) of one image.
-void shuffled_layer_backward(const ImageLayer &layer, long piece, int height, int width,
-                             const float *x, const float *before, const float *slope, float *g,
-                             float *dx, Maps &maps) {
-  const int C = layer.outputs;
-  const long area = plane_area(height, width), large = plane_area(2 * height, 2 * width);
-  norm_backward(layer, piece, large, before, slope, g, maps);
-  float *line = sized(maps.row, width);
-  const auto gradient = [&](int k, int row, Phases &phases) {
-    const int c = k / 2 % C, lower = k / 2 / C;
-    const float *from = g + c * large + static_cast<long>(2 * row + lower) * 2 * width + k % 2;
-#pragma omp simd
-    for (int i = 0; i < width; i++) line[i] = from[2 * i];
-    phases.split(line);
-  };
-  const long size =
-      static_cast<long>(Points<UP_TAPS>::COUNT) * layer.inputs * UP_TAPS * padded(4 * C);
-  convolve_backward<UP_TAPS>(layer.inputs, 4 * C, height, width, layer.turned,
-                             RowsOf{x, area, width}, gradient, layer.dkernel + piece * size,
-                             MapOf<UP_TAPS>{layer.inputs, area, width, dx, maps}, maps.work);
-  zero_rest(layer.inputs, static_cast<long>(height) * width, area, dx);
-}
-
-void decode(const ImageLayer *layers, int count, int height, int width, long image,
+void decode(const ImageLayer *layers, int count, int height, int width, const Group &group,
             const float *features, float *images, Maps &maps) {
   const long most = most_floats(layers, count, height, width, true);
   float *x = sized(maps.input, most);
-  const int inputs = layers[0].inputs;
-  const long small = static_cast<long>(height) * width;
-  to_planes(inputs, small, plane_area(height, width), features + image * small * inputs, x);
+  const long small = static_cast<long>(height) * width * layers[0].inputs;
+  const float *of_group = features + group.first * small;
+  to_map(layers[0].inputs, static_cast<long>(height) * width, map_plane(height, width), group.lanes,
+         [=](int lane, long i) { return of_group[lane * small + i]; }, x);
   for (int l = 0; l < count; l++) {
     const ImageLayer &layer = layers[l];
-    const int C = layer.outputs;
-    const long area = plane_area(2 * height, 2 * width), size = C * area;
-    float *before = layer.before ? layer.before + image * size : sized(maps.before, size);
-    shuffled_layer(layer, height, width, x, before, maps);
+    const Map input{layer.inputs, height, width, x};
     height *= 2;
     width *= 2;
+    const long pixels = static_cast<long>(height) * width, plane = map_plane(height, width);
+    const long size = layer.outputs * plane;
+    float *before = layer.before ? layer.before + group.index * size : sized(maps.before, size);
+    shuffled_layer(layer, input, before, maps.work);
     if (layer.gain) {
-      norm_silu_planes<false>(C, area, before, layer.gain, x);
-    } else {
-      const long pixels = static_cast<long>(height) * width;
-      float *out = images + image * pixels * C;
-      to_pixels(C, pixels, area, before, out);
-      each_vector(static_cast<int>(pixels * C), out, out, [](int, vec x) { return sigmoid(x); });
+      norm_silu_planes<false>(layer.outputs, pixels, plane, before, layer.gain, x);
+      continue;
     }
+    const long numbers = pixels * layer.outputs;
+    float *out = images + group.first * numbers;
+    each_vector(static_cast<int>(size), before, before, [](int, vec x) { return sigmoid(x); });
+    from_map(layer.outputs, pixels, plane, group.lanes, before,
+             [=](int lane, long i, float value) { out[lane * numbers + i] = value; });
   }
 }
 
 void decode_backward(const ImageLayer *layers, int count, int height, int width, long piece,
-                     long image, const float *features, const float *images, const float *dimages,
-                     float *dfeatures, Maps &maps) {
+                     const Group &group, const float *features, const float *images,
+                     const float *dimages, float *dfeatures, Maps &maps) {
   const long most = most_floats(layers, count, height, width, true);
   float *x = sized(maps.input, most), *g = sized(maps.gradient, most), *dx = sized(maps.next, most);
   float *slope = sized(maps.slope, most), *below = sized(maps.below, most);
   const int inputs = layers[0].inputs, colours = layers[count - 1].outputs;
-  const long small = static_cast<long>(height) * width, pixels = small << 2 * count;
-  const float *y = images + image * pixels * colours, *dy = dimages + image * pixels * colours;
-#pragma omp simd
-  for (long i = 0; i < pixels * colours; i++) dx[i] = dy[i] * y[i] * (1.0f - y[i]);
-  to_planes(colours, pixels, plane_area(height << count, width << count), dx, g);
+  const long pixels = static_cast<long>(height) * width, small = pixels * inputs;
+  const long numbers = (pixels << 2 * count) * colours;
+  const float *y = images + group.first * numbers, *dy = dimages + group.first * numbers;
+  to_map(colours, pixels << 2 * count, map_plane(height << count, width << count), group.lanes,
+         [=](int lane, long i) {
+           const float value = y[lane * numbers + i];
+           return dy[lane * numbers + i] * value * (1.0f - value);
+         },
+         g);
+  const auto before = [&](int l) {
+    return layers[l].before +
+           group.index * layers[l].outputs * map_plane(height << (l + 1), width << (l + 1));
+  };
   for (int l = count - 1; l >= 0; l--) {
     const ImageLayer &layer = layers[l];
     const int rows = height << l, columns = width << l;
-    const long area = plane_area(rows, columns), large = plane_area(2 * rows, 2 * columns);
+    const long plane = map_plane(rows, columns);
+    const float *of_group = features + group.first * small;
     if (l > 0)
-      norm_silu_planes<true>(layer.inputs, area, layers[l - 1].before + image * layer.inputs * area,
+      norm_silu_planes<true>(layer.inputs, static_cast<long>(rows) * columns, plane, before(l - 1),
                              layers[l - 1].gain, x, below);
     else
-      to_planes(inputs, small, area, features + image * small * inputs, x);
-    const float *before = layer.gain ? layer.before + image * layer.outputs * large : nullptr;
-    shuffled_layer_backward(layer, piece, rows, columns, x, before, slope, g, dx, maps);
+      to_map(inputs, pixels, plane, group.lanes,
+             [=](int lane, long i) { return of_group[lane * small + i]; }, x);
+    shuffled_layer_backward(layer, piece, Map{layer.inputs, rows, columns, x},
+                            layer.gain ? before(l) : nullptr, slope, g, dx, maps);
     std::swap(g, dx);
     std::swap(slope, below);
   }
-  to_pixels(inputs, small, plane_area(height, width), g, dfeatures + image * small * inputs);
+  float *to = dfeatures + group.first * small;
+  from_map(inputs, pixels, map_plane(height, width), group.lanes, g,
+           [=](int lane, long i, float value) { to[lane * small + i] = value; });
 }
 
 }  // namespace
@@ -122,8 +121,8 @@ void decode_backward(const ImageLayer *layers, int count, int height, int width,
 // width << count, colours].
 extern "C" void decode_images(const ImageLayer *layers, int count, int height, int width,
                               long images, const float *features, float *out, int threads) {
-  for_images(images, images, threads, [&](long, long image, Maps &maps) {
-    decode(layers, count, height, width, image, features, out, maps);
+  for_groups(images, groups_of(images), threads, [&](long, const Group &group, Maps &maps) {
+    decode(layers, count, height, width, group, features, out, maps);
   });
 }
 
@@ -132,9 +131,9 @@ extern "C" void decode_images_backward(const ImageLayer *layers, int count, int 
                                        long images, const float *features, const float *out,
                                        const float *dimages, float *dfeatures, long pieces,
                                        int threads) {
-  for_images(images, pieces, threads, [&](long piece, long image, Maps &maps) {
-    decode_backward(layers, count, height, width, piece, image, features, out,
-                    dimages, dfeatures, maps);
+  for_groups(images, pieces, threads, [&](long piece, const Group &group, Maps &maps) {
+    decode_backward(layers, count, height, width, piece, group, features, out, dimages, dfeatures,
+                    maps);
   });
 }
 

@@ -1,9 +1,10 @@
-// What the convolutional encoder and decoder share: planes of pixels, RMSNorm and SiLU over them,
-// and the gradients that an image adds.
+// What the convolutional encoder and decoder share: groups of LANES images pixel by pixel, RMSNorm
+// and SiLU over their channels, and the gradients that they add.
 //
-// An image goes through all layers while its maps are in the cache. What the backward pass needs
+// A group goes through all layers while its maps are in the caches. What the backward pass needs
 // are the maps in front of the norms and, for pooling, which pixel was the largest; everything else
-// is computed anew from them. See convolution.h for the layout of maps.
+// is computed anew from them. See convolution.h for the layout of maps. Where there are fewer
+// images than lanes, the others are zero, and so is what is asked of them.
 
 #pragma once
 
@@ -16,22 +17,22 @@ struct ImageLayer {
   int inputs;     // channels
   int outputs;    // channels after the pixel shuffle
   const float *kernel;      // transformed and packed, see multiply
-  const float *turned;      // the same of the gradient of the inputs; null: not wanted
+  const float *turned;      // the same with inputs for outputs; null: their gradient is not wanted
   const float *bias, *gain;  // [outputs]; the gain may be null
-  float *before;             // [images, outputs, area] in front of the norm, or null: not kept
-  uint8_t *winner;           // the same shape; encoder only
-  // What each piece of the images adds: [pieces, points, taps, inputs, padded(outputs of the
+  float *before;             // [groups], maps in front of the norm, or null: not kept
+  uint8_t *winner;           // a byte for each of its floats; encoder only
+  // What each piece of the groups adds: [pieces, points, inputs, padded(outputs of the
   // convolution)], and [pieces, outputs].
   float *dkernel, *dbias, *dgain;
 };
 
 namespace {
 
-// One over the root mean square over the channels of LANES pixels; areas are multiples of that.
-inline vec inverse_rms(int C, long area, const float *x) {
+// One over the root mean square over the channels of a pixel.
+inline vec inverse_rms(int C, long plane, const float *x) {
   vec squares{};
   for (int c = 0; c < C; c++) {
-    const vec a = load_vec(x + c * area);
+    const vec a = load_vec(x + c * plane);
     squares += a * a;
   }
   return 1.0f / root(squares / static_cast<float>(C) + EPS);
@@ -39,12 +40,12 @@ inline vec inverse_rms(int C, long area, const float *x) {
 
 // y = SiLU(x / rms(x) * gain) over the channels of each pixel; its slope, too, if that is wanted.
 template <bool SLOPE>
-inline void norm_silu_planes(int C, long area, const float *x, const float *gain, float *y,
-                             float *slope = nullptr) {
-  for (long at = 0; at < area; at += LANES) {
-    const vec inverse = inverse_rms(C, area, x + at);
+inline void norm_silu_planes(int C, long pixels, long plane, const float *x, const float *gain,
+                             float *y, float *slope = nullptr) {
+  for (long at = 0; at < pixels * LANES; at += LANES) {
+    const vec inverse = inverse_rms(C, plane, x + at);
     for (int c = 0; c < C; c++) {
-      const long i = c * area + at;
+      const long i = c * plane + at;
       const vec h = load_vec(x + i) * inverse * gain[c], s = sigmoid(h);
       store_vec(y + i, h * s);
       if (SLOPE) store_vec(slope + i, s * (1.0f + h * (1.0f - s)));
@@ -52,7 +53,7 @@ inline void norm_silu_planes(int C, long area, const float *x, const float *gain
   }
 }
 
-// Sums over the pixels of an image, of every channel in LANES parts.
+// Sums over the pixels of a group, of every channel in LANES parts.
 struct Sums {
   std::vector<float> memory;
 
@@ -66,13 +67,14 @@ struct Sums {
 };
 
 // g = dL/dy becomes dL/dx; the gradient of the gain is added up.
-inline void norm_silu_planes_backward(int C, long area, const float *x, const float *gain,
-                                      const float *slope, float *g, Sums &dgain) {
-  for (long at = 0; at < area; at += LANES) {
-    const vec inverse = inverse_rms(C, area, x + at);
+inline void norm_silu_planes_backward(int C, long pixels, long plane, const float *x,
+                                      const float *gain, const float *slope, float *g,
+                                      Sums &dgain) {
+  for (long at = 0; at < pixels * LANES; at += LANES) {
+    const vec inverse = inverse_rms(C, plane, x + at);
     vec dot{};
     for (int c = 0; c < C; c++) {
-      const long i = c * area + at;
+      const long i = c * plane + at;
       const vec n = load_vec(x + i) * inverse, dh = load_vec(g + i) * load_vec(slope + i);
       dgain.add(c, dh * n);
       store_vec(g + i, dh * gain[c]);
@@ -80,54 +82,51 @@ inline void norm_silu_planes_backward(int C, long area, const float *x, const fl
     }
     dot *= inverse / static_cast<float>(C);
     for (int c = 0; c < C; c++) {
-      const long i = c * area + at;
+      const long i = c * plane + at;
       store_vec(g + i, inverse * (load_vec(g + i) - load_vec(x + i) * dot));
     }
   }
 }
 
-inline void sum_planes(int C, long area, const float *x, Sums &sums) {
-  for (int c = 0; c < C; c++)
-    for (long at = 0; at < area; at += LANES) sums.add(c, load_vec(x + c * area + at));
-}
-
-// Pixels [pixels, C] to planes [C, area] and back.
-inline void to_planes(int C, long pixels, long area, const float *from, float *to) {
+inline void sum_planes(int C, long pixels, long plane, const float *x, Sums &sums) {
   for (int c = 0; c < C; c++) {
-    for (long i = 0; i < pixels; i++) to[c * area + i] = from[i * C + c];
-    std::memset(to + c * area + pixels, 0, (area - pixels) * 4);
+    vec sum{};
+    for (long at = 0; at < pixels * LANES; at += LANES) sum += load_vec(x + c * plane + at);
+    sums.add(c, sum);
   }
 }
 
-inline void to_pixels(int C, long pixels, long area, const float *from, float *to) {
+// A map of C channels from `lanes` images of C numbers a pixel, read(lane, index), and back.
+template <typename Read>
+inline void to_map(int C, long pixels, long plane, int lanes, const Read &read, float *to) {
   for (long i = 0; i < pixels; i++)
-    for (int c = 0; c < C; c++) to[i * C + c] = from[c * area + i];
+    for (int c = 0; c < C; c++) {
+      float values[LANES] = {};
+      for (int lane = 0; lane < lanes; lane++) values[lane] = read(lane, i * C + c);
+      std::memcpy(to + c * plane + i * LANES, values, sizeof values);
+    }
 }
 
-// COLOURS is the number of channels where the compiler is to know it, or 0.
-template <int COLOURS>
-inline void planes_of_bytes(int channels, long pixels, long area, const uint8_t *from, float *to) {
-  const int C = COLOURS ? COLOURS : channels;
-  for (int c = 0; c < C; c++) {
-#pragma omp simd
-    for (long i = 0; i < pixels; i++)
-      to[c * area + i] = static_cast<float>(from[i * C + c]) / 255.0f - 0.5f;
-    std::memset(to + c * area + pixels, 0, (area - pixels) * 4);
-  }
+template <typename Write>
+inline void from_map(int C, long pixels, long plane, int lanes, const float *from,
+                     const Write &write) {
+  for (long i = 0; i < pixels; i++)
+    for (int c = 0; c < C; c++)
+      for (int lane = 0; lane < lanes; lane++)
+        write(lane, i * C + c, from[c * plane + i * LANES + lane]);
 }
 
-inline void bytes_to_planes(int C, long pixels, long area, const uint8_t *from, float *to) {
-  const auto planes = C == 1   ? planes_of_bytes<1>
-                      : C == 3 ? planes_of_bytes<3>
-                               : planes_of_bytes<0>;
-  planes(C, pixels, area, from, to);
-}
+// Images of a group: where the first begins, and how many there are.
+struct Group {
+  long index, first;
+  int lanes;
+};
 
 // Memory of a thread for images.
 struct Maps {
   Workspace work;
-  std::vector<float> input, gradient, next, before, row, line, slope, below;
-  std::vector<uint8_t> winner, winners;
+  std::vector<float> input, gradient, next, before, slope, below;
+  std::vector<uint8_t> winner;
   Sums dbias, dgain;
 };
 
@@ -136,82 +135,54 @@ Maps &maps_of_thread() {
   return maps;
 }
 
-template <typename T>
-inline T *sized(std::vector<T> &memory, long size) {
-  if (static_cast<long>(memory.size()) < size + OVERRUN) memory.resize(size + OVERRUN);
-  return memory.data();
-}
-
-// Zero what fills up planes.
-inline void zero_rest(int C, long pixels, long area, float *x) {
-  for (int c = 0; c < C; c++) std::memset(x + c * area + pixels, 0, (area - pixels) * 4);
-}
-
-// What the pixels of one image add to the gradients of bias and gain. g = dL/dy of the layer
-// becomes that of the map in front of its norm, if it has one.
-inline void norm_backward(const ImageLayer &layer, long piece, long area, const float *before,
-                          const float *slope, float *g, Maps &maps) {
+// What one group adds to the gradients of bias and gain. g = dL/dy of the layer becomes that of the
+// map in front of its norm, if it has one.
+inline void norm_backward(const ImageLayer &layer, long piece, long pixels, long plane,
+                          const float *before, const float *slope, float *g, Maps &maps) {
   const int C = layer.outputs;
   if (layer.gain) {
     maps.dgain.clear(C);
-    norm_silu_planes_backward(C, area, before, layer.gain, slope, g, maps.dgain);
+    norm_silu_planes_backward(C, pixels, plane, before, layer.gain, slope, g, maps.dgain);
     maps.dgain.add_to(C, layer.dgain + piece * C);
   }
   maps.dbias.clear(C);
-  sum_planes(C, area, g, maps.dbias);
+  sum_planes(C, pixels, plane, g, maps.dbias);
   maps.dbias.add_to(C, layer.dbias + piece * C);
 }
 
-// The rows of a map.
-struct RowsOf {
-  const float *x;
-  long area;
-  int width;
-  void operator()(int c, int row, Phases &phases) const {
-    phases.split(x + c * area + static_cast<long>(row) * width);
-  }
-};
-
-// Puts rows of a result into a map.
+// The gradient of a layer's transformed kernel that a piece adds to.
 template <int TAPS>
-struct MapOf {
-  int channels;
-  long area;
-  int width;
-  float *x;
-  Maps &maps;
-  void operator()(int from, int to) const {
-    float *values = sized(maps.line, width);
-    for (int c = 0; c < channels; c++)
-      for (int row = from; row < to; row++) {
-        row_of_outputs<TAPS>(maps.work.output, c, row - from, maps.work.results[0]);
-        maps.work.results[0].join(values);
-        std::memcpy(x + c * area + static_cast<long>(row) * width, values, width * 4);
-      }
-  }
-};
+inline float *kernel_gradient(const ImageLayer &layer, long piece, int outputs) {
+  constexpr long POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
+  return layer.dkernel + piece * POINTS * layer.inputs * padded(grouped(outputs));
+}
 
-// Floats that the largest map of an image takes; each layer halves or doubles the resolution.
+// Floats that the largest map of a group takes; each layer halves or doubles the resolution.
 inline long most_floats(const ImageLayer *layers, int count, int height, int width, bool doubles) {
   long most = 0;
   for (int l = 0; l < count; l++) {
-    const long in = layers[l].inputs * plane_area(height, width);
+    const long in = layers[l].inputs * map_plane(height, width);
     height = doubles ? height * 2 : height / 2;
     width = doubles ? width * 2 : width / 2;
-    const long out = layers[l].outputs * plane_area(height, width);
+    const long out = layers[l].outputs * map_plane(height, width);
     most = in > most ? in : most;
     most = out > most ? out : most;
   }
   return most;
 }
 
-// Work on images [images * i / pieces, images * (i + 1) / pieces) for each piece.
+inline long groups_of(long images) { return (images + LANES - 1) / LANES; }
+
+// Work on groups [groups * i / pieces, groups * (i + 1) / pieces) for each piece.
 template <typename Work>
-void for_images(long images, long pieces, int threads, const Work &work) {
+void for_groups(long images, long pieces, int threads, const Work &work) {
+  const long groups = groups_of(images);
   share(pieces, threads, [&](long i) {
     Maps &maps = maps_of_thread();
-    for (long image = images * i / pieces; image < images * (i + 1) / pieces; image++)
-      work(i, image, maps);
+    for (long g = groups * i / pieces; g < groups * (i + 1) / pieces; g++) {
+      const long left = images - g * LANES;
+      work(i, Group{g, g * LANES, static_cast<int>(left < LANES ? left : LANES)}, maps);
+    }
   });
 }
 
