@@ -115,11 +115,11 @@ def evaluation(taps: int) -> Tensor:
 
 
 def transformed(kernel: Tensor) -> Tensor:
-    """A kernel [out, in, K, K] as products read it: [P * P, out / GROUP, in, GROUP]."""
+    """A kernel [out, in, K, K] as products read it: [out / GROUP, P * P, in, GROUP]."""
     values = evaluation(kernel.shape[3])
     at_points = torch.einsum("pr,qk,oirk->pqio", values, values, kernel).flatten(0, 1)
     filled = F.pad(at_points, (0, -kernel.shape[0] % GROUP))
-    return filled.unflatten(-1, (-1, GROUP)).transpose(1, 2).contiguous()
+    return filled.unflatten(-1, (-1, GROUP)).permute(2, 0, 1, 3).contiguous()
 
 
 def turned_transformed(kernel: Tensor) -> Tensor:

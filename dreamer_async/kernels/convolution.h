@@ -31,29 +31,51 @@ inline T *sized(std::vector<T> &memory, long size) {
   return memory.data();
 }
 
-// Transforms of some tiles: [points, channels, tiles] vectors.
+// Transforms of some tiles, [blocks, points, channels, tiles of a block] vectors.
 struct Spectrum {
-  int channels = 0, tiles = 0;
+  int points = 0, channels = 0, tiles = 0, block = 0;
   long point = 0;  // floats from one point to the next
   float *first = nullptr;
   std::vector<float> memory;
 
-  void shape(int points, int of_channels, int of_tiles) {
+  void shape(int of_points, int of_channels, int of_tiles, int of_block) {
+    points = of_points;
     channels = of_channels;
     tiles = of_tiles;
-    point = spread(static_cast<long>(channels) * tiles * LANES);
-    float *begin = sized(memory, points * point + 16);
+    block = of_block;
+    point = spread(static_cast<long>(channels) * block * LANES);
+    float *begin = sized(memory, (tiles + block - 1) / block * points * point + 16);
     first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);  // of a line
   }
 
-  float *at(int point_index, int channel) {
-    return first + point_index * point + static_cast<long>(channel) * tiles * LANES;
+  float *at(int channel, int tile) {
+    return first + tile / block * points * point +
+           (static_cast<long>(channel) * block + tile % block) * LANES;
   }
+};
+
+// Products of GROUP channels, [GROUP, tiles, points] vectors.
+struct Products {
+  int tiles = 0;
+  long tile = 0, channel = 0;  // floats from one to the next
+  float *first = nullptr;
+  std::vector<float> memory;
+
+  void shape(int points, int of_tiles) {
+    tiles = of_tiles;
+    tile = spread(static_cast<long>(points) * LANES);
+    channel = tiles * tile;
+    float *begin = sized(memory, GROUP * channel + 16);
+    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);
+  }
+
+  float *at(int of_channel, int of_tile) { return first + of_channel * channel + of_tile * tile; }
 };
 
 // Memory of a thread for convolutions.
 struct Workspace {
-  Spectrum input, output, back;
+  Spectrum input, output;
+  Products products;
   std::vector<float> columns, edge, turned;
 };
 
@@ -128,7 +150,7 @@ inline void transform_windows(const Map &map, int from, int to, Workspace &work)
         for (int i = 0; i < COUNT; i++)
           d[i] = load_vec(columns + p * line + (TILE * t + i) * LANES);
         Points<TAPS>::window(d, f);
-        float *to = work.input.at(p * COUNT, c) + (at + t) * LANES;
+        float *to = work.input.at(c, at + t) + p * COUNT * work.input.point;
         for (int q = 0; q < COUNT; q++) store_vec(to + q * work.input.point, f[q]);
       }
   };
@@ -136,21 +158,22 @@ inline void transform_windows(const Map &map, int from, int to, Workspace &work)
     each_row_of_tiles(map.across(), from, to, [&](auto... where) { transform(c, where...); });
 }
 
-// Adds to the gradient of a map what tiles [from, to) had read of it.
+// Adds to a channel of the gradient of a map what tiles [from, to) had read of it.
 template <int TAPS>
-inline void spread_windows(const Map &map, int from, int to, Workspace &work) {
+inline void spread_windows(const Map &map, int c, int from, int to, const float *products,
+                           long step, Workspace &work) {
   constexpr int COUNT = Points<TAPS>::COUNT;
   const long line = (TILE * map.across() + COUNT) * LANES;
   float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
-  const auto transform = [&](int c, int tile_row, int tile, int count, int at) {
+  each_row_of_tiles(map.across(), from, to, [&](int tile_row, int tile, int count, int at) {
     const Reach<TAPS> reach(map, c, tile_row, tile, count, outside);
     for (int p = 0; p < COUNT; p++) {
       vec before[COUNT - TILE] = {};  // of the tile to the left, in columns that both read
       float *to = columns + p * line;
       for (int t = 0; t < count; t++, to += TILE * LANES) {
-        const float *from = work.back.at(p * COUNT, c) + (at + t) * LANES;
+        const float *from = products + (at + t) * step + p * COUNT * LANES;
         vec d[COUNT], f[COUNT];
-        for (int q = 0; q < COUNT; q++) f[q] = load_vec(from + q * work.back.point);
+        for (int q = 0; q < COUNT; q++) f[q] = load_vec(from + q * LANES);
         Points<TAPS>::spread(f, d);
         for (int i = 0; i < COUNT - TILE; i++) d[i] += before[i];
         for (int i = 0; i < TILE; i++) store_vec(to + i * LANES, d[i]);
@@ -167,9 +190,7 @@ inline void spread_windows(const Map &map, int from, int to, Workspace &work) {
         store_vec(to, load_vec(to) + d[i]);
       }
     }
-  };
-  for (int c = 0; c < map.channels; c++)
-    each_row_of_tiles(map.across(), from, to, [&](auto... where) { transform(c, where...); });
+  });
 }
 
 // Transforms of the gradients of outputs: get(channel, row of tiles, tile, y) sets y[4, 4].
@@ -190,86 +211,86 @@ inline void transform_columns(int outputs, int across, int from, int to, const G
       for (int p = 0; p < COUNT; p++) {
         vec f[COUNT];
         Points<TAPS>::columns(half[p], f);
-        float *to_point = s.at(p * COUNT, c) + (t - from) * LANES;
+        float *to_point = s.at(c, t - from) + p * COUNT * s.point;
         for (int q = 0; q < COUNT; q++) store_vec(to_point + q * s.point, f[q]);
       }
     }
   for (int c = outputs; c < s.channels; c++)
-    for (int i = 0; i < COUNT * COUNT; i++)
-      std::memset(s.at(i, c), 0, static_cast<long>(s.tiles) * LANES * 4);
+    for (int t = 0; t < to - from; t++)
+      for (int i = 0; i < COUNT * COUNT; i++) store_vec(s.at(c, t) + i * s.point, vec{});
 }
 
-// Back to outputs: take(channel, row of tiles, tile, y) gets y[4, 4].
+// One channel of some tiles back to outputs: take(channel, row of tiles, tile, y) gets y[4, 4].
 template <int TAPS, typename Take>
-inline void transform_outputs(int outputs, int across, int from, int to, Spectrum &s,
+inline void transform_outputs(int c, int across, int from, int to, const float *products, long step,
                               const Take &take) {
   constexpr int COUNT = Points<TAPS>::COUNT;
-  for (int c = 0; c < outputs; c++)
-    for (int t = from; t < to; t++) {
-      vec y[TILE][TILE], half[TILE][COUNT];
-      for (int p = 0; p < COUNT; p++) {
-        const float *at = s.at(p * COUNT, c) + (t - from) * LANES;
-        vec f[COUNT], d[TILE];
-        for (int q = 0; q < COUNT; q++) f[q] = load_vec(at + q * s.point);
-        Points<TAPS>::outputs(f, d);
-        for (int j = 0; j < TILE; j++) half[j][p] = d[j];
-      }
-      for (int j = 0; j < TILE; j++) {
-        vec d[TILE];
-        Points<TAPS>::outputs(half[j], d);
-        for (int i = 0; i < TILE; i++) y[i][j] = d[i];
-      }
-      take(c, t / across, t % across, y);
+  for (int t = from; t < to; t++, products += step) {
+    vec y[TILE][TILE], half[TILE][COUNT];
+    for (int p = 0; p < COUNT; p++) {
+      vec f[COUNT], d[TILE];
+      for (int q = 0; q < COUNT; q++) f[q] = load_vec(products + (p * COUNT + q) * LANES);
+      Points<TAPS>::outputs(f, d);
+      for (int j = 0; j < TILE; j++) half[j][p] = d[j];
     }
+    for (int j = 0; j < TILE; j++) {
+      vec d[TILE];
+      Points<TAPS>::outputs(half[j], d);
+      for (int i = 0; i < TILE; i++) y[i][j] = d[i];
+    }
+    take(c, t / across, t % across, y);
+  }
 }
 
 // Not inlined, here and below: there GCC has registers for all sums.
 //
-// y[GROUP outputs, V vectors] = the sum over channels of kernel[channels, GROUP] times x.
+// y[GROUP outputs, V tiles, points] = the sums over channels of kernel[points, channels, GROUP] times
+// x[points, channels, V tiles].
 template <int V>
-__attribute__((noinline)) void products_at(int channels, const float *x, long step,
-                                           const float *kernel, float *y, long y_step) {
-  vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
+__attribute__((noinline)) void products_at(int points, int channels, const float *x, long x_point,
+                                           long x_channel, const float *kernel, float *y,
+                                           long y_tile, long y_channel) {
+  for (int i = 0; i < points; i++, x += x_point, y += LANES) {
+    vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
 #pragma GCC unroll 8
-  for (int o = 0; o < GROUP; o++)
+    for (int o = 0; o < GROUP; o++)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) sums[o][v] = vec{};
-  for (int c = 0; c < channels; c++, x += step, kernel += GROUP) {
-    vec read[V];
+      for (int v = 0; v < V; v++) sums[o][v] = vec{};
+    for (int c = 0; c < channels; c++, kernel += GROUP) {
+      vec read[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) {
-      read[v] = load_vec(x + v * LANES);
-      keep(read[v]);
+      for (int v = 0; v < V; v++) {
+        read[v] = load_vec(x + c * x_channel + v * LANES);
+        keep(read[v]);
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) sums[o][v] += kernel[o] * read[v];
     }
 #pragma GCC unroll 8
     for (int o = 0; o < GROUP; o++)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) sums[o][v] += kernel[o] * read[v];
+      for (int v = 0; v < V; v++) store_vec(y + o * y_channel + v * y_tile, sums[o][v]);
   }
-#pragma GCC unroll 8
-  for (int o = 0; o < GROUP; o++)
-#pragma GCC unroll 8
-    for (int v = 0; v < V; v++) store_vec(y + o * y_step + v * LANES, sums[o][v]);
 }
 
-// Products at all points; the kernel is [points, outputs / GROUP, inputs, GROUP].
-inline void multiply(int points, int inputs, Spectrum &x, const float *kernel, Spectrum &y) {
-  constexpr int WIDE = LANES == 16 ? 6 : 3;
-  const long step = static_cast<long>(x.tiles) * LANES;
-  for (int i = 0; i < points; i++)
-    for (int o = 0; o < y.channels; o += GROUP) {
-      int t = 0;
-      const auto run = [&](auto width) {
-        constexpr int V = decltype(width)::value;
-        products_at<V>(inputs, x.at(i, 0) + t * LANES, step, kernel, y.at(i, o) + t * LANES, step);
-        t += V;
-      };
-      // Twice two keep the multipliers busier than three and one.
-      while (x.tiles - t >= WIDE && x.tiles - t != 4) run(Rows<WIDE>{});
-      while (x.tiles - t >= 2) run(Rows<2>{});
-      if (x.tiles - t >= 1) run(Rows<1>{});
-      kernel += inputs * GROUP;
-    }
+constexpr int BLOCK = LANES == 16 ? 6 : 3;  // tiles whose sums are in registers at once
+
+// Products of GROUP outputs at all points; the kernel is [points, inputs, GROUP].
+inline void multiply(int inputs, Spectrum &x, const float *kernel, Products &y) {
+  const long x_channel = static_cast<long>(x.block) * LANES;
+  int t = 0;
+  const auto run = [&](auto width) {
+    constexpr int V = decltype(width)::value;
+    products_at<V>(x.points, inputs, x.at(0, t), x.point, x_channel, kernel, y.at(0, t), y.tile,
+                   y.channel);
+    t += V;
+  };
+  while (x.tiles - t >= BLOCK) run(Rows<BLOCK>{});
+  if (x.tiles - t >= 4) run(Rows<4>{});
+  while (x.tiles - t >= 2) run(Rows<2>{});
+  if (x.tiles - t >= 1) run(Rows<1>{});
 }
 
 // Adds the sum over the lanes of each of GROUP vectors.
@@ -293,54 +314,68 @@ inline void add_sums(const vec *x, float *to) {
 #endif
 }
 
-// Sums of K channels of x times GROUP channels of y, added to sum[K, outputs].
-template <int K>
-__attribute__((noinline)) void correlate_at(int vectors, const float *x, const float *y, long step,
-                                            float *sum, long outputs) {
-  vec sums[K][GROUP];
+// Sums of K channels of x times `GROUPS` of GROUP channels of y, added to sum[K, outputs].
+template <int K, int GROUPS>
+__attribute__((noinline)) void correlate_at(int tiles, const float *x, long x_channel,
+                                            const float *y, long y_block, float *sum,
+                                            long outputs) {
+  constexpr int OUTPUTS = GROUPS * GROUP;
+  vec sums[K][OUTPUTS];
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
-    for (int o = 0; o < GROUP; o++) sums[k][o] = vec{};
-  for (int v = 0; v < vectors; v++, x += LANES, y += LANES) {
-    vec read[K];
+    for (int o = 0; o < OUTPUTS; o++) sums[k][o] = vec{};
+  for (int from = 0; from < tiles; from += BLOCK, y += y_block) {
+    const int count = tiles - from < BLOCK ? tiles - from : BLOCK;
+    for (int v = 0; v < count; v++, x += LANES) {
+      vec read[K];
 #pragma GCC unroll 8
-    for (int k = 0; k < K; k++) {
-      read[k] = load_vec(x + k * step);
-      keep(read[k]);
-    }
+      for (int k = 0; k < K; k++) {
+        read[k] = load_vec(x + k * x_channel);
+        keep(read[k]);
+      }
 #pragma GCC unroll 8
-    for (int o = 0; o < GROUP; o++) {
-      vec b = load_vec(y + o * step);
-      keep(b);
+      for (int o = 0; o < OUTPUTS; o++) {
+        vec b = load_vec(y + (v + o * BLOCK) * LANES);
+        keep(b);
 #pragma GCC unroll 8
-      for (int k = 0; k < K; k++) sums[k][o] += read[k] * b;
+        for (int k = 0; k < K; k++) sums[k][o] += read[k] * b;
+      }
     }
   }
 #pragma GCC unroll 8
-  for (int k = 0; k < K; k++) add_sums(sums[k], sum + k * outputs);
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+    for (int o = 0; o < OUTPUTS; o += GROUP) add_sums(sums[k] + o, sum + k * outputs + o);
 }
 
-// Adds the gradient of the kernel at all points, [points, inputs, padded(outputs)].
-inline void correlate(int points, int inputs, Spectrum &x, Spectrum &y, float *sum) {
+// Adds the gradient of the kernel at all points, [points, inputs, padded(outputs)]; x lies in one
+// block, y in those of BLOCK tiles.
+inline void correlate(int inputs, Spectrum &x, Spectrum &y, float *sum) {
   constexpr int MOST = LANES == 16 ? 6 : 3;
   const int N = padded(y.channels);
-  const long step = static_cast<long>(x.tiles) * LANES;
-  for (int i = 0; i < points; i++)
+  const long x_channel = static_cast<long>(x.block) * LANES, y_block = y.points * y.point;
+  for (int i = 0; i < x.points; i++)
     for (int c = 0; c < inputs;) {
-      const auto run = [&](auto channels) {
-        constexpr int K = decltype(channels)::value;
-        for (int o = 0; o < y.channels; o += GROUP)
-          correlate_at<K>(x.tiles, x.at(i, c), y.at(i, o), step, sum + o, N);
-        sum += K * N;
-        c += K;
+      int o = 0;
+      const auto run = [&](auto channels, auto groups) {
+        constexpr int K = decltype(channels)::value, GROUPS = decltype(groups)::value;
+        for (; o + GROUPS * GROUP <= y.channels; o += GROUPS * GROUP)
+          correlate_at<K, GROUPS>(x.tiles, x.at(c, 0) + i * x.point, x_channel,
+                                  y.at(o, 0) + i * y.point, y_block, sum + o, N);
+        return K;
       };
-      if (inputs - c >= MOST)
-        run(Rows<MOST>{});
-      else if (inputs - c >= 2)
-        run(Rows<2>{});
-      else
-        run(Rows<1>{});
+      int done;
+      if (inputs - c >= MOST) {
+        done = run(Rows<MOST>{}, Rows<1>{});
+      } else if (inputs - c >= 2) {
+        done = run(Rows<2>{}, Rows<1>{});
+      } else {  // two groups, so that there are sums enough to hide how long one takes
+        run(Rows<1>{}, Rows<2>{});
+        done = run(Rows<1>{}, Rows<1>{});
+      }
+      sum += done * N;
+      c += done;
     }
 }
 
@@ -369,21 +404,26 @@ inline void turn_eight(const float *x, long x_step, float *y, long y_step) {
 }
 
 // The same with vectors of outputs, which must be brought together for that.
-inline void correlate_turned(int points, int inputs, Spectrum &x, Spectrum &y, Workspace &work,
-                             float *sum) {
+inline void correlate_turned(int inputs, Spectrum &x, Spectrum &y, Workspace &work, float *sum) {
   const int N = padded(y.channels), positions = x.tiles * LANES;
   float *turned = sized(work.turned, static_cast<long>(positions) * N);
   std::memset(turned, 0, static_cast<long>(positions) * N * 4);
-  for (int i = 0; i < points; i++) {
-    int o = 0;
-    for (; o + 8 <= y.channels; o += 8)
-      for (int p = 0; p < positions; p += 8)
-        turn_eight(y.at(i, o) + p, positions, turned + static_cast<long>(p) * N + o, N);
-    for (; o < y.channels; o++)
-      for (int p = 0; p < positions; p++) turned[static_cast<long>(p) * N + o] = y.at(i, o)[p];
+  for (int i = 0; i < x.points; i++) {
+    for (int t = 0; t < y.tiles; t++) {
+      const float *from = y.at(0, t) + i * y.point;
+      float *to = turned + static_cast<long>(t) * LANES * N;
+      int o = 0;
+      for (; o + 8 <= y.channels; o += 8)
+        for (int l = 0; l < LANES; l += 8)
+          turn_eight(from + o * BLOCK * LANES + l, BLOCK * LANES, to + static_cast<long>(l) * N + o,
+                     N);
+      for (; o < y.channels; o++)
+        for (int l = 0; l < LANES; l++)
+          to[static_cast<long>(l) * N + o] = from[o * BLOCK * LANES + l];
+    }
     for (int j = 0; j < N; j += PANEL)
-      rows_of_panel(inputs, positions, x.at(i, 0), positions, 1, turned + j, N, sum + j, N, sum + j,
-                    N);
+      rows_of_panel(inputs, positions, x.at(0, 0) + i * x.point, positions, 1, turned + j, N,
+                    sum + j, N, sum + j, N);
     sum += static_cast<long>(inputs) * N;
   }
 }
@@ -395,12 +435,15 @@ inline bool better_turned(int vectors, int inputs, int outputs) {
   return turned < sums;
 }
 
-// Tiles that are in work at once: their transforms fit beside other things into the second cache.
-inline int tiles_at_once(int points, int channels, int count) {
-  constexpr int VECTORS = 10 << 10, LEAST = 4;
-  const int fit = VECTORS / (points * channels), most = fit < LEAST ? LEAST : fit;
-  const int parts = (count + most - 1) / most;
-  return (count + parts - 1) / parts;
+// Tiles that are in work at once, a multiple of BLOCK. Forward their transforms stay in the second
+// cache; backward, sums over more of them pay for a longer way.
+constexpr int VECTORS = 10 << 10, VECTORS_BACKWARD = 24 << 10;
+
+inline int tiles_at_once(int vectors, int points, int channels, int count) {
+  constexpr int LEAST = 6;
+  const int fit = vectors / (points * channels), most = fit < LEAST ? LEAST : fit;
+  const int parts = (count + most - 1) / most, even = (count + parts - 1) / parts;
+  return (even + BLOCK - 1) / BLOCK * BLOCK;
 }
 
 // Convolution of a map; take(channel, row of tiles, tile, y) gets the outputs, 4x4 at a time, also
@@ -409,15 +452,20 @@ template <int TAPS, typename Take>
 inline void convolve(const Map &map, int outputs, const float *kernel, const Take &take,
                      Workspace &work) {
   constexpr int POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
-  const int filled = grouped(outputs), count = map.tile_count(), across = map.across();
-  const int step = tiles_at_once(POINTS, map.channels + filled, count);
+  const int count = map.tile_count(), across = map.across();
+  const int step = tiles_at_once(VECTORS, POINTS, map.channels + GROUP, count);
   for (int from = 0; from < count; from += step) {
     const int to = from + step < count ? from + step : count;
-    work.input.shape(POINTS, map.channels, to - from);
-    work.output.shape(POINTS, filled, to - from);
+    work.input.shape(POINTS, map.channels, to - from, BLOCK);
+    work.products.shape(POINTS, to - from);
     transform_windows<TAPS>(map, from, to, work);
-    multiply(POINTS, map.channels, work.input, kernel, work.output);
-    transform_outputs<TAPS>(outputs, across, from, to, work.output, take);
+    for (int o = 0; o < outputs; o += GROUP) {
+      multiply(map.channels, work.input, kernel + static_cast<long>(o) * POINTS * map.channels,
+               work.products);
+      for (int c = o; c < o + GROUP && c < outputs; c++)
+        transform_outputs<TAPS>(c, across, from, to, work.products.at(c - o, 0),
+                                work.products.tile, take);
+    }
   }
 }
 
@@ -428,25 +476,30 @@ template <int TAPS, typename Get>
 inline void convolve_backward(const Map &map, int outputs, const float *turned, const Get &get,
                               float *dkernel, float *dinput, Workspace &work) {
   constexpr int POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
-  const int filled = grouped(outputs), back = turned ? grouped(map.channels) : 0;
-  const int count = map.tile_count(), across = map.across();
-  const int step = tiles_at_once(POINTS, map.channels + filled + back, count);
-  const Map gradient{map.channels, map.height, map.width, dinput};
-  if (turned) std::memset(dinput, 0, map.channels * map.plane() * 4);
+  const int C = map.channels, count = map.tile_count(), across = map.across();
+  const int step =
+      tiles_at_once(VECTORS_BACKWARD, POINTS, C + grouped(outputs) + GROUP, count);
+  const Map gradient{C, map.height, map.width, dinput};
+  if (turned) std::memset(dinput, 0, C * map.plane() * 4);
   for (int from = 0; from < count; from += step) {
     const int to = from + step < count ? from + step : count;
-    work.input.shape(POINTS, map.channels, to - from);
-    work.output.shape(POINTS, filled, to - from);
+    work.input.shape(POINTS, C, to - from, to - from);
+    work.output.shape(POINTS, grouped(outputs), to - from, BLOCK);
     transform_windows<TAPS>(map, from, to, work);
     transform_columns<TAPS>(outputs, across, from, to, get, work.output);
-    if (better_turned(to - from, map.channels, outputs))
-      correlate_turned(POINTS, map.channels, work.input, work.output, work, dkernel);
+    if (better_turned(to - from, C, outputs))
+      correlate_turned(C, work.input, work.output, work, dkernel);
     else
-      correlate(POINTS, map.channels, work.input, work.output, dkernel);
+      correlate(C, work.input, work.output, dkernel);
     if (!turned) continue;
-    work.back.shape(POINTS, back, to - from);
-    multiply(POINTS, outputs, work.output, turned, work.back);
-    spread_windows<TAPS>(gradient, from, to, work);
+    work.products.shape(POINTS, to - from);
+    for (int o = 0; o < C; o += GROUP) {
+      multiply(outputs, work.output, turned + static_cast<long>(o) * POINTS * outputs,
+               work.products);
+      for (int c = o; c < o + GROUP && c < C; c++)
+        spread_windows<TAPS>(gradient, c, from, to, work.products.at(c - o, 0), work.products.tile,
+                             work);
+    }
   }
 }
 

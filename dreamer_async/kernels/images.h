@@ -96,24 +96,52 @@ inline void sum_planes(int C, long pixels, long plane, const float *x, Sums &sum
   }
 }
 
-// A map of C channels from `lanes` images of C numbers a pixel, read(lane, index), and back.
-template <typename Read>
-inline void to_map(int C, long pixels, long plane, int lanes, const Read &read, float *to) {
-  for (long i = 0; i < pixels; i++)
-    for (int c = 0; c < C; c++) {
-      float values[LANES] = {};
-      for (int lane = 0; lane < lanes; lane++) values[lane] = read(lane, i * C + c);
-      std::memcpy(to + c * plane + i * LANES, values, sizeof values);
-    }
+constexpr int EIGHT = 8;  // numbers of an image that are turned at once
+
+// f(k) for each k < n <= EIGHT; the compiler knows how many there are of whole ones.
+template <typename F>
+inline void each_of_eight(int n, const F &f) {
+  if (n == EIGHT)
+    for (int k = 0; k < EIGHT; k++) f(k);
+  else
+    for (int k = 0; k < n; k++) f(k);
 }
 
+// A map of C channels from `lanes` images of C numbers a pixel: read(lane, index) is one of them.
+template <typename Read>
+inline void to_map(int C, long pixels, long plane, int lanes, const Read &read, float *to) {
+  float rows[LANES * EIGHT] = {}, turned[EIGHT * LANES];
+  const long numbers = pixels * C;
+  int c = 0;
+  for (long i = 0; i < numbers; i += EIGHT) {
+    const int n = static_cast<int>(numbers - i < EIGHT ? numbers - i : EIGHT);
+    for (int lane = 0; lane < lanes; lane++)
+      each_of_eight(n, [&](int k) { rows[lane * EIGHT + k] = read(lane, i + k); });
+    for (int l = 0; l < LANES; l += 8) turn_eight(rows + l * EIGHT, EIGHT, turned + l, LANES);
+    for (int k = 0; k < n; k++) {
+      store_vec(to + c * plane, load_vec(turned + k * LANES));
+      if (++c == C) c = 0, to += LANES;
+    }
+  }
+}
+
+// And back: write(lane, index, number).
 template <typename Write>
 inline void from_map(int C, long pixels, long plane, int lanes, const float *from,
                      const Write &write) {
-  for (long i = 0; i < pixels; i++)
-    for (int c = 0; c < C; c++)
-      for (int lane = 0; lane < lanes; lane++)
-        write(lane, i * C + c, from[c * plane + i * LANES + lane]);
+  float rows[LANES * EIGHT], turned[EIGHT * LANES] = {};
+  const long numbers = pixels * C;
+  int c = 0;
+  for (long i = 0; i < numbers; i += EIGHT) {
+    const int n = static_cast<int>(numbers - i < EIGHT ? numbers - i : EIGHT);
+    for (int k = 0; k < n; k++) {
+      store_vec(turned + k * LANES, load_vec(from + c * plane));
+      if (++c == C) c = 0, from += LANES;
+    }
+    for (int l = 0; l < LANES; l += 8) turn_eight(turned + l, LANES, rows + l * EIGHT, EIGHT);
+    for (int lane = 0; lane < lanes; lane++)
+      each_of_eight(n, [&](int k) { write(lane, i + k, rows[lane * EIGHT + k]); });
+  }
 }
 
 // Images of a group: where the first begins, and how many there are.
