@@ -154,10 +154,35 @@ def test_wide_layers_agree_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_gradients_the_encoder_gives_the_same_bits() -> None:
     spec = ObsSpec((32, 32, 3), "uint8")
     encoder = perturbed(Encoder({"image": spec}, config(8)))
-    obs = {"image": pictures(5, spec.shape)}
+    obs = {"image": pictures(kernels.library().images_of_group() + 1, spec.shape)}
     with torch.no_grad():
         alone = encoder(obs, torch.float32)
     assert torch.equal(alone, encoder(obs, torch.float32))
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (48, 80, 4), (96, 96, 1), (64, 64, 3)])
+def test_few_images_are_cut_in_strips(
+    shape: tuple[int, int, int], rows: int, kernel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without gradients; with them every image has a lane of its own."""
+    encoder = perturbed(Encoder({"image": ObsSpec(shape, "uint8")}, config(4, kernel)))
+    obs = {"image": pictures(rows, shape)}
+    whole = encoder(obs, torch.float32)
+    asked = []
+    strips_of = images.strips_of
+
+    def remembered(*args: int) -> int:
+        asked.append(strips_of(*args))
+        return asked[-1]
+
+    monkeypatch.setattr(images, "strips_of", remembered)
+    with torch.no_grad():
+        cut = encoder(obs, torch.float32)
+    close([cut], [whole], 5e-6)
+    assert asked[0] * rows <= kernels.library().images_of_group()
+    assert asked[0] > 1 or rows == 3, "not cut"
 
 
 def test_without_gradients_the_decoder_gives_the_same_bits_and_keeps_nothing() -> None:

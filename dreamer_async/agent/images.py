@@ -72,7 +72,8 @@ def encode(images: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     if _gradient_wanted(tensors):
         y: Tensor = _Encoder.apply(images.contiguous(), *tensors)
         return y
-    return _encode(images.contiguous(), _Layers(layers))
+    strips = strips_of(images.shape[0], images.shape[1], len(layers))
+    return _encode(images.contiguous(), _Layers(layers), strips)
 
 
 def decode(features: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
@@ -215,15 +216,26 @@ def _grouped(tensors: Sequence[Tensor | None]) -> list[ImageLayer]:
     return [ImageLayer(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]  # type: ignore[arg-type]
 
 
-def _encode(images: Tensor, layers: _Layers) -> Tensor:
+def _encode(images: Tensor, layers: _Layers, strips: int = 1) -> Tensor:
     count, (rows, height, width, _) = len(layers.layers), images.shape
     pixels = (height >> count) * (width >> count)
     out = torch.empty(rows, pixels * layers.layers[-1].bias.shape[0])
     kernels.library().encode_images(
-        layers.structures, count, layers.taps, height, width, ctypes.c_long(rows),
-        pointer(images), pointer(out), kernels.threads(images.numel()),
+        layers.structures, count, layers.taps, height // strips, width, strips,
+        ctypes.c_long(rows * strips), pointer(images), pointer(out),
+        kernels.threads(images.numel()),
     )  # fmt: skip
     return out
+
+
+def strips_of(rows: int, height: int, count: int) -> int:
+    """How many strips to cut each of so few images in that they would leave lanes empty.
+
+    The native functions compute a vector of images at once. Each of `count` layers halves the
+    height of a strip.
+    """
+    most, last = kernels.library().images_of_group() // max(rows, 1), height >> count
+    return max((n for n in range(1, most + 1) if last % n == 0), default=1)
 
 
 class _Encoder(torch.autograd.Function):

@@ -76,13 +76,15 @@ struct Products {
 struct Workspace {
   Spectrum input, output;
   Products products;
-  std::vector<float> columns, edge, turned;
+  std::vector<float> columns, edge, beyond, turned;
 };
 
-// A map, or where one goes.
+// A map, or where one goes. Few images are cut in strips of rows, which take lanes of their own: what
+// lies above the rows of a lane is in the lane before, unless that is the end of another image.
 struct Map {
   int channels, height, width;
   float *x;
+  int strips = 1;
 
   long plane() const { return map_plane(height, width); }
   int across() const { return tiles(width); }
@@ -104,19 +106,46 @@ inline void each_row_of_tiles(int across, int from, int to, const F &f) {
   }
 }
 
+// Rows of other strips around those of each strip: [TAPS / 2 above and as many below, width].
+template <int TAPS>
+inline float *rows_beyond(const Map &map, int channel, std::vector<float> &memory) {
+  constexpr int HALF = TAPS / 2;
+  const long line = static_cast<long>(map.width) * LANES;
+  float *rows = sized(memory, 2 * HALF * line);
+  for (int i = 0; i < HALF; i++) {
+    const float *last = map.row(channel, map.height - HALF + i), *first = map.row(channel, i);
+    float *above = rows + i * line, *below = rows + (HALF + i) * line;
+    for (int x = 0; x < line; x++) {
+      const int strip = x % LANES % map.strips;
+      above[x] = strip == 0 ? 0.0f : last[x - 1];
+      below[x] = strip == map.strips - 1 || x + 1 == line ? 0.0f : first[x + 1];
+    }
+  }
+  return rows;
+}
+
 // What a row of tiles reads or adds to: `COUNT` rows, those outside of the map elsewhere; and which
 // of its columns are in the map.
 template <int TAPS>
 struct Reach {
-  static constexpr int COUNT = Points<TAPS>::COUNT;
+  static constexpr int COUNT = Points<TAPS>::COUNT, HALF = TAPS / 2;
   float *rows[COUNT];
   int columns, first, last;  // all columns; those in the map
   long start;                // floats from column 0 to the first of all
 
-  Reach(const Map &map, int channel, int tile_row, int tile, int count, float *outside) {
-    const int row = TILE * tile_row - TAPS / 2, column = TILE * tile - TAPS / 2;
-    for (int i = 0; i < COUNT; i++)
-      rows[i] = row + i < 0 || row + i >= map.height ? outside : map.row(channel, row + i);
+  Reach(const Map &map, int channel, int tile_row, int tile, int count, float *outside,
+        float *beyond = nullptr) {
+    const int column = TILE * tile - HALF;
+    for (int i = 0; i < COUNT; i++) {
+      const int row = TILE * tile_row - HALF + i;
+      const int other = row < 0 ? row + HALF : row - map.height + HALF;  // of those beyond
+      if (row >= 0 && row < map.height)
+        rows[i] = map.row(channel, row);
+      else if (beyond && other < 2 * HALF)
+        rows[i] = beyond + static_cast<long>(other) * map.width * LANES;
+      else
+        rows[i] = outside;
+    }
     columns = TILE * (count - 1) + COUNT;
     first = column < 0 ? -column : 0;
     last = map.width - column < columns ? map.width - column : columns;
@@ -131,8 +160,8 @@ inline void transform_windows(const Map &map, int from, int to, Workspace &work)
   const long line = (TILE * map.across() + COUNT) * LANES;
   float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
   std::memset(outside, 0, line * 4);
-  const auto transform = [&](int c, int tile_row, int tile, int count, int at) {
-    const Reach<TAPS> reach(map, c, tile_row, tile, count, outside);
+  const auto transform = [&](int c, float *beyond, int tile_row, int tile, int count, int at) {
+    const Reach<TAPS> reach(map, c, tile_row, tile, count, outside, beyond);
     for (int p = 0; p < COUNT; p++) {
       for (int k = 0; k < reach.first; k++) store_vec(columns + p * line + k * LANES, vec{});
       for (int k = reach.last; k < reach.columns; k++)
@@ -154,8 +183,11 @@ inline void transform_windows(const Map &map, int from, int to, Workspace &work)
         for (int q = 0; q < COUNT; q++) store_vec(to + q * work.input.point, f[q]);
       }
   };
-  for (int c = 0; c < map.channels; c++)
-    each_row_of_tiles(map.across(), from, to, [&](auto... where) { transform(c, where...); });
+  for (int c = 0; c < map.channels; c++) {
+    float *beyond = map.strips > 1 ? rows_beyond<TAPS>(map, c, work.beyond) : nullptr;
+    each_row_of_tiles(map.across(), from, to,
+                      [&](auto... where) { transform(c, beyond, where...); });
+  }
 }
 
 // Adds to a channel of the gradient of a map what tiles [from, to) had read of it.

@@ -74,15 +74,15 @@ inline void bytes_to_map(int colours, long pixels, long plane, const Group &grou
 }
 
 template <int TAPS>
-void encode(const ImageLayer *layers, int count, int height, int width, const Group &group,
-            const uint8_t *bytes, float *features, Maps &maps) {
+void encode(const ImageLayer *layers, int count, int height, int width, int strips,
+            const Group &group, const uint8_t *bytes, float *features, Maps &maps) {
   const long most = most_floats(layers, count, height, width, false);
   float *x = sized(maps.input, most);
   bytes_to_map(layers[0].inputs, static_cast<long>(height) * width, map_plane(height, width), group,
                bytes, x);
   for (int l = 0; l < count; l++) {
     const ImageLayer &layer = layers[l];
-    const Map input{layer.inputs, height, width, x};
+    const Map input{layer.inputs, height, width, x, strips};
     height /= 2;
     width /= 2;
     const long plane = map_plane(height, width), size = layer.outputs * plane;
@@ -150,12 +150,15 @@ void with_taps(int taps, const Work &work) {
 extern "C" int images_of_group() { return LANES; }
 extern "C" long floats_of_plane(int height, int width) { return map_plane(height, width); }
 
-// bytes [images, height, width, colours] -> features [images, pixels, channels].
+// bytes [images, height, width, colours] -> features [images, pixels, channels]. Images that are one
+// group together may be strips of others, so many of each: their rows lie one after the other.
 extern "C" void encode_images(const ImageLayer *layers, int count, int taps, int height, int width,
-                              long images, const uint8_t *bytes, float *features, int threads) {
+                              int strips, long images, const uint8_t *bytes, float *features,
+                              int threads) {
   with_taps(taps, [&](auto t) {
     for_groups(images, groups_of(images), threads, [&](long, const Group &group, Maps &maps) {
-      encode<decltype(t)::value>(layers, count, height, width, group, bytes, features, maps);
+      encode<decltype(t)::value>(layers, count, height, width, strips, group, bytes, features,
+                                 maps);
     });
   });
 }
