@@ -231,7 +231,8 @@ def test_a_ring_on_a_small_disk_is_refused_and_not_a_crash_later(
 
 def test_a_save_that_does_not_hear_fsync_is_caught(server: Server, tmp_path: Path) -> None:
     """The control of the test with an fsync that fails."""
-    run = make_run(tmp_path, *SEEK, "train.steps=60", "train.sync=true", task="seek")
+    settings = "train.steps=80", "train.checkpoint_seconds=0.001", "train.sync=true"
+    run = make_run(tmp_path, *SEEK, *settings, task="seek")
     code = server.train(run, {"fsync_error": 4, "swallow_fsync_errors": 1})
     assert code == 0 and saves(run) > 1, "checkpoints that are not on the disk were announced"
 
