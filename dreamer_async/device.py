@@ -28,13 +28,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """Resolve `auto`: bfloat16 on GPUs as the paper trains, on CPUs only where it is faster."""
+def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
+    """Resolve `auto`: bfloat16 on GPUs as the paper trains, on CPUs only where it is faster.
+
+    The native functions compute in float32, with a fraction of the products that PyTorch's
+    convolutions take; without them, bfloat16 pays where the hardware multiplies it.
+    """
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16"
-    return "mixed" if BFLOAT16 & processor_flags() else "float32"
+    return "mixed" if BFLOAT16 & processor_flags() and not native else "float32"
 
 
 def set_arithmetic(device: torch.device, precision: str, *, repeatable: bool = False) -> None:

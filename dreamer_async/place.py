@@ -28,6 +28,7 @@ def take_place(train: TrainConfig) -> Place:
     is absent.
     """
     device = choose_device(train.device)
-    precision = choose_precision(train.precision, device)
+    problem = native.use(train, device)
+    precision = choose_precision(train.precision, device, native=train.native and not problem)
     set_arithmetic(device, precision, repeatable=train.sync)
-    return Place(device, precision, native.use(train, device))
+    return Place(device, precision, problem)

@@ -291,12 +291,12 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:N or auto."""
     precision: str = "auto"
-    """float32, bfloat16, mixed (bfloat16 in convolutions only) or auto: bfloat16 on GPUs, mixed on
-    CPUs that have bfloat16 in hardware, float32 on others."""
+    """float32, bfloat16, mixed (bfloat16 in convolutions only) or auto: bfloat16 on GPUs, float32
+    on CPUs, but mixed without native functions where the hardware has bfloat16."""
     compile: bool = True
     """Compile the update; GPUs only."""
     native: bool = True
-    """Build and use functions of our own for nearly all but convolutions; CPUs only."""
+    """Build and use functions of our own for nearly everything; CPUs only."""
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     threads: int = 0

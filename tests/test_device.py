@@ -66,6 +66,24 @@ def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
     assert cpu_threads(config) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "native", "flags", "expected"),
+    [
+        ("auto", "cuda", True, {"avx2"}, "bfloat16"),
+        ("auto", "cpu", True, {"avx512_bf16", "amx_bf16"}, "float32"),
+        ("auto", "cpu", False, {"avx512_bf16"}, "mixed"),
+        ("auto", "cpu", False, {"avx2"}, "float32"),
+        ("mixed", "cpu", True, {"avx2"}, "mixed"),
+    ],
+)
+def test_precision_is_what_is_fastest_unless_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, name: str, kind: str, native: bool, flags: set[str],
+    expected: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
+    assert device.choose_precision(name, torch.device(kind), native=native) == expected
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])
 @pytest.mark.parametrize("repeatable", [True, False])
 def test_float32_on_a_gpu_is_float32(precision: str, repeatable: bool) -> None:

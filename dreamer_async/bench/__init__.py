@@ -39,14 +39,15 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     from dreamer_async.device import choose_device, choose_precision, cpu_threads
 
     spec = envs.spec(config.env.suite, config.env.task)
-    device = choose_device(config.train.device)
+    train = config.train
+    device = choose_device(train.device)
     chosen = PARTS if part == "all" else (part,)
     results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds, pairs)]
     return {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
         "device": _device_name(device),
-        "precision": choose_precision(config.train.precision, device),
+        "precision": choose_precision(train.precision, device, native=train.native),
         "threads": cpu_threads(config),
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor(),
