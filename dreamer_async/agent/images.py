@@ -26,7 +26,7 @@ They do not depend on the number of threads, so neither does the result.
 KERNELS = (3, 5)
 """Sizes of kernels that the native functions know."""
 GROUP = 4
-"""Outputs whose kernels lie side by side, as in `convolution.h`."""
+"""Outputs whose kernels lie side by side, as in `products.h`."""
 POINTS = {
     3: ((0.0, 1.0, -1.0, 2.0, -2.0), (0.25, -1 / 6, -1 / 6, 1 / 24, 1 / 24)),
     5: (
@@ -206,7 +206,7 @@ class _Layers:
 
 
 def _planes(height: int, width: int, scales: Sequence[float]) -> list[int]:
-    """Floats of a channel of a group of images at each scale, as in `convolution.h`."""
+    """Floats of a channel of a group of images at each scale, as in `maps.h`."""
     plane = kernels.library().floats_of_plane
     return [plane(int(height * scale), int(width * scale)) for scale in scales]
 

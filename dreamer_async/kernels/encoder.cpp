@@ -69,7 +69,7 @@ inline void bytes_to_map(int colours, long pixels, long plane, const Group &grou
   const long size = pixels * colours;
   const uint8_t *first = bytes + group.first * size;
   to_map(colours, pixels, plane, group.lanes,
-         [=](int lane, long i) { return static_cast<float>(first[lane * size + i]) / 255.0f - 0.5f; },
+         [=](int lane, long i) { return static_cast<float>(first[lane * size + i]) / 255 - 0.5f; },
          to);
 }
 
@@ -150,8 +150,8 @@ void with_taps(int taps, const Work &work) {
 extern "C" int images_of_group() { return LANES; }
 extern "C" long floats_of_plane(int height, int width) { return map_plane(height, width); }
 
-// bytes [images, height, width, colours] -> features [images, pixels, channels]. Images that are one
-// group together may be strips of others, so many of each: their rows lie one after the other.
+// bytes [images, height, width, colours] -> features [images, pixels, channels]. What is one group
+// together may be `strips` of each image: their rows lie one after the other.
 extern "C" void encode_images(const ImageLayer *layers, int count, int taps, int height, int width,
                               int strips, long images, const uint8_t *bytes, float *features,
                               int threads) {

@@ -3,7 +3,7 @@
 //
 // A group goes through all layers while its maps are in the caches. What the backward pass needs
 // are the maps in front of the norms and, for pooling, which pixel was the largest; everything else
-// is computed anew from them. See convolution.h for the layout of maps. Where there are fewer
+// is computed anew from them. See maps.h for the layout of maps. Where there are fewer
 // images than lanes, the others are zero, and so is what is asked of them.
 
 #pragma once

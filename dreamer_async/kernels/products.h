@@ -1,0 +1,255 @@
+// Products of transformed tiles at all points, and sums of them for the gradients of kernels.
+
+#pragma once
+
+#include <vector>
+
+#include "arithmetic.h"
+
+namespace {
+
+constexpr int GROUP = 4;  // outputs whose kernels lie side by side
+constexpr int BLOCK = LANES == 16 ? 6 : 3;  // tiles whose sums are in registers at once
+
+inline int grouped(int outputs) { return (outputs + GROUP - 1) / GROUP * GROUP; }
+
+template <typename T>
+inline T *sized(std::vector<T> &memory, long size) {
+  if (static_cast<long>(memory.size()) < size) memory.resize(size);
+  return memory.data();
+}
+
+// Transforms of some tiles, [blocks, points, channels, tiles of a block] vectors.
+struct Spectrum {
+  int points = 0, channels = 0, tiles = 0, block = 0;
+  long point = 0;  // floats from one point to the next
+  float *first = nullptr;
+  std::vector<float> memory;
+
+  void shape(int of_points, int of_channels, int of_tiles, int of_block) {
+    points = of_points;
+    channels = of_channels;
+    tiles = of_tiles;
+    block = of_block;
+    point = spread(static_cast<long>(channels) * block * LANES);
+    float *begin = sized(memory, (tiles + block - 1) / block * points * point + 16);
+    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);  // of a line
+  }
+
+  float *at(int channel, int tile) {
+    return first + tile / block * points * point +
+           (static_cast<long>(channel) * block + tile % block) * LANES;
+  }
+};
+
+// Products of GROUP channels, [GROUP, tiles, points] vectors.
+struct Products {
+  int tiles = 0;
+  long tile = 0, channel = 0;  // floats from one to the next
+  float *first = nullptr;
+  std::vector<float> memory;
+
+  void shape(int points, int of_tiles) {
+    tiles = of_tiles;
+    tile = spread(static_cast<long>(points) * LANES);
+    channel = tiles * tile;
+    float *begin = sized(memory, GROUP * channel + 16);
+    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);
+  }
+
+  float *at(int of_channel, int of_tile) { return first + of_channel * channel + of_tile * tile; }
+};
+
+// Not inlined, here and below: there GCC has registers for all sums.
+//
+// y[GROUP outputs, V tiles, points] = the sums over channels of
+// kernel[points, channels, GROUP] times x[points, channels, V tiles].
+template <int V>
+__attribute__((noinline)) void products_at(int points, int channels, const float *x, long x_point,
+                                           long x_channel, const float *kernel, float *y,
+                                           long y_tile, long y_channel) {
+  for (int i = 0; i < points; i++, x += x_point, y += LANES) {
+    vec sums[GROUP][V];  // not set by braces: GCC would take them through memory
+#pragma GCC unroll 8
+    for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) sums[o][v] = vec{};
+    for (int c = 0; c < channels; c++, kernel += GROUP) {
+      vec read[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) {
+        read[v] = load_vec(x + c * x_channel + v * LANES);
+        keep(read[v]);
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) sums[o][v] += kernel[o] * read[v];
+    }
+#pragma GCC unroll 8
+    for (int o = 0; o < GROUP; o++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) store_vec(y + o * y_channel + v * y_tile, sums[o][v]);
+  }
+}
+
+// Products of GROUP outputs at all points; the kernel is [points, inputs, GROUP].
+inline void multiply(int inputs, Spectrum &x, const float *kernel, Products &y) {
+  const long x_channel = static_cast<long>(x.block) * LANES;
+  int t = 0;
+  const auto run = [&](auto width) {
+    constexpr int V = decltype(width)::value;
+    products_at<V>(x.points, inputs, x.at(0, t), x.point, x_channel, kernel, y.at(0, t), y.tile,
+                   y.channel);
+    t += V;
+  };
+  while (x.tiles - t >= BLOCK) run(Rows<BLOCK>{});
+  if (x.tiles - t >= 4) run(Rows<4>{});
+  while (x.tiles - t >= 2) run(Rows<2>{});
+  if (x.tiles - t >= 1) run(Rows<1>{});
+}
+
+// Adds the sum over the lanes of each of GROUP vectors.
+inline void add_sums(const vec *x, float *to) {
+#if defined(__AVX2__)
+  __m256 a[GROUP];
+  for (int o = 0; o < GROUP; o++) {
+    std::memcpy(a + o, x + o, 32);
+    for (int part = 1; part < LANES / 8; part++) {
+      __m256 b;
+      std::memcpy(&b, reinterpret_cast<const char *>(x + o) + 32 * part, 32);
+      a[o] = _mm256_add_ps(a[o], b);
+    }
+  }
+  const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+  const __m128 both = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+  _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), both));
+#else
+  for (int o = 0; o < GROUP; o++)
+    for (int lane = 0; lane < LANES; lane++) to[o] += x[o][lane];
+#endif
+}
+
+// Sums of K channels of x times `GROUPS` of GROUP channels of y, added to sum[K, outputs].
+template <int K, int GROUPS>
+__attribute__((noinline)) void correlate_at(int tiles, const float *x, long x_channel,
+                                            const float *y, long y_block, float *sum,
+                                            long outputs) {
+  constexpr int OUTPUTS = GROUPS * GROUP;
+  vec sums[K][OUTPUTS];
+#pragma GCC unroll 8
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+    for (int o = 0; o < OUTPUTS; o++) sums[k][o] = vec{};
+  for (int from = 0; from < tiles; from += BLOCK, y += y_block) {
+    const int count = tiles - from < BLOCK ? tiles - from : BLOCK;
+    for (int v = 0; v < count; v++, x += LANES) {
+      vec read[K];
+#pragma GCC unroll 8
+      for (int k = 0; k < K; k++) {
+        read[k] = load_vec(x + k * x_channel);
+        keep(read[k]);
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < OUTPUTS; o++) {
+        vec b = load_vec(y + (v + o * BLOCK) * LANES);
+        keep(b);
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) sums[k][o] += read[k] * b;
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+    for (int o = 0; o < OUTPUTS; o += GROUP) add_sums(sums[k] + o, sum + k * outputs + o);
+}
+
+// Adds the gradient of the kernel at all points, [points, inputs, padded(outputs)]; x lies in one
+// block, y in those of BLOCK tiles.
+inline void correlate(int inputs, Spectrum &x, Spectrum &y, float *sum) {
+  constexpr int MOST = LANES == 16 ? 6 : 3;
+  const int N = padded(y.channels);
+  const long x_channel = static_cast<long>(x.block) * LANES, y_block = y.points * y.point;
+  for (int i = 0; i < x.points; i++)
+    for (int c = 0; c < inputs;) {
+      int o = 0;
+      const auto run = [&](auto channels, auto groups) {
+        constexpr int K = decltype(channels)::value, GROUPS = decltype(groups)::value;
+        for (; o + GROUPS * GROUP <= y.channels; o += GROUPS * GROUP)
+          correlate_at<K, GROUPS>(x.tiles, x.at(c, 0) + i * x.point, x_channel,
+                                  y.at(o, 0) + i * y.point, y_block, sum + o, N);
+        return K;
+      };
+      int done;
+      if (inputs - c >= MOST) {
+        done = run(Rows<MOST>{}, Rows<1>{});
+      } else if (inputs - c >= 2) {
+        done = run(Rows<2>{}, Rows<1>{});
+      } else {  // two groups, so that there are sums enough to hide how long one takes
+        run(Rows<1>{}, Rows<2>{});
+        done = run(Rows<1>{}, Rows<1>{});
+      }
+      sum += done * N;
+      c += done;
+    }
+}
+
+// x[rows of 8] floats to y[8, rows], of whole 8x8 blocks.
+inline void turn_eight(const float *x, long x_step, float *y, long y_step) {
+#if defined(__AVX2__)
+  __m256 a[8], b[8];
+  for (int i = 0; i < 8; i++) a[i] = _mm256_loadu_ps(x + i * x_step);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int j = 0; j < 2; j++) {
+      a[i + 2 * j] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0x44);
+      a[i + 2 * j + 1] = _mm256_shuffle_ps(b[i + j], b[i + j + 2], 0xee);
+    }
+  for (int i = 0; i < 4; i++) {
+    _mm256_storeu_ps(y + i * y_step, _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
+    _mm256_storeu_ps(y + (i + 4) * y_step, _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
+  }
+#else
+  for (int i = 0; i < 8; i++)
+    for (int k = 0; k < 8; k++) y[k * y_step + i] = x[i * x_step + k];
+#endif
+}
+
+// The same with vectors of outputs, which must be brought together for that.
+inline void correlate_turned(int inputs, Spectrum &x, Spectrum &y, std::vector<float> &memory,
+                             float *sum) {
+  const int N = padded(y.channels), positions = x.tiles * LANES;
+  float *turned = sized(memory, static_cast<long>(positions) * N);
+  std::memset(turned, 0, static_cast<long>(positions) * N * 4);
+  for (int i = 0; i < x.points; i++) {
+    for (int t = 0; t < y.tiles; t++) {
+      const float *from = y.at(0, t) + i * y.point;
+      float *to = turned + static_cast<long>(t) * LANES * N;
+      int o = 0;
+      for (; o + 8 <= y.channels; o += 8)
+        for (int l = 0; l < LANES; l += 8)
+          turn_eight(from + o * BLOCK * LANES + l, BLOCK * LANES, to + static_cast<long>(l) * N + o,
+                     N);
+      for (; o < y.channels; o++)
+        for (int l = 0; l < LANES; l++)
+          to[static_cast<long>(l) * N + o] = from[o * BLOCK * LANES + l];
+    }
+    for (int j = 0; j < N; j += PANEL)
+      rows_of_panel(inputs, positions, x.at(0, 0) + i * x.point, positions, 1, turned + j, N,
+                    sum + j, N, sum + j, N);
+    sum += static_cast<long>(inputs) * N;
+  }
+}
+
+// Whether so few vectors are added up at once that their lanes should not be.
+inline bool better_turned(int vectors, int inputs, int outputs) {
+  const int sums = inputs * grouped(outputs) * (vectors + 4);
+  const int turned = inputs * padded(outputs) * vectors + 2 * outputs * vectors;
+  return turned < sums;
+}
+
+}  // namespace
