@@ -25,14 +25,14 @@ OURS = "dreamer-async, mixed, before most native functions"
 NATIVE = "dreamer-async, float32"
 
 REFERENCES = (
-    Reference("learner", "size1m", "96x96x1, 16x64", 1.1, NATIVE, AVX2),
-    Reference("learner", "size1m", "64x64x3, 16x64", 0.74, NATIVE, AVX2),
-    Reference("learner", "size12m", "64x64x3, 16x64", 6.2, NATIVE, AVX2),
+    Reference("learner", "size1m", "96x96x1, 16x64", 0.9, NATIVE, AVX2),
+    Reference("learner", "size1m", "64x64x3, 16x64", 0.63, NATIVE, AVX2),
+    Reference("learner", "size12m", "64x64x3, 16x64", 5.4, NATIVE, AVX2),
     Reference("learner", "size1m", "vectors, 16x64", 0.30, NATIVE, AVX2),
-    Reference("policy", "size1m", "96x96x1, 1 row", 0.0006, NATIVE, AVX2),
+    Reference("policy", "size1m", "96x96x1, 1 row", 0.0007, NATIVE, AVX2),
     Reference("policy", "size1m", "96x96x1, 16 rows", 0.0042, NATIVE, AVX2),
-    Reference("policy", "size1m", "64x64x3, 1 row", 0.0005, NATIVE, AVX2),
-    Reference("policy", "size1m", "64x64x3, 16 rows", 0.0028, NATIVE, AVX2),
+    Reference("policy", "size1m", "64x64x3, 1 row", 0.0006, NATIVE, AVX2),
+    Reference("policy", "size1m", "64x64x3, 16 rows", 0.0024, NATIVE, AVX2),
     Reference("replay", "", "sample 16x65 of 64x64x3", 0.0017, NATIVE, AVX2),
     Reference("policy", "size1m", "96x96x1, 1 row", 0.0020, OURS, EPYC),
     Reference("policy", "size1m", "96x96x1, 16 rows", 0.0061, OURS, EPYC),
