@@ -50,9 +50,8 @@ void decode(const ImageLayer *layers, int count, int height, int width, const Gr
   const long most = most_floats(layers, count, height, width, true);
   float *x = sized(maps.input, most);
   const long small = static_cast<long>(height) * width * layers[0].inputs;
-  const float *of_group = features + group.first * small;
   to_map(layers[0].inputs, static_cast<long>(height) * width, map_plane(height, width), group.lanes,
-         [=](int lane, long i) { return of_group[lane * small + i]; }, x);
+         ReadFrom{features + group.first * small, small}, x);
   for (int l = 0; l < count; l++) {
     const ImageLayer &layer = layers[l];
     const Map input{layer.inputs, height, width, x};
@@ -67,10 +66,9 @@ void decode(const ImageLayer *layers, int count, int height, int width, const Gr
       continue;
     }
     const long numbers = pixels * layer.outputs;
-    float *out = images + group.first * numbers;
     each_vector(static_cast<int>(size), before, before, [](int, vec x) { return sigmoid(x); });
     from_map(layer.outputs, pixels, plane, group.lanes, before,
-             [=](int lane, long i, float value) { out[lane * numbers + i] = value; });
+             WriteTo{images + group.first * numbers, numbers});
   }
 }
 
@@ -98,21 +96,19 @@ void decode_backward(const ImageLayer *layers, int count, int height, int width,
     const ImageLayer &layer = layers[l];
     const int rows = height << l, columns = width << l;
     const long plane = map_plane(rows, columns);
-    const float *of_group = features + group.first * small;
     if (l > 0)
       norm_silu_planes<true>(layer.inputs, static_cast<long>(rows) * columns, plane, before(l - 1),
                              layers[l - 1].gain, x, below);
     else
       to_map(inputs, pixels, plane, group.lanes,
-             [=](int lane, long i) { return of_group[lane * small + i]; }, x);
+             ReadFrom{features + group.first * small, small}, x);
     shuffled_layer_backward(layer, piece, Map{layer.inputs, rows, columns, x},
                             layer.gain ? before(l) : nullptr, slope, g, dx, maps);
     std::swap(g, dx);
     std::swap(slope, below);
   }
-  float *to = dfeatures + group.first * small;
   from_map(inputs, pixels, map_plane(height, width), group.lanes, g,
-           [=](int lane, long i, float value) { to[lane * small + i] = value; });
+           WriteTo{dfeatures + group.first * small, small});
 }
 
 }  // namespace

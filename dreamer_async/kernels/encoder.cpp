@@ -94,9 +94,8 @@ void encode(const ImageLayer *layers, int count, int height, int width, int stri
   }
   const long pixels = static_cast<long>(height) * width;
   const long size = pixels * layers[count - 1].outputs;
-  float *first = features + group.first * size;
   from_map(layers[count - 1].outputs, pixels, map_plane(height, width), group.lanes, x,
-           [=](int lane, long i, float value) { first[lane * size + i] = value; });
+           WriteTo{features + group.first * size, size});
 }
 
 template <int TAPS>
@@ -115,10 +114,9 @@ void encode_backward(const ImageLayer *layers, int count, int height, int width,
                            map_plane(rows, columns), before(l), layers[l].gain, x, slope);
   };
   const int last = layers[count - 1].outputs;
-  const long features = static_cast<long>(height >> count) * (width >> count);
-  const float *first = dfeatures + group.first * features * last;
-  to_map(last, features, map_plane(height >> count, width >> count), group.lanes,
-         [=](int lane, long i) { return first[lane * features * last + i]; }, g);
+  const long pixels = static_cast<long>(height >> count) * (width >> count), size = pixels * last;
+  to_map(last, pixels, map_plane(height >> count, width >> count), group.lanes,
+         ReadFrom{dfeatures + group.first * size, size}, g);
   activate(count - 1, slope);
   for (int l = count - 1; l >= 0; l--) {
     const ImageLayer &layer = layers[l];

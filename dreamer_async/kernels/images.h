@@ -3,8 +3,8 @@
 //
 // A group goes through all layers while its maps are in the caches. What the backward pass needs
 // are the maps in front of the norms and, for pooling, which pixel was the largest; everything else
-// is computed anew from them. See maps.h for the layout of maps. Where there are fewer
-// images than lanes, the others are zero, and so is what is asked of them.
+// is computed anew from them. See maps.h for the layout of maps. Where there are fewer images than
+// lanes, the others are zero, and so is what is asked of them.
 
 #pragma once
 
@@ -144,7 +144,20 @@ inline void from_map(int C, long pixels, long plane, int lanes, const float *fro
   }
 }
 
-// Images of a group: where the first begins, and how many there are.
+// Images of `size` numbers one after the other, to be read into a map or written from one.
+struct ReadFrom {
+  const float *first;
+  long size;
+  float operator()(int lane, long i) const { return first[lane * size + i]; }
+};
+
+struct WriteTo {
+  float *first;
+  long size;
+  void operator()(int lane, long i, float number) const { first[lane * size + i] = number; }
+};
+
+// Images of a group: which is the first, and how many there are.
 struct Group {
   long index, first;
   int lanes;
