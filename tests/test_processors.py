@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from dreamer_async.process import processor_flags
 TESTS = Path(__file__).parent
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi")
 """Not of vectors as arguments of functions that are all inlined."""
-PROCESSORS = ("native", "x86-64", "skylake-avx512")
+PROCESSORS = ("x86-64", "skylake-avx512")
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
@@ -24,13 +25,18 @@ PROCESSORS = ("native", "x86-64", "skylake-avx512")
 def test_compilers_find_nothing_to_warn_about(compiler: str, processor: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler}")
-    if processor != "native" and os.uname().machine != "x86_64":
+    if os.uname().machine != "x86_64":
         pytest.skip("this is another family of processors")
     flags = [flag for flag in native.FLAGS if not flag.startswith("-march")]
     command = [compiler, *flags, *WARNINGS, f"-march={processor}", "-fsyntax-only"]
-    sources = [str(path) for path in sorted(native.FOLDER.glob("*.cpp"))]
-    done = subprocess.run([*command, *sources], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[:2000]
+
+    def complaints(source: Path) -> str:
+        return subprocess.run([*command, str(source)], capture_output=True, text=True).stderr
+
+    sources = sorted(native.FOLDER.glob("*.cpp"))
+    assert sources
+    with ThreadPoolExecutor() as pool:
+        assert not [said[:2000] for said in pool.map(complaints, sources) if said]
 
 
 def test_panels_are_two_vectors_wide() -> None:
