@@ -88,11 +88,12 @@ inline void norm_silu_planes_backward(int C, long pixels, long plane, const floa
   }
 }
 
-inline void sum_planes(int C, long pixels, long plane, const float *x, Sums &sums) {
+// Adds the sum of each channel.
+inline void sum_planes(int C, long pixels, long plane, const float *x, float *total) {
   for (int c = 0; c < C; c++) {
     vec sum{};
     for (long at = 0; at < pixels * LANES; at += LANES) sum += load_vec(x + c * plane + at);
-    sums.add(c, sum);
+    total[c] += sum_of(sum);
   }
 }
 
@@ -168,7 +169,7 @@ struct Maps {
   Workspace work;
   std::vector<float> input, gradient, next, before, slope, below;
   std::vector<uint8_t> winner;
-  Sums dbias, dgain;
+  Sums dgain;
 };
 
 Maps &maps_of_thread() {
@@ -186,9 +187,7 @@ inline void norm_backward(const ImageLayer &layer, long piece, long pixels, long
     norm_silu_planes_backward(C, pixels, plane, before, layer.gain, slope, g, maps.dgain);
     maps.dgain.add_to(C, layer.dgain + piece * C);
   }
-  maps.dbias.clear(C);
-  sum_planes(C, pixels, plane, g, maps.dbias);
-  maps.dbias.add_to(C, layer.dbias + piece * C);
+  sum_planes(C, pixels, plane, g, layer.dbias + piece * C);
 }
 
 // The gradient of a layer's transformed kernel that a piece adds to.

@@ -13,10 +13,17 @@ constexpr int BLOCK = LANES == 16 ? 6 : 3;  // tiles whose sums are in registers
 
 inline int grouped(int outputs) { return (outputs + GROUP - 1) / GROUP * GROUP; }
 
+// Memory for at least so many.
 template <typename T>
 inline T *sized(std::vector<T> &memory, long size) {
   if (static_cast<long>(memory.size()) < size) memory.resize(size);
   return memory.data();
+}
+
+// The same, from the beginning of a line of the cache on.
+inline float *sized_from_line(std::vector<float> &memory, long size) {
+  float *begin = sized(memory, size + 16);
+  return begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);
 }
 
 // Transforms of some tiles, [blocks, points, channels, tiles of a block] vectors.
@@ -32,8 +39,7 @@ struct Spectrum {
     tiles = of_tiles;
     block = of_block;
     point = spread(static_cast<long>(channels) * block * LANES);
-    float *begin = sized(memory, (tiles + block - 1) / block * points * point + 16);
-    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);  // of a line
+    first = sized_from_line(memory, (tiles + block - 1) / block * points * point);
   }
 
   float *at(int channel, int tile) {
@@ -44,17 +50,14 @@ struct Spectrum {
 
 // Products of GROUP channels, [GROUP, tiles, points] vectors.
 struct Products {
-  int tiles = 0;
   long tile = 0, channel = 0;  // floats from one to the next
   float *first = nullptr;
   std::vector<float> memory;
 
-  void shape(int points, int of_tiles) {
-    tiles = of_tiles;
+  void shape(int points, int tiles) {
     tile = spread(static_cast<long>(points) * LANES);
     channel = tiles * tile;
-    float *begin = sized(memory, GROUP * channel + 16);
-    first = begin + (-reinterpret_cast<intptr_t>(begin) / 4 & 15);
+    first = sized_from_line(memory, GROUP * channel);
   }
 
   float *at(int of_channel, int of_tile) { return first + of_channel * channel + of_tile * tile; }
