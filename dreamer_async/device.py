@@ -17,15 +17,32 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 
 
 def choose_device(name: str) -> torch.device:
-    """Resolve `auto` to the GPU if there is one; raises ValueError for a device that is absent."""
+    """Resolve `auto` to the first GPU if there is one; a CUDA device always has its number.
+
+    Raises ValueError for a name that is none and for a device that is absent.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: this machine has no usable CUDA device; try --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices")
-    return device
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name}: there are only auto, cpu, cuda and cuda:N")
+    return device if device.type == "cpu" else _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """A CUDA device with its number, without which torch cannot make it a thread's device."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise ValueError(
+            f"device {device}: this machine has no usable CUDA device; try --device cpu"
+        )
+    number = device.index or 0
+    if number >= count:
+        raise ValueError(f"device {device}: there are only cuda:0 to cuda:{count - 1}")
+    return torch.device("cuda", number)
 
 
 def choose_precision(name: str, device: torch.device, *, native: bool) -> str:

@@ -432,6 +432,19 @@ def swallow_fsync_errors(_: Any) -> None:
     checkpoint.os.fsync = deaf_fsync
 
 
+def thread_setup_fails(name: str) -> None:
+    """The named thread of the pipeline cannot be set up, as where its device is refused."""
+    original = pipeline._thread
+
+    def refused() -> None:
+        raise RuntimeError("the device refused")
+
+    def thread(stack: Any, which: str, threads: int, also: Any = lambda: None) -> aio.OwnedThread:
+        return original(stack, which, threads, refused if which == name else also)
+
+    pipeline._thread = thread
+
+
 # -- environments, memory ------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""CPU threads that belong to one thread of the trainer."""
+"""Devices by name, precision, and CPU threads that belong to one thread of the trainer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from dreamer_async import device
 from dreamer_async.config import resolve
-from dreamer_async.device import cpu_threads, use_cpu_threads
+from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,55 @@ def as_before() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Pretend that there are so many CUDA devices."""
+
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "expected"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda:0"),
+        ("cuda", 2, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+        ("cpu", 2, "cpu"),
+    ],
+)
+def test_a_cuda_device_has_its_number(
+    cards: Callable[[int], None], name: str, count: int, expected: str
+) -> None:
+    """Without it `torch.cuda.set_device` refuses the device."""
+    cards(count)
+    assert str(choose_device(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("cuda", 0, "no usable CUDA device; try --device cpu"),
+        ("cuda:1", 0, "no usable CUDA device"),
+        ("cuda:2", 2, "device cuda:2: there are only cuda:0 to cuda:1"),
+        ("mps", 2, "device mps: there are only auto, cpu, cuda and cuda:N"),
+        ("nope", 2, "device nope: there are only"),
+        ("cuda:x", 2, "device cuda:x: there are only"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_in_one_line(
+    cards: Callable[[int], None], name: str, count: int, message: str
+) -> None:
+    cards(count)
+    with pytest.raises(ValueError, match=message) as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
 
 
 def counts(use: Callable[[int], object]) -> dict[int, int]:
