@@ -138,6 +138,8 @@ async def build(
     place = await learner_thread.run(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
+    if place.emulated:
+        telemetry.warn(place.emulated)
     learner = await learner_thread.run(Learner, spec, config, replay, device, place.precision)
     policy = await policy_thread.run(Policy, spec, config, device, place.precision)
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)

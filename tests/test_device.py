@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -55,6 +56,8 @@ def test_a_cuda_device_has_its_number(
         ("cuda", 0, "no usable CUDA device; try --device cpu"),
         ("cuda:1", 0, "no usable CUDA device"),
         ("cuda:2", 2, "device cuda:2: there are only cuda:0 to cuda:1"),
+        ("cuda:256", 2, "device cuda:256: there are only cuda:0 to cuda:1"),
+        ("cuda:1", 1, "device cuda:1: there is only cuda:0$"),
         ("mps", 2, "device mps: there are only auto, cpu, cuda and cuda:N"),
         ("nope", 2, "device nope: there are only"),
         ("cuda:x", 2, "device cuda:x: there are only"),
@@ -118,7 +121,9 @@ def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("name", "kind", "native", "flags", "expected"),
     [
-        ("auto", "cuda", True, {"avx2"}, "bfloat16"),
+        ("auto", "cuda:1", True, {"avx2"}, "bfloat16"),
+        ("auto", "cuda:0", True, {"avx2"}, "float32"),
+        ("bfloat16", "cuda:0", True, {"avx2"}, "bfloat16"),
         ("auto", "cpu", True, {"avx512_bf16", "amx_bf16"}, "float32"),
         ("auto", "cpu", False, {"avx512_bf16"}, "mixed"),
         ("auto", "cpu", False, {"avx2"}, "float32"),
@@ -129,8 +134,46 @@ def test_precision_is_what_is_fastest_unless_it_is_given(
     monkeypatch: pytest.MonkeyPatch, name: str, kind: str, native: bool, flags: set[str],
     expected: str,
 ) -> None:  # fmt: skip
+    only_the_second_card_has_bfloat16(monkeypatch)
     monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
     assert device.choose_precision(name, torch.device(kind), native=native) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "said"),
+    [
+        ("cuda:0", "bfloat16", True),
+        ("cuda:0", "mixed", True),
+        ("cuda:0", "float32", False),
+        ("cuda:1", "bfloat16", False),
+        ("cpu", "bfloat16", False),
+    ],
+)
+def test_a_precision_that_the_gpu_emulates_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, said: bool
+) -> None:
+    only_the_second_card_has_bfloat16(monkeypatch)
+    text = device.emulates(torch.device(kind), precision)
+    assert bool(text) == said
+    assert not said or ("Tesla T4 0" in text and precision in text and "\n" not in text)
+
+
+def only_the_second_card_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch answers: for the current device, and with emulation unless told otherwise."""
+    current = [0]
+
+    @contextmanager
+    def use(which: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], which.index
+        yield
+        current[0] = before
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[0] == 1
+
+    monkeypatch.setattr(torch.cuda, "device", use)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: f"Tesla T4 {which.index}")
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])
