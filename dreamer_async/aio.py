@@ -35,17 +35,19 @@ class OwnedThread:
     """A daemon thread that runs one call after the other for the event loop.
 
     `setup` runs first in the new thread; use it for per-thread state such as
-    `torch.set_num_threads`, without which a fresh thread may run a thousand times slower.
+    `torch.set_num_threads`, without which a fresh thread may run a thousand times slower. If it
+    raises, no call is made: each `run` raises that error instead.
     """
 
     def __init__(self, name: str, setup: Callable[[], None] | None = None) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._setup = setup
+        self._unusable: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Run the call in the thread and await its result.
+        """Run the call in the thread and await its result; raises what the call or `setup` raised.
 
         Cancellation waits for the call to finish before it is passed on, so that nobody
         touches what the thread still uses; an error of the call is then dropped.
@@ -55,6 +57,8 @@ class OwnedThread:
 
         def call() -> None:
             try:
+                if self._unusable is not None:
+                    raise self._unusable
                 result = function(*args)
             except BaseException as error:
                 _post(loop, _fail, done, error)
@@ -81,8 +85,11 @@ class OwnedThread:
         self.close()
 
     def _serve(self) -> None:
-        if self._setup is not None:
-            self._setup()
+        try:
+            if self._setup is not None:
+                self._setup()
+        except BaseException as error:  # the thread lives on to tell whoever calls it
+            self._unusable = error
         while (call := self._calls.get()) is not None:
             call()
 

@@ -58,7 +58,7 @@ def _watch(names: Sequence[str]) -> None:
 def _command(words: Sequence[str]) -> int:
     from dreamer_async import process
 
-    process.sleep_while_waiting()
+    process.before_torch()
     from dreamer_async.commands import run
 
     return run(words)

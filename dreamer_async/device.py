@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
+from dreamer_async import nvidia
 from dreamer_async.config import Config
 from dreamer_async.process import processor_flags
 
 WIDE = 512
 """`model.deter` from which on several CPU threads of PyTorch are faster than one."""
 MOST_THREADS = 8
+NAME = re.compile(r"cpu|cuda(?::(\d+))?")
+"""Devices that have no other name; torch itself takes cuda:256 for cuda:0."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """What /proc/cpuinfo calls hardware that multiplies bfloat16."""
 
 
 def choose_device(name: str) -> torch.device:
-    """Resolve `auto` to the GPU if there is one; raises ValueError for a device that is absent."""
+    """Resolve `auto` to the first GPU if there is one; a CUDA device always has its number.
+
+    Raises ValueError for a name that is none and for a device that is absent.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name}: this machine has no usable CUDA device; try --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name}: there are {torch.cuda.device_count()} CUDA devices")
-    return device
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"device {name}: there are only auto, cpu, cuda and cuda:N")
+    if name == "cpu":
+        return torch.device("cpu")
+    number, count = int(match[1] or 0), torch.cuda.device_count()
+    if count == 0 or not torch.cuda.is_available():
+        why = nvidia.unused() or "this machine has no usable CUDA device"
+        raise ValueError(f"device {name}: {why}; try --device cpu")
+    if number >= count:
+        there = "is only cuda:0" if count == 1 else f"are only cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"device {name}: there {there}")
+    return torch.device("cuda", number)
 
 
 def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
-    """Resolve `auto`: bfloat16 on GPUs as the paper trains, on CPUs only where it is faster.
+    """Resolve `auto`: bfloat16 on GPUs that have it, on CPUs only where it is faster.
 
-    The native functions compute in float32, with a fraction of the products that PyTorch's
-    convolutions take; without them, bfloat16 pays where the hardware multiplies it.
+    The paper trains in bfloat16. On CPUs the native functions compute in float32, with a fraction
+    of the products that PyTorch's convolutions take; without them, bfloat16 pays where the hardware
+    multiplies it.
     """
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bfloat16"
+        return "bfloat16" if has_bfloat16(device) else "float32"
     return "mixed" if BFLOAT16 & processor_flags() and not native else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU multiplies bfloat16 itself; older ones emulate it, slower than float32."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def emulates(device: torch.device, precision: str) -> str:
+    """Say that this GPU only emulates the precision; empty where it does not, and on CPUs."""
+    if device.type != "cuda" or precision == "float32" or has_bfloat16(device):
+        return ""
+    name = torch.cuda.get_device_name(device)
+    return f"{name} has no bfloat16, so that precision {precision} is slower than float32"
 
 
 def set_arithmetic(device: torch.device, precision: str, *, repeatable: bool = False) -> None:
@@ -55,6 +84,15 @@ def set_arithmetic(device: torch.device, precision: str, *, repeatable: bool = F
     torch.backends.cudnn.deterministic = repeatable
 
 
+def use_device(device: torch.device) -> None:
+    """Let the calling thread, to which a current device belongs, use this one where none is named.
+
+    That is where streams, events and recordings are made.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def use_own_stream(device: torch.device, *, urgent: bool = False) -> None:
     """Give the calling thread a CUDA stream of its own; `urgent` work overtakes other streams'.
 
@@ -62,7 +100,7 @@ def use_own_stream(device: torch.device, *, urgent: bool = False) -> None:
     """
     if device.type != "cuda":
         return
-    torch.cuda.set_device(device)  # the current device belongs to the thread, too
+    use_device(device)
     torch.cuda.set_stream(torch.cuda.Stream(device, priority=-1 if urgent else 0))
 
 

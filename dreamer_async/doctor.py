@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_async import __version__, compiler, process
+from dreamer_async import __version__, compiler, nvidia, process
 
 
 class Finding(NamedTuple):
@@ -70,13 +70,29 @@ def _torch() -> Finding:
         import torch
     except ImportError as error:
         return Finding("torch", "bad", str(error))
+    if lacking := nvidia.unused():
+        return Finding("torch", "bad", f"{torch.__version__}: CPU, as {lacking}")
     if torch.cuda.is_available():
-        free, total = torch.cuda.mem_get_info()
-        name = torch.cuda.get_device_name()
-        device = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free (default size12m)"
-    else:
-        device = f"CPU, {len(os.sched_getaffinity(0))} cores (default size1m)"
-    return Finding("torch", "ok", f"{torch.__version__}: {device}")
+        return _gpu()
+    cores = len(os.sched_getaffinity(0))
+    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} cores (default size1m)")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    from dreamer_async.device import choose_device, has_bfloat16
+
+    device = choose_device("auto")
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        name, bfloat16 = torch.cuda.get_device_name(device), has_bfloat16(device)
+    except RuntimeError as error:  # it may be exclusive, and taken
+        line = str(error).strip().partition("\n")[0]
+        return Finding("torch", "bad", f"{torch.__version__}: {device} does not answer: {line}")
+    room = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+    trains = "" if bfloat16 else ", no bfloat16, so that it trains in float32"
+    return Finding("torch", "ok", f"{torch.__version__}: {name}, {room}{trains} (default size12m)")
 
 
 def _compiler() -> Finding:

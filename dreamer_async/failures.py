@@ -5,44 +5,42 @@ from __future__ import annotations
 import sys
 import traceback
 
-import torch
-
-from dreamer_async import exit_codes
+from dreamer_async import checkpoint, exit_codes
 from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.config import ConfigError
+from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.learner import Diverged
 from dreamer_async.ring import RingMismatch
+from dreamer_async.run_dir import RunDir
 from dreamer_async.run_lock import RunInUse
 from envs.vector import EnvError
 
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""What torch says, as a plain RuntimeError, when the main memory is full."""
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigError, exit_codes.WRONG_INPUT),
     (CheckpointError, exit_codes.UNUSABLE),
     (RingMismatch, exit_codes.UNUSABLE),
     (EnvError, exit_codes.ENVIRONMENT),
     (Diverged, exit_codes.DIVERGED),
-    (torch.OutOfMemoryError, exit_codes.MEMORY),
-    (MemoryError, exit_codes.MEMORY),
     (RunInUse, exit_codes.CANNOT),
     (ValueError, exit_codes.WRONG_INPUT),
 )
 """The first kind that fits counts."""
+SAID = 3
+"""Sentences of torch about a full memory that are passed on; pages may follow."""
 
 
-def answer(error: BaseException) -> int:
+def answer(error: BaseException, run: RunDir | None = None) -> int:
     """Say on stderr what went wrong, with a traceback if nobody foresaw it; the exit code."""
     code = exit_code(error)
     if code == exit_codes.UNEXPECTED:
         traceback.print_exception(error)
-    print(f"error: {describe(error)}", file=sys.stderr)
+    print(f"error: {describe(error, run)}", file=sys.stderr)
     return code
 
 
 def exit_code(error: BaseException) -> int:
     """The documented exit code of an error; 1 for one that nobody expected."""
-    if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
+    if is_out_of_memory(error):
         return exit_codes.MEMORY
     if isinstance(error, OSError):
         return exit_codes.of_system(error)
@@ -50,15 +48,27 @@ def exit_code(error: BaseException) -> int:
     return next(found, exit_codes.UNEXPECTED)
 
 
-def describe(error: BaseException) -> str:
-    """What to tell a person, in one line."""
+def describe(error: BaseException, run: RunDir | None = None) -> str:
+    """What to tell a person, in one line, of an error that ended a command or this run."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, RingMismatch):
         return f"{text}; `resume --drop-replay` goes on with an empty replay"
+    if isinstance(error, Diverged) and run is not None:
+        return f"{text}; {_what_stands(run)}"
     if exit_code(error) != exit_codes.MEMORY:
         return text
-    first = text.splitlines()[0]
-    return (
-        "out of memory; the last checkpoint stands. Try a smaller --size, or `resume` with "
-        f"-s train.batch_size=N ({first})"
-    )
+    said = ". ".join(text.splitlines()[0].split(". ")[:SAID])
+    smaller = "Try a smaller --size, or -s train.batch_size=N"
+    if run is None:
+        return f"out of memory. {smaller} ({said})"
+    if _saved(run):
+        smaller = "Try a smaller --size, or `resume` with -s train.batch_size=N"
+    return f"out of memory; {_what_stands(run)}. {smaller} ({said})"
+
+
+def _what_stands(run: RunDir) -> str:
+    return "the last checkpoint stands" if _saved(run) else "no checkpoint was saved yet"
+
+
+def _saved(run: RunDir) -> bool:
+    return any(checkpoint.candidates(run.checkpoints))

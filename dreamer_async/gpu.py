@@ -8,21 +8,22 @@ from typing import Any
 import torch
 
 
-def gpu_gauges() -> dict[str, float]:
-    """Gauges of the current CUDA device; nothing without one.
+def gpu_gauges(device: torch.device) -> dict[str, float]:
+    """Gauges of a run's CUDA device; of a CPU none, and nothing is asked of any GPU then.
 
-    How busy it is takes the package nvidia-ml-py (extra `gpu`).
+    Asking opens a context, which takes memory, and an exclusive GPU refuses it. How busy the device
+    is takes the package nvidia-ml-py (extra `gpu`).
     """
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         return {}
-    free, total = torch.cuda.mem_get_info()
+    free, total = torch.cuda.mem_get_info(device)
     values = {
-        "gpu/memory_gb": torch.cuda.memory_allocated() / 1e9,
+        "gpu/memory_gb": torch.cuda.memory_allocated(device) / 1e9,
         "gpu/used_gb": (total - free) / 1e9,
         "gpu/total_gb": total / 1e9,
     }
     with suppress(*_unanswered()):
-        values["gpu/percent"] = float(torch.cuda.utilization())
+        values["gpu/percent"] = float(torch.cuda.utilization(device))
     return values
 
 

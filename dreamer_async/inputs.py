@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from typing import Any, NamedTuple
 
-from dreamer_async import compiler
+from dreamer_async import compiler, nvidia
 from dreamer_async.config import (
     SUITES,
     Config,
@@ -44,7 +45,7 @@ class Wanted(NamedTuple):
     device: str
     """Kind of device: cpu or cuda."""
     note: str
-    """What had to be chosen differently here, for people; mostly empty."""
+    """What had to be chosen differently here, for people, in lines; mostly empty."""
 
 
 def configure(
@@ -58,13 +59,16 @@ def configure(
     settings = as_overrides(flags) + (overrides or [])
     name = resolve_task(suite, task)
     given = parse_overrides(settings)
-    device = device_kind(resolve(suite, name, size=size, overrides=settings).train.device)
+    asked = resolve(suite, name, size=size, overrides=settings).train.device
+    device = device_kind(asked)
     config = resolve(suite, name, size=size, overrides=settings, device=device)
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
+    idle = unused_gpu(asked, device)
     if not lacking:
-        return Wanted(config, device, "")
+        return Wanted(config, device, idle)
     note = f"{lacking}: updates run without compiling"
+    note = "\n".join(filter(None, (idle, note)))
     return Wanted(override(config, ["train.compile=false"]), device, note)
 
 
@@ -126,6 +130,14 @@ def name_again(env: EnvConfig, given: str | None) -> None:
         raise ConfigError(str(error)) from None
 
 
+def unused_gpu(asked: str, kind: str) -> str:
+    """Why a run that asked for `auto` and got a CPU does not use the GPU that is here, if one is.
+
+    Without it a run would train on the CPU for days and nobody would know.
+    """
+    return nvidia.unused() if (asked, kind) == ("auto", "cpu") else ""
+
+
 def device_kind(device: str) -> str:
     """Resolve a device to cpu or cuda; raises ConfigError if it is not there.
 
@@ -137,6 +149,8 @@ def device_kind(device: str) -> str:
     from dreamer_async.device import choose_device
 
     try:
-        return choose_device(device).type
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's lines about what `unused_gpu` says in one
+            return choose_device(device).type
     except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error)) from None

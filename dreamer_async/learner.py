@@ -19,6 +19,7 @@ from dreamer_async import checkpoint
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
+from dreamer_async.device_errors import raise_if_fatal
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
@@ -89,14 +90,17 @@ class Learner:
         """Compile by running one update on what is staged, and put the state back afterwards.
 
         Returns what could not be done, for people; mostly nothing. Updates then go on without it.
+        Raises what would end them, too: a full memory, a broken device.
         """
-        before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
+        before = self.state()  # on the host: the device may have no room for a second state
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
-        problems = [self._compile(batch, noise)]
-        if self._capture:
-            problems.append(self._record(batch, noise))
-        self.trainer.load_state_dict(before)
+        try:
+            problems = [self._compile(batch, noise)]
+            if self._capture:
+                problems.append(self._record(batch, noise))
+        finally:
+            self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
         return "; ".join(filter(None, problems))
 
     def _compile(self, batch: Batch, noise: Noise) -> str:
@@ -104,6 +108,7 @@ class Learner:
         try:
             self.trainer.update(batch, noise)
         except RuntimeError as error:
+            raise_if_fatal(error)
             self.trainer.interpret()
             return f"updates are not compiled, which makes them slower: {_first_line(error)}"
         return ""
@@ -112,6 +117,7 @@ class Learner:
         try:
             self.trainer.capture(batch, noise)
         except RuntimeError as error:
+            raise_if_fatal(error)
             return (
                 "updates are not recorded as a CUDA graph, which makes them slower: "
                 + _first_line(error)
@@ -204,9 +210,7 @@ class Learner:
         self.skipped += 1
         self._streak += 1
         if self._streak >= self._skip_limit:
-            raise Diverged(
-                f"{self._streak} updates in a row were not finite; the last good checkpoint stands"
-            )
+            raise Diverged(f"{self._streak} updates in a row were not finite")
 
     def _due_metrics(self) -> dict[str, float] | None:
         if time.monotonic() < self._next_report:

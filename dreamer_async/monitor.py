@@ -101,7 +101,7 @@ class Monitor:
             **{f"replay/{n}": v for n, v in self._collector.replay.stats().items()},
             **{name: share for name, share in rates.items() if name.startswith("stage/")},
         }
-        return values | gpu_gauges()
+        return values | gpu_gauges(learner.trainer.device)
 
     def _actual_ratio(self) -> float:
         """Replayed steps per agent step since the prefill of this process."""

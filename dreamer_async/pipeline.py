@@ -82,7 +82,7 @@ def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str]
         with run_dir.lock():
             return aio.run(run(config, run_dir, plain=plain, resume=resume))
     except Exception as error:
-        return answer(error)
+        return answer(error, run_dir)
 
 
 async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> int:
@@ -105,7 +105,7 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     except BaseException as error:
         error = _innermost(error)
         if begun:  # a resume that cannot restore leaves the run's stream as it was
-            _finish(telemetry, "failed", exit_code(error), describe(error))
+            _finish(telemetry, "failed", exit_code(error), describe(error, run_dir))
         raise error
     finally:
         stop.close()
@@ -138,6 +138,8 @@ async def build(
     place = await learner_thread.run(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
+    if place.emulated:
+        telemetry.warn(place.emulated)
     learner = await learner_thread.run(Learner, spec, config, replay, device, place.precision)
     policy = await policy_thread.run(Policy, spec, config, device, place.precision)
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)

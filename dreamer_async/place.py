@@ -8,7 +8,7 @@ import torch
 
 from dreamer_async import native
 from dreamer_async.config import TrainConfig
-from dreamer_async.device import choose_device, choose_precision, set_arithmetic
+from dreamer_async.device import choose_device, choose_precision, emulates, set_arithmetic
 
 
 class Place(NamedTuple):
@@ -19,6 +19,8 @@ class Place(NamedTuple):
     """One of the names in `agent.update.PRECISIONS`."""
     problem: str
     """Why native functions are missing where they would be used; else empty."""
+    emulated: str = ""
+    """That the device only emulates the precision; mostly empty."""
 
 
 def take_place(train: TrainConfig) -> Place:
@@ -31,4 +33,4 @@ def take_place(train: TrainConfig) -> Place:
     problem = native.use(train, device)
     precision = choose_precision(train.precision, device, native=train.native and not problem)
     set_arithmetic(device, precision, repeatable=train.sync)
-    return Place(device, precision, problem)
+    return Place(device, precision, problem, emulates(device, precision))

@@ -15,6 +15,24 @@ from pathlib import Path
 from dreamer_async.run_dir import make_private
 
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+"""Where torch reads settings of its GPU allocator: any of the older names hides the first."""
+
+
+def before_torch() -> None:
+    """Set what torch reads while it is loaded or first used, in every process of ours."""
+    sleep_while_waiting()
+    let_segments_grow()
+
+
+def let_segments_grow() -> None:
+    """Let torch's GPU allocator grow its segments, unless the user has settings of their own.
+
+    With segments of fixed sizes, what the warm-up and the recording of an update leave behind is
+    of no use to the other: size200m with images held 29.6 GB instead of 16.5 (on a simulated card).
+    """
+    if not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
 
 
 def sleep_while_waiting() -> None:

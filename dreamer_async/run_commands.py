@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from dreamer_async.config import ConfigError, to_dict
-from dreamer_async.inputs import device_kind, name_again, need_extra
+from dreamer_async.inputs import device_kind, name_again, need_extra, unused_gpu
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
 from dreamer_async.paths import check_target, runs_root
 from dreamer_async.run_dir import RunDir, list_runs
@@ -70,7 +71,8 @@ def evaluate(
     """Play full episodes with a run's newest checkpoint, print scores."""
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
-    device_kind(device)
+    if note := unused_gpu(device, device_kind(device)):
+        print(note, file=sys.stderr, flush=True)
     from dreamer_async.evaluate import evaluate as play
 
     result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))

@@ -23,6 +23,7 @@ from dreamer_async.inputs import (
     name_again,
     need_extra,
     try_spaces,
+    unused_gpu,
 )
 from dreamer_async.options import (
     Compile,
@@ -137,9 +138,11 @@ def resume(
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     _refuse_an_end_behind(run, new, moved=steps is not None)
-    device_kind(new.train.device)
+    kind = device_kind(new.train.device)
     if tensorboard or run.tensorboard.is_dir():
         need_extra("tensorboard", "--tensorboard")
+    if note := unused_gpu(new.train.device, kind):
+        print(note, flush=True)
     if drop_replay:
         from dreamer_async.restore import find
 

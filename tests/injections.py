@@ -432,6 +432,19 @@ def swallow_fsync_errors(_: Any) -> None:
     checkpoint.os.fsync = deaf_fsync
 
 
+def thread_setup_fails(name: str) -> None:
+    """The named thread of the pipeline cannot be set up, as where its device is refused."""
+    original = pipeline._thread
+
+    def refused() -> None:
+        raise RuntimeError("the device refused")
+
+    def thread(stack: Any, which: str, threads: int, also: Any = lambda: None) -> aio.OwnedThread:
+        return original(stack, which, threads, refused if which == name else also)
+
+    pipeline._thread = thread
+
+
 # -- environments, memory ------------------------------------------------------------------------
 
 
@@ -473,7 +486,7 @@ def little_memory(nbytes: int) -> None:
 
 def no_word_for_memory(_: Any) -> None:
     """A wrong trainer: running out of memory is an error like any other."""
-    failures.CPU_OUT_OF_MEMORY = "nobody says this"
+    failures.is_out_of_memory = lambda error: False
 
 
 def silent_crash(_: Any) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer_async.agent import Batch, Noise, Trainer, kernels
-from dreamer_async.agent.capture import WARM_UPS, cuda_graph
+from dreamer_async.agent.capture import WARM_UPS, Update, cuda_graph
 from dreamer_async.device import set_arithmetic
 from envs.spec import EnvSpec, ObsSpec
 
@@ -159,9 +159,13 @@ class FakeCuda:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
+        self.device: torch.device | None = None
+        self.devices: list[torch.device | None] = []
+        """The current device in each call of the work."""
         self.current = self.learning = self.make("learning")
         for name in ("stream", "graph", "set_stream", "current_stream"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.cuda, "device", self.on_device)
         monkeypatch.setattr(torch.cuda, "Stream", lambda: self.make("side"))
         replay = SimpleNamespace(replay=lambda: self.log.append("replay"))
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: replay)
@@ -175,6 +179,12 @@ class FakeCuda:
 
     def set_stream(self, stream: SimpleNamespace) -> None:
         self.current = stream
+
+    @contextmanager
+    def on_device(self, device: torch.device | None) -> Iterator[None]:
+        before, self.device = self.device, device
+        yield
+        self.device = before
 
     @contextmanager
     def stream(self, stream: SimpleNamespace) -> Iterator[None]:
@@ -198,6 +208,7 @@ class FakeCuda:
 
     def work(self) -> None:
         self.log.append(f"work on {self.current.name}")
+        self.devices.append(self.device)
 
 
 def test_recording_follows_warm_ups_on_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +237,36 @@ def test_a_failed_recording_says_why_and_leaves_the_stream(monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="waits for the device"):
         cuda_graph(work)
     assert cuda.current is cuda.learning
+
+
+def test_a_recording_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that the recording, which then cannot be ended, failed before."""
+    cuda = FakeCuda(monkeypatch)
+
+    def work() -> None:
+        if "record thread_local" in cuda.log:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda_graph(work)
+
+
+def test_an_update_is_recorded_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the current one is, on which streams, graphs and their memory would be made."""
+    cuda = FakeCuda(monkeypatch)
+    trainer = Trainer(make_spec(), make_config())
+    trainer.device = torch.device("cuda", 1)
+    zero = torch.zeros(())
+
+    def update(*_: object) -> Update:
+        cuda.work()
+        return Update({"loss/total": zero}, zero, zero, zero)
+
+    monkeypatch.setattr(trainer, "_update", update)
+    batch, noise = inputs(Trainer(make_spec(), make_config()), 0)
+    trainer.capture(batch, noise)
+    assert cuda.devices and set(cuda.devices) == {torch.device("cuda", 1)}
+    assert cuda.device is None, "and the current one is what it was"
 
 
 @pytest.mark.gpu

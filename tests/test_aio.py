@@ -38,6 +38,30 @@ def test_an_error_reaches_the_caller_and_the_thread_lives_on() -> None:
     asyncio.run(scenario())
 
 
+def test_a_failed_setup_is_told_to_every_caller_and_nothing_is_called() -> None:
+    result = run_script(  # a hang could not be ended from within
+        """
+        import asyncio
+        from dreamer_async.aio import OwnedThread
+
+        def refuse():
+            raise RuntimeError("refused")
+
+        async def main():
+            with OwnedThread("broken", refuse) as thread:
+                for _ in range(2):
+                    try:
+                        await thread.run(print, "called")
+                    except RuntimeError as error:
+                        print(error)
+
+        asyncio.run(main())
+        """
+    )
+    assert result.stdout.split("\n") == ["refused", "refused", ""], result.stderr
+    assert "Traceback" not in result.stderr, "told once, to those who asked"
+
+
 def test_cancellation_waits_for_the_running_call() -> None:
     async def scenario() -> None:
         started, release, ended = threading.Event(), threading.Event(), threading.Event()

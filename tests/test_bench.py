@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from dreamer_async import bench
 from dreamer_async.agent.update import Trainer
 from dreamer_async.bench import PARTS, measure, report
 from dreamer_async.bench.apart import BenchError, measure_apart
@@ -19,7 +21,7 @@ from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
-from dreamer_async.config import SIZES, resolve
+from dreamer_async.config import SIZES, override, resolve
 from dreamer_async.events import Metrics, read_events
 from dreamer_async.replay_setup import open_replay, ring_spec
 from dreamer_async.run_dir import RunDir
@@ -42,6 +44,22 @@ def test_every_part_but_the_pipeline_is_measured(task: str) -> None:
     assert update["n"] >= LEAST
     shares = [v for name, v in update["detail"].items() if name.startswith("share_")]
     assert sum(shares) == pytest.approx(1.0)
+
+
+def test_what_is_measured_names_no_device_and_gets_the_one_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Streams, events and recordings are made on the current device, which was the first one."""
+    log: list[str] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: log.append(str(device)))
+    monkeypatch.setattr(bench, "_run", lambda part, *_: log.append(part) or [])
+    config = resolve("toy", "catch", size="tiny", overrides=[*TINY, "train.device=cuda:1"])
+    config = override(config, ["train.precision=float32"])
+    measure(config, "learner", 0.01)
+    assert log == ["cuda:1", "learner"]
 
 
 def test_the_adapter_is_paired_with_a_raw_pool() -> None:

@@ -1,16 +1,17 @@
-"""CPU threads that belong to one thread of the trainer."""
+"""Devices by name, precision, and CPU threads that belong to one thread of the trainer."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from dreamer_async import device
 from dreamer_async.config import resolve
-from dreamer_async.device import cpu_threads, use_cpu_threads
+from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,57 @@ def as_before() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def cards(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Pretend that there are so many CUDA devices."""
+
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "expected"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda:0"),
+        ("cuda", 2, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+        ("cpu", 2, "cpu"),
+    ],
+)
+def test_a_cuda_device_has_its_number(
+    cards: Callable[[int], None], name: str, count: int, expected: str
+) -> None:
+    """Without it `torch.cuda.set_device` refuses the device."""
+    cards(count)
+    assert str(choose_device(name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "message"),
+    [
+        ("cuda", 0, "no usable CUDA device; try --device cpu"),
+        ("cuda:1", 0, "no usable CUDA device"),
+        ("cuda:2", 2, "device cuda:2: there are only cuda:0 to cuda:1"),
+        ("cuda:256", 2, "device cuda:256: there are only cuda:0 to cuda:1"),
+        ("cuda:1", 1, "device cuda:1: there is only cuda:0$"),
+        ("mps", 2, "device mps: there are only auto, cpu, cuda and cuda:N"),
+        ("nope", 2, "device nope: there are only"),
+        ("cuda:x", 2, "device cuda:x: there are only"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_in_one_line(
+    cards: Callable[[int], None], name: str, count: int, message: str
+) -> None:
+    cards(count)
+    with pytest.raises(ValueError, match=message) as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
 
 
 def counts(use: Callable[[int], object]) -> dict[int, int]:
@@ -69,7 +121,9 @@ def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("name", "kind", "native", "flags", "expected"),
     [
-        ("auto", "cuda", True, {"avx2"}, "bfloat16"),
+        ("auto", "cuda:1", True, {"avx2"}, "bfloat16"),
+        ("auto", "cuda:0", True, {"avx2"}, "float32"),
+        ("bfloat16", "cuda:0", True, {"avx2"}, "bfloat16"),
         ("auto", "cpu", True, {"avx512_bf16", "amx_bf16"}, "float32"),
         ("auto", "cpu", False, {"avx512_bf16"}, "mixed"),
         ("auto", "cpu", False, {"avx2"}, "float32"),
@@ -80,8 +134,46 @@ def test_precision_is_what_is_fastest_unless_it_is_given(
     monkeypatch: pytest.MonkeyPatch, name: str, kind: str, native: bool, flags: set[str],
     expected: str,
 ) -> None:  # fmt: skip
+    only_the_second_card_has_bfloat16(monkeypatch)
     monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
     assert device.choose_precision(name, torch.device(kind), native=native) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "said"),
+    [
+        ("cuda:0", "bfloat16", True),
+        ("cuda:0", "mixed", True),
+        ("cuda:0", "float32", False),
+        ("cuda:1", "bfloat16", False),
+        ("cpu", "bfloat16", False),
+    ],
+)
+def test_a_precision_that_the_gpu_emulates_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, said: bool
+) -> None:
+    only_the_second_card_has_bfloat16(monkeypatch)
+    text = device.emulates(torch.device(kind), precision)
+    assert bool(text) == said
+    assert not said or ("Tesla T4 0" in text and precision in text and "\n" not in text)
+
+
+def only_the_second_card_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch answers: for the current device, and with emulation unless told otherwise."""
+    current = [0]
+
+    @contextmanager
+    def use(which: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], which.index
+        yield
+        current[0] = before
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or current[0] == 1
+
+    monkeypatch.setattr(torch.cuda, "device", use)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: f"Tesla T4 {which.index}")
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed", "bfloat16"])

@@ -35,6 +35,21 @@ def saves(run: RunDir) -> int:
     return sum(isinstance(e, events.Checkpointed) for e in read(run))
 
 
+# -- 0: starting ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thread", ["learner", "policy", "env", "checkpoint"])
+def test_a_thread_that_cannot_be_set_up_ends_the_run(
+    server: Server, tmp_path: Path, thread: str
+) -> None:
+    """It once ended in silence, and the run waited for it for ever."""
+    run = make_run(tmp_path, "train.steps=40")
+    assert server.train(run, {"thread_setup_fails": thread}) == 1, log(run)
+    assert log(run).endswith("error: the device refused\n")
+    (ended,) = (e for e in read(run) if isinstance(e, events.RunFinished))
+    assert (ended.reason, ended.message) == ("failed", "the device refused")
+
+
 # -- 3, 4: stopping ------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ FRONT = {
 """Only the command line uses these."""
 BENCH = {f"dreamer_async.bench.{n}" for n in ("__init__", "timing", "reference", "report")}
 """What the command line reads of the bench before it measures."""
-LIGHT = {*FLOOR, *FRONT, *BENCH, "dreamer_async.compiler", "dreamer_async.doctor"}
+LIGHT = {*FLOOR, *FRONT, *BENCH, *(f"dreamer_async.{n}" for n in ("compiler", "doctor", "nvidia"))}
 """Importing these modules imports neither torch nor numpy."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 import torch
@@ -91,6 +91,36 @@ def test_what_does_not_compile_trains_uncompiled(
     assert learner.warm_up() and trainer.update(
         learner._staging[0].batch(), trainer.draw_noise(torch.Generator())
     ), "and goes on"
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@pytest.mark.parametrize("error", [FULL, torch.AcceleratorError("CUDA error: ECC")])
+@pytest.mark.parametrize("phase", ["compile", "capture"])
+def test_a_warm_up_without_memory_or_device_is_not_one_that_cannot_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, error: Exception
+) -> None:
+    """Eager updates, which take more memory, would fail later."""
+    learner, _ = make_learner(tmp_path)
+    trainer, learner._capture = learner.trainer, True
+    before = {n: t.clone() for n, t in trainer.state_dict().items()}
+    update = trainer._update
+
+    def spoil(*inputs: Any) -> Update:
+        update(*inputs)
+        raise error
+
+    def compile_() -> None:
+        if phase == "compile":
+            trainer._update = spoil  # type: ignore[method-assign]
+
+    monkeypatch.setattr(trainer, "compile", compile_)
+    monkeypatch.setattr(trainer, "capture", spoil)
+    with pytest.raises(type(error)) as caught:
+        learner.warm_up()
+    assert caught.value is error
+    assert all(torch.equal(before[name], t) for name, t in trainer.state_dict().items())
 
 
 class Stream:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer_async.agent.flat import WIDTH
+from dreamer_async.agent.flat import WIDTH, Flat
 from dreamer_async.agent.optim import (
     LaProp,
     clip_by_agc,
@@ -117,3 +117,11 @@ def test_flat_moments_are_loaded_in_place() -> None:
     ):
         tensor.copy_(value)
     torch.testing.assert_close(flat.step(steps[1], YES), wanted, rtol=0, atol=0)
+
+
+def test_where_tensors_lie_is_known_without_reading_from_the_device() -> None:
+    """A tensor without memory stands for one on a device, where reading means waiting."""
+    flat = Flat([torch.empty(WIDTH + 1, device="meta"), torch.empty(3, device="meta")])
+    assert flat.owner.shape == (3,)
+    with pytest.raises(RuntimeError):  # the control
+        flat.owner.tolist()

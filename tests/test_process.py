@@ -1,7 +1,9 @@
-"""What a training process sets up: where compiled kernels may come from."""
+"""What a training process sets up: what torch reads, where compiled kernels may come from."""
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_async import process
+from dreamer_async.config import resolve, to_dict
 
 
 def mode(path: Path) -> int:
@@ -40,6 +43,57 @@ def test_what_cannot_be_private_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert not process.make_private(target), "it belongs to somebody else"
     assert mode(target) == 0o755, "what is not ours stays as it is"
+
+
+AT_IMPORT_OF_TORCH = """
+import os, sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print({n: v for n, v in os.environ.items() if n.endswith("_ALLOC_CONF")})
+            sys.stdout.flush()
+            os._exit(0)
+
+sys.meta_path.insert(0, Watch())
+"""
+GROWING = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "from dreamer_async.cli import main; main(['doctor'])",
+        "from dreamer_async.cli import main; main(['trainer', 'nowhere'])",
+        "from dreamer_async.cli import main; main(['bench', 'replay', '--suite', 'toy'])",
+        "import runpy; runpy.run_module('dreamer_async.bench', run_name='__main__')",
+    ],
+    ids=["doctor", "trainer", "bench", "bench apart"],
+)
+def test_torch_finds_its_gpu_allocator_set_when_it_is_imported(start: str) -> None:
+    assert allocator_settings(start, {}) == GROWING
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+@pytest.mark.parametrize("value", ["max_split_size_mb:128", ""])
+def test_settings_of_the_user_for_the_allocator_stay(name: str, value: str) -> None:
+    start = "from dreamer_async.cli import main; main(['doctor'])"
+    assert allocator_settings(start, {name: value}) == {name: value}
+
+
+def allocator_settings(start: str, given: dict[str, str]) -> dict[str, str]:
+    """Settings of the allocator at the moment at which this code first imports torch."""
+    kept = {n: v for n, v in os.environ.items() if not n.endswith("_ALLOC_CONF")}
+    config = to_dict(resolve("toy", "catch", size="tiny"))
+    done = subprocess.run(
+        [sys.executable, "-c", AT_IMPORT_OF_TORCH + start],
+        env=kept | given,
+        input=json.dumps({"config": config, "part": "learner", "seconds": 1}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
 def cache_settings(home: Path, temporary: Path) -> tuple[Path, str]:

@@ -37,12 +37,17 @@ class Update(NamedTuple):
     """[] bool; False means that nothing was changed."""
 
 
-def cuda_graph(work: Callable[[], None]) -> Replay:
-    """Record work on the current CUDA device as a graph.
+def cuda_graph(work: Callable[[], None], device: torch.device | None = None) -> Replay:
+    """Record work on a CUDA device as a graph; on the current one if its device is not given.
 
     Only this thread is kept from calls that would break a recording: others may go on using
-    the device. Raises RuntimeError if the work waits for the device.
+    the device. Raises RuntimeError if the work waits for the device, and what the work raises.
     """
+    with torch.cuda.device(device):
+        return _record(work)
+
+
+def _record(work: Callable[[], None]) -> Replay:
     current = torch.cuda.current_stream()
     stream = torch.cuda.Stream()
     stream.wait_stream(current)
@@ -60,7 +65,7 @@ def cuda_graph(work: Callable[[], None]) -> Replay:
                 raise
     except RuntimeError as error:
         torch.cuda.set_stream(current)  # where ending a recording fails, the old stream stays away
-        raise RuntimeError(str(problem or error)) from error  # the first problem is the cause
+        raise (problem or error) from None  # the first problem is the cause of others
     current.wait_stream(stream)
     return graph.replay
 

@@ -156,11 +156,12 @@ class Trainer:
         # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
         return {"unroll_reductions_threshold": 1}
 
-    def capture(self, batch: Batch, noise: Noise, record: Recorder = cuda_graph) -> None:
+    def capture(self, batch: Batch, noise: Noise, record: Recorder | None = None) -> None:
         """Record the whole update, which is replayed from then on; takes a few training steps.
 
         Raises RuntimeError if it cannot be recorded; updates then go on as before.
         """
+        record = record or partial(cuda_graph, device=self.device)
         self._captured = CapturedUpdate(self._update, batch, noise, record)
 
     @property

@@ -11,7 +11,7 @@ from dreamer_async.config import from_dict
 
 
 def main() -> None:
-    process.sleep_while_waiting()
+    process.before_torch()
     process.prepare()
     given = json.load(sys.stdin)
     print(json.dumps(measure(from_dict(given["config"]), given["part"], given["seconds"])))

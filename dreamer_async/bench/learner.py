@@ -15,7 +15,13 @@ from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads, wait_for
+from dreamer_async.device import (
+    choose_device,
+    cpu_threads,
+    use_cpu_threads,
+    use_device,
+    wait_for,
+)
 from dreamer_async.learner import Learner
 from dreamer_async.place import take_place
 from envs.spec import EnvSpec
@@ -49,6 +55,7 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     """A learner on made-up experience that has done one update, and the seconds it took."""
     use_cpu_threads(cpu_threads(config))
     place = take_place(config.train)
+    use_device(place.device)
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
         subject = Learner(spec, config, replay, place.device, place.precision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -11,6 +10,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from dreamer_async.bench.timing import Timing, timing
+from dreamer_async.device import wait_for
+from dreamer_async.device_errors import raise_if_fatal
 from dreamer_async.learner import Learner
 
 ROUNDS = 30
@@ -30,16 +31,19 @@ def updates_alone(subject: Learner) -> Timing:
     batch = subject.last_batch()
     assert batch is not None, "the learner has not done an update"
     noise = subject.trainer.draw_noise(torch.Generator().manual_seed(0))
+    stream = torch.cuda.current_stream(subject.trainer.device)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]
-    events[0].record()
+    events[0].record(stream)
     for event in events[1:]:
         subject.trainer.update(batch, noise)
-        event.record()
+        event.record(stream)
     events[-1].synchronize()
     times = [a.elapsed_time(b) / 1e3 for a, b in pairwise(events)]
     detail: dict[str, float] = {}
-    with suppress(RuntimeError):  # a machine may keep its counters to itself
+    try:
         detail = summary(_profiled(subject))
+    except RuntimeError as error:  # a machine may keep its counters to itself
+        raise_if_fatal(error)
     return timing("learner", "update alone, on the device", "s/update", times[1:], **detail)
 
 
@@ -51,7 +55,7 @@ def _profiled(subject: Learner) -> list[Span]:
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(PROFILED):
             subject.trainer.update(batch, noise)
-        torch.cuda.synchronize()
+        wait_for(subject.trainer.device)
     return [
         Span(event.time_range.start, event.time_range.end)
         for event in recorded.events() or []
