@@ -43,7 +43,7 @@ class Actor:
     def refresh(self, published: PublishedWeights) -> None:
         """Take over newer weights, if there are any."""
         if published.version != self.version:
-            self.version = published.fetch(self.policy.load)
+            self.version = published.fetch(self.policy.load, have=self.version)
 
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""

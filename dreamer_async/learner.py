@@ -21,7 +21,7 @@ from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import SLOTS, PublishedWeights
 from dreamer_async.replay import Replay
 from dreamer_async.staging import Staging
 from dreamer_async.telemetry import Stages, Telemetry
@@ -65,7 +65,6 @@ class Learner:
         self.stages = Stages()
         self.updates = 0
         self.skipped = 0
-        self.published = PublishedWeights(self.trainer.parameters_of_policy())
         self._generator = torch.Generator(device).manual_seed(train.seed + 1)
         self._seed = train.seed
         self.compiles = train.compile and device.type == "cuda"
@@ -77,6 +76,8 @@ class Learner:
         # In lockstep it is immediate everywhere: a checkpoint between two updates then
         # changes nothing.
         self._late = device.type == "cuda" and not train.sync
+        slots = SLOTS if self._late else 1
+        self.published = PublishedWeights(self.trainer.parameters_of_policy(), slots)
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()

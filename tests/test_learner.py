@@ -1,4 +1,4 @@
-"""The learner's small parts: metric means, published weights, warm-up, staging."""
+"""The learner's small parts: metric means, warm-up, staging."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import envs
 from dreamer_async.agent.capture import Update
 from dreamer_async.config import Config, resolve
 from dreamer_async.learner import Learner, MetricMeans
-from dreamer_async.published import PublishedWeights
 from dreamer_async.replay_setup import open_replay
 from dreamer_async.run_dir import RunDir
 
@@ -36,18 +35,6 @@ def test_nothing_finite_means_no_report() -> None:
     means = MetricMeans()
     means.add({"a": torch.tensor(float("inf"))}, finite(False))
     assert means.take() is None
-
-
-def test_published_weights_are_copies_with_a_version() -> None:
-    weights = {"w": torch.ones(3)}
-    published = PublishedWeights(weights)
-    assert published.version == -1
-    weights["w"].fill_(2.0)
-    published.publish(weights, 7)
-    weights["w"].fill_(3.0)
-    taken: dict[str, torch.Tensor] = {}
-    version = published.fetch(lambda source: taken.update(w=source["w"].clone()))
-    assert version == 7 and torch.equal(taken["w"], torch.full((3,), 2.0))
 
 
 def make_learner(tmp_path: Path, **changes: str) -> tuple[Learner, Config]:
