@@ -8,6 +8,7 @@ trainer in place.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,10 @@ WARM_UPS = 2
 Replay = Callable[[], None]
 Recorder = Callable[[Callable[[], None]], Replay]
 """Runs some work at least once and returns what runs it again on the same buffers."""
+
+RECORDING = threading.RLock()
+"""Whoever records, or waits for a whole device as compilers do, holds this: a device must not be
+waited for while one of its streams is recorded, by any thread."""
 
 
 class Update(NamedTuple):
@@ -43,8 +48,13 @@ def cuda_graph(work: Callable[[], None]) -> Replay:
     Only this thread is kept from calls that would break a recording: others may go on using
     the device. Raises RuntimeError if the work waits for the device.
     """
+    with RECORDING:
+        return _record(work)
+
+
+def _record(work: Callable[[], None]) -> Replay:
     current = torch.cuda.current_stream()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream(priority=current.priority)  # which the recorded kernels keep
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
