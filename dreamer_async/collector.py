@@ -48,6 +48,11 @@ class Actor:
         if published.version != self.version:
             self.version = published.fetch(self.policy.load, have=self.version)
 
+    def warm_up(self, rows: int) -> None:
+        """Get ready for batches of so many rows, where that takes a while."""
+        if self._graph is not None:
+            self._graph.warm_up(rows)
+
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
         if self._graph is not None:

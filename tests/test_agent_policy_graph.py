@@ -98,6 +98,20 @@ def test_a_recorded_step_is_the_step(obs: dict[str, ObsSpec], kind: str, precisi
     assert graph.recorded(ROWS) and not graph.notices()
 
 
+def test_recording_ahead_of_time_changes_nothing() -> None:
+    """With inputs that are all zeros: rows of the same environment."""
+    spec = make_spec(MIXED)
+    plain, other, graph = pair(spec)
+    load(next(agents(spec)), plain, other)
+    given = steps(spec)
+    assert_same_steps(plain, other, given, 2)
+    other.warm_up(2)
+    assert graph.recorded(2)
+    assert_same_steps(plain, other, given, 2)
+    assert_same_steps(plain, other, steps(spec, 2), 2)
+    plain.warm_up(2)
+
+
 def test_each_number_of_rows_is_recorded_once() -> None:
     spec, made = make_spec(), []
 

@@ -188,7 +188,10 @@ def _collector_limits(share: Mapping[str, float]) -> Verdict:
 def _not_training(view: RunView, phase: Phase) -> Verdict:
     sentences = {
         "prefill": "Prefill: environments fill the replay; updates begin when enough is in it.",
-        "compiling": "Compiling the update; this takes minutes, once.",
+        "compiling": "Compiling the update; this takes minutes, once."
+        + (
+            "" if view.started and view.started.sync else " Environments fill the replay meanwhile."
+        ),
         "starting": "Starting.",
         "paused": "Paused: both sides wait. p goes on.",
         "stopping": "Stopping: the last checkpoint is being saved.",

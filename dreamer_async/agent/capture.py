@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from dreamer_async.agent.batch import Batch, Noise
+
+T = TypeVar("T")
 
 WARM_UPS = 2
 """Runs before the recording: libraries choose their kernels and allocate in the first."""
@@ -27,6 +29,12 @@ Recorder = Callable[[Callable[[], None]], Replay]
 RECORDING = threading.RLock()
 """Whoever records, or waits for a whole device as compilers do, holds this: a device must not be
 waited for while one of its streams is recorded, by any thread."""
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Do something during which nobody else may record."""
+    with RECORDING:
+        return work()
 
 
 class Update(NamedTuple):
@@ -48,8 +56,7 @@ def cuda_graph(work: Callable[[], None]) -> Replay:
     Only this thread is kept from calls that would break a recording: others may go on using
     the device. Raises RuntimeError if the work waits for the device.
     """
-    with RECORDING:
-        return _record(work)
+    return alone(lambda: _record(work))
 
 
 def _record(work: Callable[[], None]) -> Replay:

@@ -36,6 +36,14 @@ class PolicyGraph:
         """Whether recording was tried in vain."""
         self._notices: list[str] = []
 
+    def warm_up(self, rows: int) -> None:
+        """Record before anything has to be acted on; no carry changes.
+
+        While updates are compiled, a thread that only replays disturbs nothing: PyTorch wraps the
+        calls of all modules of a process while it traces some.
+        """
+        self._step(rows)
+
     def act(
         self,
         env_id: NDArray[np.integer],
@@ -44,13 +52,8 @@ class PolicyGraph:
         noise: PolicyNoise,
     ) -> Acted:
         """Act for the environments env_id [N], all different, with noise from the host."""
-        rows = len(env_id)
-        step = self._steps.get(rows)
-        if step is None:
-            step = self._steps[rows] = _Step(self._policy, self._carry, rows)
+        step = self._step(len(env_id))
         step.put(env_id, obs, is_first, noise)
-        if step.replay is None and not self._refused:
-            self._try_to_record(step)
         (step.replay or step.work)()
         return step.results()
 
@@ -62,6 +65,15 @@ class PolicyGraph:
         """What people should know that was not said before."""
         notices, self._notices = self._notices, []
         return notices
+
+    def _step(self, rows: int) -> _Step:
+        """The step for so many rows, recorded if possible."""
+        if rows not in self._steps:
+            self._steps[rows] = _Step(self._policy, self._carry, rows)
+        step = self._steps[rows]
+        if step.replay is None and not self._refused:
+            self._try_to_record(step)
+        return step
 
     def _try_to_record(self, step: _Step) -> None:
         """Record unless another thread is at it; then a later step is early enough.
