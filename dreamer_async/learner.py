@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
+from dreamer_async.agent.lowered import compute_types
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
@@ -78,8 +79,8 @@ class Learner:
         # changes nothing.
         self._on_gpu = device.type == "cuda"
         self._late = self._on_gpu and not train.sync
-        slots = SLOTS if self._late else 1
-        self.published = PublishedWeights(self.trainer.parameters_of_policy(), slots)
+        weights, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
+        self.published = PublishedWeights(weights, slots, compute_types(self.trainer.agent))
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()

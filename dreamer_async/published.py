@@ -42,14 +42,25 @@ class PublishedWeights:
     """The newest weights that the policy may use, with the update they came from.
 
     With one slot readers wait for the newest weights, with `SLOTS` they take what is complete.
+    Weights are kept in `types`, where these say something: those that readers compute in.
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], slots: int = 1, mark: Callable[[], Mark] | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        slots: int = 1,
+        types: Mapping[str, torch.dtype] | None = None,
+        mark: Callable[[], Mark] | None = None,
     ) -> None:
         on_gpu = next(iter(weights.values())).is_cuda
         self._mark = mark or (_event if on_gpu else _Done)
-        self._spare = [_Slot(weights) for _ in range(slots)]
+        kept = {name: (types or {}).get(name, tensor.dtype) for name, tensor in weights.items()}
+        self._groups = [[n for n in kept if kept[n] == dtype] for dtype in set(kept.values())]
+        """Names by type: one call copies tensors of one type fast."""
+        self._spare = [
+            _Slot({n: torch.empty_like(x, dtype=kept[n]) for n, x in weights.items()})
+            for _ in range(slots)
+        ]
         self._slots: list[_Slot] = []
         """Those that hold something, in the order in which they were written."""
         self._lock = threading.Lock()
@@ -63,8 +74,9 @@ class PublishedWeights:
             for mark in slot.reads:
                 mark.wait()
             with torch.no_grad():
-                own: list[Tensor] = list(slot.weights.values())
-                torch._foreach_copy_(own, [weights[name] for name in slot.weights])
+                for names in self._groups:
+                    own = [slot.weights[name] for name in names]
+                    torch._foreach_copy_(own, [weights[name] for name in names])
             slot.version, slot.written, slot.reads = version, self._mark(), []
             self._slots.append(slot)
             self.version = version
@@ -111,10 +123,8 @@ class _Slot:
     version: int
     written: Mark
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
-        self.weights = {
-            name: torch.empty_like(x, requires_grad=False) for name, x in weights.items()
-        }
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        self.weights = weights
         self.reads: list[Mark] = []
 
     def in_use(self) -> bool:

@@ -19,10 +19,12 @@ from test_agent_capture import FakeCuda, record, tape
 
 from dreamer_async.agent import Agent, Policy, Trainer, kernels
 from dreamer_async.agent.capture import RECORDING, Replay, cuda_graph
+from dreamer_async.agent.lowered import compute_types
 from dreamer_async.agent.parcel import ALIGNED, Field, Parcel
 from dreamer_async.agent.policy_graph import PolicyGraph
 from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.collector import Actor
+from dreamer_async.published import PublishedWeights
 from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 ENVS, ROWS = 5, 3
@@ -238,6 +240,25 @@ def test_weights_cast_once_give_what_casting_in_each_step_gives(
         ]
         for one, two in zip(*carries, strict=True):
             assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+def test_weights_are_published_in_the_types_that_a_policy_keeps(precision: str) -> None:
+    """So that slots are no larger than need be, and nothing is rounded twice."""
+    spec, config = make_spec(MIXED), make_config()
+    trainer = Trainer(spec, config, precision=precision)
+    straight, fetched = (Policy(spec, config, "cpu", precision) for _ in range(2))
+    with torch.no_grad():
+        for parameter in trainer.agent.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    weights = trainer.parameters_of_policy()
+    published = PublishedWeights(weights, types=compute_types(trainer.agent))
+    published.publish(weights, 1)
+    straight.load(trainer.agent)
+    published.fetch(fetched.load)
+    for name, weight in fetched._weights.items():
+        assert published._slots[0].weights[name].dtype == weight.dtype, name
+        assert torch.equal(weight, straight._weights[name]), name
 
 
 def test_a_parcel_holds_every_type_beside_each_other() -> None:

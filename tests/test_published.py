@@ -94,7 +94,7 @@ class World:
     def __init__(self, slots: int, kind: type[PublishedWeights] = PublishedWeights) -> None:
         self.device = Device()
         self.live = {name: torch.zeros(()) for name in NAMES}
-        self.published = kind(self.live, slots, lambda: FakeEvent(self.device))
+        self.published = kind(self.live, slots, mark=lambda: FakeEvent(self.device))
         self.updates = 0
         self.have: dict[str, int] = {}
         self.updated: list[Operation] = []
@@ -244,7 +244,7 @@ def test_what_is_complete_stays_however_far_the_learner_runs_ahead() -> None:
 def test_before_anything_is_complete_reading_waits_for_the_first() -> None:
     device = Device()
     live = {name: torch.zeros(()) for name in NAMES}
-    published = PublishedWeights(live, SLOTS, lambda: FakeEvent(device))
+    published = PublishedWeights(live, SLOTS, mark=lambda: FakeEvent(device))
     with mock.patch.object(torch, "_foreach_copy_", device.copy):
         for version in range(2):
             published.publish(live, version)

@@ -56,7 +56,8 @@ def cuda_graph(work: Callable[[], None]) -> Replay:
     Only this thread is kept from calls that would break a recording: others may go on using
     the device. Raises RuntimeError if the work waits for the device.
     """
-    return alone(lambda: _record(work))
+    with RECORDING:
+        return _record(work)
 
 
 def _record(work: Callable[[], None]) -> Replay:

@@ -86,6 +86,8 @@ class PolicyGraph:
         try:
             step.replay = self._record(step.work)
         except RuntimeError as error:
+            if self._policy.device.type == "cuda":  # steps that were begun change the carries, too
+                torch.cuda.synchronize(self._policy.device)
             self._refused = True
             why = str(error).strip().partition("\n")[0]
             self._notices.append(f"acting is not recorded as a CUDA graph and slower: {why}")
