@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry
+from dreamer_async.agent.policy_graph import PolicyGraph
 from dreamer_async.aio import OwnedThread
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
@@ -39,20 +40,34 @@ class Actor:
         self.generator = torch.Generator().manual_seed(seed)
         self.version = -1
         """The update whose weights are in use."""
+        on_gpu = policy.device.type == "cuda"
+        self._graph = PolicyGraph(policy, self.carry) if on_gpu else None
 
     def refresh(self, published: PublishedWeights) -> None:
         """Take over newer weights, if there are any."""
         if published.version != self.version:
-            self.version = published.fetch(self.policy.load)
+            self.version = published.fetch(self.policy.load, have=self.version)
+
+    def warm_up(self, rows: int) -> None:
+        """Get ready for batches of so many rows, where that takes a while."""
+        if self._graph is not None:
+            self._graph.warm_up(rows)
 
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
+        if self._graph is not None:
+            noise = self.policy.draw_noise(len(step.env_id), self.generator)
+            return self._graph.act(step.env_id, step.obs, step.is_first, noise)
         rows = torch.from_numpy(step.env_id.astype(np.int64))
         carry = PolicyCarry(*(part[rows] for part in self.carry))
-        acted = self.policy.act(step.obs, step.is_first, carry, self.generator)
-        for part, new in zip(self.carry, acted.carry, strict=True):
+        acted, carry = self.policy.act(step.obs, step.is_first, carry, self.generator)
+        for part, new in zip(self.carry, carry, strict=True):
             part[rows] = new
         return acted
+
+    def notices(self) -> list[str]:
+        """What people should know that was not said before."""
+        return [] if self._graph is None else self._graph.notices()
 
     def state(self) -> dict[str, Tensor]:
         """Everything that acting depends on besides the weights."""
@@ -147,7 +162,7 @@ class Collector:
 
     def store(self, step: StepBatch, acted: Acted) -> None:
         """Append the rows to the replay and count them; pass on what the environments report."""
-        for notice in self.env.notices():
+        for notice in [*self.env.notices(), *self.actor.notices()]:
             self.telemetry.warn(notice)
         with self.stages.measure("insert"):
             append(self.replay, step, acted)

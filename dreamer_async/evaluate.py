@@ -91,8 +91,7 @@ def play(
             if halted():
                 raise Halted
             step = pool.recv()
-            acted = policy.act(step.obs, step.is_first, carry, generator)
-            carry = acted.carry
+            acted, carry = policy.act(step.obs, step.is_first, carry, generator)
             pool.send(acted.action, step.env_id)
             for episode in tracker.update(step, 0):
                 if quota[episode.env_id]:

@@ -8,6 +8,7 @@ into events.
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
+from dreamer_async.agent.lowered import compute_types
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.device_errors import raise_if_fatal
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import SLOTS, PublishedWeights
 from dreamer_async.replay import Replay
 from dreamer_async.staging import Staging
 from dreamer_async.telemetry import Stages, Telemetry
@@ -66,7 +68,6 @@ class Learner:
         self.stages = Stages()
         self.updates = 0
         self.skipped = 0
-        self.published = PublishedWeights(self.trainer.parameters_of_policy())
         self._generator = torch.Generator(device).manual_seed(train.seed + 1)
         self._seed = train.seed
         self.compiles = train.compile and device.type == "cuda"
@@ -77,7 +78,10 @@ class Learner:
         # Reading results back would wait for the GPU, so there it happens one update later.
         # In lockstep it is immediate everywhere: a checkpoint between two updates then
         # changes nothing.
-        self._late = device.type == "cuda" and not train.sync
+        self._on_gpu = device.type == "cuda"
+        self._late = self._on_gpu and not train.sync
+        weights, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
+        self.published = PublishedWeights(weights, slots, compute_types(self.trainer.agent))
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()
@@ -166,14 +170,20 @@ class Learner:
         """Copies of everything the next update depends on, which the next call overwrites.
 
         The learner waits while they are made; into memory that was never touched they take up to
-        ten times as long, hence the same memory each time.
+        ten times as long, hence the same memory each time. That of a GPU is copied into pinned
+        memory, which it writes by itself, and waited for once.
         """
         self.settle()
         for name, tensor in self.trainer.state_dict().items():
             key = f"trainer/{name}"
             if key not in self._copies:
-                self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype)
-            self._copies[key].copy_(tensor.detach())
+                self._copies[key] = torch.empty(
+                    tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
+                )
+            self._copies[key].copy_(tensor.detach(), non_blocking=True)
+        if self._on_gpu:
+            with self._gpu_wait():
+                torch.cuda.current_stream().synchronize()
         return self._copies | {"learner/generator": self._generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
@@ -195,7 +205,8 @@ class Learner:
         if pending is None:
             return
         self._metrics.add(pending.update.metrics, pending.update.finite)
-        result = pending.staging.results()
+        with self._gpu_wait():
+            result = pending.staging.results()
         if result.finite:
             self._streak = 0
             with self.stages.measure("write_latents"):
@@ -216,7 +227,12 @@ class Learner:
         if time.monotonic() < self._next_report:
             return None
         self._next_report = time.monotonic() + self._metrics_seconds
-        return self._metrics.take()
+        with self._gpu_wait():
+            return self._metrics.take()
+
+    def _gpu_wait(self) -> AbstractContextManager[None]:
+        """Measure how long the learner's thread waits for the GPU; a CPU is never behind."""
+        return self.stages.measure("gpu_wait") if self._on_gpu else nullcontext()
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -38,6 +38,8 @@ class TrainRatio:
         self.sampled = 0
         self.paused = False
         """While set, neither side may go on; change it and `notify`."""
+        self.compiling = False
+        """Whether the first update has to be compiled yet; only `phase` asks."""
         self._origin = 0
         self._credit: float | None = None  # debt = inserted * ratio - sampled + credit
         self._changed = asyncio.Condition()
@@ -52,6 +54,8 @@ class TrainRatio:
         """What the run is doing, in the words of the event stream."""
         if self.paused:
             return "paused"
+        if self.compiling:
+            return "compiling"
         return "training" if self.started else "prefill"
 
     @property

@@ -18,6 +18,7 @@ from functools import partial
 import envs
 from dreamer_async import __version__, aio, checkpoint, process
 from dreamer_async.agent import kernels
+from dreamer_async.agent.capture import alone
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -204,14 +205,17 @@ async def begin(parts: Parts, *, resume: bool) -> None:
 
 
 async def train(parts: Parts, stop: Stop) -> None:
-    """Warm up, then collect and learn side by side (or in lockstep), then save."""
+    """Collect and learn side by side (or in lockstep), then save.
+
+    Compiling is the learner's first work; in lockstep it comes before everything.
+    """
     train = parts.config.train
-    if parts.learner.compiles:
-        parts.telemetry.enter("compiling")
-        if problem := await parts.learner_thread.run(parts.learner.warm_up):
-            parts.telemetry.warn(problem)
-    wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
+    parts.ratio.compiling = parts.learner.compiles
     parts.telemetry.enter(parts.ratio.phase)
+    await parts.policy_thread.run(parts.collector.actor.warm_up, parts.env.batch_size)
+    if train.sync:
+        await compile_updates(parts)
+    wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
     if not parts.collector.running:
         parts.env.start()
     async with asyncio.TaskGroup() as group:
@@ -226,9 +230,7 @@ async def train(parts: Parts, stop: Stop) -> None:
             threads = parts.learner_thread, parts.writer_thread
             tasks += [
                 group.create_task(parts.collector.collect(parts.env_thread, parts.policy_thread)),
-                group.create_task(
-                    learn(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
-                ),
+                group.create_task(compile_and_learn(parts)),
                 group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
             ]
             await aio.first(stop.wait(), parts.ratio.reached(train.steps))
@@ -238,6 +240,21 @@ async def train(parts: Parts, stop: Stop) -> None:
     parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     await parts.saver.save(parts.learner_thread, parts.writer_thread)
+
+
+async def compile_and_learn(parts: Parts) -> None:
+    """Update until cancelled; environments fill the replay while the update is compiled."""
+    await compile_updates(parts)
+    await learn(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
+
+
+async def compile_updates(parts: Parts) -> None:
+    """Warm the learner up, where that is worth it, and say what it could not do."""
+    if parts.ratio.compiling:
+        if problem := await parts.learner_thread.run(partial(alone, parts.learner.warm_up)):
+            parts.telemetry.warn(problem)
+        parts.ratio.compiling = False
+        parts.telemetry.enter(parts.ratio.phase)
 
 
 async def lockstep(parts: Parts, stop: Stop) -> None:

@@ -65,8 +65,8 @@ class SavedAgent:
         first = np.zeros(count, bool) if is_first is None else np.atleast_1d(is_first).astype(bool)
         if carry is None:
             carry, first = self.initial(count), np.ones(count, bool)
-        action, carry, _, _ = self.policy.act(rows, first, carry, self.generator)
-        return (action[0] if single else action), carry
+        acted, carry = self.policy.act(rows, first, carry, self.generator)
+        return (acted.action[0] if single else acted.action), carry
 
     def _rows(self, obs: Mapping[str, Any]) -> tuple[dict[str, NDArray[np.generic]], bool]:
         rows, batched = {}, set()

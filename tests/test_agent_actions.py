@@ -133,7 +133,7 @@ def test_an_update_trains_every_head_and_the_policy_acts() -> None:
     policy = Policy(SPEC, config)
     policy.load(trainer.agent)
     obs = {"vector": np.zeros((5, 3), np.float32)}
-    acted = policy.act(obs, np.ones(5, bool), policy.initial(5), g)
+    acted, _ = policy.act(obs, np.ones(5, bool), policy.initial(5), g)
     ActionCheck(SEVERAL)(acted.action, 5)
 
 

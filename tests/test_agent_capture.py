@@ -162,17 +162,17 @@ class FakeCuda:
         self.device: torch.device | None = None
         self.devices: list[torch.device | None] = []
         """The current device in each call of the work."""
-        self.current = self.learning = self.make("learning")
+        self.current = self.learning = self.make("learning", -1)
         for name in ("stream", "graph", "set_stream", "current_stream"):
             monkeypatch.setattr(torch.cuda, name, getattr(self, name))
         monkeypatch.setattr(torch.cuda, "device", self.on_device)
-        monkeypatch.setattr(torch.cuda, "Stream", lambda: self.make("side"))
+        monkeypatch.setattr(torch.cuda, "Stream", lambda priority: self.make("side", priority))
         replay = SimpleNamespace(replay=lambda: self.log.append("replay"))
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: replay)
 
-    def make(self, name: str) -> SimpleNamespace:
+    def make(self, name: str, priority: int) -> SimpleNamespace:
         wait = lambda other: self.log.append(f"{name} waits for {other.name}")  # noqa: E731
-        return SimpleNamespace(name=name, wait_stream=wait)
+        return SimpleNamespace(name=name, priority=priority, wait_stream=wait)
 
     def current_stream(self) -> SimpleNamespace:
         return self.current
@@ -196,6 +196,7 @@ class FakeCuda:
     def graph(self, graph: Any, stream: SimpleNamespace, capture_error_mode: str) -> Iterator[None]:
         """As in torch: where ending the recording fails, the stream is not put back."""
         before, self.current = self.current, stream
+        assert stream.priority == before.priority, "kernels keep the priority of the recording"
         self.log.append(f"record {capture_error_mode}")
         failed = True
         try:

@@ -28,7 +28,8 @@ def test_act_returns_what_env_and_replay_store(kind: str) -> None:
     spec = make_spec(MIXED, kind)
     policy, _ = make_policy(spec)
     obs = {k: v[:, 0].numpy() for k, v in make_batch(spec, make_config()).obs.items()}
-    acted = policy.act(obs, np.array([True, False, True]), policy.initial(3), generator())
+    first = np.array([True, False, True])
+    acted, carry = policy.act(obs, first, policy.initial(3), generator())
     assert acted.deter.dtype == np.float16 and acted.deter.shape == (3, 16)
     assert acted.stoch.dtype == np.uint8 and acted.stoch.shape == (3, 4)
     if kind == "discrete":
@@ -36,8 +37,8 @@ def test_act_returns_what_env_and_replay_store(kind: str) -> None:
         assert (acted.action >= 0).all() and (acted.action < 3).all()
     else:
         assert acted.action.dtype == np.float32 and acted.action.shape == (3, 3)
-    np.testing.assert_array_equal(acted.carry.action.numpy(), acted.action)
-    np.testing.assert_array_equal(acted.carry.stoch.argmax(-1).numpy(), acted.stoch)
+    np.testing.assert_array_equal(carry.action.numpy(), acted.action)
+    np.testing.assert_array_equal(carry.stoch.argmax(-1).numpy(), acted.stoch)
 
 
 def test_a_reset_row_forgets_its_carry_and_the_others_do_not() -> None:
@@ -48,8 +49,8 @@ def test_a_reset_row_forgets_its_carry_and_the_others_do_not() -> None:
     full = PolicyCarry(torch.rand(2, 16, generator=g), torch.ones(2, 4, 4), torch.tensor([1, 2]))
     for first, same in ((True, True), (False, False)):
         flags = np.array([first, first])
-        one = policy.act(obs, flags, full, generator())
-        two = policy.act(obs, flags, policy.initial(2), generator())
+        one, _ = policy.act(obs, flags, full, generator())
+        two, _ = policy.act(obs, flags, policy.initial(2), generator())
         assert np.array_equal(one.deter, two.deter) is same
 
 
@@ -57,7 +58,7 @@ def test_sampling_needs_only_the_given_generator() -> None:
     spec = make_spec(kind="continuous")
     policy, _ = make_policy(spec)
     obs, first = {"vector": np.ones((2, 3), np.float32)}, np.ones(2, bool)
-    act = lambda seed: policy.act(obs, first, policy.initial(2), generator(seed)).action  # noqa: E731
+    act = lambda seed: policy.act(obs, first, policy.initial(2), generator(seed))[0].action  # noqa: E731
     state = torch.random.get_rng_state()
     np.testing.assert_array_equal(act(0), act(0))
     assert not np.array_equal(act(0), act(1))

@@ -32,9 +32,10 @@ def collector(stream: Stream, windows: int, notices: tuple[str, ...] = ()) -> Co
     writer: Any = stream
     spec = SimpleNamespace(suite="toy")
     env: Any = SimpleNamespace(num_envs=1, spec=spec, notices=lambda: notices)
+    actor: Any = SimpleNamespace(notices=lambda: [])
     unused: Any = None
     ratio = TrainRatio(32.0, cost=64)
-    return Collector(env, unused, unused, replay, ratio, Telemetry(writer), prefill=10)
+    return Collector(env, actor, unused, replay, ratio, Telemetry(writer), prefill=10)
 
 
 def one_row() -> tuple[StepBatch, Any]:

@@ -65,7 +65,7 @@ def test_the_policy_acts_alike(kind: str) -> None:
     for device in ("cpu", "cuda"):
         policy = Policy(spec, config, device)
         policy.load(source)
-        acted = policy.act(obs, first, policy.initial(4), torch.Generator().manual_seed(1))
+        acted, _ = policy.act(obs, first, policy.initial(4), torch.Generator().manual_seed(1))
         results.append(torch.as_tensor(acted.action).float())
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-3)
 

@@ -1,11 +1,13 @@
-"""The learner's small parts: metric means, published weights, warm-up, staging."""
+"""The learner's small parts: metric means, warm-up, staging."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import TINY
@@ -13,10 +15,11 @@ from tiny_run import TINY
 import envs
 from dreamer_async.agent.capture import Update
 from dreamer_async.config import Config, resolve
-from dreamer_async.learner import Learner, MetricMeans
-from dreamer_async.published import PublishedWeights
+from dreamer_async.learner import Learner, MetricMeans, _Pending
 from dreamer_async.replay_setup import open_replay
 from dreamer_async.run_dir import RunDir
+from dreamer_async.staging import Results, Staging
+from dreamer_async.telemetry import Stages
 
 
 def finite(flag: bool) -> torch.Tensor:
@@ -36,18 +39,6 @@ def test_nothing_finite_means_no_report() -> None:
     means = MetricMeans()
     means.add({"a": torch.tensor(float("inf"))}, finite(False))
     assert means.take() is None
-
-
-def test_published_weights_are_copies_with_a_version() -> None:
-    weights = {"w": torch.ones(3)}
-    published = PublishedWeights(weights)
-    assert published.version == -1
-    weights["w"].fill_(2.0)
-    published.publish(weights, 7)
-    weights["w"].fill_(3.0)
-    taken: dict[str, torch.Tensor] = {}
-    version = published.fetch(lambda source: taken.update(w=source["w"].clone()))
-    assert version == 7 and torch.equal(taken["w"], torch.full((3,), 2.0))
 
 
 def make_learner(tmp_path: Path, **changes: str) -> tuple[Learner, Config]:
@@ -176,6 +167,69 @@ def test_results_are_waited_for_without_the_next_update(
     ]
     assert (first.finite, second.finite) == (False, True)
     assert first.deter == 0.0 and second.deter == 1.0
+
+
+def test_waiting_for_a_gpu_is_a_stage_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = make_learner(tmp_path)
+    now = [0.0]
+    learner.stages = Stages(lambda: now[0])
+
+    def arrives_late(staging: Staging) -> Results:
+        now[0] += 3.0
+        return Results(False, np.zeros(1, np.float16), np.zeros(1, np.uint8))
+
+    monkeypatch.setattr(Staging, "results", arrives_late)
+    update = Update({"a": torch.zeros(())}, torch.zeros(1), torch.zeros(1), finite(False))
+    for on_gpu, stages in ((False, {}), (True, {"gpu_wait": 3.0})):
+        learner._on_gpu = on_gpu
+        none = np.zeros(1, np.int64)
+        learner._pending = _Pending(update, learner._staging[0], none, none, 0)
+        learner.settle()
+        assert learner.stages.totals() == stages
+
+
+class Pinned:
+    """Logs copies of a tensor that seems to be on a GPU."""
+
+    is_cuda = True
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.shape, self.dtype, self.tensor = tensor.shape, tensor.dtype, tensor
+
+    def detach(self) -> torch.Tensor:
+        return self.tensor
+
+
+def test_a_checkpoint_of_a_gpu_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = make_learner(tmp_path)
+    own = learner.trainer.state_dict()
+    monkeypatch.setattr(
+        learner.trainer, "state_dict", lambda: {name: Pinned(t) for name, t in own.items()}
+    )
+    learner._on_gpu = True
+    log: list[str] = []
+    empty, copy = torch.empty, torch.Tensor.copy_
+
+    def pinned(*shape: Any, pin_memory: bool, **options: Any) -> torch.Tensor:
+        log.append(f"pinned {pin_memory}")
+        return empty(*shape, **options)
+
+    def logged(here: torch.Tensor, there: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        log.append(f"copied, blocking {not non_blocking}")
+        return copy(here, there)
+
+    waits = SimpleNamespace(synchronize=lambda: log.append("waited"))
+    monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(torch.Tensor, "copy_", logged)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: waits)
+    copies = learner.state()
+    assert log == ["pinned True", "copied, blocking False"] * len(own) + ["waited"]
+    assert all(torch.equal(copies[f"trainer/{name}"], tensor) for name, tensor in own.items())
+    assert "gpu_wait" in learner.stages.totals()
 
 
 def test_a_checkpoint_is_copied_into_the_same_memory_each_time(tmp_path: Path) -> None:

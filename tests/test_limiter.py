@@ -61,6 +61,18 @@ def test_the_phase_of_a_paused_run_is_paused_whatever_happens_meanwhile() -> Non
     assert ratio.phase == "training"
 
 
+def test_the_prefill_may_end_while_the_update_is_compiled() -> None:
+    ratio = TrainRatio(32, cost=1024)
+    ratio.compiling = True
+    assert ratio.phase == "compiling"
+    ratio.start()
+    assert ratio.phase == "compiling"
+    ratio.paused = True
+    assert ratio.phase == "paused"
+    ratio.paused = ratio.compiling = False
+    assert ratio.phase == "training"
+
+
 def test_steps_since_start_excludes_the_prefill() -> None:
     ratio = TrainRatio(32, cost=1024)
     ratio.insert(50)

@@ -19,6 +19,7 @@ from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
 from dreamer_async.learner import Learner, Report
+from dreamer_async.limiter import TrainRatio
 from dreamer_async.run_dir import RunDir
 
 
@@ -46,6 +47,104 @@ def test_a_run_collects_learns_and_saves(tmp_path: Path, sync: str, task: str) -
         assert name in values
     assert any(isinstance(e, events.Episode) for e in seen)
     assert newest(run).manifest["updates"] == finished.updates
+
+
+def phases(run: RunDir) -> list[str]:
+    return [e.phase for e in read(run) if isinstance(e, events.PhaseChanged)]
+
+
+def compiling(monkeypatch: pytest.MonkeyPatch, warm_up: Callable[[Learner], str]) -> None:
+    """Let learners compile as on a GPU, in this way."""
+    build = Learner.__init__
+
+    def compiles(learner: Learner, *args: Any) -> None:
+        build(learner, *args)
+        learner.compiles = True
+
+    monkeypatch.setattr(Learner, "__init__", compiles)
+    monkeypatch.setattr(Learner, "warm_up", warm_up)
+
+
+def until(reached: Callable[[], bool]) -> bool:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + 60
+    while not reached() and time.monotonic() < end:
+        time.sleep(0.001)
+    return reached()
+
+
+def test_the_replay_fills_while_the_update_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the collector then waits until the first updates are paid back."""
+    filled: list[bool] = []
+
+    def warm_up(learner: Learner) -> str:
+        filled.append(until(lambda: learner.replay.windows >= 4 * 8))
+        filled.append(learner.updates == 0)
+        return "not that fast"
+
+    compiling(monkeypatch, warm_up)
+    run = make_run(tmp_path, "train.steps=200")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    assert filled == [True, True]
+    assert phases(run) == ["compiling", "training", "stopping", "finished"]
+    seen = read(run)
+    assert "not that fast" in [e.message for e in seen if isinstance(e, events.Warned)]
+    assert isinstance(seen[-1], events.RunFinished) and seen[-1].updates > 0
+
+
+def test_in_lockstep_compiling_comes_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def warm_up(learner: Learner) -> str:
+        time.sleep(0.2)
+        steps.append(learner.replay.steps)
+        return ""
+
+    compiling(monkeypatch, warm_up)
+    run = make_run(tmp_path, "train.steps=120", "train.sync=true")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    assert steps == [0]
+    assert phases(run) == ["compiling", "prefill", "training", "stopping", "finished"]
+
+
+def test_a_run_that_owes_updates_compiles_before_it_collects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ring is full and the collector has no room: the learner must not wait for it."""
+    run = make_run(tmp_path, "train.steps=300", "replay.capacity=200")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    before, steps = newest(run).manifest["updates"], []
+    start = TrainRatio.start
+    monkeypatch.setattr(
+        TrainRatio, "start", lambda ratio, debt=None: start(ratio, ratio.bound + ratio.cost)
+    )
+
+    def warm_up(learner: Learner) -> str:
+        first = learner.replay.steps
+        time.sleep(0.3)
+        steps.append(learner.replay.steps - first)
+        return ""
+
+    compiling(monkeypatch, warm_up)
+    extend(run, "train.steps=400")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    assert steps == [0] and newest(run).manifest["updates"] > before
+    assert phases(run)[-4:] == ["compiling", "training", "stopping", "finished"]
+
+
+def test_a_failure_to_compile_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warm_up(learner: Learner) -> str:
+        raise ValueError("no such kernel")
+
+    compiling(monkeypatch, warm_up)
+    run = make_run(tmp_path, "train.steps=200")
+    assert pipeline.main(run, plain=False, resume=False) != 0
+    finished = read(run)[-1]
+    assert isinstance(finished, events.RunFinished) and "no such kernel" in finished.message
 
 
 def prefill_steps(seen: list[events.Event]) -> int:

@@ -118,10 +118,32 @@ def gauges_view(**values: float) -> RunView:
         ({"stage__learner_wait": 0.8, "stage__env_wait": 0.7}, "The environments limit"),
         ({"stage__learner_wait": 0.8, "stage__policy": 0.7}, "Acting limits"),
         ({"stage__sample": 0.6, "stage__update": 0.3}, "The replay limits"),
+        ({"stage__gpu_wait": 0.9, "stage__sample": 0.05, "stage__update": 0.005}, "The GPU limits"),
+        ({"stage__gpu_wait": 0.3, "stage__update": 0.6}, "The update limits"),
+        (
+            {"stage__gpu_wait": 0.3, "stage__sample": 0.6, "stage__update": 0.01},
+            "The replay limits",
+        ),
+        (
+            {"stage__gpu_wait": 0.1, "stage__learner_wait": 0.8, "stage__policy": 0.7},
+            "Acting limits",
+        ),
     ],
 )
 def test_the_verdict_names_what_limits(shares: dict[str, float], words: str) -> None:
     assert stages.verdict(gauges_view(**shares), Phase("training")).limit.startswith(words)
+
+
+def test_waiting_for_a_gpu_is_a_stage_where_there_is_one() -> None:
+    """It counts as the learner's work, which other stages of the learner wait for."""
+    gpu = gauges_view(stage__gpu_wait=0.9, stage__update=0.01, stage__sample=0.05)
+    cpu = gauges_view(stage__update=0.9, stage__sample=0.05)
+    labels = [[strip.label for strip in stages.strips(view)] for view in (gpu, cpu)]
+    assert [name for name in labels[0] if name not in labels[1]] == ["GPU wait"]
+    meters = [[meter.label for meter in stages.pipeline(view)] for view in (gpu, cpu)]
+    assert "GPU wait" in meters[0] and "GPU wait" not in meters[1]
+    sampling = next(strip for strip in stages.strips(gpu) if strip.label == "replay sampling")
+    assert round(sampling.waits[0].share, 2) == 0.91
 
 
 def test_a_pause_says_nothing_about_what_limits() -> None:

@@ -26,6 +26,7 @@ STAGES = {
     "stage/ratio_wait": "ratio wait",
     "stage/policy": "policy",
     "stage/update": "update",
+    "stage/gpu_wait": "GPU wait",
     "stage/sample": "sample",
     "stage/learner_wait": "learner wait",
     "stage/transfer": "transfer",
@@ -34,7 +35,7 @@ STAGES = {
 }
 """Stages by importance: a low terminal shows the first five."""
 
-LEARNER = ("sample", "transfer", "update", "write_latents")
+LEARNER = ("sample", "transfer", "update", "gpu_wait", "write_latents")
 
 
 class Wait(NamedTuple):
@@ -96,6 +97,7 @@ def strips(view: RunView) -> list[Strip]:
         "sample": (Wait(learner - share.get("sample", 0.0), "the update"), steps),
         "transfer": (Wait(learner - share.get("transfer", 0.0), "the update"), steps),
         "update": (Wait(learner - share.get("update", 0.0), "its data"), steps),
+        "gpu_wait": (Wait(learner - share.get("gpu_wait", 0.0), "the learner's other work"), steps),
         "write_latents": (Wait(learner - share.get("write_latents", 0.0), "the update"), steps),
     }
     labels = {
@@ -105,8 +107,11 @@ def strips(view: RunView) -> list[Strip]:
         "sample": "replay sampling",
         "transfer": "transfer",
         "update": "update",
+        "gpu_wait": "GPU wait",
         "write_latents": "latents back",
     }
+    if "gpu_wait" not in share:  # on a CPU nobody waits for another processor
+        del labels["gpu_wait"]
     return [
         Strip(labels[name], share.get(name), tuple(sorted(waits[name], reverse=True)))
         for name in labels
@@ -134,7 +139,12 @@ def verdict(view: RunView, phase: Phase) -> Verdict:
 def _learner_limits(view: RunView, share: Mapping[str, float], learner: float) -> Verdict:
     held = share.get("ratio_wait", 0.0)
     reading = share.get("sample", 0.0) + share.get("write_latents", 0.0)
-    if reading > share.get("update", 0.0):
+    gpu, update = share.get("gpu_wait", 0.0), share.get("update", 0.0)
+    if gpu > max(reading, update):
+        limit = f"The GPU limits: the learner waits for it {gpu:.0%} of the time"
+        limit += f", the collector waits {held:.0%} for the learner." if held >= WAITS else "."
+        return Verdict(limit, _faster_updates(view))
+    if reading > update + gpu:
         return Verdict(
             f"The replay limits: the learner spends {reading:.0%} of its time on reading and "
             "writing it.",
@@ -178,7 +188,10 @@ def _collector_limits(share: Mapping[str, float]) -> Verdict:
 def _not_training(view: RunView, phase: Phase) -> Verdict:
     sentences = {
         "prefill": "Prefill: environments fill the replay; updates begin when enough is in it.",
-        "compiling": "Compiling the update; this takes minutes, once.",
+        "compiling": "Compiling the update; this takes minutes, once."
+        + (
+            "" if view.started and view.started.sync else " Environments fill the replay meanwhile."
+        ),
         "starting": "Starting.",
         "paused": "Paused: both sides wait. p goes on.",
         "stopping": "Stopping: the last checkpoint is being saved.",

@@ -8,13 +8,16 @@ trainer in place.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from dreamer_async.agent.batch import Batch, Noise
+
+T = TypeVar("T")
 
 WARM_UPS = 2
 """Runs before the recording: libraries choose their kernels and allocate in the first."""
@@ -22,6 +25,16 @@ WARM_UPS = 2
 Replay = Callable[[], None]
 Recorder = Callable[[Callable[[], None]], Replay]
 """Runs some work at least once and returns what runs it again on the same buffers."""
+
+RECORDING = threading.RLock()
+"""Whoever records, or waits for a whole device as compilers do, holds this: a device must not be
+waited for while one of its streams is recorded, by any thread."""
+
+
+def alone(work: Callable[[], T]) -> T:
+    """Do something during which nobody else may record."""
+    with RECORDING:
+        return work()
 
 
 class Update(NamedTuple):
@@ -43,13 +56,13 @@ def cuda_graph(work: Callable[[], None], device: torch.device | None = None) -> 
     Only this thread is kept from calls that would break a recording: others may go on using
     the device. Raises RuntimeError if the work waits for the device, and what the work raises.
     """
-    with torch.cuda.device(device):
+    with RECORDING, torch.cuda.device(device):
         return _record(work)
 
 
 def _record(work: Callable[[], None]) -> Replay:
     current = torch.cuda.current_stream()
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream(priority=current.priority)  # which the recorded kernels keep
     stream.wait_stream(current)
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):

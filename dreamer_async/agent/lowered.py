@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.nets import lower
+from dreamer_async.agent.nets import Conv, Kernel, lower
 
 if TYPE_CHECKING:
     from dreamer_async.agent.actor_critic import Agent
@@ -47,3 +47,14 @@ class Lowered:
     ) -> tuple[RSSMState, Tensor]:
         """As the agent would."""
         return self._agent.imagine_step(state, action_noise, prior_noise, self.dyn, self.pol)
+
+
+def compute_types(agent: Agent) -> dict[str, torch.dtype]:
+    """In what type the layers of an agent compute, by the names of their kernels and biases."""
+    types = {}
+    for name, layer in agent.named_modules():
+        if isinstance(layer, Kernel):
+            of_convs = agent.enc.conv_dtype or agent.dtype
+            dtype = of_convs if isinstance(layer, Conv) else agent.dtype
+            types |= {f"{name}.{own}": dtype for own, _ in layer.named_parameters(recurse=False)}
+    return types

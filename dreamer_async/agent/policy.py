@@ -18,6 +18,7 @@ from dreamer_async.agent.actions import draw_action_noise, embed_action
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.coders import Encoder
 from dreamer_async.agent.heads import Actor
+from dreamer_async.agent.nets import lower
 from dreamer_async.agent.recurrent import fits
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.agent.update import PRECISIONS
@@ -46,14 +47,16 @@ class PolicyNoise(NamedTuple):
     action: Tensor
     """[N], [N, A] or [N, C]."""
 
+    def to(self, device: torch.device) -> PolicyNoise:
+        """Move the numbers."""
+        return PolicyNoise(self.posterior.to(device), self.action.to(device))
+
 
 class Acted(NamedTuple):
     """One acting step, as the environment and the replay want it."""
 
     action: NDArray[Any]
     """[N] int32, or [N, A or C] float32 that is not clipped."""
-    carry: PolicyCarry
-    """[N, ...] rows to remember."""
     deter: NDArray[np.float16]
     """[N, D]."""
     stoch: NDArray[np.uint8]
@@ -74,12 +77,20 @@ class Policy:
         model = config.model
         feat = model.deter + model.stoch * model.classes
         self.enc = Encoder(spec.obs, model)
-        self.dtype, self.enc.conv_dtype = PRECISIONS[precision]
+        self.dtype, conv_dtype = PRECISIONS[precision]
+        self.enc.conv_dtype = conv_dtype
         self.dyn = RSSM(model, self.enc.width, spec.action.width)
         self.pol = Actor(feat, spec.action, model)
         parts = nn.ModuleDict({"enc": self.enc, "dyn": self.dyn, "pol": self.pol})
         parts.requires_grad_(False).to(self.device)
-        self._weights = dict(parts.named_parameters())
+        # Layers would cast their own in every step; here it happens once, in `load`.
+        lower(parts, self.dtype)
+        for conv, _ in self.enc.cnn:
+            conv.to(conv_dtype)
+        self._weights: dict[str, Tensor] = dict(parts.named_parameters())
+        self._by_type: dict[torch.dtype, list[str]] = {}
+        for name, weight in self._weights.items():
+            self._by_type.setdefault(weight.dtype, []).append(name)
         self._native = NativeStep(self.dyn, self.pol)
 
     @torch.no_grad()
@@ -89,8 +100,9 @@ class Policy:
         missing = [name for name in self._weights if name not in named]
         if missing:
             raise ValueError(f"the policy's weights lack {missing[0]!r}")
-        own: list[Tensor] = list(self._weights.values())
-        torch._foreach_copy_(own, [named[name] for name in self._weights])
+        for names in self._by_type.values():  # one call copies tensors of one type fast
+            own = [self._weights[name] for name in names]
+            torch._foreach_copy_(own, [named[name] for name in names])
 
     def initial(self, num_envs: int) -> PolicyCarry:
         """All zeros."""
@@ -102,11 +114,11 @@ class Policy:
         )
 
     def draw_noise(self, rows: int, generator: torch.Generator) -> PolicyNoise:
-        """Draw the numbers of one step on the generator's device, then move them."""
+        """Draw the numbers of one step, on the generator's device."""
         at, stoch = generator.device, self.config.model.stoch
         posterior = torch.rand(rows, stoch, generator=generator, device=at)
         action = draw_action_noise(self.spec.action, (rows,), generator)
-        return PolicyNoise(posterior.to(self.device), action.to(self.device))
+        return PolicyNoise(posterior, action)
 
     def act(
         self,
@@ -114,19 +126,21 @@ class Policy:
         is_first: NDArray[np.bool_] | Tensor,
         carry: PolicyCarry,
         generator: torch.Generator,
-    ) -> Acted:
-        """Sample one action per row; the same in training and evaluation."""
+    ) -> tuple[Acted, PolicyCarry]:
+        """Sample one action per row, also returning what to remember of the rows.
+
+        The same in training and evaluation.
+        """
         rows = carry.deter.shape[0]
         tensors = {key: self._tensor(obs[key]) for key in self.spec.obs}
-        noise = self.draw_noise(rows, generator)
+        noise = self.draw_noise(rows, generator).to(self.device)
         carry = self.step(tensors, self._tensor(is_first), carry, noise)
-        action = carry.action.cpu().numpy()
-        return Acted(
-            action.astype(self.spec.action.dtype),
-            carry,
+        acted = Acted(
+            carry.action.cpu().numpy().astype(self.spec.action.dtype),
             carry.deter.to(torch.float16).cpu().numpy(),
             carry.stoch.argmax(-1).to(torch.uint8).cpu().numpy(),
         )
+        return acted, carry
 
     @torch.no_grad()
     def step(
