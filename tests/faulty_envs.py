@@ -85,6 +85,10 @@ class Faulty(Walk):
     def fail(self, obs: Any, reward: Any, *rest: Any) -> Any:
         if self.fault == "raise":
             raise ArithmeticError("the wheel came off")
+        if self.fault == "end of file":
+            raise EOFError("the recording is over")
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
         if self.fault == "exit":
             os._exit(3)
         if self.fault == "sys.exit":
@@ -95,6 +99,15 @@ class Faulty(Walk):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "hang":
             time.sleep(1000)
+        if self.fault == "hang in C":
+            ctypes.PyDLL(None).sleep(1000)  # which keeps the GIL
+        if self.fault == "deaf":
+            for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_IGN)
+            while True:
+                ctypes.PyDLL(None).sleep(1000)
+        if self.fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self.fault == "nan":
             return obs, float("nan"), *rest
         if self.fault == "nan observation":
