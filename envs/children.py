@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 _BIND = (  # 1 is PR_SET_PDEATHSIG in sys/prctl.h; the parent may have died before the call
     "import ctypes, os, signal, sys; "
@@ -22,14 +21,25 @@ _BIND = (  # 1 is PR_SET_PDEATHSIG in sys/prctl.h; the parent may have died befo
 )
 
 
-def start(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """`subprocess.Popen` of a command that dies with this process; see `bound`.
+def start(
+    command: Sequence[str],
+    *,
+    stdout: int | None = None,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """`subprocess.Popen`, without stdin, of a command that dies with this process; see `bound`.
 
     Linux watches the thread that forks, not its process: all children come from a thread that
     lives as long as the process does.
     """
-    popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
-    return _starter(os.getpid()).submit(popen, bound(command), **options).result()
+
+    def fork() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            bound(command), stdin=subprocess.DEVNULL, stdout=stdout, pass_fds=pass_fds, env=env
+        )
+
+    return _starter(os.getpid()).submit(fork).result()
 
 
 def bound(command: Sequence[str]) -> list[str]:

@@ -271,7 +271,6 @@ class ProcessEnv(VectorEnv):
                     f"{theirs.fileno()}",
                     f"{trace}",
                 ],
-                stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), trace],
                 env={**os.environ, **one_thread},
             )
