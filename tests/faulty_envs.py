@@ -150,6 +150,37 @@ class Exiting(Faulty):
         super().__init__("exit")
 
 
+class Late(Faulty):
+    """Go wrong after two hundred steps: there has been time for some updates."""
+
+    how = ""
+
+    def __init__(self) -> None:
+        super().__init__(self.how)
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        result = Walk.step(self, action)
+        return self.fail(*result) if self.steps == 200 else result
+
+
+class Sleeping(Late):
+    how = "hang"
+
+
+class Native(Late):
+    how = "hang in C"
+
+
+class Deaf(Late):
+    how = "deaf"
+
+
+class Suspended(Late):
+    how = "stop"
+
+
 class Tupled(Faulty):
     """Observations that no agent here can use."""
 
