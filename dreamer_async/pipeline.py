@@ -166,7 +166,7 @@ async def build(
         telemetry,
         prefill=prefill_windows(config),
     )
-    saver = Saver(home, config, learner, collector)
+    saver = Saver(home, config, learner, collector, run_dir.path)
     filmer = Filmer(home.pictures / FILM, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.published, telemetry)
     return Parts(

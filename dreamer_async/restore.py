@@ -49,8 +49,14 @@ class Saver:
     """Saves the run: captures in the learner thread, writes in a thread of its own."""
 
     def __init__(
-        self, run_dir: RunDir, config: Config, learner: Learner, collector: Collector
+        self,
+        run_dir: RunDir,
+        config: Config,
+        learner: Learner,
+        collector: Collector,
+        place: Path,
     ) -> None:
+        """`run_dir` may be known by a descriptor; `place` is the path that people know."""
         self._run_dir = run_dir
         self._config = config
         self._learner = learner
@@ -59,7 +65,7 @@ class Saver:
         self._saved = time.monotonic()
         self._saved_at = (-1, -1)
         self._asked = asyncio.Event()
-        self._place = run_dir.path
+        self._place = place
         self._kept: tuple[str, int] | None = None
         """Newest checkpoint and its update."""
         self._spoiled = False

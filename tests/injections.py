@@ -23,6 +23,7 @@ from unittest import mock
 
 import torch
 
+import envs
 from dreamer_async import (
     aio,
     checkpoint,
@@ -407,6 +408,11 @@ def terminal(name: str) -> None:
     os.close(descriptor)
 
 
+def allowed(task: str) -> None:
+    """A task that is code, named on the command line."""
+    envs.allow_code(task)
+
+
 def gauges_often(interval: float) -> None:
     """Rounds of gauges and answers closer together than a second."""
     report_every = monitor.Monitor.report_every
@@ -515,8 +521,10 @@ def file_limit_at_the_end(nbytes: int) -> None:
 def last_save_as_any(_: Any) -> None:
     """A wrong end: a last save that fails is a warning, as if another one came."""
 
-    async def save(self: restore.Saver, *threads: Any, exact: bool) -> None:
-        await self.save(*threads)
+    async def save(
+        self: restore.Saver, learner_thread: Any, writer_thread: Any, *, exact: bool
+    ) -> None:
+        await self.save(learner_thread, writer_thread)
 
     restore.Saver.save_last = save
 

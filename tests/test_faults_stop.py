@@ -56,7 +56,7 @@ def test_a_last_save_that_fails_says_what_is_lost_and_what_would_help(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
 ) -> None:
     run = make_run(tmp_path, "train.steps=100", RARELY, task="seek")
-    assert server.train(run, {"file_limit_at_the_end": 40_000, **wrong}) == code
+    assert server.train(run, {**wrong, "file_limit_at_the_end": 40_000}) == code
     assert saved_updates(run) == 0
     if not code:
         return
@@ -154,7 +154,8 @@ def test_a_stop_does_not_wait_for_workers_that_hang(
 ) -> None:
     """In Python, in C with the GIL, deaf to signals, stopped: one is all it takes."""
     run = gym_run(tmp_path, f"faulty_envs:{name}", "train.steps=10_000_000", RARELY)
-    with server.start(run, {"gauges_often": 0.1}) as trainer:
+    inject = {"allowed": f"faulty_envs:{name}", "gauges_often": 0.1}
+    with server.start(run, inject) as trainer:
         trainer.wait_until(lambda: still(run))
         trainer.send_signal(signal.SIGTERM)
         assert trainer.wait(60) == 0, log(run)
