@@ -27,8 +27,14 @@ T = TypeVar("T")
 ECHO = 0.5
 """Seconds in which the same signal again is not a second wish: timeout(1) sends each one to its
 child and then to the whole group."""
+PATIENCE = 1.0
+"""Seconds for which a stop waits for a call that may never come back, such as `recv`."""
 _TICK = 0.1
 """Seconds; a suspended process (SIGSTOP) loses at most one of them of its grace period."""
+
+
+class Left(Exception):
+    """A call was given up: it may run for ever, and nobody waits for it any more."""
 
 
 class OwnedThread:
@@ -40,7 +46,10 @@ class OwnedThread:
     """
 
     def __init__(self, name: str, setup: Callable[[], None] | None = None) -> None:
+        self.left = False
+        """Whether a call was given up; the thread is of no use from then on."""
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting: set[asyncio.Future[Any]] = set()
         self._setup = setup
         self._unusable: BaseException | None = None
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -50,10 +59,43 @@ class OwnedThread:
         """Run the call in the thread and await its result; raises what the call or `setup` raised.
 
         Cancellation waits for the call to finish before it is passed on, so that nobody
-        touches what the thread still uses; an error of the call is then dropped.
+        touches what the thread still uses; an error of the call is then dropped. Raises Left if
+        the call is given up, or was before.
         """
+        return await _uninterrupted(self._put(function, *args))
+
+    async def run_or_leave(self, function: Callable[..., T], *args: Any) -> T:
+        """As `run`, for a call that nobody may wait for: cancellation gives it up after PATIENCE.
+
+        The thread is left behind with the call, and with whatever that uses.
+        """
+        done = self._put(function, *args)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.wait([done], timeout=PATIENCE)
+            finally:
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give up the calls that have not come back: those who wait for them get Left."""
+        for done in [each for each in self._waiting if not each.done()]:
+            if not self.left:
+                _left.append(self._thread)
+            self.left = True
+            done.set_exception(Left(f"the thread {self._thread.name} was left behind"))
+            done.exception()  # mark it as retrieved
+
+    def _put(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
+        self._waiting.add(done)
+        done.add_done_callback(self._waiting.discard)
+        if self.left:
+            self.leave()
+            return done
 
         def call() -> None:
             try:
@@ -66,12 +108,12 @@ class OwnedThread:
                 _post(loop, _finish, done, result)
 
         self._calls.put(call)
-        return await _uninterrupted(done)
+        return done
 
     def close(self, timeout: float = 5.0) -> None:
         """Let queued calls finish and end the thread; give up waiting after `timeout` s."""
         self._calls.put(None)
-        self._thread.join(timeout)
+        self._thread.join(0.0 if self.left else timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +157,12 @@ def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args:
 
 
 def _finish(done: asyncio.Future[T], result: T) -> None:
-    if not done.cancelled():
+    if not done.done():
         done.set_result(result)
 
 
 def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
-    if not done.cancelled():
+    if not done.done():
         done.set_exception(error)
 
 
@@ -154,6 +196,23 @@ class Stop:
         await self._event.wait()
         return self.reason
 
+    async def interrupt(self) -> None:
+        """Wait as `wait` does and return nothing, for what a stop may cut short."""
+        await self._event.wait()
+
+    async def overdue(self) -> None:
+        """Wait until somebody has asked and what answers at all has had the time to."""
+        await self._event.wait()
+        await asyncio.sleep(PATIENCE)
+
+    def bound(self) -> None:
+        """Let the watchdog bound the end of a run that nobody asked for, too."""
+        self._watchdog.arm()
+
+    def succeeded(self) -> None:
+        """From now on the watchdog ends the process as a stop that went well: all is saved."""
+        self._watchdog.code = 0
+
     def on_signals(self) -> None:
         """Let the first SIGINT, SIGTERM or SIGHUP ask, and the second end the process."""
         loop = asyncio.get_running_loop()
@@ -178,6 +237,8 @@ class Watchdog:
     """Ends the process when a stop takes too long, after printing where every thread hangs."""
 
     def __init__(self, seconds: float) -> None:
+        self.code = exit_codes.STUCK
+        """What the process ends with."""
         self._seconds = seconds
         self._disarmed = threading.Event()
         self._armed = False
@@ -197,9 +258,33 @@ class Watchdog:
         for _ in range(math.ceil(self._seconds / _TICK)):
             if self._disarmed.wait(_TICK):
                 return
+        if self.code:
+            in_time(self._say)
+        os._exit(self.code)
+
+    def _say(self) -> None:
         print(f"not stopped after {self._seconds:.0f} s; threads:", file=sys.stderr, flush=True)
         faulthandler.dump_traceback(all_threads=True)
-        os._exit(exit_codes.STUCK)
+
+
+def in_time(function: Callable[..., object], *args: Any, seconds: float = 2.0) -> bool:
+    """Call something that may hang, such as printing into a full pipe; tells whether it ended."""
+    thread = threading.Thread(target=function, args=args, name="in time", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return not thread.is_alive()
+
+
+def hanging() -> bool:
+    """Whether a call that was given up still runs.
+
+    The interpreter must not end by itself then: C++ that comes back to it would be torn apart.
+    """
+    return any(thread.is_alive() for thread in _left)
+
+
+_left: list[threading.Thread] = []
+"""Threads with a call that was given up."""
 
 
 async def first(*waits: Coroutine[Any, Any, T]) -> T:

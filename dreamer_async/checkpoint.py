@@ -10,6 +10,7 @@ is complete or absent. Nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -106,10 +107,25 @@ def save(
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, SafetensorError):  # what the library makes of a full disk
-            raise OSError(f"cannot write {final}: {error}") from error
+            raise OSError(_errno(error), f"cannot write {final.name}: {error}") from error
         raise
     _prune(directory, keep)
     return final
+
+
+def make_room(directory: Path) -> int:
+    """Remove litter and what is older than the newest checkpoint that verifies; bytes freed.
+
+    For a disk that has no room for one more: while nothing newer is written, that one stays.
+    """
+    paths = list(candidates(directory))
+    good = next((place for place, path in enumerate(paths) if _verifies(path)), len(paths))
+    doomed = [*paths[good + 1 :], *directory.glob(".tmp-*"), *directory.glob(".del-*")]
+    freed = sum(file.stat().st_size for path in doomed for file in path.rglob("*"))
+    for path in paths[good + 1 :]:
+        _remove(path)
+    sweep(directory)
+    return freed
 
 
 def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -143,6 +159,24 @@ def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:
         except CheckpointError as error:
             skipped.append(str(error))
     return None, skipped
+
+
+def _verifies(path: Path) -> bool:
+    """Whether the files of a checkpoint match their hashes, in little memory."""
+    try:
+        manifest = json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))
+        descriptor = os.open(path / STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return manifest["sha256"] == digest and manifest[OWN_HASH] == _manifest_hash(manifest)
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _errno(error: SafetensorError) -> int:
+    """The number of the system's error behind one of the library, which says it in its text."""
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))
+    return int(found[1]) if found else errno.EIO
 
 
 def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -132,7 +132,7 @@ class Collector:
         """Collect until cancelled; the environments must have been started."""
         while True:
             with self.stages.measure("env_wait"):
-                step = await env_thread.run(self.env.recv)
+                step = await env_thread.run_or_leave(self.env.recv)
             with self.stages.measure("ratio_wait"):
                 await self.ratio.room()
             acted = await policy_thread.run(self.act, step)

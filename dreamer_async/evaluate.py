@@ -133,14 +133,18 @@ class Evaluator:
         return ""
 
     async def serve(self, thread: OwnedThread) -> None:
-        """Play when asked, until cancelled; a running evaluation then ends at its next step."""
+        """Play when asked, until cancelled; a running evaluation then ends at its next step.
+
+        One whose environments do not answer is left behind.
+        """
         while True:
             await self._asked.wait()
-            playing = asyncio.ensure_future(thread.run(self._evaluate))
+            playing = asyncio.ensure_future(thread.run_or_leave(self._evaluate))
             try:
                 answer = await asyncio.shield(playing)
             except asyncio.CancelledError:
                 self._halt.set()
+                playing.cancel()
                 await asyncio.gather(playing, return_exceptions=True)
                 raise
             finally:

@@ -16,6 +16,8 @@ CANNOT = 73
 """The run is in use, or files are not accessible."""
 DISK = 74
 STUCK = 75
+DASHBOARD = 76
+"""The dashboard failed; a run that it showed goes on."""
 INTERRUPTED = 130
 
 _INACCESSIBLE = {

@@ -15,11 +15,12 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
 
+from dreamer_async import exit_codes
 from dreamer_async.run_dir import RunDir
 from dreamer_async.schema import ConfigError
 from dreamer_async.terminal import on_terminal
@@ -28,8 +29,14 @@ ASKED_TO_STOP = 10
 """Exit code of a dashboard whose user asked for a stop and saw it happen."""
 LOG_TAIL = 15
 """Lines of the log that are shown when a trainer fails."""
-_LEAVE_SCREEN = "\x1b[?1049l\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[0m"
-"""Back to the normal screen, cursor on, mouse and bracketed paste off."""
+_MODES = (1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026, 2048)
+"""Mouse (of all kinds), focus, bracketed paste, held output, sizes as input."""
+_LEAVE_SCREEN = (
+    "\x1b[<u"  # the keyboard protocol belongs to the screen that is left
+    + "".join(f"\x1b[?{mode}l" for mode in _MODES)
+    + "\x1b[?1049l\x1b[?25h\x1b[?7h\x1b[0m"
+)
+"""Back to the normal screen, cursor and line wrap on, all modes of a dashboard off."""
 
 
 class _HungUp(Exception):
@@ -83,19 +90,58 @@ def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
 def become_dashboard(
     runs: Sequence[RunDir], options: Sequence[str] = (), *, terminal: bool = True
 ) -> NoReturn:
-    """Let a dashboard of these runs take the place of this process."""
+    """Let a dashboard of these runs be all that this process is from now on.
+
+    On a terminal this one stays behind it: a dashboard that crashes cannot tidy up itself.
+    """
     if terminal and not on_terminal():
         raise ConfigError("watch needs a terminal; `dreamer-async runs show` prints the numbers")
     line = dashboard_command(*runs, options=options)
     sys.stdout.flush()
-    os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
+    if not terminal:
+        os.execve(line[0], line, environment())  # noqa: S606  our own interpreter and arguments
+    sys.exit(_watch_over(line))
+
+
+def _watch_over(line: Sequence[str]) -> int:
+    """Run a dashboard, pass signals on, and leave the terminal as it was; the exit code."""
+    shown: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for dashboard in shown:
+            dashboard.send_signal(number)
+
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    with _handling(dict.fromkeys(numbers, pass_on)), _terminal_restored() as spoiled:
+        shown.append(subprocess.Popen(line, env=environment()))
+        code = shown[0].wait()
+        spoiled.set(code != 0)
+    if code < 0:
+        print(f"the dashboard was ended by {_signal(-code)}; the run is as it was", file=sys.stderr)
+        return exit_codes.DASHBOARD
+    return code
+
+
+@contextlib.contextmanager
+def _handling(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Handle signals for a while."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal(number: int) -> str:
+    return f"signal {number} ({signal.strsignal(number)})"
 
 
 class Foreground:
     """A trainer in the background and its dashboard in front, as one job of the terminal.
 
     SIGINT and SIGTERM are passed to the trainer, whose exit code becomes ours. SIGHUP, a
-    detached or a broken dashboard leave the trainer alone.
+    detached or a broken dashboard leave the trainer alone: only a person's key asks it to stop.
     """
 
     def __init__(self, run: RunDir, trainer: subprocess.Popen[bytes], out: IO[str]) -> None:
@@ -107,15 +153,18 @@ class Foreground:
 
     def show(self, dashboard: list[str]) -> int:
         """Run the dashboard until it ends or a signal asks; returns the exit code for the shell."""
-        with self._signals(), _terminal_restored():
+        with self._signals(), _terminal_restored() as spoiled:
             try:
-                if self._wait_for_lock() and not self._asked:
-                    self._dashboard = subprocess.Popen(dashboard, env=environment())
-                code = self._wait()
+                try:
+                    if self._wait_for_lock() and not self._asked:
+                        self._dashboard = subprocess.Popen(dashboard, env=environment())
+                    code = self._wait()
+                finally:
+                    self._end_dashboard()
             except _HungUp:
-                return 0
-            finally:
                 self._end_dashboard()
+                return 0
+            spoiled.set(code not in (None, 0, ASKED_TO_STOP))
         return self._conclude(code)
 
     # -- waiting -----------------------------------------------------------------------------
@@ -144,11 +193,11 @@ class Foreground:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
 
     def _end_dashboard(self) -> None:
-        """End a dashboard that still runs; it restores the terminal itself if it can."""
+        """Detach a dashboard that still runs; it restores the terminal itself if it can."""
         dashboard = self._dashboard
         if dashboard is None or dashboard.poll() is not None:
             return
-        dashboard.terminate()
+        dashboard.send_signal(signal.SIGHUP)
         try:
             dashboard.wait(3.0)
         except subprocess.TimeoutExpired:
@@ -157,19 +206,14 @@ class Foreground:
 
     # -- signals -----------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        handlers: dict[int, Callable[[int, FrameType | None], None]] = {
-            signal.SIGINT: self._forward,
-            signal.SIGTERM: self._forward,
-            signal.SIGHUP: self._hang_up,
-        }
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _signals(self) -> contextlib.AbstractContextManager[None]:
+        return _handling(
+            {
+                signal.SIGINT: self._forward,
+                signal.SIGTERM: self._forward,
+                signal.SIGHUP: self._hang_up,
+            }
+        )
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         """Pass a signal to the trainer, or close the dashboard of one that is gone.
@@ -181,9 +225,10 @@ class Foreground:
             if self._trainer.returncode is None:
                 os.kill(self._trainer.pid, number)
             elif self._dashboard is not None and self._dashboard.returncode is None:
-                os.kill(self._dashboard.pid, signal.SIGTERM)
+                os.kill(self._dashboard.pid, signal.SIGHUP)
 
     def _hang_up(self, *_: Any) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # once is enough, wherever it hits
         raise _HungUp
 
     # -- last words --------------------------------------------------------------------------
@@ -196,13 +241,18 @@ class Foreground:
                 code = self._trainer.wait(30.0)
         if code is None:
             if dashboard_code:
-                self._say(f"the dashboard failed (exit code {dashboard_code}); the run goes on")
+                how = (
+                    f"exit code {dashboard_code}"
+                    if dashboard_code > 0
+                    else _signal(-dashboard_code)
+                )
+                self._say(f"the dashboard failed ({how}); the run goes on")
             self._say(
                 f"detached from {self.run.name}, which goes on: come back with "
                 f"`dreamer-async watch {self.run.name}`, end it with "
                 f"`dreamer-async stop {self.run.name}`"
             )
-            return 0
+            return exit_codes.DASHBOARD if dashboard_code else 0
         if code:
             for line in log_tail(self.run):
                 self._say(line)
@@ -221,22 +271,34 @@ class Foreground:
         print(text, file=self._out, flush=True)
 
 
+class _Spoiled:
+    """Whether a dashboard may have left the terminal in a state that is not a shell's."""
+
+    def __init__(self) -> None:
+        self.certain = False
+
+    def set(self, certain: bool) -> None:
+        """Say that it has, whatever the terminal's own settings say."""
+        self.certain = certain
+
+
 @contextlib.contextmanager
-def _terminal_restored() -> Iterator[None]:
+def _terminal_restored() -> Iterator[_Spoiled]:
     """Bring the terminal back to what it was, even if the dashboard was killed."""
+    spoiled = _Spoiled()
     try:
         fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
-        yield
+        yield spoiled
         return
     before = termios.tcgetattr(fd)
     try:
-        yield
+        yield spoiled
     finally:
         with contextlib.suppress(OSError, termios.error):
-            if termios.tcgetattr(fd) != before:
-                termios.tcsetattr(fd, termios.TCSANOW, before)
+            if spoiled.certain or termios.tcgetattr(fd) != before:
                 os.write(fd, _LEAVE_SCREEN.encode())
+                termios.tcsetattr(fd, termios.TCSAFLUSH, before)  # what the mouse said goes
         os.close(fd)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from contextlib import suppress
 
 from dreamer_async.aio import Stop
 from dreamer_async.collector import Collector
@@ -57,6 +58,8 @@ class Monitor:
         """Emit one gauges event and answer pending requests."""
         for request in self._run_dir.take_requests():
             self._answer(request)
+        if self._run_dir.removed():
+            self._stop.request("the directory of the run was removed")
         self._telemetry.emit(
             Gauges(self._collector.ratio.inserted, self._learner.updates, self.gauges())
         )
@@ -96,12 +99,21 @@ class Monitor:
             "policy/lag": float(learner.updates - max(0, self._collector.actor.version)),
             "opt/skipped": float(learner.skipped),
             "replay/gb": self._collector.replay.bytes / 1e9,
-            "disk/free_gb": shutil.disk_usage(self._run_dir.path).free / 1e9,
+            **self._disk(),
             **process,
             **{f"replay/{n}": v for n, v in self._collector.replay.stats().items()},
             **{name: share for name, share in rates.items() if name.startswith("stage/")},
         }
-        return values | gpu_gauges(learner.trainer.device)
+        with suppress(RuntimeError):  # a GPU that does not answer
+            values |= gpu_gauges(learner.trainer.device)
+        return values
+
+    def _disk(self) -> dict[str, float]:
+        """Free space, if the disk says."""
+        try:
+            return {"disk/free_gb": shutil.disk_usage(self._run_dir.path).free / 1e9}
+        except OSError:
+            return {}
 
     def _actual_ratio(self) -> float:
         """Replayed steps per agent step since the prefill of this process."""

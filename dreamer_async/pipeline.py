@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import envs
 from dreamer_async import __version__, aio, checkpoint, process
 from dreamer_async.agent import kernels
 from dreamer_async.agent.capture import alone
 from dreamer_async.agent.policy import Policy
-from dreamer_async.aio import OwnedThread, Stop
+from dreamer_async.aio import Left, OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config, from_dict, override, to_dict
@@ -38,6 +39,7 @@ from dreamer_async.film import FILM, Filmer
 from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
+from dreamer_async.output import Output
 from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
@@ -81,9 +83,14 @@ def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str]
     try:
         config = override(from_dict(read_json(run_dir.config_path)), overrides)
         with run_dir.lock():
-            return aio.run(run(config, run_dir, plain=plain, resume=resume))
+            code = aio.run(run(config, run_dir, plain=plain, resume=resume))
     except Exception as error:
-        return answer(error, run_dir)
+        code = exit_code(error)
+        if not aio.in_time(answer, error, run_dir):
+            os._exit(code)
+    if aio.hanging():
+        os._exit(code)
+    return code
 
 
 async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> int:
@@ -91,18 +98,24 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
-    plain_log = [PlainLog(sys.stdout)] if plain else []
+    outputs = [Output(sys.stdout)] if plain else []
     boards = [TensorBoard(run_dir.tensorboard)] if run_dir.tensorboard.is_dir() else []
-    telemetry = Telemetry(writer, *plain_log, *boards)
+    telemetry = Telemetry(writer, *map(PlainLog, outputs), *boards)
     begun = not resume
     try:
         with ExitStack() as stack:
-            parts = await build(config, run_dir, telemetry, stop, stack, resume=resume)
-            await begin(parts, resume=resume)
-            begun = True
-            await train(parts, stop)
-        reason = "stopped" if stop.requested else "completed"
-        _finish(telemetry, reason, 0, stop.reason)
+            building = build(config, run_dir, telemetry, stop, stack, resume=resume)
+            parts = await aio.first(building, stop.interrupt())
+            if parts is not None:
+                await begin(parts, resume=resume)
+                begun = True
+                await train(parts, stop)
+            if begun:
+                reason = "stopped" if stop.requested else "completed"
+                _finish(telemetry, reason, 0, stop.reason)
+            stop.succeeded()
+            if parts is not None:  # in a thread: a second signal is heard meanwhile
+                await parts.writer_thread.run(parts.env.close)
     except BaseException as error:
         error = _innermost(error)
         if begun:  # a resume that cannot restore leaves the run's stream as it was
@@ -110,9 +123,8 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
         raise error
     finally:
         stop.close()
-        for board in boards:
-            board.close()
-        writer.close()
+        for each in (*boards, writer, *outputs):
+            each.close()
     return 0
 
 
@@ -132,11 +144,13 @@ async def build(
     train, env = config.train, config.env
     device = choose_device(train.device)
     threads = cpu_threads(config)
-    spec = envs.spec(env.suite, env.task)
+    builder = stack.enter_context(OwnedThread("builder"))
+    spec = await builder.run_or_leave(envs.spec, env.suite, env.task)
+    home = stack.enter_context(run_dir.held())
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    place = await learner_thread.run(take_place, train)
+    place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
     if place.emulated:
@@ -144,7 +158,7 @@ async def build(
     learner = await learner_thread.run(Learner, spec, config, replay, device, place.precision)
     policy = await policy_thread.run(Policy, spec, config, device, place.precision)
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
-    pool = stack.enter_context(make_env(config))
+    pool = stack.enter_context(await builder.run_or_leave(make_env, config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
     collector = Collector(
         pool,
@@ -155,8 +169,8 @@ async def build(
         telemetry,
         prefill=prefill_windows(config),
     )
-    saver = Saver(run_dir, config, learner, collector)
-    filmer = Filmer(run_dir.pictures / FILM, learner, telemetry)
+    saver = Saver(home, config, learner, collector, run_dir.path)
+    filmer = Filmer(home.pictures / FILM, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.published, telemetry)
     return Parts(
         config=config,
@@ -171,7 +185,7 @@ async def build(
         saver=saver,
         filmer=filmer,
         evaluator=evaluator,
-        monitor=Monitor(run_dir, telemetry, collector, learner, saver, filmer, evaluator, stop),
+        monitor=Monitor(home, telemetry, collector, learner, saver, filmer, evaluator, stop),
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
@@ -198,6 +212,7 @@ async def begin(parts: Parts, *, resume: bool) -> None:
         telemetry.warn(warning)
     if restored is not None:
         resumed, warnings = restored
+        parts.saver.kept(resumed.checkpoint, resumed.updates)
         telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
         telemetry.emit(resumed)
         for message in warnings:
@@ -205,7 +220,39 @@ async def begin(parts: Parts, *, resume: bool) -> None:
 
 
 async def train(parts: Parts, stop: Stop) -> None:
-    """Collect and learn side by side (or in lockstep), then save.
+    """Work until all steps are done, somebody asks for a stop or something fails, and save.
+
+    Environments that do not answer are left behind first: they have nothing that is worth a
+    wait. What is raised is what failed, whether it could be saved or not.
+    """
+    try:
+        await work(parts, stop)
+    except Exception as error:
+        stop.bound()
+        trouble = await _save_after_failure(parts)
+        if trouble is not None and isinstance(_innermost(error), OSError):
+            raise trouble from error  # the disk: this says what is lost
+        raise
+    parts.telemetry.updates = parts.learner.updates  # the last update was waited for
+    parts.monitor.report()
+    await parts.saver.save_last(
+        parts.learner_thread, parts.writer_thread, exact=not parts.env_thread.left
+    )
+
+
+async def _save_after_failure(parts: Parts) -> Exception | None:
+    """Save what was learned; trouble with it is a warning, as the first failure counts."""
+    parts.telemetry.updates = parts.learner.updates
+    try:
+        await parts.saver.save_last(parts.learner_thread, parts.writer_thread, exact=False)
+    except Exception as error:
+        parts.telemetry.warn(describe(error, parts.run_dir), "error")
+        return error
+    return None
+
+
+async def work(parts: Parts, stop: Stop) -> None:
+    """Collect and learn side by side (or in lockstep).
 
     Compiling is the learner's first work; in lockstep it comes before everything.
     """
@@ -214,7 +261,9 @@ async def train(parts: Parts, stop: Stop) -> None:
     parts.telemetry.enter(parts.ratio.phase)
     await parts.policy_thread.run(parts.collector.actor.warm_up, parts.env.batch_size)
     if train.sync:
-        await compile_updates(parts)
+        await aio.first(compile_updates(parts), stop.interrupt())
+        if parts.learner_thread.left:  # a device that is recorded must not be waited for
+            return
     wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
     if not parts.collector.running:
         parts.env.start()
@@ -225,21 +274,34 @@ async def train(parts: Parts, stop: Stop) -> None:
             group.create_task(parts.evaluator.serve(parts.evaluation_thread)),
         ]
         if train.sync:
-            await lockstep(parts, stop)
+            tasks += [group.create_task(_leave_when_overdue(parts.env_thread, stop))]
+            with suppress(Left):
+                await lockstep(parts, stop)
         else:
             threads = parts.learner_thread, parts.writer_thread
             tasks += [
                 group.create_task(parts.collector.collect(parts.env_thread, parts.policy_thread)),
-                group.create_task(compile_and_learn(parts)),
+                group.create_task(_spoiling(parts.saver, compile_and_learn(parts))),
                 group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
             ]
             await aio.first(stop.wait(), parts.ratio.reached(train.steps))
         parts.telemetry.enter("stopping")
-        for task in tasks:  # each ends at its next await; running calls are waited for
+        for task in tasks:  # each ends at its next await; an update that runs is waited for
             task.cancel()
-    parts.telemetry.updates = parts.learner.updates  # the last update was waited for
-    parts.monitor.report()
-    await parts.saver.save(parts.learner_thread, parts.writer_thread)
+
+
+async def _spoiling(saver: Saver, learning: Coroutine[Any, Any, None]) -> None:
+    """Await updates; nothing is worth saving once one has failed half-way."""
+    try:
+        await learning
+    except Exception:
+        saver.spoil()
+        raise
+
+
+async def _leave_when_overdue(env_thread: OwnedThread, stop: Stop) -> None:
+    await stop.overdue()
+    env_thread.leave()
 
 
 async def compile_and_learn(parts: Parts) -> None:
@@ -251,7 +313,8 @@ async def compile_and_learn(parts: Parts) -> None:
 async def compile_updates(parts: Parts) -> None:
     """Warm the learner up, where that is worth it, and say what it could not do."""
     if parts.ratio.compiling:
-        if problem := await parts.learner_thread.run(partial(alone, parts.learner.warm_up)):
+        warm_up = partial(alone, parts.learner.warm_up)
+        if problem := await parts.learner_thread.run_or_leave(warm_up):
             parts.telemetry.warn(problem)
         parts.ratio.compiling = False
         parts.telemetry.enter(parts.ratio.phase)
@@ -271,12 +334,13 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
             await aio.first(stop.wait(), parts.ratio.running(), parts.saver.asked())
             await save_if_due()
             continue
-        step = await parts.env_thread.run(parts.env.recv)
+        step = await parts.env_thread.run_or_leave(parts.env.recv)
         acted = await parts.policy_thread.run(collector.act, step)
         collector.store(step, acted)
         parts.env.send(acted.action, step.env_id)
         while parts.ratio.due:
-            await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
+            learning = learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
+            await _spoiling(parts.saver, learning)
         await save_if_due()
 
 

@@ -7,14 +7,12 @@ import faulthandler
 import getpass
 import os
 import re
-import signal
 import tempfile
 from functools import cache
 from pathlib import Path
 
 from dreamer_async.run_dir import make_private
 
-PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Where torch reads settings of its GPU allocator: any of the older names hides the first."""
 
@@ -77,16 +75,6 @@ def keep_freed_pages() -> None:
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 << 20)
     mallopt(arena_max, 1)
-
-
-def die_with_parent() -> None:
-    """Let the kernel end this process when the one that started it is gone, kill -9 included.
-
-    Linux only; elsewhere nothing happens.
-    """
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def show_crashes() -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,19 +28,35 @@ from dreamer_async.config import Config, to_dict
 from dreamer_async.device import cpu_threads
 from dreamer_async.events import Checkpointed, Resumed
 from dreamer_async.learner import Learner
-from dreamer_async.run_dir import RunDir
+from dreamer_async.run_dir import RunDir, write_json_atomic
 from dreamer_async.schema import shown
 
 SAVE_FAILURES = 3
 """Saves in a row that may fail before the run ends."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where deleting something helps."""
+
+
+class NotSaved(OSError):
+    """The last checkpoint of a run is not where it should be; the message says what is lost."""
+
+    def __str__(self) -> str:
+        """Say it without the error number that OSError would add."""
+        return str(self.strerror)
 
 
 class Saver:
     """Saves the run: captures in the learner thread, writes in a thread of its own."""
 
     def __init__(
-        self, run_dir: RunDir, config: Config, learner: Learner, collector: Collector
+        self,
+        run_dir: RunDir,
+        config: Config,
+        learner: Learner,
+        collector: Collector,
+        place: Path,
     ) -> None:
+        """`run_dir` may be known by a descriptor; `place` is the path that people know."""
         self._run_dir = run_dir
         self._config = config
         self._learner = learner
@@ -48,6 +65,10 @@ class Saver:
         self._saved = time.monotonic()
         self._saved_at = (-1, -1)
         self._asked = asyncio.Event()
+        self._place = place
+        self._kept: tuple[str, int] | None = None
+        """Newest checkpoint and its update."""
+        self._spoiled = False
 
     def ask(self) -> None:
         """Ask `save_every` for a checkpoint now."""
@@ -79,19 +100,99 @@ class Saver:
 
     async def save(self, learner_thread: OwnedThread, writer_thread: OwnedThread) -> None:
         """Save now; a full disk is a warning until it has happened several times in a row."""
+        try:
+            await self._save(learner_thread, writer_thread, exact=True)
+        except OSError as error:
+            self._failed(error)
+
+    async def save_last(
+        self, learner_thread: OwnedThread, writer_thread: OwnedThread, *, exact: bool
+    ) -> None:
+        """Save what a run that ends has learned; where the disk refuses, make room and try again.
+
+        `exact`: nothing is in flight, so that a lockstep run can go on bit for bit. Raises NotSaved
+        where something is lost.
+        """
+        if self._spoiled or learner_thread.left:  # nothing to save, or nothing learned
+            return
+        if self._run_dir.removed():
+            await self._save_elsewhere(learner_thread, writer_thread)
+        try:
+            await self._save(learner_thread, writer_thread, exact=exact)
+        except OSError as error:
+            freed = await writer_thread.run(self._make_room, error)
+            self._warn_failed(error, f"; trying once more with {freed / 1e6:.1f} MB freed")
+        else:
+            return
+        try:
+            await self._save(learner_thread, writer_thread, exact=exact)
+        except OSError as error:
+            if self._position != self._saved_at:
+                raise NotSaved(error.errno, self._lost(error)) from error
+
+    def kept(self, path: str, updates: int) -> None:
+        """Remember the checkpoint that the run goes on from."""
+        self._kept = (path, updates) if path else None
+
+    def spoil(self) -> None:
+        """Save nothing any more: an update has failed half-way."""
+        self._spoiled = True
+
+    async def _save(
+        self, learner_thread: OwnedThread, writer_thread: OwnedThread, *, exact: bool
+    ) -> None:
         began = self._saved = time.monotonic()
         counters = self.counters()
         tensors = await learner_thread.run(self._learner.state)
         counters |= {"updates": self._learner.updates, "skipped": self._learner.skipped}
-        tensors |= self._lockstep_state()
+        if exact:
+            tensors |= self._lockstep_state()
+        path = await writer_thread.run(self._write, tensors, counters)
+        self._failures = 0
+        self._saved_at = counters["env_steps"], counters["updates"]
+        self._announce(path, counters, time.monotonic() - began)
+
+    async def _save_elsewhere(
+        self, learner_thread: OwnedThread, writer_thread: OwnedThread
+    ) -> NoReturn:
+        """Keep the last checkpoint of a run whose directory is gone in a new one of its name.
+
+        Raises NotSaved in any case: the replay and the stream are lost.
+        """
+        refuge = self._place if not self._place.exists() else Path(f"{self._place}-rescued")
+        gone = f"the directory of the run was removed while it trained: {self._place}"
+        self._run_dir = RunDir(refuge)
         try:
-            path = await writer_thread.run(self._write, tensors, counters)
+            refuge.mkdir(parents=True)
+            write_json_atomic(self._run_dir.config_path, to_dict(self._config))
+            await self._save(learner_thread, writer_thread, exact=False)
         except OSError as error:
-            self._failed(error)
-        else:
-            self._failures = 0
-            self._saved_at = counters["env_steps"], counters["updates"]
-            self._announce(path, counters, time.monotonic() - began)
+            lost = f"{gone}; its last checkpoint could not be kept in {refuge} ({_why(error)})"
+            raise NotSaved(errno.ENOENT, lost) from error
+        kept = f"its last checkpoint is kept in {refuge}, its replay is lost"
+        raise NotSaved(errno.ENOENT, f"{gone}; {kept}")
+
+    def _make_room(self, error: OSError) -> int:
+        """Delete what is worth less than a last checkpoint, if that helps; the bytes freed."""
+        if error.errno not in FULL:
+            return 0
+        freed = checkpoint.make_room(self._run_dir.checkpoints)
+        for film in self._run_dir.pictures.glob("*"):
+            with contextlib.suppress(OSError):
+                freed += film.stat().st_size
+                film.unlink()
+        return freed
+
+    def _lost(self, error: OSError) -> str:
+        """What is lost with the last checkpoint, and what would help."""
+        where, updates = self._kept or ("", 0)
+        lost = f"{self._learner.updates - updates:,} updates are lost"
+        since = f", all since {where} (update {updates:,})" if where else ": there is no other"
+        name = self._run_dir.name
+        return (
+            f"the last checkpoint could not be saved ({_why(error)}): {lost}{since}; "
+            f"make room on the disk, then `dreamer-async resume {name}` goes on from there"
+        )
 
     @property
     def _position(self) -> tuple[int, int]:
@@ -136,17 +237,26 @@ class Saver:
 
     def _failed(self, error: OSError) -> None:
         self._failures += 1
-        self._collector.telemetry.warn(f"checkpoint not saved: {error}", "error")
+        self._warn_failed(error)
         if self._failures >= SAVE_FAILURES:
             raise error
+
+    def _warn_failed(self, error: OSError, then: str = "") -> None:
+        self._collector.telemetry.warn(f"checkpoint not saved: {_why(error)}{then}", "error")
 
     def _announce(self, path: Path, counters: dict[str, Any], seconds: float) -> None:
         """Say what is in the checkpoint; the learner may have gone on while it was written."""
         size = (path / checkpoint.STATE).stat().st_size
         relative = str(path.relative_to(self._run_dir.path))
+        self._kept = relative, counters["updates"]
         self._collector.telemetry.emit(
             Checkpointed(relative, counters["env_steps"], counters["updates"], size, seconds)
         )
+
+
+def _why(error: OSError) -> str:
+    """What the system says, without the path that a run in training is known by to itself."""
+    return str(error.strerror or error)
 
 
 def restore(
@@ -214,9 +324,18 @@ def _without_checkpoint(collector: Collector) -> Resumed:
     """A run that was killed before its first checkpoint keeps its replay and starts anew."""
     ratio, replay = collector.ratio, collector.replay
     ratio.inserted = replay.steps
+    lost = 0.0
     if replay.windows >= collector.prefill:
         ratio.start()
-    return Resumed("", ratio.inserted, 0, replay.steps * ratio.ratio / ratio.cost)
+        lost = _beyond_prefill(collector) * ratio.ratio / ratio.cost
+    return Resumed("", ratio.inserted, 0, lost)
+
+
+def _beyond_prefill(collector: Collector) -> int:
+    """Steps after those that completed the prefill: each of them had made one more window."""
+    replay = collector.replay
+    before = replay.spec.num_envs * (replay.spec.length - 1) + collector.prefill
+    return max(0, replay.steps - before)
 
 
 def _restore_counters(collector: Collector, counters: checkpoint.Counters, state: Any) -> float:
@@ -237,7 +356,8 @@ def _restore_counters(collector: Collector, counters: checkpoint.Counters, state
     elif replay.windows >= collector.prefill:
         ratio.start()
     forgiven = max(0.0, counters.ratio_debt - debt)
-    return (fresh * ratio.ratio + forgiven) / ratio.cost
+    paid = fresh if counters.ratio_started else min(fresh, _beyond_prefill(collector))
+    return (paid * ratio.ratio + forgiven) / ratio.cost
 
 
 def _restore_lockstep(collector: Collector, tensors: dict[str, Tensor]) -> None:

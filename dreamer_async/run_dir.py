@@ -145,6 +145,33 @@ class RunDir:
             if path.is_symlink():
                 raise RunNotFound(f"{path} is a symbolic link; runs with links are not opened")
 
+    # -- while it trains ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[RunDir]:
+        """The same run through an open descriptor, so that renaming the directory changes nothing.
+
+        Where the system has no /proc it is the run itself.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            path = Path(f"/proc/self/fd/{descriptor}")
+            same = path.exists() and path.samefile(self.path)
+            run = RunDir(path if same else self.path)
+            run.name = self.name
+            yield run
+        finally:
+            os.close(descriptor)
+
+    def removed(self) -> bool:
+        """Whether the directory that is held has been removed."""
+        try:
+            return self.path.stat().st_nlink == 0
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
     # -- the replay files --------------------------------------------------------------------
 
     def replay_paths(self, directory: str = "") -> tuple[Path, Path]:
@@ -305,9 +332,10 @@ def _sync_directory(path: Path) -> None:
 def read_json(path: Path) -> Any:
     """Read a small, regular JSON file; raises ValueError that names the file if it is not one."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)  # before `open` could refuse a directory, and keep it open
+        raise ValueError(f"{path} is not a regular file")
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError(f"{path} is not a regular file")
         data = file.read(JSON_LIMIT + 1)
     if len(data) > JSON_LIMIT:
         raise ValueError(f"{path} is larger than {JSON_LIMIT} bytes")

@@ -310,7 +310,8 @@ class TrainConfig:
     skip_limit: int = 10
     """Non-finite updates in a row after which the run stops."""
     grace_seconds: float = 60.0
-    """Longest wait for a graceful stop before the process is ended."""
+    """Longest wait for a graceful stop before the process is ended; environments are given up after
+    one second of it."""
 
     def __post_init__(self) -> None:
         _need(self, "steps batch_size train_ratio", _positive, "positive")

@@ -9,8 +9,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Protocol, TextIO
+from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,20 +123,25 @@ class Listener(Protocol):
 
 
 class Telemetry:
-    """Writes events, and shows them to whoever else listens."""
+    """Writes events, and shows them to whoever else listens. Nothing here ends a run."""
 
     def __init__(self, writer: EventWriter, *listeners: Listener) -> None:
         self._writer = writer
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self.phase = "starting"
         self.env_steps = 0
         self.updates = 0
 
     def emit(self, event: Event) -> None:
-        """Write one event, and show it to the listeners."""
+        """Write one event, and show it to the listeners; one that fails is not asked again."""
         self._writer.emit(event)
-        for listener in self._listeners:
-            listener.show(event)
+        for listener in self._listeners.copy():
+            try:
+                listener.show(event)
+            except Exception as error:  # such as a full disk, however a library words it
+                self._listeners.remove(listener)
+                what = type(listener).__name__
+                self.warn(f"{what} fails and gets no more events: {error or type(error).__name__}")
 
     @property
     def dropped(self) -> int:
@@ -154,11 +159,19 @@ class Telemetry:
         self.emit(Warned(level, message))
 
 
+class Lines(Protocol):
+    """Where lines go: a stream, or an Output."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
 class PlainLog:
     """One line for every phase, warning and checkpoint, and one of numbers every few seconds."""
 
     def __init__(
-        self, out: TextIO, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self, out: Lines, seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._out = out
         self._seconds = seconds
@@ -213,7 +226,8 @@ class PlainLog:
         if self._closed:
             return
         try:
-            print(text, file=self._out, flush=True)
+            self._out.write(f"{text}\n")
+            self._out.flush()
         except (OSError, ValueError):
             self._closed = True
 
@@ -248,6 +262,9 @@ def _sentence(event: Event) -> str | None:
 def process_gauges() -> dict[str, float]:
     """CPU seconds used so far by this process and its resident memory in GB."""
     times = os.times()
-    with open("/proc/self/statm", encoding="ascii") as file:
-        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu_seconds": times.user + times.system, "memory/rss_gb": resident / 1e9}
+    values = {"cpu_seconds": times.user + times.system}
+    with suppress(OSError):  # such as too many open files
+        with open("/proc/self/statm", encoding="ascii") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        values["memory/rss_gb"] = resident / 1e9
+    return values

@@ -7,9 +7,15 @@ number is the agent steps of the run, and `progress/frames` are its environment 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamer_async.events import Episode, Evaluated, Event, Gauges, Metrics, RunStarted
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FLUSH_SECONDS = 30
 
@@ -21,7 +27,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._frames_per_step = 1
-        self._writer = SummaryWriter(str(directory), flush_secs=FLUSH_SECONDS)
+        self._open = partial(SummaryWriter, str(directory), flush_secs=FLUSH_SECONDS)
+        self._writer: SummaryWriter | None = None
 
     def show(self, event: Event) -> None:
         """Write the numbers of one event."""
@@ -43,10 +50,15 @@ class TensorBoard:
                 pass
 
     def close(self) -> None:
-        """Write what is left and close the file."""
-        self._writer.close()
+        """Write what is left and close the file; a disk that refuses it has been reported."""
+        if self._writer is not None:
+            with suppress(Exception):
+                self._writer.close()
 
     def _write(self, values: Mapping[str, float | None], step: int) -> None:
+        """Write, into a file that is made now: whoever listens hears of a disk that refuses."""
+        if self._writer is None:
+            self._writer = self._open()
         for name, value in values.items():
             if value is not None:
                 self._writer.add_scalar(name, value, step)

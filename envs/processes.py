@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import wire
+from envs import children, wire
 from envs.block import Block, anonymous_file
 from envs.spec import EnvSpec, StepBatch
 from envs.suite import Options
@@ -262,7 +262,7 @@ class ProcessEnv(VectorEnv):
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         path = [*sys.path, os.getcwd()] if self._source.search_here else sys.path
         with theirs:
-            process = subprocess.Popen(
+            process = children.start(
                 [
                     sys.executable,
                     "-c",
@@ -271,7 +271,6 @@ class ProcessEnv(VectorEnv):
                     f"{theirs.fileno()}",
                     f"{trace}",
                 ],
-                stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), trace],
                 env={**os.environ, **one_thread},
             )

@@ -1,8 +1,8 @@
 """A process with one gymnasium environment in it, at the other end of `processes.py`.
 
 It gets its job as JSON over a socket, answers with the specs, receives the shared block, and then
-obeys one-word commands. It never outlives the trainer: a closed socket ends it, also in the middle
-of a step.
+obeys one-word commands. A closed socket ends it, also in the middle of a step; that it never
+outlives the trainer is the kernel's work (`children.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import select
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from typing import Any
@@ -43,6 +44,10 @@ class BrokenRule(ValueError):
     """An environment does not behave like one of gymnasium; the message says it all."""
 
 
+class TrainerGone(Exception):
+    """The other end of the socket is closed: nobody is left to answer."""
+
+
 def main(socket: int, trace: int) -> None:
     """Serve one environment over a socket; a crash writes what Python was doing to `trace`."""
     for ignored in (signal.SIGINT, signal.SIGHUP):  # the trainer decides when to stop
@@ -52,19 +57,42 @@ def main(socket: int, trace: int) -> None:
         os.set_inheritable(ours, False)
     os.dup2(2, 1)  # whatever an environment prints must not mix with the trainer's output
     threading.Thread(target=_die_with_trainer, args=(socket,), daemon=True).start()
-    connection = Connection(socket)
+    with suppress(TrainerGone):
+        _serve(Connection(socket))
+
+
+def _serve(connection: Connection) -> None:
+    """Run the environment that the trainer asks for, and tell it of whatever that raises."""
     try:
-        job = json.loads(connection.recv_bytes())
-        Server(job, connection).run()
-    except EOFError:
-        return
+        Server(json.loads(_hear(connection)), connection).run()
+    except TrainerGone:
+        raise
     except (UnsupportedSpace, NoEnvironment) as error:
-        connection.send_bytes(wire.answer(wire.REFUSED, str(error)))
+        _say(connection, wire.answer(wire.REFUSED, str(error)))
     except BrokenRule as error:
-        connection.send_bytes(wire.answer(wire.FAILED, str(error)))
-    except (Exception, SystemExit):
+        _say(connection, wire.answer(wire.FAILED, str(error)))
+    except BaseException:  # environments also raise SystemExit, KeyboardInterrupt and EOFError
         report = traceback.format_exc()[-LONGEST_TRACEBACK:]
-        connection.send_bytes(wire.answer(wire.FAILED, f"\n{report}"))
+        _say(connection, wire.answer(wire.FAILED, f"\n{report}"))
+
+
+def _hear(connection: Connection, receive: Callable[[Connection], Any] | None = None) -> Any:
+    """The next message of the trainer; TrainerGone if there will be none.
+
+    Only what the socket raises is meant: an environment may raise the same errors.
+    """
+    try:
+        return (receive or Connection.recv_bytes)(connection)
+    except (EOFError, OSError):
+        raise TrainerGone from None
+
+
+def _say(connection: Connection, message: bytes) -> None:
+    """Answer the trainer; TrainerGone if it does not listen any more."""
+    try:
+        connection.send_bytes(message)
+    except OSError:
+        raise TrainerGone from None
 
 
 def _die_with_trainer(socket: int) -> None:
@@ -93,18 +121,18 @@ class Server:
         bounds = vector_bounds(self._env.observation_space, self._readers)
         spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, bounds, self._log)
         specs = json.dumps(wire.encode_spec(spec))
-        connection.send_bytes(wire.answer(wire.READY, specs))
+        _say(connection, wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
-        self._block = Block(spec, job["num_envs"], recv_handle(connection))
+        self._block = Block(spec, job["num_envs"], _hear(connection, recv_handle))
 
     def run(self) -> None:
         """Obey commands until told to close."""
-        while (command := self._connection.recv_bytes()) != wire.CLOSE:
+        while (command := _hear(self._connection)) != wire.CLOSE:
             if command == wire.RESET:
                 self._reset()
             else:
                 self._step()
-            self._connection.send_bytes(wire.answer(wire.ROW))
+            _say(self._connection, wire.answer(wire.ROW))
         self._env.close()
 
     def _reset(self) -> None:

@@ -85,6 +85,10 @@ class Faulty(Walk):
     def fail(self, obs: Any, reward: Any, *rest: Any) -> Any:
         if self.fault == "raise":
             raise ArithmeticError("the wheel came off")
+        if self.fault == "end of file":
+            raise EOFError("the recording is over")
+        if self.fault == "interrupt":
+            raise KeyboardInterrupt
         if self.fault == "exit":
             os._exit(3)
         if self.fault == "sys.exit":
@@ -95,6 +99,15 @@ class Faulty(Walk):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "hang":
             time.sleep(1000)
+        if self.fault == "hang in C":
+            ctypes.PyDLL(None).sleep(1000)  # which keeps the GIL
+        if self.fault == "deaf":
+            for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_IGN)
+            while True:
+                ctypes.PyDLL(None).sleep(1000)
+        if self.fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if self.fault == "nan":
             return obs, float("nan"), *rest
         if self.fault == "nan observation":
@@ -135,6 +148,37 @@ class Exiting(Faulty):
 
     def __init__(self) -> None:
         super().__init__("exit")
+
+
+class Late(Faulty):
+    """Go wrong after two hundred steps: there has been time for some updates."""
+
+    how = ""
+
+    def __init__(self) -> None:
+        super().__init__(self.how)
+        self.steps = 0
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        result = Walk.step(self, action)
+        return self.fail(*result) if self.steps == 200 else result
+
+
+class Sleeping(Late):
+    how = "hang"
+
+
+class Native(Late):
+    how = "hang in C"
+
+
+class Deaf(Late):
+    how = "deaf"
+
+
+class Suspended(Late):
+    how = "stop"
 
 
 class Tupled(Faulty):

@@ -14,8 +14,8 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from unittest import mock
 
 import torch
 
+import envs
 from dreamer_async import (
     aio,
     checkpoint,
@@ -36,8 +37,10 @@ from dreamer_async import (
     replay_files,
     restore,
     ring,
+    telemetry,
 )
 from dreamer_async.replay import Replay
+from dreamer_async.run_dir import RunDir
 from envs import toy, toy_tasks
 
 CANNOT = 99
@@ -195,16 +198,123 @@ def _break_environment(after: int, how: Callable[[], object]) -> None:
     toy.ToyEnv.recv = broken
 
 
+def _hang() -> None:
+    """Do not come back, from when somebody asks for a stop."""
+    print(HANGS, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+        ctypes.CDLL(None).pause()  # comes back after a signal
+
+
 def environment_hangs(after: int) -> None:
     """A recv that does not come back, when somebody asks for a stop."""
+    _break_environment(after, _hang)
 
-    def hang() -> None:
-        print(HANGS, flush=True)
+
+def update_hangs(after: int) -> None:
+    """An update that does not come back, when somebody asks for a stop."""
+    from dreamer_async.agent.update import Trainer
+
+    update, calls = Trainer.update, [0]
+
+    def hanging(self: Trainer, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == after:
+            _hang()
+        return update(self, *args)
+
+    Trainer.update = hanging  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def silent_update_hangs(after: int) -> None:
+    """As `update_hangs`, without a word, which nobody could take."""
+    globals()["print"] = lambda *args, **options: None
+    update_hangs(after)
+
+
+def waits_for_environments(_: Any) -> None:
+    """A wrong stop: it waits for whatever a thread does."""
+    aio.OwnedThread.run_or_leave = aio.OwnedThread.run
+    aio.OwnedThread.leave = lambda self: None
+
+
+def slow_environments(seconds: float) -> None:
+    """Environments that take long to build; somebody asks for a stop meanwhile."""
+
+    def build(config: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        while True:
-            ctypes.CDLL(None).pause()  # comes back after a signal
+        time.sleep(seconds)
+        raise AssertionError("nobody wants them any more")
 
-    _break_environment(after, hang)
+    pipeline.make_env = build
+
+
+def builds_in_the_loop(_: Any) -> None:
+    """A wrong start: environments are built where signals would be heard."""
+
+    async def run(self: aio.OwnedThread, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+    aio.OwnedThread.run_or_leave = run
+
+
+def fails_without_saving(_: Any) -> None:
+    """A wrong end: what failed is all that counts."""
+
+    async def nothing(parts: Any) -> None:
+        return None
+
+    pipeline._save_after_failure = nothing
+
+
+# -- who reads, who listens ----------------------------------------------------------------------
+
+
+def full_pipe(_: Any) -> None:
+    """What is printed goes into a pipe that is full, and that nobody reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while os.write(writer, bytes(4096)):
+            pass
+    os.set_blocking(writer, True)
+    for standard in (1, 2):
+        os.dup2(writer, standard)
+    os.set_inheritable(reader, True)  # or the pipe would be a broken one
+
+
+def prints_itself(_: Any) -> None:
+    """A wrong log: it prints, and waits for whoever reads."""
+
+    class Direct:
+        def __init__(self, stream: Any) -> None:
+            self.write, self.flush = stream.write, stream.flush
+
+        def close(self) -> None:
+            pass
+
+    pipeline.Output = Direct
+
+
+def listeners_count(_: Any) -> None:
+    """A wrong telemetry: what fails to show an event fails to train."""
+
+    def emit(self: telemetry.Telemetry, event: events.Event) -> None:
+        self._writer.emit(event)
+        for listener in self._listeners:
+            listener.show(event)
+
+    telemetry.Telemetry.emit = emit
+
+
+def known_by_its_path(_: Any) -> None:
+    """A wrong trainer: where its directory was is where it is."""
+
+    @contextmanager
+    def held(self: RunDir) -> Iterator[RunDir]:
+        yield self
+
+    RunDir.held = held
 
 
 def environment_aborts(after: int) -> None:
@@ -298,6 +408,11 @@ def terminal(name: str) -> None:
     os.close(descriptor)
 
 
+def allowed(task: str) -> None:
+    """A task that is code, named on the command line."""
+    envs.allow_code(task)
+
+
 def gauges_often(interval: float) -> None:
     """Rounds of gauges and answers closer together than a second."""
     report_every = monitor.Monitor.report_every
@@ -378,6 +493,45 @@ def small_disk_for_a_while(directory: str) -> None:
         _mount("tmpfs", Path(directory), "tmpfs", 1 << 5, "size=40m")
 
     restore.Saver._failed = then_grow
+
+
+def disk_that_fills(given: Sequence[Any]) -> None:
+    """A directory on a disk that has room for what is in it and this many bytes more."""
+    directory, more = given
+    files = {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+    _own_mounts()
+    size = sum(-(-len(data) // 4096) * 4096 for data in files.values()) + more
+    _mount("tmpfs", Path(directory), "tmpfs", 0, f"size={size}")
+    for path, data in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+
+def file_limit_at_the_end(nbytes: int) -> None:
+    """No file may grow beyond this from the last save on."""
+    save_last = restore.Saver.save_last
+
+    async def limited(self: restore.Saver, *args: Any, **options: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, nbytes))
+        await save_last(self, *args, **options)
+
+    restore.Saver.save_last = limited
+
+
+def last_save_as_any(_: Any) -> None:
+    """A wrong end: a last save that fails is a warning, as if another one came."""
+
+    async def save(
+        self: restore.Saver, learner_thread: Any, writer_thread: Any, *, exact: bool
+    ) -> None:
+        await self.save(learner_thread, writer_thread)
+
+    restore.Saver.save_last = save
+
+
+def makes_no_room(_: Any) -> None:
+    """A wrong end: what a last checkpoint is worth more than stays."""
+    restore.Saver._make_room = lambda self, error: 0
 
 
 def gives_up_at_once(_: Any) -> None:

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from dreamer_async.aio import OwnedThread, first
+from dreamer_async.aio import Left, OwnedThread, first, hanging
 from dreamer_async.exit_codes import STUCK
 
 
@@ -83,6 +83,73 @@ def test_cancellation_waits_for_the_running_call() -> None:
             assert ended.is_set()
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("leave", [True, False], ids=["real", "control"])
+def test_a_call_that_may_hang_is_left_behind_after_a_while(leave: bool) -> None:
+    """`run` is the control, which waits for it."""
+
+    async def scenario() -> None:
+        started, release = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            started.set()
+            release.wait(60)
+
+        with OwnedThread("worker") as thread:
+            task = asyncio.create_task((thread.run_or_leave if leave else thread.run)(hang))
+            await asyncio.to_thread(started.wait, 60)
+            task.cancel()
+            await asyncio.wait([task], timeout=5)
+            assert task.done() == leave and thread.left == leave
+            if leave:
+                with pytest.raises(Left):
+                    await thread.run(int)
+                assert hanging()
+            release.set()
+        assert task.cancelled() or not leave
+        while hanging():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_a_call_that_comes_back_in_time_is_not_left_behind() -> None:
+    async def scenario() -> None:
+        started = threading.Event()
+
+        def call() -> None:
+            started.set()
+            time.sleep(0.1)
+
+        with OwnedThread("worker") as thread:
+            task = asyncio.create_task(thread.run_or_leave(call))
+            await asyncio.to_thread(started.wait, 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not thread.left and await thread.run(lambda: 7) == 7
+            with pytest.raises(ZeroDivisionError):
+                await thread.run_or_leave(lambda: 1 // 0)
+            thread.leave()
+            assert not thread.left, "nothing was running"
+
+    asyncio.run(scenario())
+
+
+def test_whoever_waits_for_a_call_that_is_given_up_hears_of_it() -> None:
+    async def scenario() -> None:
+        release = threading.Event()
+        with OwnedThread("worker") as thread:
+            task = asyncio.create_task(thread.run(release.wait, 60))
+            await asyncio.sleep(0)
+            thread.leave()
+            with pytest.raises(Left, match="worker"):
+                await task
+            release.set()
+
+    asyncio.run(scenario())
 
 
 def test_first_returns_the_winner_and_cancels_the_rest() -> None:

@@ -107,6 +107,8 @@ def test_workers_are_not_in_lockstep() -> None:
         ("type", ["image is float64"]),
         ("old step", ["step must return (observation, reward, terminated"]),
         ("sys.exit", ["faulty_envs.py", "SystemExit: no licence"]),
+        ("end of file", ["faulty_envs.py", "EOFError: the recording is over"]),
+        ("interrupt", ["faulty_envs.py", "KeyboardInterrupt"]),
         ("no observation", ["failed: the observation is None"]),
         ("no key", ["has no 'robot.pose'", "a dictionary with ['image']"]),
         ("plain", ["has no 'image'", "an array of uint8 [16, 32]"]),
@@ -125,7 +127,7 @@ def test_a_fault_is_reported_with_the_environment_and_its_traceback(
         with pytest.raises(EnvError, match="environment 0 of tests faulty") as error:
             step(env, 9)
     assert all(word in str(error.value) for word in words), error.value
-    ours = fault not in ("raise", "sys.exit")
+    ours = fault not in ("raise", "sys.exit", "end of file", "interrupt")
     assert ("Traceback" not in str(error.value)) == ours, "one line where it says everything"
 
 
@@ -278,8 +280,9 @@ def test_close_ends_a_recv_that_waits_and_a_worker_that_hangs(
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("fault", ["hang", "hang in C", "deaf", "stop"])
 @pytest.mark.parametrize("how", ["kill", "exit"])
-def test_workers_do_not_outlive_the_trainer(how: str) -> None:
+def test_workers_do_not_outlive_the_trainer(how: str, fault: str) -> None:
     """Also one that hangs in a step, as nobody will ever read its answer."""
     code = textwrap.dedent(
         """
@@ -287,7 +290,7 @@ def test_workers_do_not_outlive_the_trainer(how: str) -> None:
         import numpy as np
         from envs.processes import ProcessEnv, Source
         from envs.suite import Options
-        source = Source("tests", "faulty", "tests.faulty_envs:Faulty", {"fault": "hang"})
+        source = Source("tests", "faulty", "tests.faulty_envs:Faulty", {"fault": sys.argv[2]})
         env = ProcessEnv(source, Options(2, 1, 0))
         env.start()
         seen = {0: 0, 1: 0}
@@ -304,7 +307,7 @@ def test_workers_do_not_outlive_the_trainer(how: str) -> None:
     )
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     trainer = subprocess.Popen(
-        [sys.executable, "-c", code, how],
+        [sys.executable, "-c", code, how, fault],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": path},

@@ -134,10 +134,10 @@ def test_a_thread_stuck_in_c_is_bounded_and_the_last_checkpoint_stands(
 ) -> None:
     run = make_run(tmp_path, *SEEK, "train.grace_seconds=1", task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"environment_hangs": 50}) == 75
+    assert server.train(run, {"update_hangs": 5}) == 75
     assert ledger.faults() == []
     assert newest(run).manifest["updates"] > 0
-    assert "not stopped after" in log(run) and "in hang" in log(run)
+    assert "not stopped after" in log(run) and "in _hang" in log(run)
 
 
 # -- 5, 6, 20: disks -------------------------------------------------------------------------
@@ -151,7 +151,8 @@ def test_a_full_disk_keeps_the_old_checkpoints_and_ends_after_three_tries(
     assert server.train(run, {"file_limit": 40_000}) == 74
     assert ledger.faults() == []
     warned = [e for e in read(run) if isinstance(e, events.Warned)]
-    assert sum("checkpoint not saved" in e.message for e in warned) == 3
+    assert sum("checkpoint not saved" in e.message for e in warned) == 4, "the last one twice"
+    assert "updates are lost, all since checkpoints/step-" in log(run)
     assert not [path for path in run.checkpoints.iterdir() if path.name.startswith(".")]
     assert server.train(*until(run, ledger), resume=True) == 0
     assert ledger.resumed() == []

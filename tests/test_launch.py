@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async import launch
+from dreamer_async import exit_codes, launch
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.launch import Foreground, command, environment, log_tail, start_trainer
 from dreamer_async.run_dir import RunDir
@@ -108,9 +108,9 @@ def test_a_dashboard_that_asked_to_stop_waits_for_the_trainer(run: RunDir) -> No
 def test_a_broken_dashboard_does_not_stop_the_run(run: RunDir) -> None:
     out = io.StringIO()
     with fake_trainer(run) as trainer:
-        assert Foreground(run, trainer, out).show(exits(3)) == 0
+        assert Foreground(run, trainer, out).show(exits(3)) == exit_codes.DASHBOARD
         assert trainer.poll() is None
-    assert "the dashboard failed (exit code 3)" in out.getvalue()
+    assert "the dashboard failed (exit code 3); the run goes on" in out.getvalue()
 
 
 @pytest.mark.faults
@@ -118,9 +118,9 @@ def test_a_killed_dashboard_does_not_stop_the_run(run: RunDir) -> None:
     out = io.StringIO()
     suicide = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     with fake_trainer(run) as trainer:
-        assert Foreground(run, trainer, out).show(suicide) == 0
+        assert Foreground(run, trainer, out).show(suicide) == exit_codes.DASHBOARD
         assert trainer.poll() is None
-    assert "exit code -9" in out.getvalue()
+    assert "signal 9 (Killed)" in out.getvalue()
 
 
 # -- how the trainer ends --------------------------------------------------------------------
@@ -167,10 +167,10 @@ def test_log_tail_of_a_missing_log_is_empty(run: RunDir) -> None:
 
 @contextlib.contextmanager
 def launcher(
-    run: RunDir, trainer: list[str], dashboard: list[str]
+    run: RunDir, trainer: list[str], dashboard: list[str], code: str = LAUNCHER
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A launcher in its own process with its dashboard up, and the pid of its trainer."""
-    line = [sys.executable, "-c", LAUNCHER, run.path, json.dumps(trainer), json.dumps(dashboard)]
+    line = [sys.executable, "-c", code, run.path, json.dumps(trainer), json.dumps(dashboard)]
     child = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     pid = int(child.stdout.readline().split()[1])
@@ -204,6 +204,45 @@ def test_a_hang_up_leaves_the_trainer(run: RunDir) -> None:
         assert owner["pid"] == pid
 
 
+OWNER = """
+import signal, sys, time
+from pathlib import Path
+from dreamer_async.run_dir import RunDir
+def stop(*_):
+    RunDir(Path(sys.argv[1])).request("stop")
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+print("dashboard", flush=True)
+while True: time.sleep(600)
+"""
+"""A dashboard whose user's wish to stop and whose lost terminal are two things."""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("detach", [signal.SIGHUP, signal.SIGTERM], ids=["real", "control"])
+def test_a_hang_up_detaches_the_dashboard_and_asks_for_nothing(run: RunDir, detach: int) -> None:
+    """The control is a launcher that ends its dashboard in a way that means stop to it."""
+    wrong = LAUNCHER.replace(
+        "sys.exit(Foreground",
+        "from dreamer_async import launch\n"
+        f"ends = launch.Foreground._end_dashboard\n"
+        "def wrong(self):\n"
+        f"    self._dashboard.send_signal({int(detach)}); __import__('time').sleep(1)\n"
+        "    ends(self)\n"
+        "launch.Foreground._end_dashboard = wrong\n"
+        "sys.exit(Foreground",
+    )
+    dashboard = [sys.executable, "-c", OWNER, str(run.path)]
+    with launcher(run, trainer_line(run), dashboard, wrong) as (child, pid):
+        child.send_signal(signal.SIGHUP)
+        assert child.wait(120) == 0
+        if detach == signal.SIGTERM:
+            wait_until(lambda: run.owner() is None)
+        else:
+            owner = run.owner()
+            assert owner is not None and owner["pid"] == pid
+
+
 @pytest.mark.faults
 def test_a_killed_launcher_leaves_the_trainer(run: RunDir) -> None:
     dashboard = [sys.executable, "-c", ANNOUNCED]
@@ -222,14 +261,36 @@ def test_a_signal_after_the_trainer_ended_closes_the_dashboard(run: RunDir) -> N
         assert child.wait(120) == 0
 
 
+LEFT = tuple(
+    f"\x1b[?{mode}".encode()
+    for mode in (
+        *("1049l", "25h", "7h", "1000l", "1002l", "1003l", "1004l", "1006l", "1015l", "1016l"),
+        *("2004l", "2026l", "2048l"),
+    )
+)
+"""Screen, cursor, line wrap, mouse, focus, paste, held output and sizes as a shell wants them."""
+WATCH = """
+import json, sys
+from dreamer_async import launch
+launch.dashboard_command = lambda *runs, options=(): json.loads(sys.argv[3])
+launch.become_dashboard([])
+"""
+
+
 @pytest.mark.faults
-def test_the_terminal_comes_back_after_a_killed_dashboard(run: RunDir) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("command", ["train", "watch"])
+def test_the_terminal_comes_back_after_a_killed_dashboard(
+    run: RunDir, command: str, raw: bool, number: int
+) -> None:
     spoil = (
         "import os, tty\n"
-        "fd = os.open('/dev/tty', os.O_RDWR)\ntty.setraw(fd)\nos.write(fd, b'\\x1b[?1049h')\n"
-        "os.kill(os.getpid(), 9)"
+        "fd = os.open('/dev/tty', os.O_RDWR)\n"
+        f"{raw} and tty.setraw(fd)\nos.write(fd, b'\\x1b[?1049h')\n"
+        f"os.kill(os.getpid(), {int(number)})"
     )
-    line = [sys.executable, "-c", LAUNCHER, str(run.path)]
+    line = [sys.executable, "-c", LAUNCHER if command == "train" else WATCH, str(run.path)]
     line += [json.dumps(trainer_line(run)), json.dumps([sys.executable, "-c", spoil])]
     pid, master = pty.fork()
     if pid == 0:
@@ -240,15 +301,17 @@ def test_the_terminal_comes_back_after_a_killed_dashboard(run: RunDir) -> None:
         with contextlib.suppress(OSError):  # EIO: everything on the other side is closed
             while chunk := os.read(master, 65536):
                 output += chunk
-                if b"detached" in output:
+                if b"signal" in output:
                     assert termios.tcgetattr(master) == before
     finally:
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
         os.close(master)
         run.request("stop")
         wait_until(lambda: run.owner() is None)
-    assert b"\x1b[?1049l" in output
-    assert b"detached" in output
+    tidied = output.partition(b"\x1b[?1049h")[2]
+    assert [mode for mode in LEFT if mode not in tidied] == []
+    assert tidied.index(b"\x1b[<u") < tidied.index(b"\x1b[?1049l") < tidied.index(b"signal")
+    assert os.waitstatus_to_exitcode(status) == exit_codes.DASHBOARD
 
 
 # -- the processes that are started ----------------------------------------------------------

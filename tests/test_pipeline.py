@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -262,6 +263,21 @@ def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:
     assert abs(updates - expected) <= 3
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
     assert resumed.env_steps == first["env_steps"] and resumed.lost_updates == 0
+
+
+def test_a_resume_without_a_checkpoint_forgives_the_updates_that_were_done(tmp_path: Path) -> None:
+    """Of the replay's steps those of the prefill had paid for one update, not for many."""
+    run = make_run(tmp_path, "train.steps=120")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    done = newest(run).manifest["updates"]
+    shutil.rmtree(run.checkpoints)
+    extend(run, "train.steps=140")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
+    assert resumed.checkpoint == "" and resumed.env_steps >= 120
+    assert abs(resumed.lost_updates - done) <= 3
+    paid_by_all = UPDATES_PER_STEP * resumed.env_steps
+    assert resumed.lost_updates < paid_by_all - 10, "the control"
 
 
 def test_resuming_without_the_replay_fills_it_again(tmp_path: Path) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,57 +137,3 @@ def test_the_header_cache_is_where_torch_puts_it() -> None:
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     assert str(process.header_cache()) == default_cache_dir()
-
-
-CHILD = (
-    "from dreamer_async import process; {act}; print('up', flush=True); import time; time.sleep(60)"
-)
-
-
-@pytest.mark.parametrize("act", ["process.die_with_parent()", "None"], ids=["bound", "control"])
-def test_a_bound_process_dies_with_the_one_that_started_it(act: str) -> None:
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import subprocess, sys\n"
-            "words = [sys.executable, '-c', sys.argv[1]]\n"
-            "child = subprocess.Popen(words, stdout=subprocess.PIPE)\n"
-            "child.stdout.readline()\n"
-            "print(child.pid, flush=True)\n"
-            "child.wait()",
-            CHILD.format(act=act),
-        ],
-        stdout=subprocess.PIPE,
-    )
-    assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
-    try:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
-        # Once the child is somebody else's, the kernel has sent the signal that it asked for.
-        wait_until(lambda: parent_of(pid) != parent.pid)
-        if act == "None":
-            assert parent_of(pid) is not None
-        else:
-            wait_until(lambda: parent_of(pid) is None)
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def parent_of(pid: int) -> int | None:
-    """The parent of a process; None if it is dead."""
-    try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
-    except (OSError, ValueError):
-        return None
-    return None if state in "ZX" else int(parent)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -420,3 +421,28 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         read_json(tmp_path / "pipe")
     with pytest.raises(OSError, match="link"):
         read_json(tmp_path / "link")
+
+
+def test_a_directory_among_the_requests_is_none_and_keeps_nothing_open(tmp_path: Path) -> None:
+    """It cannot be deleted like a file, so that it is there again a second later."""
+    run = RunDir.create(tmp_path, "toy-catch")
+    (run.control / "x.json").mkdir()
+    run.request("stop")
+    before = set(os.listdir("/proc/self/fd"))
+    assert [request.command for request in run.take_requests()] == ["stop"]
+    for _ in range(20):
+        assert run.take_requests() == []
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_run_that_is_held_follows_its_directory(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, "toy-catch")
+    moved = tmp_path / "moved"
+    with run.held() as held:
+        assert held.name == run.name and not held.removed()
+        run.path.rename(moved)
+        write_json_atomic(held.config_path, {"a": 1})
+        assert read_json(moved / "config.json") == {"a": 1}
+        assert not held.removed() and run.removed(), "the path is the control"
+        shutil.rmtree(moved)
+        assert held.removed()

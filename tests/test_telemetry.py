@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from tiny_run import STARTED
 
-from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, Warned
-from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages
+from dreamer_async.events import (
+    Episode,
+    Event,
+    EventWriter,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    Warned,
+    read_events,
+)
+from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages, Telemetry
 from envs.spec import StepBatch
 
 
@@ -146,3 +156,31 @@ def test_a_closed_pipe_silences_the_log() -> None:
     out.close()
     log.show(Warned("warning", "nobody reads this"))
     log.show(Warned("warning", "nor this"))
+
+
+class Listening:
+    """Hears events, and fails from the second on if told to."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.heard: list[Event] = []
+        self._fails = fails
+
+    def show(self, event: Event) -> None:
+        self.heard.append(event)
+        if self._fails and len(self.heard) > 1:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_listener_that_fails_is_said_once_and_not_asked_again(tmp_path: Path) -> None:
+    good, bad = Listening(fails=False), Listening(fails=True)
+    with EventWriter(tmp_path / "events.jsonl", 0) as writer:
+        telemetry = Telemetry(writer, bad, good)
+        for _ in range(4):
+            telemetry.warn("news")
+    assert len(bad.heard) == 2
+    told = [e.message for e in good.heard if isinstance(e, Warned)]
+    assert told.count("news") == 4
+    (lost,) = (message for message in told if message != "news")
+    assert lost.startswith("Listening fails and gets no more events") and "No space" in lost
+    written, _ = read_events(tmp_path / "events.jsonl")
+    assert len(written) == 5

@@ -12,15 +12,17 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dreamer_async import exit_codes
 from dreamer_async.events import RunFinished, encode_line
 from dreamer_async.run_dir import RunDir
+from tui.app import FAILED
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
@@ -28,16 +30,21 @@ ALTERNATE_SCREEN = b"\x1b[?1049h"
 NORMAL_SCREEN = b"\x1b[?1049l"
 
 
+TUI = ("-m", "tui")
+
+
 class Terminal:
     """A dashboard on a pseudo-terminal of 80x24."""
 
-    def __init__(self, run: RunDir, *options: str, **environment: str) -> None:
+    def __init__(
+        self, run: RunDir, *options: str, words: Sequence[str] = TUI, **environment: str
+    ) -> None:
         self.master, self.slave = pty.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.output = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tui", str(run.path), *options],
+            [sys.executable, *words, str(run.path), *options],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,
@@ -57,6 +64,13 @@ class Terminal:
         while text not in self.output:
             assert time.monotonic() < end, self.output[-2000:]
             assert self.process.poll() is None, self.output[-2000:]
+            self.read(0.1)
+
+    def wait_for_all(self, text: bytes, seconds: float = 20.0) -> None:
+        """Wait for what a process says that need not be the first one."""
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            assert time.monotonic() < end, self.output[-2000:]
             self.read(0.1)
 
     def press(self, keys: bytes) -> None:
@@ -108,8 +122,10 @@ def finish(run: RunDir) -> None:
         file.write(encode_line(RunFinished("stopped", 1, 1, 0), time.time(), 0.0, 0))
 
 
-def terminal(run: RunDir, *options: str, **environment: str) -> Terminal:
-    result = Terminal(run, *options, **environment)
+def terminal(
+    run: RunDir, *options: str, words: Sequence[str] = TUI, **environment: str
+) -> Terminal:
+    result = Terminal(run, *options, words=words, **environment)
     try:
         result.wait_for(b"TRAINING")
     except BaseException:
@@ -178,12 +194,72 @@ def test_a_lost_terminal_detaches(run: RunDir, told: bool) -> None:
         screen.close()
 
 
-@pytest.mark.parametrize("by", ["SIGTERM", "ctrl+c"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_whatever_comes_with_a_closed_terminal_only_detaches_the_owner(
+    run: RunDir, number: signal.Signals
+) -> None:
+    screen = terminal(run, "--owner")
+    try:
+        screen.process.send_signal(number)
+        assert screen.exit_code() == 0
+        assert screen.is_clean() and run.take_requests() == []
+    finally:
+        screen.close()
+
+
+BETWEEN = (
+    "-c",
+    "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'tui', *sys.argv[1:]])",
+)
+"""Another process between the terminal and the dashboard, as the launcher is."""
+
+
+@pytest.mark.faults
+def test_a_dashboard_whose_launcher_is_killed_leaves_a_clean_terminal(run: RunDir) -> None:
+    screen = terminal(run, "--owner", words=BETWEEN)
+    try:
+        screen.process.kill()
+        assert screen.exit_code() == -signal.SIGKILL
+        screen.wait_for_all(NORMAL_SCREEN)
+        assert screen.is_clean() and run.take_requests() == []
+    finally:
+        screen.close()
+
+
+BROKEN = r"""
+import sys
+from tui import app
+from tui.__main__ import cli
+def boom(self):
+    raise ValueError("no such \x1b[31mcolour\nat all")
+app.Dashboard.{} = boom
+sys.exit(cli())
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("where", ["begin", "_paint", "check_trainer", "read_piece"])
+def test_an_exception_is_one_line_a_code_and_a_clean_terminal(run: RunDir, where: str) -> None:
+    """Before there is a screen, in a timer, and in a worker."""
+    screen = Terminal(run, "--owner", words=("-c", BROKEN.format(where)))
+    try:
+        assert screen.exit_code() == FAILED == exit_codes.DASHBOARD
+        shown = screen.output
+        line = b"error: the dashboard failed: ValueError: no such [31mcolour at all (<string>:6)"
+        assert line in shown and shown.count(b"Traceback") == 0
+        assert shown.partition(line)[2].count(b"\n") == 1, "nothing follows"
+        assert termios.tcgetattr(screen.slave) == screen.before
+        assert run.take_requests() == []
+    finally:
+        screen.close()
+
+
+@pytest.mark.parametrize("by", ["SIGINT", "ctrl+c"])
 def test_the_owner_stops_the_run_and_waits(run: RunDir, by: str) -> None:
     screen = terminal(run, "--owner")
     try:
-        if by == "SIGTERM":
-            screen.process.send_signal(signal.SIGTERM)
+        if by == "SIGINT":
+            screen.process.send_signal(signal.SIGINT)
         else:
             screen.press(b"\x03")
         screen.wait_for(b"STOPPING")

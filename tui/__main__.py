@@ -8,6 +8,7 @@ import gc
 import locale
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,7 +49,21 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
     """Parse the command line, run, and return the exit code; `shown`: after the first frame."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if not (options.web or options.screenshot is not None or on_terminal):
+        parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
+    from tui.app import FAILED
+
+    try:
+        return _show(options, shown)
+    except Exception as error:
+        print(_in_a_line(error), file=sys.stderr)
+        return FAILED
+
+
+def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
+    """Run the dashboard and return the exit code; raises what ended it against its will."""
     from tui.app import DETACHED, Dashboard
 
     app = Dashboard(
@@ -66,13 +81,23 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
         svg = asyncio.run(screenshot(app, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
-    if not options.web and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     app.begin()
     code = app.run()
+    if app.failure is not None:
+        raise app.failure
     if not options.owner:  # only the launcher asks how it ended
         return 0
     return DETACHED if code is None else code
+
+
+def _in_a_line(failure: Exception) -> str:
+    """What failed and where, for whoever reports it."""
+    from tui.text import clean
+
+    *_, last = traceback.extract_tb(failure.__traceback__) or [None]
+    where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
+    what = clean(f"{type(failure).__name__}: {failure}", 300)
+    return f"error: the dashboard failed: {what}{where}; the run is as it was"
 
 
 def _collect_garbage() -> None:

@@ -39,6 +39,8 @@ DETACHED = 0
 """Exit code: the dashboard was closed, whatever the trainer does."""
 STOPPED = 10
 """Exit code: a stop was asked for here and the trainer has ended."""
+FAILED = 76
+"""Exit code: the dashboard failed; it never touches the run."""
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
@@ -132,7 +134,7 @@ class Dashboard(App[int]):
     def on_mount(self) -> None:
         self.set_class(self.ascii, "-ascii")
         if self._on_terminal:
-            terminal.on_signals(self._terminate, self._hang_up)
+            terminal.on_signals(self._interrupted, self._hang_up)
             self.set_interval(1.0, self._check_terminal)
         self._curtain.enter_context(self.batch_update())
 
@@ -412,7 +414,7 @@ class Dashboard(App[int]):
 
     # -- signals -----------------------------------------------------------------------------
 
-    def _terminate(self) -> None:
+    def _interrupted(self) -> None:
         """Do what ctrl+c does, but leave at once if the trainer has just ended."""
         if self.source.owner and self.source.run_dir.owner() is None:
             self.exit(STOPPED)
@@ -428,3 +430,14 @@ class Dashboard(App[int]):
         """Detach, even if the lost terminal keeps the app from closing."""
         terminal.leave_soon(DETACHED)
         self.exit(DETACHED)
+
+    # -- failing -----------------------------------------------------------------------------
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the dashboard although nobody wanted it to."""
+        return getattr(self._exception, "error", self._exception)  # what a worker raised
+
+    def _print_error_renderables(self) -> None:
+        """Say nothing here, where Textual prints pages: the process says it in one line."""
+        self._exit_renderables.clear()

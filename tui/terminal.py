@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import termios
@@ -10,14 +11,26 @@ import threading
 from collections.abc import Callable
 
 HANG_UP_SECONDS = 3.0
+PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
 
-def on_signals(terminate: Callable[[], None], hang_up: Callable[[], None]) -> None:
-    """Call these for SIGINT and SIGTERM, and for SIGHUP: Textual handles none of them itself."""
+def on_signals(interrupt: Callable[[], None], hang_up: Callable[[], None]) -> None:
+    """Call these for SIGINT, and for SIGTERM and SIGHUP: Textual handles none of them itself.
+
+    A process that started us and is killed counts as SIGHUP: it would have tidied up after us.
+    """
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, terminate)
-    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    loop.add_signal_handler(signal.SIGTERM, hang_up)
     loop.add_signal_handler(signal.SIGHUP, hang_up)
+    end_with_parent(signal.SIGHUP)
+
+
+def end_with_parent(number: int) -> None:
+    """Let the kernel send this signal when the process that started us has ended. Linux only."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, number)
 
 
 def is_gone() -> bool:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from dreamer_async.config import Config, to_dict
+from envs.children import bound
 
 
 class BenchError(RuntimeError):
@@ -19,7 +20,7 @@ def measure_apart(
 ) -> dict[str, Any]:
     """First result of `bench.measure`; raises BenchError if it fails or takes too long."""
     given = json.dumps({"config": to_dict(config), "part": part, "seconds": seconds})
-    words = [sys.executable, "-m", "dreamer_async.bench"]
+    words = bound([sys.executable, "-m", "dreamer_async.bench"])
     try:
         done = subprocess.run(
             words, input=given, capture_output=True, text=True, check=False, timeout=patience

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from dreamer_async.bench.report import spell
 from dreamer_async.run_dir import write_json_atomic
+from envs.children import bound
 
 MINUTES = 9.5
 """Steps that would begin later than this are left out."""
@@ -92,7 +93,7 @@ def run(step: Step, folder: Path) -> dict[str, Any]:
     """Do one step; the result says how it ended, and has its JSON if it printed any."""
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *step.words],
+        bound([sys.executable, *step.words]),
         cwd=folder,
         env={**os.environ, **step.env},
         stdout=subprocess.PIPE,

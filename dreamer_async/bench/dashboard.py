@@ -30,6 +30,7 @@ from dreamer_async.bench.stream import MARK, append_beat, write_stream
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
 from dreamer_async.run_dir import RunDir
+from envs.children import bound
 
 EVENTS = 1_000_000
 """Of the long run."""
@@ -108,7 +109,7 @@ def _chart() -> Timing:
 
 def _measured(*arguments: str) -> list[float]:
     """Seconds that `tui.measure` found in a process of its own."""
-    words = [sys.executable, "-m", "tui.measure", *arguments]
+    words = bound([sys.executable, "-m", "tui.measure", *arguments])
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"tui.measure failed: {done.stderr.strip()[-500:]}")
@@ -148,7 +149,7 @@ def trainer_pairs(config: Config, threads: int, pairs: int, seconds: float) -> l
     config = override(config, (*steady, f"train.threads={threads}"))
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
-        words = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
+        words = bound([sys.executable, "-m", "dreamer_async", "trainer", str(run.path)])
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as trainer:
             try:
                 started = Progress(run)
@@ -215,7 +216,7 @@ class Screen:
     def __init__(self, run: RunDir, nice: int = 0) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
-        words = [sys.executable, "-m", "dreamer_async", "watch", str(run.path)]
+        words = bound([sys.executable, "-m", "dreamer_async", "watch", str(run.path)])
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             ["nice", f"-n{nice}", *words] if nice else words,

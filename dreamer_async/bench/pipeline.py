@@ -18,6 +18,7 @@ from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
 from dreamer_async.run_dir import RunDir
+from envs.children import bound
 
 ROUNDS = 3
 """Turns of each; the median of their ratios is reported."""
@@ -45,7 +46,7 @@ def update_seconds(config: Config, seconds: float) -> float:
     """Mean seconds per update of a real run, after the first one that it reported."""
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
-        words = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
+        words = bound([sys.executable, "-m", "dreamer_async", "trainer", str(run.path)])
         progress = Progress(run)
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
