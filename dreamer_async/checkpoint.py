@@ -10,13 +10,13 @@ is complete or absent. Nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from dreamer_async.schema import decode, shown
+from dreamer_async.regular_file import NotRegular, read_regular
+from dreamer_async.schema import LARGEST, decode, parse_json, shown
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -38,8 +39,6 @@ OWN_HASH = "manifest_sha256"
 _NAME = re.compile(r"step-([0-9]+)(?:\.([0-9]+))?")
 NOWHERE = (-1, -1)
 """What a directory that is no checkpoint has for a step."""
-LARGEST = 1 << 53
-"""No run counts further; floats of events are exact up to here."""
 MAX_MANIFEST = 1 << 26
 """Longest manifest that is parsed, in bytes; the queue of a large replay takes some of them."""
 MAX_HEADER = 1 << 20
@@ -151,9 +150,14 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def candidates(directory: Path) -> Iterator[Path]:
-    """Yield the checkpoint directories, newest first."""
+    """Yield what has the name of a checkpoint and is no file, newest first; `read` tells if it is.
+
+    Raises CheckpointError for a link in place of their directory.
+    """
+    if directory.is_symlink():
+        raise CheckpointError(f"{directory} is a symbolic link, which is not followed")
     if directory.is_dir():
-        found = ((_place(path.name), path) for path in directory.iterdir() if path.is_dir())
+        found = ((_place(path.name), path) for path in directory.iterdir() if not path.is_file())
         yield from (path for place, path in sorted(found, reverse=True) if place != NOWHERE)
 
 
@@ -163,11 +167,14 @@ def read(path: Path) -> Checkpoint:
     The tensors are copies: `load_file` would map the file, and pruning it later would crash.
     """
     try:
-        manifest = json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))
-        data = _bytes_of(path / STATE)
-    except (OSError, ValueError, RecursionError) as error:
+        if path.is_symlink():
+            raise NotRegular(errno.ELOOP, "it is a symbolic link, which is not followed")
+        manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
+        _verify_manifest(path, manifest)
+        data = read_regular(path / STATE, _size(manifest))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path.name}: unreadable ({error})") from error
-    _verify_manifest(path, manifest, data)
+    _verify_state(path, manifest, data)
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -176,33 +183,40 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, manifest)
 
 
-def _bytes_of(path: Path, limit: int | None = None) -> bytes:
-    """Read a regular file, never through a link; raises ValueError beyond `limit` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path.name} is not a regular file")
-        if limit is not None and status.st_size > limit:
-            raise ValueError(f"{path.name} is larger than {limit} bytes")
-        return file.read()
+def _size(manifest: Mapping[str, Any]) -> int:
+    """Bytes that the state has by its manifest: no more are read."""
+    size = manifest.get("bytes")
+    if not isinstance(size, int) or size < 0:
+        raise ValueError(f"{MANIFEST} gives no size of {STATE}")
+    return size
 
 
 def sweep(directory: Path) -> int:
     """Remove what a crash left behind; call only while holding the run's lock."""
     litter = [*directory.glob(".tmp-*"), *directory.glob(".del-*")]
     for path in litter:
-        shutil.rmtree(path, ignore_errors=True)
+        _discard(path)
     return len(litter)
 
 
-def _verify_manifest(path: Path, manifest: Any, data: bytes) -> None:
+def _discard(path: Path) -> None:
+    """Remove a directory, or what is in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _verify_manifest(path: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
     if OWN_HASH not in manifest:
         raise CheckpointError(f"{path.name}: {MANIFEST} has no {OWN_HASH}, the hash of its own")
     if manifest[OWN_HASH] != _manifest_hash(manifest):
         raise CheckpointError(f"{path.name}: {MANIFEST} does not match its own hash")
+
+
+def _verify_state(path: Path, manifest: Mapping[str, Any], data: bytes) -> None:
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
         raise CheckpointError(f"{path.name}: {STATE} does not match its hash")
     if int.from_bytes(data[:8], "little") > MAX_HEADER:
@@ -265,8 +279,8 @@ def _prune(directory: Path, keep: int) -> None:
 def _score(path: Path) -> float:
     """The mean score of the episodes before a save; minus infinity if there is none."""
     try:
-        score = float(json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))["score"])
-    except (OSError, ValueError, RecursionError, TypeError, LookupError, OverflowError):
+        score = float(parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))["score"])
+    except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return -math.inf
     return score if math.isfinite(score) else -math.inf
 
@@ -274,7 +288,7 @@ def _score(path: Path) -> float:
 def _remove(path: Path) -> None:
     doomed = path.with_name(f".del-{path.name}-{os.getpid()}")
     os.rename(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(doomed)
 
 
 def _fsync(path: Path) -> None:

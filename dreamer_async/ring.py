@@ -24,6 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.regular_file import open_regular
+from dreamer_async.schema import named, parse_json, shown
+
 MAGIC = b"DRMRRING"
 VERSION = 1
 PAGE = 4096
@@ -180,7 +183,7 @@ class RingFile:
 
         Only the identity may differ. Raises RingMismatch with the reason, or FileNotFoundError.
         """
-        fd = os.open(path, os.O_RDONLY if readonly else os.O_RDWR)
+        fd = open_regular(path, os.O_RDONLY if readonly else os.O_RDWR)
         try:
             found = _read_schema(fd, path)
             schema = _verify(found, expected, path)
@@ -229,7 +232,7 @@ def check_space(path: Path, needed: int) -> int:
 
 def stored_schema(path: Path) -> Schema:
     """Read what the header of an existing file says about it."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = open_regular(path)
     try:
         found = _read_schema(fd, path)
     finally:
@@ -292,8 +295,8 @@ def _read_schema(fd: int, path: Path) -> dict[str, Any]:
     if len(data) != length or _head_crc(version, data) != crc:
         raise RingMismatch(f"the header of {path} is damaged (wrong checksum)")
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data)
+    except ValueError as error:
         raise RingMismatch(f"the schema of {path} is not JSON") from error
     if not isinstance(found, dict):
         raise RingMismatch(f"the schema of {path} is {type(found).__name__}, not an object")
@@ -314,18 +317,18 @@ def _verify(found: dict[str, Any], expected: Schema, path: Path) -> Schema:
     wanted = json.loads(expected.encode())
     for key in ("kind", "num_envs", "capacity"):
         if found.get(key) != wanted[key]:
-            text = f"{path} has {key} {found.get(key)!r}, this run needs {wanted[key]!r}"
+            text = f"{path} has {key} {shown(found.get(key))}, this run needs {wanted[key]!r}"
             raise RingMismatch(text)
     have, want = found.get("arrays"), wanted["arrays"]
     if not isinstance(have, dict):
         raise RingMismatch(f"{path} names no arrays")
     for name in [*want, *have]:
         if have.get(name) != want.get(name):
-            text = f"{name} is {have.get(name)} in {path}, this run needs {want.get(name)}"
-            raise RingMismatch(text)
+            stored, needed = shown(have.get(name)), want.get(name)
+            raise RingMismatch(f"{named(name)} is {stored} in {path}, this run needs {needed}")
     if list(have) != list(want):
-        raise RingMismatch(f"{path} stores {list(have)}, this run needs {list(want)}")
+        raise RingMismatch(f"{path} stores {shown(list(have))}, this run needs {list(want)}")
     identity = found.get("identity")
     if not isinstance(identity, str) or not _IDENTITY.fullmatch(identity):
-        raise RingMismatch(f"{path} has no valid identity: {identity!r}")
+        raise RingMismatch(f"{path} has no valid identity: {shown(identity)}")
     return Schema(expected.kind, identity, expected.num_envs, expected.capacity, expected.arrays)

@@ -22,14 +22,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dreamer_async.regular_file import read_regular
 from dreamer_async.run_lock import RunLock
-from dreamer_async.schema import nearest, shown
+from dreamer_async.schema import nearest, parse_json, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
 """Requests that a trainer understands."""
 JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""
+
+
+DRAFT = ".tmp"
+"""Ending of a replay file that is not finished."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, ValueError)
+"""What a path raises that leads nowhere; ValueError if it could not lead anywhere."""
 
 
 class RunNotFound(ValueError):
@@ -158,13 +165,17 @@ class RunDir:
     def free_replay(self, directory: str = "") -> int:
         """Delete the ring and the latents, wherever they are; returns the bytes freed."""
         freed = 0
-        for place in ("", directory, "/dev/shm"):  # noqa: S108  where latents may be cached
-            for path in self.replay_paths(place):
-                with contextlib.suppress(FileNotFoundError):
-                    blocks = path.lstat().st_blocks
-                    path.unlink()
-                    freed += blocks * 512
+        for path in self.replay_files(directory):
+            freed += bytes_of(path)
+            path.unlink(missing_ok=True)
         return freed
+
+    def replay_files(self, directory: str = "") -> list[Path]:
+        """What there is of the ring and the latents, finished or not, wherever they are."""
+        places = ("", directory, "/dev/shm")  # noqa: S108  where latents may be cached
+        paths = {path for place in places for path in self.replay_paths(place)}
+        drafts = {path.with_name(path.name + DRAFT) for path in paths}
+        return sorted(path for path in paths | drafts if _is_file(path))
 
     # -- the lock ----------------------------------------------------------------------------
 
@@ -215,9 +226,11 @@ class RunDir:
 
     def _waiting(self) -> list[Path]:
         try:
-            return [p for p in self.control.iterdir() if p.suffix == ".json"]
+            entries = list(os.scandir(self.control))
         except OSError:
             return []
+        files = (e for e in entries if not e.is_dir(follow_symlinks=False))
+        return [Path(e.path) for e in files if e.name.endswith(".json")]
 
 
 def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
@@ -233,6 +246,22 @@ def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
             if not path.exists():
                 raise
         now += 1
+
+
+def bytes_of(path: Path) -> int:
+    """Bytes that a file takes on the disk; 0 where there is none, or cannot be any."""
+    try:
+        return path.lstat().st_blocks * 512
+    except _ABSENT:
+        return 0
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is something that could be unlinked; PermissionError if that is secret."""
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except _ABSENT:
+        return False
 
 
 def list_runs(root: Path) -> list[RunDir]:
@@ -304,16 +333,10 @@ def _sync_directory(path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a small, regular JSON file; raises ValueError that names the file if it is not one."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError(f"{path} is not a regular file")
-        data = file.read(JSON_LIMIT + 1)
-    if len(data) > JSON_LIMIT:
-        raise ValueError(f"{path} is larger than {JSON_LIMIT} bytes")
+    data = read_regular(path, JSON_LIMIT)
     try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
+        return parse_json(data)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 

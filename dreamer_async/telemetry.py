@@ -15,6 +15,7 @@ from typing import Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.console import printable
 from dreamer_async.events import (
     Checkpointed,
     Controlled,
@@ -213,7 +214,7 @@ class PlainLog:
         if self._closed:
             return
         try:
-            print(text, file=self._out, flush=True)
+            print(printable(text), file=self._out, flush=True)
         except (OSError, ValueError):
             self._closed = True
 

@@ -94,7 +94,7 @@ DRAW_SECONDS = 120.0
 def require_drawing() -> None:
     """Draw once in a process of its own, as a driver that fails ends the process; MissingNeed."""
     require("drawing", (EGL,))
-    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {_DRAW}"]
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path[:] = {sys.path!r}; {_DRAW}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DRAW_SECONDS)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
