@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.regular_file import open_regular
+from dreamer_async.run_dir import DRAFT
+from dreamer_async.run_lock import RunInUse, lock_file, unlock_file
 from dreamer_async.schema import named, parse_json, shown
 
 MAGIC = b"DRMRRING"
@@ -161,10 +163,11 @@ class RingFile:
         """
         if path.exists():
             raise FileExistsError(errno.EEXIST, "there is a replay already; open it", str(path))
-        draft = path.with_name(path.name + ".tmp")
+        draft = path.with_name(path.name + DRAFT)
         draft.unlink(missing_ok=True)
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            lock_file(fd)  # so that nobody takes the draft for one that was left behind
             _allocate(fd, path, schema.offsets()[1])
             _write_all(fd, _head(schema.encode()), 0)
             _write_all(fd, schema.encode(), _SCHEMA_AT)
@@ -190,7 +193,9 @@ class RingFile:
             size, needed = os.fstat(fd).st_size, schema.offsets()[1]
             if size != needed:
                 raise RingMismatch(f"{path} has {size:,} bytes, its header asks for {needed:,}")
-            _read_record(fd, path)
+            last = _read_record(fd, path)
+            if not readonly:
+                _take(fd, path, last, needed)
             return cls(path, schema, fd, readonly=readonly)
         except BaseException:
             os.close(fd)
@@ -217,6 +222,7 @@ class RingFile:
         self.arrays.clear()
         with suppress(BufferError):
             self._map.close()
+        unlock_file(self._fd)
         os.close(self._fd)
         self._fd = -1
 
@@ -259,14 +265,24 @@ def _view(memory: mmap.mmap, offset: int, array: Field) -> NDArray[Any]:
 
 
 def _allocate(fd: int, path: Path, nbytes: int) -> None:
-    """Reserve every block now, so that a full disk is an error here and not a SIGBUS later."""
-    free = check_space(path, nbytes)
+    """Reserve every block now, so that a full disk is an error here and not a SIGBUS later.
+
+    What the file has already stays as it is.
+    """
+    free = check_space(path, nbytes - os.fstat(fd).st_blocks * 512)
     try:
         os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise ReplaySpaceError(path, nbytes, free, error.errno) from error
         raise
+
+
+def _take(fd: int, path: Path, last: Record, nbytes: int) -> None:
+    """Become the only one who writes, with every block on the disk; raises RunInUse."""
+    if not lock_file(fd):
+        raise RunInUse(f"{path} is in use by another process (pid {last.pid} opened it last)")
+    _allocate(fd, path, nbytes)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

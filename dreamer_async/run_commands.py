@@ -152,16 +152,24 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Delete runs with their replay; refuses one that is running."""
-    from dreamer_async.runs import remove
+    """Delete runs with their replay; refuses one that is running, and what is no run."""
+    from dreamer_async.removal import check, remove, sweep
 
-    found = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]
+    root = runs_root(runs_dir)
+    found = {RunDir.find(root, ref): ref for ref in refs}
     what = "the replay of " if replay else ""
-    if not yes and on_terminal():
-        typer.confirm(f"Delete {what}{', '.join(run.name for run in found)}?", abort=True)
+    for run, ref in found.items():
+        check(run, root, ref, sure=yes)
+    question = f"Delete {what}{', '.join(run.name for run in found)}?"
+    if not yes and not on_terminal():
+        raise ConfigError(f"{question} Nobody can be asked without a terminal: add --yes")
+    if not yes:
+        typer.confirm(question, abort=True)
     for run in found:
         freed = remove(run, only_replay=replay)
         print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
+    for line in sweep(root):
+        print(line)
     return 0
 
 
@@ -172,14 +180,18 @@ def _name_again(run: RunDir, task: str | None) -> None:
 
 
 def _list(runs_dir: str, as_json: bool) -> int:
+    from dreamer_async.removal import leftovers, size_of
     from dreamer_async.runs import summarize, table
 
+    root = runs_root(runs_dir)
     summaries, broken = [], []
-    for run in list_runs(runs_root(runs_dir)):
+    for run in list_runs(root):
         try:
+            run.refuse_links()
             summaries.append(summarize(run))
-        except ConfigError as error:
-            broken.append(str(error))
+        except (ValueError, OSError) as error:  # one bad run must not hide the others
+            told = str(error)
+            broken.append(told if run.name in told else f"{run.name}: {told}")
     if as_json:
         print(json.dumps([dataclasses.asdict(summary) for summary in summaries]))
     else:
@@ -187,4 +199,7 @@ def _list(runs_dir: str, as_json: bool) -> int:
             print(row)
     for message in broken:
         complain(message)
+    for path in leftovers(root):
+        size = f"{size_of(path) / 1e9:.2f} GB"
+        complain(f"{path} ({size}) was left by a killed command; `train` or `runs rm` removes it")
     return 0

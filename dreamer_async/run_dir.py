@@ -22,19 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dreamer_async.events import EventReader
 from dreamer_async.regular_file import read_regular
 from dreamer_async.run_lock import RunLock
 from dreamer_async.schema import nearest, parse_json, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+DRAFT = ".tmp"
+"""Ending of a replay file that is not finished."""
 COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
 """Requests that a trainer understands."""
 JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""
 
 
-DRAFT = ".tmp"
-"""Ending of a replay file that is not finished."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, ValueError)
 """What a path raises that leads nowhere; ValueError if it could not lead anywhere."""
 
@@ -118,6 +119,7 @@ class RunDir:
                 raise RunNotFound(
                     f"there are no runs in {root}; start one with `dreamer-async train`"
                 )
+            runs[0].refuse_links()
             return runs[0]
         path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
         name = path.name if os.sep in ref else ref
@@ -134,6 +136,20 @@ class RunDir:
     def exists(self) -> bool:
         """Tell whether this is a run: a real directory with a config in it."""
         return self.path.is_dir() and not self.path.is_symlink() and self.config_path.is_file()
+
+    def began(self) -> float:
+        """Unix time of the run's first event, or of its config before there is any.
+
+        Nothing begins after the file that says so was written last.
+        """
+        with contextlib.suppress(OSError):
+            records = EventReader(self.events_path).read(1 << 16)
+            if records:
+                return min(records[0].time, self.events_path.lstat().st_mtime)
+        try:
+            return self.config_path.lstat().st_mtime
+        except OSError:
+            return 0.0
 
     def refuse_links(self) -> None:
         """Raise RunNotFound if a file that a trainer would write is a symbolic link."""
@@ -265,13 +281,15 @@ def _is_file(path: Path) -> bool:
 
 
 def list_runs(root: Path) -> list[RunDir]:
-    """All runs below `root`, newest first."""
+    """All runs below `root`, the one that was started last first."""
     try:
-        names = sorted(os.listdir(root), reverse=True)
+        names = os.listdir(root)
     except (FileNotFoundError, NotADirectoryError):
         return []
     runs = [RunDir(root / name) for name in names if RUN_NAME.fullmatch(name)]
-    return [run for run in runs if run.exists()]
+    return sorted(
+        filter(RunDir.exists, runs), key=lambda run: (run.began(), run.name), reverse=True
+    )
 
 
 def make_private(directory: Path) -> bool:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,30 +132,6 @@ def chosen_settings(config: Config) -> dict[str, Any]:
     env = config.env
     plain = resolve(env.suite, env.task, size=config.size)
     return {key: new for key, (_, new) in changed(plain, config).items()}
-
-
-def remove(run: RunDir, *, only_replay: bool = False) -> int:
-    """Delete a run, or only its replay, wherever that is; returns the bytes freed.
-
-    Raises RunInUse if someone trains in it. A run leaves the list at once, then its files go.
-    """
-    with run.lock():
-        freed = run.free_replay(_replay_directory(run))
-        if only_replay:
-            return freed
-        freed += disk_usage(run)
-        doomed = run.path.with_name(f".del-{secrets.token_hex(8)}")
-        run.path.rename(doomed)
-    shutil.rmtree(doomed)
-    return freed
-
-
-def _replay_directory(run: RunDir) -> str:
-    """Where else the replay is; a run whose config cannot be read keeps it inside."""
-    try:
-        return load_config(run).replay.directory
-    except ConfigError:
-        return ""
 
 
 def table(summaries: Sequence[Summary]) -> list[str]:

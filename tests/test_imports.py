@@ -42,6 +42,7 @@ FRONT = {
         *("cli", "train_commands", "run_commands", "env_commands"),
         *("score_commands", "machine_commands"),
         *("commands", "options", "inputs", "paths", "terminal", "launch", "serve", "runs"),
+        "removal",
     )
 }
 """Only the command line uses these."""
