@@ -19,7 +19,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,8 @@ class Checkpoint:
     path: Path
     tensors: dict[str, Tensor]
     manifest: dict[str, Any]
+    skipped: tuple[str, ...] = ()
+    """Those that would have come first and did not verify, each with its reason."""
 
 
 def save(
@@ -131,7 +133,7 @@ def need(run_path: Path, *, of_best: bool = False) -> Checkpoint:
         none = "there is none" if run_path.is_dir() else "there is no such directory"
         reasons = "; ".join(skipped) or none
         raise CheckpointError(f"no valid checkpoint in {run_path}: {reasons}")
-    return found
+    return replace(found, skipped=tuple(skipped))
 
 
 def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:

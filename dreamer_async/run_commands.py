@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -17,7 +18,7 @@ from dreamer_async.inputs import device_kind, name_again, need_extra
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
 from dreamer_async.paths import check_target, runs_root
 from dreamer_async.run_dir import RunDir, list_runs
-from dreamer_async.terminal import complain, on_terminal
+from dreamer_async.terminal import complain, on_terminal, warn
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -74,6 +75,7 @@ def evaluate(
     from dreamer_async.evaluate import evaluate as play
 
     result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
+    _warn_of_skipped(result["skipped"])
     if as_json:
         print(json.dumps(result, allow_nan=False))
         return 0
@@ -104,7 +106,7 @@ def dream(
     from dreamer_async.ring import RingMismatch
 
     try:
-        draw(run, out, rows=rows, context=context, seed=seed)
+        _warn_of_skipped(draw(run, out, rows=rows, context=context, seed=seed))
     except RingMismatch:
         raise
     except ValueError as error:
@@ -177,6 +179,12 @@ def _name_again(run: RunDir, task: str | None) -> None:
     from dreamer_async.runs import load_config
 
     name_again(load_config(run).env, task)
+
+
+def _warn_of_skipped(reasons: Sequence[str]) -> None:
+    """Say that an older checkpoint was taken, and why."""
+    for reason in reasons:
+        warn(f"checkpoint skipped: {reason}")
 
 
 def _list(runs_dir: str, as_json: bool) -> int:

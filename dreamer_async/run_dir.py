@@ -9,6 +9,7 @@ nothing that is read can name code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -36,8 +37,8 @@ JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""
 
 
-_ABSENT = (FileNotFoundError, NotADirectoryError, ValueError)
-"""What a path raises that leads nowhere; ValueError if it could not lead anywhere."""
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with paths that lead nowhere."""
 
 
 class RunNotFound(ValueError):
@@ -266,18 +267,24 @@ def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
 
 def bytes_of(path: Path) -> int:
     """Bytes that a file takes on the disk; 0 where there is none, or cannot be any."""
-    try:
-        return path.lstat().st_blocks * 512
-    except _ABSENT:
-        return 0
+    status = _status(path)
+    return 0 if status is None else status.st_blocks * 512
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether there is something that could be unlinked; PermissionError if that is secret."""
+    """Tell whether there is something that could be unlinked."""
+    status = _status(path)
+    return status is not None and not stat.S_ISDIR(status.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What `lstat` says; None where there is nothing, PermissionError where that is secret."""
     try:
-        return not stat.S_ISDIR(path.lstat().st_mode)
-    except _ABSENT:
-        return False
+        return path.lstat()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+    return None
 
 
 def list_runs(root: Path) -> list[RunDir]:

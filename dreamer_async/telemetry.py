@@ -231,7 +231,9 @@ def _sentence(event: Event) -> str | None:
             )
         case Resumed():
             source = event.checkpoint or "no checkpoint (weights start anew)"
-            return f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
+            skipped = "".join(f"; skipped {reason}" for reason in event.skipped)
+            at = f"step {event.env_steps:,}, update {event.updates:,}"
+            return f"resumed from {source} at {at}{skipped}"
         case Checkpointed():
             return f"saved {event.path} ({event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s)"
         case Evaluated():
