@@ -17,10 +17,9 @@ import math
 import os
 import re
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from dreamer_async.schema import decode, shown
+from dreamer_async.regular_file import NotRegular, open_regular, read_regular
+from dreamer_async.schema import LARGEST, decode, parse_json, shown
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -39,8 +39,6 @@ OWN_HASH = "manifest_sha256"
 _NAME = re.compile(r"step-([0-9]+)(?:\.([0-9]+))?")
 NOWHERE = (-1, -1)
 """What a directory that is no checkpoint has for a step."""
-LARGEST = 1 << 53
-"""No run counts further; floats of events are exact up to here."""
 MAX_MANIFEST = 1 << 26
 """Longest manifest that is parsed, in bytes; the queue of a large replay takes some of them."""
 MAX_HEADER = 1 << 20
@@ -83,6 +81,8 @@ class Checkpoint:
     path: Path
     tensors: dict[str, Tensor]
     manifest: dict[str, Any]
+    skipped: tuple[str, ...] = ()
+    """Those that would have come first and did not verify, each with its reason."""
 
 
 def save(
@@ -148,7 +148,7 @@ def need(run_path: Path, *, of_best: bool = False) -> Checkpoint:
         none = "there is none" if run_path.is_dir() else "there is no such directory"
         reasons = "; ".join(skipped) or none
         raise CheckpointError(f"no valid checkpoint in {run_path}: {reasons}")
-    return found
+    return replace(found, skipped=tuple(skipped))
 
 
 def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:
@@ -164,12 +164,11 @@ def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:
 def _verifies(path: Path) -> bool:
     """Whether the files of a checkpoint match their hashes, in little memory."""
     try:
-        manifest = json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))
-        descriptor = os.open(path / STATE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
+        manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
+        with open(open_regular(path / STATE), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return manifest["sha256"] == digest and manifest[OWN_HASH] == _manifest_hash(manifest)
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return False
 
 
@@ -185,9 +184,14 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def candidates(directory: Path) -> Iterator[Path]:
-    """Yield the checkpoint directories, newest first."""
+    """Yield what has the name of a checkpoint and is no file, newest first; `read` tells if it is.
+
+    Raises CheckpointError for a link in place of their directory.
+    """
+    if directory.is_symlink():
+        raise CheckpointError(f"{directory} is a symbolic link, which is not followed")
     if directory.is_dir():
-        found = ((_place(path.name), path) for path in directory.iterdir() if path.is_dir())
+        found = ((_place(path.name), path) for path in directory.iterdir() if not path.is_file())
         yield from (path for place, path in sorted(found, reverse=True) if place != NOWHERE)
 
 
@@ -197,11 +201,14 @@ def read(path: Path) -> Checkpoint:
     The tensors are copies: `load_file` would map the file, and pruning it later would crash.
     """
     try:
-        manifest = json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))
-        data = _bytes_of(path / STATE)
-    except (OSError, ValueError, RecursionError) as error:
+        if path.is_symlink():
+            raise NotRegular(errno.ELOOP, "it is a symbolic link, which is not followed")
+        manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
+        _verify_manifest(path, manifest)
+        data = read_regular(path / STATE, _size(manifest))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path.name}: unreadable ({error})") from error
-    _verify_manifest(path, manifest, data)
+    _verify_state(path, manifest, data)
     try:
         tensors = load(data)
     except SafetensorError as error:
@@ -210,33 +217,40 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, manifest)
 
 
-def _bytes_of(path: Path, limit: int | None = None) -> bytes:
-    """Read a regular file, never through a link; raises ValueError beyond `limit` bytes."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path.name} is not a regular file")
-        if limit is not None and status.st_size > limit:
-            raise ValueError(f"{path.name} is larger than {limit} bytes")
-        return file.read()
+def _size(manifest: Mapping[str, Any]) -> int:
+    """Bytes that the state has by its manifest: no more are read."""
+    size = manifest.get("bytes")
+    if not isinstance(size, int) or size < 0:
+        raise ValueError(f"{MANIFEST} gives no size of {STATE}")
+    return size
 
 
 def sweep(directory: Path) -> int:
     """Remove what a crash left behind; call only while holding the run's lock."""
     litter = [*directory.glob(".tmp-*"), *directory.glob(".del-*")]
     for path in litter:
-        shutil.rmtree(path, ignore_errors=True)
+        _discard(path)
     return len(litter)
 
 
-def _verify_manifest(path: Path, manifest: Any, data: bytes) -> None:
+def _discard(path: Path) -> None:
+    """Remove a directory, or what is in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _verify_manifest(path: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
     if OWN_HASH not in manifest:
         raise CheckpointError(f"{path.name}: {MANIFEST} has no {OWN_HASH}, the hash of its own")
     if manifest[OWN_HASH] != _manifest_hash(manifest):
         raise CheckpointError(f"{path.name}: {MANIFEST} does not match its own hash")
+
+
+def _verify_state(path: Path, manifest: Mapping[str, Any], data: bytes) -> None:
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
         raise CheckpointError(f"{path.name}: {STATE} does not match its hash")
     if int.from_bytes(data[:8], "little") > MAX_HEADER:
@@ -299,8 +313,8 @@ def _prune(directory: Path, keep: int) -> None:
 def _score(path: Path) -> float:
     """The mean score of the episodes before a save; minus infinity if there is none."""
     try:
-        score = float(json.loads(_bytes_of(path / MANIFEST, MAX_MANIFEST))["score"])
-    except (OSError, ValueError, RecursionError, TypeError, LookupError, OverflowError):
+        score = float(parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))["score"])
+    except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return -math.inf
     return score if math.isfinite(score) else -math.inf
 
@@ -308,7 +322,7 @@ def _score(path: Path) -> float:
 def _remove(path: Path) -> None:
     doomed = path.with_name(f".del-{path.name}-{os.getpid()}")
     os.rename(path, doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _discard(doomed)
 
 
 def _fsync(path: Path) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from dreamer_async import exit_codes
+from dreamer_async.console import clean_output
 from dreamer_async.paths import refuse_shadowing, runs_root
 from dreamer_async.run_dir import RunDir, RunNotFound
 from dreamer_async.run_lock import RunInUse
@@ -22,6 +24,12 @@ from dreamer_async.terminal import complain
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with clean_output():
+        return _answered(words)
+
+
+def _answered(words: Sequence[str]) -> int:
+    """Run a command, and say in words what went wrong."""
     try:
         refuse_shadowing()
         if words[0] == "watch" and not any(word.startswith("-") for word in words):
@@ -43,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from dreamer_async.failures import answer, exit_code  # heavy, as what raised the error
 
         if exit_code(error) in (exit_codes.WRONG_INPUT, exit_codes.UNEXPECTED):
-            raise  # wrong input was answered above: this is a mistake of ours
+            traceback.print_exc()  # wrong input was answered above: this is a mistake of ours
+            return exit_codes.UNEXPECTED
         return answer(error)
 
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_async import __version__, compiler, nvidia, process
+from dreamer_async import __version__, compiler, nvidia
+from dreamer_async.compile_cache import isolate_compile_cache
 
 
 class Finding(NamedTuple):
@@ -104,7 +105,7 @@ def _compiler() -> Finding:
 def _compile() -> Finding:
     import torch
 
-    process.isolate_compile_cache()
+    isolate_compile_cache()
     began = time.monotonic()
     try:
         result = torch.compile(lambda x: torch.nn.functional.silu(x) + 1)(torch.ones(8))

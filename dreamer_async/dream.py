@@ -19,6 +19,7 @@ from dreamer_async.agent.report import OpenLoop, open_loop
 from dreamer_async.agent.update import Trainer
 from dreamer_async.config import Config, from_dict
 from dreamer_async.replay import Replay
+from dreamer_async.replay_check import check_steps
 from dreamer_async.replay_setup import stored_ring_spec
 from dreamer_async.run_dir import RunDir
 from dreamer_async.staging import Staging
@@ -32,21 +33,25 @@ class NothingToSee(ValueError):
     """The run has no images or no replay; the message says which."""
 
 
-def draw(run_dir: RunDir, out: Path, *, rows: int = 3, context: int = 5, seed: int = 0) -> Path:
-    """Write the picture of a run's newest valid checkpoint as PNG.
+def draw(
+    run_dir: RunDir, out: Path, *, rows: int = 3, context: int = 5, seed: int = 0
+) -> tuple[str, ...]:
+    """Write the picture of a run's newest valid checkpoint as PNG; returns why newer were skipped.
 
     Needs pillow (the extra `pictures`). Raises NothingToSee and CheckpointError.
     """
     from PIL import Image
 
-    picture = compose(dreams(run_dir, rows, context, seed))
-    Image.fromarray(picture).save(out)
-    return out
-
-
-def dreams(run_dir: RunDir, rows: int, context: int, seed: int) -> dict[str, OpenLoop]:
-    """Dream `rows` sequences of a run on the CPU: {image key: [rows, T, H, W, C]}."""
     found = checkpoint.need(run_dir.path)
+    picture = compose(dreams(run_dir, found, rows, context, seed))
+    Image.fromarray(picture).save(out)
+    return found.skipped
+
+
+def dreams(
+    run_dir: RunDir, found: checkpoint.Checkpoint, rows: int, context: int, seed: int
+) -> dict[str, OpenLoop]:
+    """Dream `rows` sequences of a run on the CPU: {image key: [rows, T, H, W, C]}."""
     config: Config = from_dict(found.manifest["config"])
     spec = envs.spec(config.env.suite, config.env.task)
     images = [name for name, obs in spec.obs.items() if obs.is_image]
@@ -67,6 +72,7 @@ def sample(run_dir: RunDir, config: Config, spec: EnvSpec, seed: int) -> Staging
         raise NothingToSee(f"{run_dir.name} has no replay any more")
     on_disk = stored_ring_spec(config, spec, ring)
     with Replay.open(ring, latents, on_disk, seed=seed, readonly=True) as replay:
+        check_steps(replay, spec, config.model.classes)
         staging = Staging(replay.spec, config.train.batch_size, torch.device("cpu"))
         replay.sample(staging.buffers, online=False)
     return staging

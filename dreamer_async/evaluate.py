@@ -50,6 +50,7 @@ def evaluate(
         "run": run_dir.name,
         "task": f"{agent.spec.suite}/{agent.spec.task}",
         "checkpoint": agent.path.name,
+        "skipped": list(agent.skipped),
         "env_steps": agent.env_steps,
         "frames_per_step": agent.spec.frames_per_step,
         "frames": agent.env_steps * agent.spec.frames_per_step,

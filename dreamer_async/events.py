@@ -20,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, get_args
 
+from dreamer_async.regular_file import open_regular
+from dreamer_async.schema import LARGEST as LARGEST
 from dreamer_async.schema import SchemaError, decode, encode
 
 
@@ -223,7 +225,7 @@ class EventWriter:
         self.dropped = 0
         self._clock, self._monotonic = clock, monotonic
         self._lock = threading.Lock()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._fd = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self._torn = _ends_torn(self._fd)
 
     def emit(self, event: Event) -> None:
@@ -320,11 +322,12 @@ class EventReader:
         """Return the records of the next whole lines, at most about `limit` bytes of them.
 
         An unfinished last line stays for the next call. A file that became shorter than the
-        offset is read from its start. A missing file has no records.
+        offset is read from its start. A missing file has no records; raises
+        NotRegular for what is no file.
         """
         records: list[Record] = []
         try:
-            with open(self.path, "rb") as file:
+            with open(open_regular(self.path), "rb") as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0
                 file.seek(self.offset)
@@ -361,7 +364,7 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Record], int]:
 def next_generation(path: Path) -> int:
     """Return the generation for a new writer: 0 for a new stream, else one more than the last."""
     try:
-        size = path.stat().st_size
+        size = path.lstat().st_size
     except FileNotFoundError:
         return 0
     start = max(0, size - 4 * MAX_LINE)

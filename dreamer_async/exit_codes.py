@@ -21,11 +21,16 @@ DASHBOARD = 76
 INTERRUPTED = 130
 
 _INACCESSIBLE = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENXIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
 
 
 def of_system(error: OSError) -> int:
-    """CANNOT where a path cannot be used like that, DISK where the disk is full or broken."""
+    """CANNOT where a path cannot be used like that, DISK where the disk is full or broken.
+
+    MEMORY where there is no room to map a file.
+    """
+    if error.errno == errno.ENOMEM:
+        return MEMORY
     return CANNOT if error.errno in _INACCESSIBLE else DISK

@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import site
 import subprocess
 import sys
 import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
 
 from dreamer_async import exit_codes
+from dreamer_async.console import printable
+from dreamer_async.interpreter import command, environment
+from dreamer_async.regular_file import open_regular
 from dreamer_async.run_dir import RunDir
 from dreamer_async.schema import ConfigError
 from dreamer_async.terminal import on_terminal
@@ -41,25 +42,6 @@ _LEAVE_SCREEN = (
 
 class _HungUp(Exception):
     """The terminal is gone."""
-
-
-def package_root() -> Path:
-    """Folder that this installation was imported from."""
-    return Path(__file__).resolve().parent.parent
-
-
-def command(module: str, *args: str | Path) -> list[str]:
-    """Command line for one of our modules that no folder of the user can shadow (-P)."""
-    return [sys.executable, "-P", "-m", module, *map(str, args)]
-
-
-def environment() -> dict[str, str]:
-    """Environment for our own processes: they find the same packages as this one."""
-    result = os.environ | {"PYTHONUNBUFFERED": "1"}
-    root = str(package_root())
-    if root not in (*site.getsitepackages(), site.getusersitepackages()):
-        result["PYTHONPATH"] = os.pathsep.join(filter(None, [root, result.get("PYTHONPATH")]))
-    return result
 
 
 def start_trainer(
@@ -305,8 +287,8 @@ def _terminal_restored() -> Iterator[_Spoiled]:
 def log_tail(run: RunDir, lines: int = LOG_TAIL) -> list[str]:
     """The last lines of a run's log, without control characters."""
     try:
-        with open(run.log_path, encoding="utf-8", errors="replace") as file:
+        with open(open_regular(run.log_path), encoding="utf-8", errors="replace") as file:
             last = deque(file, lines)
     except OSError:
         return []
-    return ["".join(c for c in line if c.isprintable()) for line in last]
+    return [printable(line).rstrip("\n") for line in last]

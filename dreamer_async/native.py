@@ -10,24 +10,25 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from dreamer_async import compiler, process
+from dreamer_async import compile_cache, compiler, process
 from dreamer_async.agent import kernels
 from dreamer_async.config import TrainConfig
-from dreamer_async.run_dir import replacing
 
 FOLDER = Path(__file__).with_name("kernels")
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fopenmp-simd"),
     *("-fno-math-errno", "-fno-trapping-math", "-fPIC"),
 )
+SCRATCH = ".build-"
+"""How the folders begin that are built in."""
 SECONDS = 120
 """Longest wait for the compiler; it takes 13 with two cores."""
 
@@ -67,19 +68,31 @@ def _built(found: str) -> Path:
     texts = [path.read_text() for path in [*sources, *sorted(FOLDER.glob("*.h"))]]
     words = "\0".join([*texts, *FLAGS, found, *sorted(process.processor_flags())])
     name = f"kernels-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
-    process.isolate_compile_cache()
-    path = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(path) as file, tempfile.TemporaryDirectory() as folder:
-            objects = [Path(folder) / f"{source.stem}.o" for source in sources]
-            with ThreadPoolExecutor() as pool:
-                work = [pool.submit(_call, found, *FLAGS, "-c", str(source), "-o", str(made))
-                        for source, made in zip(sources, objects, strict=True)]  # fmt: skip
-            for part in work:
-                part.result()
-            _call(found, "-shared", *map(str, objects), "-o", file.name)
+    compile_cache.isolate_compile_cache()
+    path = Path(os.environ[compile_cache.VARIABLE]) / name
+    if not compile_cache.is_trusted(path):
+        _build(found, sources, path)
     return path
+
+
+def _build(found: str, sources: list[Path], path: Path) -> None:
+    """Compile into a folder beside `path`, which a kill leaves behind for the next one."""
+    compile_cache.sweep(path.parent, SCRATCH)
+    folder = compile_cache.scratch(path.parent, SCRATCH)
+    try:
+        objects = [folder / f"{source.stem}.o" for source in sources]
+        with ThreadPoolExecutor() as pool:
+            work = [pool.submit(_call, found, *FLAGS, "-c", str(source), "-o", str(made))
+                    for source, made in zip(sources, objects, strict=True)]  # fmt: skip
+        for part in work:
+            part.result()
+        made = folder / path.name
+        made.touch(mode=0o700)
+        _call(found, "-shared", *map(str, objects), "-o", str(made))
+        made.chmod(0o700)  # whatever the umask says, nobody else may write it
+        made.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _call(*command: str) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import getpass
 import os
-import re
-import tempfile
 from functools import cache
 from pathlib import Path
 
-from dreamer_async.run_dir import make_private
+from dreamer_async.compile_cache import isolate_compile_cache
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Where torch reads settings of its GPU allocator: any of the older names hides the first."""
@@ -81,29 +78,3 @@ def show_crashes() -> None:
     """Print where every thread was when the process dies in C (SIGSEGV, SIGABRT, ...)."""
     if not faulthandler.is_enabled():
         faulthandler.enable()
-
-
-def isolate_compile_cache() -> None:
-    """Keep compiled kernels where only this user can write: they are loaded and run.
-
-    Where the cache cannot be made private, this process gets a new one of its own.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = base / "dreamer-async"
-    if not (make_private(cache) and make_private(cache / "inductor")):
-        cache = Path(tempfile.mkdtemp(prefix="dreamer-async-"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-    if not make_private(header_cache()):
-        os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
-
-
-def header_cache() -> Path:
-    """Where torch keeps precompiled C++ headers, whatever TORCHINDUCTOR_CACHE_DIR says.
-
-    Spelled out here because the settings that depend on it are read when inductor is imported.
-    """
-    try:
-        user = re.sub(r'[\\/:*?"<>|]', "_", getpass.getuser())
-    except (KeyError, OSError):
-        user = f"uid_{os.getuid()}"
-    return Path(tempfile.gettempdir()) / f"torchinductor_{user}"

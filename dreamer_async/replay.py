@@ -12,7 +12,7 @@ E environments, C slots per environment, D deter, S stoch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,6 +151,15 @@ class Replay:
     def stored_spec(path: Path) -> Schema:
         """Read num_envs, capacity and arrays from the header of an existing ring."""
         return stored_schema(path)
+
+    def stored(self) -> Iterator[tuple[str, list[Array]]]:
+        """Every column with the steps that each environment has: [steps, *shape], in any order.
+
+        The latents of steps are among them; they are views of the files, so close them first.
+        """
+        many = [min(head, self.spec.capacity) for head in self._head.tolist()]
+        for name, column in (*self._columns.items(), *self._latent.items()):
+            yield name, [column[env, :steps] for env, steps in enumerate(many)]
 
     # -- the writer --------------------------------------------------------------------------
 

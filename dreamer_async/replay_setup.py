@@ -9,6 +9,7 @@ from pathlib import Path
 from dreamer_async.capacity import capacity_per_env, default_capacity, memory_limit
 from dreamer_async.config import Config
 from dreamer_async.replay import Replay
+from dreamer_async.replay_check import check_steps
 from dreamer_async.replay_layout import RingSpec, ring_bytes
 from dreamer_async.ring import Field, check_space
 from dreamer_async.run_dir import RunDir
@@ -23,13 +24,19 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
 
     Nothing on the disk is changed (a ring that was created goes again) before `claim`. Raises
     ReplaySpaceError (needed and free bytes) with nothing left behind, and RingMismatch when the
-    ring on disk belongs to other settings.
+    ring on disk belongs to other settings or holds what no step can be.
     """
     ring, latents = run_dir.replay_paths(config.replay.directory)
     seed, online = config.train.seed + 3, config.replay.online
     if resume and ring.exists():
         on_disk = stored_ring_spec(config, spec, ring)
-        return Replay.open(ring, latents, on_disk, seed=seed, online=online, claim=False)
+        replay = Replay.open(ring, latents, on_disk, seed=seed, online=online, claim=False)
+        try:
+            check_steps(replay, spec, config.model.classes)
+        except BaseException:
+            replay.close()
+            raise
+        return replay
     ring.parent.mkdir(parents=True, exist_ok=True)
     wanted = ring_spec(config, spec, steps_to_keep(config, spec, ring.parent))
     return Replay.create(ring, latents, wanted, seed=seed, online=online, claim=False)

@@ -24,11 +24,11 @@ from dreamer_async import checkpoint
 from dreamer_async.agent.update import check_state
 from dreamer_async.aio import OwnedThread
 from dreamer_async.collector import Collector
-from dreamer_async.config import Config, to_dict
+from dreamer_async.config import Config, changed, from_dict, to_dict
 from dreamer_async.device import cpu_threads
 from dreamer_async.events import Checkpointed, Resumed
 from dreamer_async.learner import Learner
-from dreamer_async.run_dir import RunDir, write_json_atomic
+from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 from dreamer_async.schema import shown
 
 SAVE_FAILURES = 3
@@ -283,7 +283,8 @@ def restore(
     relative = str(found.path.relative_to(run_dir.path))
     inserted = collector.ratio.inserted
     resumed = Resumed(relative, inserted, learner.updates, lost, tuple(skipped))
-    return resumed, _differences(config, counters)
+    edited = _edited(run_dir, config, found.manifest)
+    return resumed, [*edited, *_differences(config, counters)]
 
 
 def find(run_dir: RunDir) -> tuple[checkpoint.Checkpoint | None, list[str]]:
@@ -295,6 +296,21 @@ def find(run_dir: RunDir) -> tuple[checkpoint.Checkpoint | None, list[str]]:
     if found is None and skipped:
         raise checkpoint.CheckpointError("no valid checkpoint: " + "; ".join(skipped))
     return found, skipped
+
+
+def _edited(run_dir: RunDir, config: Config, manifest: Mapping[str, Any]) -> list[str]:
+    """What stands in config.json, and is used, but not where the checkpoint was saved."""
+    try:
+        saved, stored = from_dict(manifest["config"]), from_dict(read_json(run_dir.config_path))
+    except (OSError, KeyError, ValueError):
+        return []
+    asked = changed(stored, config)  # this command says something else again
+    return [
+        f"{key} is {shown(now)} in config.json and was {shown(was)} when the "
+        "checkpoint was saved: config.json counts"
+        for key, (was, now) in changed(saved, stored).items()
+        if key not in asked
+    ]
 
 
 def _differences(config: Config, counters: checkpoint.Counters) -> list[str]:

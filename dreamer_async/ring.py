@@ -24,6 +24,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.regular_file import open_regular
+from dreamer_async.run_dir import DRAFT
+from dreamer_async.run_lock import RunInUse, lock_file, unlock_file
+from dreamer_async.schema import named, parse_json, shown
+
 MAGIC = b"DRMRRING"
 VERSION = 1
 PAGE = 4096
@@ -158,10 +163,11 @@ class RingFile:
         """
         if path.exists():
             raise FileExistsError(errno.EEXIST, "there is a replay already; open it", str(path))
-        draft = path.with_name(path.name + ".tmp")
+        draft = path.with_name(path.name + DRAFT)
         draft.unlink(missing_ok=True)
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            lock_file(fd)  # so that nobody takes the draft for one that was left behind
             _allocate(fd, path, schema.offsets()[1])
             _write_all(fd, _head(schema.encode()), 0)
             _write_all(fd, schema.encode(), _SCHEMA_AT)
@@ -180,14 +186,16 @@ class RingFile:
 
         Only the identity may differ. Raises RingMismatch with the reason, or FileNotFoundError.
         """
-        fd = os.open(path, os.O_RDONLY if readonly else os.O_RDWR)
+        fd = open_regular(path, os.O_RDONLY if readonly else os.O_RDWR)
         try:
             found = _read_schema(fd, path)
             schema = _verify(found, expected, path)
             size, needed = os.fstat(fd).st_size, schema.offsets()[1]
             if size != needed:
                 raise RingMismatch(f"{path} has {size:,} bytes, its header asks for {needed:,}")
-            _read_record(fd, path)
+            last = _read_record(fd, path)
+            if not readonly:
+                _take(fd, path, last, needed)
             return cls(path, schema, fd, readonly=readonly)
         except BaseException:
             os.close(fd)
@@ -214,6 +222,7 @@ class RingFile:
         self.arrays.clear()
         with suppress(BufferError):
             self._map.close()
+        unlock_file(self._fd)
         os.close(self._fd)
         self._fd = -1
 
@@ -229,7 +238,7 @@ def check_space(path: Path, needed: int) -> int:
 
 def stored_schema(path: Path) -> Schema:
     """Read what the header of an existing file says about it."""
-    fd = os.open(path, os.O_RDONLY)
+    fd = open_regular(path)
     try:
         found = _read_schema(fd, path)
     finally:
@@ -256,14 +265,24 @@ def _view(memory: mmap.mmap, offset: int, array: Field) -> NDArray[Any]:
 
 
 def _allocate(fd: int, path: Path, nbytes: int) -> None:
-    """Reserve every block now, so that a full disk is an error here and not a SIGBUS later."""
-    free = check_space(path, nbytes)
+    """Reserve every block now, so that a full disk is an error here and not a SIGBUS later.
+
+    What the file has already stays as it is.
+    """
+    free = check_space(path, nbytes - os.fstat(fd).st_blocks * 512)
     try:
         os.posix_fallocate(fd, 0, nbytes)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise ReplaySpaceError(path, nbytes, free, error.errno) from error
         raise
+
+
+def _take(fd: int, path: Path, last: Record, nbytes: int) -> None:
+    """Become the only one who writes, with every block on the disk; raises RunInUse."""
+    if not lock_file(fd):
+        raise RunInUse(f"{path} is in use by another process (pid {last.pid} opened it last)")
+    _allocate(fd, path, nbytes)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:
@@ -292,8 +311,8 @@ def _read_schema(fd: int, path: Path) -> dict[str, Any]:
     if len(data) != length or _head_crc(version, data) != crc:
         raise RingMismatch(f"the header of {path} is damaged (wrong checksum)")
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data)
+    except ValueError as error:
         raise RingMismatch(f"the schema of {path} is not JSON") from error
     if not isinstance(found, dict):
         raise RingMismatch(f"the schema of {path} is {type(found).__name__}, not an object")
@@ -314,18 +333,18 @@ def _verify(found: dict[str, Any], expected: Schema, path: Path) -> Schema:
     wanted = json.loads(expected.encode())
     for key in ("kind", "num_envs", "capacity"):
         if found.get(key) != wanted[key]:
-            text = f"{path} has {key} {found.get(key)!r}, this run needs {wanted[key]!r}"
+            text = f"{path} has {key} {shown(found.get(key))}, this run needs {wanted[key]!r}"
             raise RingMismatch(text)
     have, want = found.get("arrays"), wanted["arrays"]
     if not isinstance(have, dict):
         raise RingMismatch(f"{path} names no arrays")
     for name in [*want, *have]:
         if have.get(name) != want.get(name):
-            text = f"{name} is {have.get(name)} in {path}, this run needs {want.get(name)}"
-            raise RingMismatch(text)
+            stored, needed = shown(have.get(name)), want.get(name)
+            raise RingMismatch(f"{named(name)} is {stored} in {path}, this run needs {needed}")
     if list(have) != list(want):
-        raise RingMismatch(f"{path} stores {list(have)}, this run needs {list(want)}")
+        raise RingMismatch(f"{path} stores {shown(list(have))}, this run needs {list(want)}")
     identity = found.get("identity")
     if not isinstance(identity, str) or not _IDENTITY.fullmatch(identity):
-        raise RingMismatch(f"{path} has no valid identity: {identity!r}")
+        raise RingMismatch(f"{path} has no valid identity: {shown(identity)}")
     return Schema(expected.kind, identity, expected.num_envs, expected.capacity, expected.arrays)

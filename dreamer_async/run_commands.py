@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -18,7 +19,7 @@ from dreamer_async.inputs import device_kind, name_again, need_extra, unused_gpu
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
 from dreamer_async.paths import check_target, runs_root
 from dreamer_async.run_dir import RunDir, list_runs
-from dreamer_async.terminal import complain, on_terminal
+from dreamer_async.terminal import complain, on_terminal, warn
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -76,6 +77,7 @@ def evaluate(
     from dreamer_async.evaluate import evaluate as play
 
     result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
+    _warn_of_skipped(result["skipped"])
     if as_json:
         print(json.dumps(result, allow_nan=False))
         return 0
@@ -106,7 +108,7 @@ def dream(
     from dreamer_async.ring import RingMismatch
 
     try:
-        draw(run, out, rows=rows, context=context, seed=seed)
+        _warn_of_skipped(draw(run, out, rows=rows, context=context, seed=seed))
     except RingMismatch:
         raise
     except ValueError as error:
@@ -154,16 +156,24 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Delete runs with their replay; refuses one that is running."""
-    from dreamer_async.runs import remove
+    """Delete runs with their replay; refuses one that is running, and what is no run."""
+    from dreamer_async.removal import check, remove, sweep
 
-    found = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]
+    root = runs_root(runs_dir)
+    found = {RunDir.find(root, ref): ref for ref in refs}
     what = "the replay of " if replay else ""
-    if not yes and on_terminal():
-        typer.confirm(f"Delete {what}{', '.join(run.name for run in found)}?", abort=True)
+    for run, ref in found.items():
+        check(run, root, ref, sure=yes)
+    question = f"Delete {what}{', '.join(run.name for run in found)}?"
+    if not yes and not on_terminal():
+        raise ConfigError(f"{question} Nobody can be asked without a terminal: add --yes")
+    if not yes:
+        typer.confirm(question, abort=True)
     for run in found:
         freed = remove(run, only_replay=replay)
         print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
+    for line in sweep(root):
+        print(line)
     return 0
 
 
@@ -173,15 +183,25 @@ def _name_again(run: RunDir, task: str | None) -> None:
     name_again(load_config(run).env, task)
 
 
+def _warn_of_skipped(reasons: Sequence[str]) -> None:
+    """Say that an older checkpoint was taken, and why."""
+    for reason in reasons:
+        warn(f"checkpoint skipped: {reason}")
+
+
 def _list(runs_dir: str, as_json: bool) -> int:
+    from dreamer_async.removal import leftovers, size_of
     from dreamer_async.runs import summarize, table
 
+    root = runs_root(runs_dir)
     summaries, broken = [], []
-    for run in list_runs(runs_root(runs_dir)):
+    for run in list_runs(root):
         try:
+            run.refuse_links()
             summaries.append(summarize(run))
-        except ConfigError as error:
-            broken.append(str(error))
+        except (ValueError, OSError) as error:  # one bad run must not hide the others
+            told = str(error)
+            broken.append(told if run.name in told else f"{run.name}: {told}")
     if as_json:
         print(json.dumps([dataclasses.asdict(summary) for summary in summaries]))
     else:
@@ -189,4 +209,7 @@ def _list(runs_dir: str, as_json: bool) -> int:
             print(row)
     for message in broken:
         complain(message)
+    for path in leftovers(root):
+        size = f"{size_of(path) / 1e9:.2f} GB"
+        complain(f"{path} ({size}) was left by a killed command; `train` or `runs rm` removes it")
     return 0

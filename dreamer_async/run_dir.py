@@ -9,6 +9,7 @@ nothing that is read can name code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,14 +23,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dreamer_async.events import EventReader
+from dreamer_async.regular_file import read_regular
 from dreamer_async.run_lock import RunLock
-from dreamer_async.schema import nearest, shown
+from dreamer_async.schema import nearest, parse_json, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+DRAFT = ".tmp"
+"""Ending of a replay file that is not finished."""
 COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
 """Requests that a trainer understands."""
 JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is wrong with paths that lead nowhere."""
 
 
 class RunNotFound(ValueError):
@@ -111,6 +120,7 @@ class RunDir:
                 raise RunNotFound(
                     f"there are no runs in {root}; start one with `dreamer-async train`"
                 )
+            runs[0].refuse_links()
             return runs[0]
         path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
         name = path.name if os.sep in ref else ref
@@ -127,6 +137,20 @@ class RunDir:
     def exists(self) -> bool:
         """Tell whether this is a run: a real directory with a config in it."""
         return self.path.is_dir() and not self.path.is_symlink() and self.config_path.is_file()
+
+    def began(self) -> float:
+        """Unix time of the run's first event, or of its config before there is any.
+
+        Nothing begins after the file that says so was written last.
+        """
+        with contextlib.suppress(OSError):
+            records = EventReader(self.events_path).read(1 << 16)
+            if records:
+                return min(records[0].time, self.events_path.lstat().st_mtime)
+        try:
+            return self.config_path.lstat().st_mtime
+        except OSError:
+            return 0.0
 
     def refuse_links(self) -> None:
         """Raise RunNotFound if a file that a trainer would write is a symbolic link."""
@@ -185,13 +209,17 @@ class RunDir:
     def free_replay(self, directory: str = "") -> int:
         """Delete the ring and the latents, wherever they are; returns the bytes freed."""
         freed = 0
-        for place in ("", directory, "/dev/shm"):  # noqa: S108  where latents may be cached
-            for path in self.replay_paths(place):
-                with contextlib.suppress(FileNotFoundError):
-                    blocks = path.lstat().st_blocks
-                    path.unlink()
-                    freed += blocks * 512
+        for path in self.replay_files(directory):
+            freed += bytes_of(path)
+            path.unlink(missing_ok=True)
         return freed
+
+    def replay_files(self, directory: str = "") -> list[Path]:
+        """What there is of the ring and the latents, finished or not, wherever they are."""
+        places = ("", directory, "/dev/shm")  # noqa: S108  where latents may be cached
+        paths = {path for place in places for path in self.replay_paths(place)}
+        drafts = {path.with_name(path.name + DRAFT) for path in paths}
+        return sorted(path for path in paths | drafts if _is_file(path))
 
     # -- the lock ----------------------------------------------------------------------------
 
@@ -242,9 +270,11 @@ class RunDir:
 
     def _waiting(self) -> list[Path]:
         try:
-            return [p for p in self.control.iterdir() if p.suffix == ".json"]
+            entries = list(os.scandir(self.control))
         except OSError:
             return []
+        files = (e for e in entries if not e.is_dir(follow_symlinks=False))
+        return [Path(e.path) for e in files if e.name.endswith(".json")]
 
 
 def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
@@ -262,14 +292,38 @@ def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
         now += 1
 
 
-def list_runs(root: Path) -> list[RunDir]:
-    """All runs below `root`, newest first."""
+def bytes_of(path: Path) -> int:
+    """Bytes that a file takes on the disk; 0 where there is none, or cannot be any."""
+    status = _status(path)
+    return 0 if status is None else status.st_blocks * 512
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is something that could be unlinked."""
+    status = _status(path)
+    return status is not None and not stat.S_ISDIR(status.st_mode)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What `lstat` says; None where there is nothing, PermissionError where that is secret."""
     try:
-        names = sorted(os.listdir(root), reverse=True)
+        return path.lstat()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+    return None
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """All runs below `root`, the one that was started last first."""
+    try:
+        names = os.listdir(root)
     except (FileNotFoundError, NotADirectoryError):
         return []
     runs = [RunDir(root / name) for name in names if RUN_NAME.fullmatch(name)]
-    return [run for run in runs if run.exists()]
+    return sorted(
+        filter(RunDir.exists, runs), key=lambda run: (run.began(), run.name), reverse=True
+    )
 
 
 def make_private(directory: Path) -> bool:
@@ -331,17 +385,10 @@ def _sync_directory(path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a small, regular JSON file; raises ValueError that names the file if it is not one."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)  # before `open` could refuse a directory, and keep it open
-        raise ValueError(f"{path} is not a regular file")
-    with open(fd, "rb") as file:
-        data = file.read(JSON_LIMIT + 1)
-    if len(data) > JSON_LIMIT:
-        raise ValueError(f"{path} is larger than {JSON_LIMIT} bytes")
+    data = read_regular(path, JSON_LIMIT)
     try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
+        return parse_json(data)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,9 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamer_async.regular_file import open_regular
+from dreamer_async.schema import parse_json
+
 _registry_lock = threading.Lock()
 _held_locks: dict[tuple[int, int, int], dict[str, Any]] = {}
 """Locks of this process by (pid, device, inode); the pid keeps a forked child from believing it."""
+HOST_LENGTH = 64
+"""Characters of a name of a machine; Linux knows none longer."""
 _FLOCK = struct.Struct("@hhqqi0q")
 """Linux struct flock: type, whence, start, length, pid."""
 
@@ -39,20 +45,20 @@ class RunLock:
 
         Blocks nobody and survives nothing: the kernel drops it when the process ends.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
         with _registry_lock:
             if self._held() is not None:
                 raise RunInUse(f"{self.name} is already in use by this process")
-            fd = os.open(self.path, flags, 0o644)
+            fd = open_regular(self.path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                message = self._in_use(_read_owner(fd), _holder(fd))
+                message = self._in_use(_owner(fd, _holder(fd)))
                 os.close(fd)
                 raise RunInUse(message) from None
             owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(owner).encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk: the kernel knows the pid
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(owner).encode(), 0)
             key = _lock_key(os.fstat(fd))
             _held_locks[key] = owner
         try:
@@ -73,27 +79,63 @@ class RunLock:
             if mine is not None:
                 return dict(mine)
             try:
-                fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW)
+                fd = open_regular(self.path)
             except OSError:
                 return None
             try:
                 pid = _holder(fd)
-                return None if pid is None else {"pid": pid} | _read_owner(fd)
+                return None if pid is None else _owner(fd, pid)
             finally:
                 os.close(fd)
 
     def _held(self) -> dict[str, Any] | None:
         """What this process wrote into the lock file, if it holds the lock."""
         try:
-            key = _lock_key(self.path.stat())
+            key = _lock_key(self.path.lstat())
         except OSError:
             return None
         return _held_locks.get(key)
 
-    def _in_use(self, owner: Mapping[str, Any], pid: int | None) -> str:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.get("since", 0)))
-        who = f"pid {owner.get('pid', pid)} on {owner.get('host', 'this machine')}"
-        return f"{self.name} is in use by {who} since {since}" if owner else f"{who} uses it"
+    def _in_use(self, owner: Mapping[str, Any]) -> str:
+        who = f"pid {owner['pid']} on {owner.get('host', 'this machine')}"
+        if "since" not in owner:
+            return f"{self.name} is in use by {who}"
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner["since"]))
+        return f"{self.name} is in use by {who} since {since}"
+
+
+def lock_file(fd: int) -> bool:
+    """Lock a file as long as its open file is, in whatever process; False if someone else has it.
+
+    Unlike the lock of a run it stays when another descriptor of the file is closed. Where a file
+    system knows no locks nobody is kept out.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES)
+    return True
+
+
+def unlock_file(fd: int) -> None:
+    """Give a lock of `lock_file` back; mappings would keep it beyond the descriptor."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def locked(path: Path) -> bool:
+    """Tell whether someone has locked a file with `lock_file`, without touching the lock."""
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return False
+    try:
+        ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        return _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, ask))[0] != fcntl.F_UNLCK
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _lock_key(status: os.stat_result) -> tuple[int, int, int]:
@@ -107,12 +149,21 @@ def _holder(fd: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else pid
 
 
+def _owner(fd: int, pid: int | None) -> dict[str, Any]:
+    """Who holds the lock: what the kernel says, and what the holder wrote about itself.
+
+    The kernel does not tell the pid of a process in another container or on another machine.
+    """
+    return {"pid": pid} | _read_owner(fd) | ({"pid": pid} if pid and pid > 0 else {})
+
+
 def _read_owner(fd: int) -> dict[str, Any]:
     """What the holder wrote; empty if it has not yet, or wrote nonsense."""
     try:
-        data = json.loads(os.pread(fd, 4096, 0))
-        known = {"pid": int(data["pid"]), "host": str(data["host"]), "since": float(data["since"])}
+        data = parse_json(os.pread(fd, 4096, 0))
+        host = "".join(filter(str.isprintable, str(data["host"])))[:HOST_LENGTH]
+        known = {"pid": int(data["pid"]), "host": host, "since": float(data["since"])}
         time.localtime(known["since"])
-    except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, OSError):
         return {}
     return known

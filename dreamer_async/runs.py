@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +20,10 @@ from dreamer_async.events import (
     RunStarted,
     read_events,
 )
-from dreamer_async.run_dir import RunDir, read_json
+from dreamer_async.run_dir import RunDir, bytes_of, read_json
 
+REASONS = ("completed", "stopped", "failed")
+"""How a run says that it ended."""
 RECENT = 20
 """Episodes that the shown return is the mean of."""
 
@@ -79,7 +79,7 @@ def summarize(run: RunDir) -> Summary:
         frames=env_steps * _frames_per_step(run),
         steps=config.train.steps,
         updates=updates,
-        recent_return=sum(known) / len(known) if known else None,
+        recent_return=sum(score / len(known) for score in known) if known else None,
         bytes_on_disk=disk_usage(run, config.replay.directory),
         owner=owner,
     )
@@ -87,7 +87,7 @@ def summarize(run: RunDir) -> Summary:
 
 def _last_records(run: RunDir) -> list[Record]:
     try:
-        size = run.events_path.stat().st_size
+        size = run.events_path.lstat().st_size
     except FileNotFoundError:
         return []
     return read_events(run.events_path, max(0, size - 4 * MAX_LINE))[0]
@@ -116,7 +116,7 @@ def _state(records: list[Record], *, running: bool) -> tuple[str, int, int]:
         elif isinstance(event, PhaseChanged):
             state = event.phase if running else "killed"
         elif isinstance(event, RunFinished) and not running:
-            state = event.reason
+            state = event.reason if event.reason in REASONS else "ended"
     return state, env_steps, updates
 
 
@@ -124,14 +124,7 @@ def disk_usage(run: RunDir, replay_directory: str = "") -> int:
     """Bytes that a run takes, its replay elsewhere included; files may vanish meanwhile."""
     files = {Path(d) / name for d, _, names in os.walk(run.path) for name in names}
     files |= set(run.replay_paths(replay_directory))
-    return sum(map(_blocks, files))
-
-
-def _blocks(path: Path) -> int:
-    try:
-        return path.lstat().st_blocks * 512
-    except FileNotFoundError:
-        return 0
+    return sum(map(bytes_of, files))
 
 
 def chosen_settings(config: Config) -> dict[str, Any]:
@@ -139,30 +132,6 @@ def chosen_settings(config: Config) -> dict[str, Any]:
     env = config.env
     plain = resolve(env.suite, env.task, size=config.size)
     return {key: new for key, (_, new) in changed(plain, config).items()}
-
-
-def remove(run: RunDir, *, only_replay: bool = False) -> int:
-    """Delete a run, or only its replay, wherever that is; returns the bytes freed.
-
-    Raises RunInUse if someone trains in it. A run leaves the list at once, then its files go.
-    """
-    with run.lock():
-        freed = run.free_replay(_replay_directory(run))
-        if only_replay:
-            return freed
-        freed += disk_usage(run)
-        doomed = run.path.with_name(f".del-{secrets.token_hex(8)}")
-        run.path.rename(doomed)
-    shutil.rmtree(doomed)
-    return freed
-
-
-def _replay_directory(run: RunDir) -> str:
-    """Where else the replay is; a run whose config cannot be read keeps it inside."""
-    try:
-        return load_config(run).replay.directory
-    except ConfigError:
-        return ""
 
 
 def table(summaries: Sequence[Summary]) -> list[str]:

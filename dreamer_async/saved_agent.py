@@ -32,7 +32,7 @@ class SavedAgent:
     """
 
     def __init__(self, found: checkpoint.Checkpoint, device: str = "auto", seed: int = 0) -> None:
-        self.path = found.path
+        self.path, self.skipped = found.path, found.skipped
         try:
             self.config: Config = from_dict(found.manifest.get("config"))
             counters = checkpoint.Counters.read(found.manifest)

@@ -8,6 +8,7 @@ int where a float is asked for.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -16,6 +17,11 @@ from difflib import get_close_matches
 from functools import cache
 from numbers import Integral, Real
 from typing import Any
+
+LARGEST = 1 << 53
+"""No whole number of a run goes further; floats are exact up to here."""
+DEEPEST = 32
+"""Objects and lists inside each other that JSON of ours never reaches."""
 
 
 class ConfigError(ValueError):
@@ -64,6 +70,27 @@ def describe(kind: Any) -> str:
 # -- from JSON ---------------------------------------------------------------------------------
 
 
+def parse_json(data: bytes) -> Any:
+    """Read JSON that may come from anyone; raises ValueError for what is none or nested deeply.
+
+    What this returns can be walked, printed and encoded again by recursion.
+    """
+    try:
+        value = json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError("nested too deeply")
+
+
+def _inside(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def decode(cls: type, data: Any, *, extra: bool = False, where: str = "") -> Any:
     """Build the dataclass `cls` from a JSON object; `extra` allows (and drops) unknown keys."""
     if not isinstance(data, Mapping):
@@ -73,7 +100,9 @@ def decode(cls: type, data: Any, *, extra: bool = False, where: str = "") -> Any
     if not extra:
         for key in data:
             if key not in fields:
-                raise SchemaError(f"unknown key {prefix}{key!s:.80}{nearest(str(key), fields)}")
+                raise SchemaError(
+                    f"unknown key {named(prefix + str(key))}{nearest(str(key), fields)}"
+                )
     for name in required(cls):
         if name not in data:
             raise SchemaError(f"missing key {prefix}{name}")
@@ -87,7 +116,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return _finite(value, where)
     elif kind in (bool, int):
         if type(value) is kind:
-            return value
+            return _bounded(value, where)
     elif kind is str:
         if isinstance(value, str):
             return _printable(value, where)
@@ -107,10 +136,22 @@ def _compound(kind: Any, value: Any, where: str) -> Any:
         return tuple(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is Mapping and isinstance(value, Mapping):
         return {
-            _value(args[0], k, where): _value(args[1], v, f"{where}[{k!s:.80}]")
+            _value(args[0], k, where): _value(args[1], v, f"{where}[{named(str(k))}]")
             for k, v in value.items()
         }
     raise SchemaError(f"{where}: expected {describe(kind)}, got {shown(value)}")
+
+
+def _bounded(value: int, where: str) -> int:
+    """Refuse numbers that no run reaches, which floats and arrays could not take either."""
+    if abs(value) > LARGEST:
+        raise SchemaError(f"{where}: {shown(value)} is too large, {LARGEST} is the most")
+    return value
+
+
+def named(key: str) -> str:
+    """A key of somebody's file as it may stand in a message."""
+    return key[:80] if key.isprintable() else shown(key)
 
 
 def _finite(value: float, where: str) -> float:
@@ -177,7 +218,7 @@ def parse(kind: Any, text: str, where: str) -> Any:
     value = _parse_bool(text) if kind is bool else _parse_number(kind, text)
     if value is None:
         raise SchemaError(f"{where}: expected {describe(kind)}, got {shown(text)}")
-    return value
+    return _bounded(value, where) if isinstance(value, int) else value
 
 
 def _parse_bool(text: str) -> bool | None:

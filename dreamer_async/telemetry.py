@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.console import printable
 from dreamer_async.events import (
     Checkpointed,
     Controlled,
@@ -226,7 +227,7 @@ class PlainLog:
         if self._closed:
             return
         try:
-            self._out.write(f"{text}\n")
+            self._out.write(f"{printable(text)}\n")
             self._out.flush()
         except (OSError, ValueError):
             self._closed = True
@@ -244,7 +245,9 @@ def _sentence(event: Event) -> str | None:
             )
         case Resumed():
             source = event.checkpoint or "no checkpoint (weights start anew)"
-            return f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
+            skipped = "".join(f"; skipped {reason}" for reason in event.skipped)
+            at = f"step {event.env_steps:,}, update {event.updates:,}"
+            return f"resumed from {source} at {at}{skipped}"
         case Checkpointed():
             return f"saved {event.path} ({event.bytes / 1e6:.1f} MB in {event.seconds:.1f} s)"
         case Evaluated():

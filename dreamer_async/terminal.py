@@ -6,6 +6,7 @@ import os
 import sys
 
 from dreamer_async import exit_codes
+from dreamer_async.console import printable
 
 
 def on_terminal() -> bool:
@@ -15,5 +16,14 @@ def on_terminal() -> bool:
 
 def complain(message: str, code: int = exit_codes.WRONG_INPUT) -> int:
     """Print one line on stderr, and return the exit code that belongs to it."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    _tell("error", message)
     return code
+
+
+def warn(message: str) -> None:
+    """Print one line on stderr about something that is not as it should be."""
+    _tell("warning", message)
+
+
+def _tell(level: str, message: str) -> None:
+    print(f"{level}: {' '.join(printable(message).split())}", file=sys.stderr)

@@ -127,7 +127,8 @@ def resume(
 
     More --steps, and settings other than those that shape networks, task or replay may change.
     """
-    from dreamer_async.runs import load_config, remove
+    from dreamer_async.removal import remove
+    from dreamer_async.runs import load_config
 
     run = RunDir.find(runs_root(runs_dir), ref)
     old = load_config(run)
@@ -191,6 +192,10 @@ def stop(
 
 
 def _create_run(root: Path, label: str, config: Config) -> RunDir:
+    from dreamer_async.removal import sweep
+
+    for line in sweep(root):
+        print(line, flush=True)
     try:
         return RunDir.create(root, label, config=to_dict(config))
     except OSError as error:

@@ -25,6 +25,7 @@ def start(
     command: Sequence[str],
     *,
     stdout: int | None = None,
+    stderr: int | None = None,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
@@ -36,7 +37,12 @@ def start(
 
     def fork() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            bound(command), stdin=subprocess.DEVNULL, stdout=stdout, pass_fds=pass_fds, env=env
+            bound(command),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            pass_fds=pass_fds,
+            env=env,
         )
 
     return _starter(os.getpid()).submit(fork).result()

@@ -96,7 +96,7 @@ def require_drawing() -> None:
     """Draw once in a process of its own, as a driver that fails ends the process; MissingNeed."""
     require("drawing", (EGL,))
     path = f"import sys; sys.path[:] = {sys.path!r}; "
-    command = bound([sys.executable, "-c", path + _DRAW])
+    command = bound([sys.executable, "-P", "-c", path + _DRAW])
     done = subprocess.run(command, capture_output=True, text=True, timeout=DRAW_SECONDS)
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]

@@ -38,6 +38,7 @@ from envs.block import Block, anonymous_file
 from envs.spec import EnvSpec, StepBatch
 from envs.suite import Options
 from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seed
+from envs.words import Words
 
 MAX_RESTARTS = 3
 """How often a worker may be replaced."""
@@ -110,6 +111,7 @@ class ProcessEnv(VectorEnv):
         self._selector = selectors.DefaultSelector()
         self._sending = threading.Lock()
         self._workers: list[Worker] = []
+        self._words = Words()
         try:
             for env_id in range(self.num_envs):  # they build their environments side by side
                 self._workers.append(self._launch(env_id))
@@ -265,12 +267,15 @@ class ProcessEnv(VectorEnv):
             process = children.start(
                 [
                     sys.executable,
+                    "-P",  # a json.py of the working directory would run
                     "-c",
                     _COMMAND,
                     json.dumps(path),
                     f"{theirs.fileno()}",
                     f"{trace}",
                 ],
+                stdout=self._words.fd,
+                stderr=self._words.fd,
                 pass_fds=[theirs.fileno(), trace],
                 env={**os.environ, **one_thread},
             )
@@ -357,6 +362,7 @@ class ProcessEnv(VectorEnv):
     def _free(self) -> None:
         """Close every file."""
         self._selector.close()
+        self._words.close()
         for worker in self._workers:
             _free(worker)
         if hasattr(self, "_block"):

@@ -503,7 +503,7 @@ def test_runs_lists_shows_and_removes(invoke: Run, here: Path) -> None:
     assert shown["chosen"] == {"train.seed": 3}
     assert from_dict(shown["config"]) == load_config(run)
     assert "train.seed=3" in invoke("runs", "show")[1]
-    assert invoke("runs", "rm", run.name)[0] == 0
+    assert invoke("runs", "rm", run.name, "--yes")[0] == 0
     assert list_runs(here / "runs") == []
     assert os.listdir(here / "runs") == []
 
@@ -541,11 +541,11 @@ def test_rm_refuses_a_running_run_and_frees_only_the_replay_when_asked(
     run = make_run(here)
     run.replay_path.write_bytes(b"x" * 4096)
     with run.lock():
-        code, _, err = invoke("runs", "rm", run.name)
+        code, _, err = invoke("runs", "rm", run.name, "--yes")
         assert code == 73
         assert "in use" in err
     assert run.replay_path.exists()
-    assert invoke("runs", "rm", run.name, "--replay")[0] == 0
+    assert invoke("runs", "rm", run.name, "--replay", "--yes")[0] == 0
     assert not run.replay_path.exists()
     assert run.exists()
 
@@ -554,14 +554,14 @@ def test_rm_takes_the_replay_elsewhere_along(invoke: Run, here: Path) -> None:
     (here / "fast").mkdir()
     run = make_run(here, f"replay.directory={here / 'fast'}")
     run.replay_paths(str(here / "fast"))[0].write_bytes(b"x")
-    invoke("runs", "rm", run.name)
+    invoke("runs", "rm", run.name, "--yes")
     assert os.listdir(here / "fast") == []
 
 
 def test_rm_removes_a_run_with_a_damaged_config(invoke: Run, here: Path) -> None:
     run = make_run(here)
     run.config_path.write_text("{")
-    assert invoke("runs", "rm", run.name)[0] == 0
+    assert invoke("runs", "rm", run.name, "--yes")[0] == 0
     assert not run.path.exists()
 
 

@@ -23,7 +23,7 @@ FLOOR = {
     for name in (
         *("schema", "settings", "config", "run_dir", "run_lock"),
         *("events", "limiter", "aio"),
-        "exit_codes",
+        *("exit_codes", "interpreter", "regular_file", "console"),
     )
 }
 """Standard library only; aio starts uvloop inside a function."""
@@ -42,6 +42,7 @@ FRONT = {
         *("cli", "train_commands", "run_commands", "env_commands"),
         *("score_commands", "machine_commands"),
         *("commands", "options", "inputs", "paths", "terminal", "launch", "serve", "runs"),
+        "removal",
     )
 }
 """Only the command line uses these."""
@@ -101,8 +102,11 @@ def violations(module: str, source: str) -> list[str]:
         rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if package == "tui":
-        seen = {f"dreamer_async.{name}" for name in ("events", "run_dir", "curves")}
-        rule("tui knows events, run_dir and curves", {n for n in ours if top(n) != "tui"} - seen)
+        seen = {f"dreamer_async.{name}" for name in ("events", "run_dir", "curves", "regular_file")}
+        rule(
+            "tui knows events, run_dir, regular_file, curves",
+            {n for n in ours if top(n) != "tui"} - seen,
+        )
         rule(
             "tui uses numpy, rich, textual", third_party(everywhere) - {"numpy", "rich", "textual"}
         )

@@ -417,7 +417,7 @@ def test_bad_json_is_a_value_error_with_the_name(tmp_path: Path, data: bytes) ->
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="not a regular file"):
+    with pytest.raises(OSError, match="is a pipe, not a regular file"):
         read_json(tmp_path / "pipe")
     with pytest.raises(OSError, match="link"):
         read_json(tmp_path / "link")

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dreamer_async.events import Record
+from dreamer_async.regular_file import open_regular
 from dreamer_async.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
 from tui.state import reduce
@@ -37,7 +38,7 @@ def listed(root: Path, current: str, laid_over: Collection[str]) -> list[tuple[s
 def _end_of(run: RunDir) -> str:
     """Where a run stands: phase, steps, mean of the last scores."""
     try:
-        size = run.events_path.stat().st_size
+        size = run.events_path.lstat().st_size
     except OSError:
         return "new"
     view = RunView()
@@ -69,7 +70,7 @@ def _lines(path: Path, start: int, stop: int) -> list[bytes]:
     if stop <= start:
         return []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError:
         return []
     try:

@@ -75,7 +75,7 @@ class Source:
     def open(self) -> None:
         """Begin with the newest part if the history is long."""
         try:
-            size = self.run_dir.events_path.stat().st_size
+            size = self.run_dir.events_path.lstat().st_size
         except OSError:
             return
         self.tail.gauges_from = max(0, size - GAUGES_BYTES)

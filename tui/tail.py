@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.events import MAX_LINE, Episode, Gauges, Metrics, Record, decode_line
+from dreamer_async.events import (
+    LARGEST,
+    MAX_LINE,
+    Episode,
+    Gauges,
+    Metrics,
+    Record,
+    decode_line,
+)
+from dreamer_async.regular_file import open_regular
 
 _GAUGES = b'{"type":"gauges",'
 _FREQUENT = (_GAUGES, b'{"type":"metrics",', b'{"type":"episode",')
 _NUMBERS = frozenset({int, float, type(None)})
 _TIME = re.compile(rb'"time":([0-9.e+]+)')
+_LONG_NUMBER = re.compile(rb"[0-9]{40}")
+"""More digits than any number of a run has; what is made of one may fit neither float nor array."""
 _HEAD_BYTES = 4096
 
 
@@ -70,13 +80,9 @@ class Tail:
     def _open(self) -> bool:
         """Open the file; False if it is missing or anything but a regular file."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            self._fd = open_regular(self.path)
         except OSError:
             return False
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            return False
-        self._fd = fd
         return True
 
     def _replaced(self) -> bool:
@@ -127,12 +133,14 @@ def _frequent(line: bytes) -> Record | None:
     try:
         data = json.loads(line)
         time, mono, generation = data["time"], data["mono"], data["generation"]
-        if type(time) is not float or type(mono) is not float or type(generation) is not int:
+        if type(time) is not float or type(mono) is not float or not _whole(generation):
             return None
         event = _EVENTS[data["type"]](data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return None if event is None else Record(event, time, mono, generation)
+    if event is None or _LONG_NUMBER.search(line):
+        return None
+    return Record(event, time, mono, generation)
 
 
 def _metrics(data: dict[str, Any]) -> Metrics | None:
@@ -149,7 +157,7 @@ def _episode(data: dict[str, Any]) -> Episode | None:
     if data.get("log"):
         return None
     event = Episode(data["env_steps"], data["env_id"], data["score"], data["length"])
-    whole = type(event.env_steps) is type(event.env_id) is type(event.length) is int
+    whole = _whole(event.env_steps, event.env_id, event.length)
     return event if whole and type(event.score) is float else None
 
 
@@ -160,7 +168,12 @@ def _checked(data: dict[str, Any], *counters: object) -> dict[str, float | None]
     """The values of an event if all of them, and its counters, are of the right types."""
     values = data["values"]
     good = _NUMBERS.issuperset(map(type, values.values()))
-    return values if good and all(type(counter) is int for counter in counters) else None
+    return values if good and _whole(*counters) else None
+
+
+def _whole(*numbers: object) -> bool:
+    """Tell whether these are whole numbers as `decode_line` takes them."""
+    return all(type(number) is int and abs(number) <= LARGEST for number in numbers)
 
 
 def seek_time(path: Path, seconds: float) -> int:
@@ -169,7 +182,7 @@ def seek_time(path: Path, seconds: float) -> int:
     0 if the file is younger, unreadable, or its lines carry no times.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError:
         return 0
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 from dreamer_async.config import Config, to_dict
+from dreamer_async.interpreter import command, environment
 from envs.children import bound
 
 
@@ -20,10 +20,16 @@ def measure_apart(
 ) -> dict[str, Any]:
     """First result of `bench.measure`; raises BenchError if it fails or takes too long."""
     given = json.dumps({"config": to_dict(config), "part": part, "seconds": seconds})
-    words = bound([sys.executable, "-m", "dreamer_async.bench"])
+    words = bound(command("dreamer_async.bench"))
     try:
         done = subprocess.run(
-            words, input=given, capture_output=True, text=True, check=False, timeout=patience
+            words,
+            input=given,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=patience,
         )
     except subprocess.TimeoutExpired:
         raise BenchError(f"{part} took more than {patience} s") from None

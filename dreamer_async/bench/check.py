@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamer_async.bench.report import spell
+from dreamer_async.interpreter import environment, python
 from dreamer_async.run_dir import write_json_atomic
 from envs.children import bound
 
@@ -93,9 +94,9 @@ def run(step: Step, folder: Path) -> dict[str, Any]:
     """Do one step; the result says how it ended, and has its JSON if it printed any."""
     began = time.monotonic()
     process = subprocess.Popen(
-        bound([sys.executable, *step.words]),
+        bound(python(*step.words)),
         cwd=folder,
-        env={**os.environ, **step.env},
+        env=environment() | dict(step.env),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -160,7 +161,7 @@ def machine() -> dict[str, Any]:
         "'device': d.get_device_name() if on else None, 'python': __import__('sys').version}))"
     )
     said = subprocess.run(
-        [sys.executable, "-c", words], capture_output=True, text=True, check=False, timeout=120
+        python("-c", words), capture_output=True, text=True, check=False, timeout=120
     )
     return _json(said.stdout) or {"problem": said.stderr[-WORDS:]}
 

@@ -16,7 +16,6 @@ import signal
 import statistics
 import struct
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from dreamer_async.bench.pipeline import PATIENCE_S, Progress, wait_until
 from dreamer_async.bench.stream import MARK, append_beat, write_stream
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
+from dreamer_async.interpreter import command, environment
 from dreamer_async.run_dir import RunDir
 from envs.children import bound
 
@@ -93,7 +93,7 @@ def _start(run: RunDir, what: str) -> Timing:
 def _environment() -> dict[str, str]:
     """A user's: with a terminal, and with bytecode kept from one start to the next."""
     forbidding = "PYTHONDONTWRITEBYTECODE"
-    return {k: v for k, v in os.environ.items() if k != forbidding} | {"TERM": "xterm-256color"}
+    return {k: v for k, v in environment().items() if k != forbidding} | {"TERM": "xterm-256color"}
 
 
 def _newest_hour(run: RunDir) -> Timing:
@@ -109,8 +109,8 @@ def _chart() -> Timing:
 
 def _measured(*arguments: str) -> list[float]:
     """Seconds that `tui.measure` found in a process of its own."""
-    words = bound([sys.executable, "-m", "tui.measure", *arguments])
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = bound(command("tui.measure", *arguments))
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"tui.measure failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)
@@ -149,8 +149,10 @@ def trainer_pairs(config: Config, threads: int, pairs: int, seconds: float) -> l
     config = override(config, (*steady, f"train.threads={threads}"))
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
-        words = bound([sys.executable, "-m", "dreamer_async", "trainer", str(run.path)])
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as trainer:
+        words = bound(command("dreamer_async", "trainer", run.path))
+        with subprocess.Popen(
+            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as trainer:
             try:
                 started = Progress(run)
                 wait_until(trainer, lambda: started.updates() > 0, PATIENCE_S)
@@ -216,7 +218,7 @@ class Screen:
     def __init__(self, run: RunDir, nice: int = 0) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
-        words = bound([sys.executable, "-m", "dreamer_async", "watch", str(run.path)])
+        words = bound(command("dreamer_async", "watch", run.path))
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             ["nice", f"-n{nice}", *words] if nice else words,

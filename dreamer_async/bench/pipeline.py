@@ -6,7 +6,6 @@ Both run in processes of their own, as in training, and take turns.
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from dreamer_async import events
 from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
+from dreamer_async.interpreter import command, environment
 from dreamer_async.run_dir import RunDir
 from envs.children import bound
 
@@ -46,9 +46,11 @@ def update_seconds(config: Config, seconds: float) -> float:
     """Mean seconds per update of a real run, after the first one that it reported."""
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
-        words = bound([sys.executable, "-m", "dreamer_async", "trainer", str(run.path)])
+        words = bound(command("dreamer_async", "trainer", run.path))
         progress = Progress(run)
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
             try:
                 wait_until(process, lambda: progress.updates() > 0, PATIENCE_S)
                 wait_until(process, lambda: progress.seconds() >= seconds, PATIENCE_S + seconds)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from textual.app import ComposeResult
 
+from dreamer_async.regular_file import open_regular
 from tui.pages.page import Page, Shown
 from tui.text import clean, clock
 from tui.view import LogLine, RunView
@@ -80,7 +81,7 @@ def _passes(line: LogLine, level: str) -> bool:
 def last_words(path: Path) -> list[LogLine]:
     """The end of log.txt, where a trainer that failed says why."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
     except OSError:
         return []
     with open(fd, "rb") as file:
