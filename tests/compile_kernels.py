@@ -42,7 +42,8 @@ def compiled(capability: int, kernel: Any, inputs: tuple[Any, ...], options: dic
         attributes[place] = ALIGNED
         return "*" + NAMES[x.dtype]
 
-    kinds = {name: kind(x, (i,)) for i, (name, x) in enumerate(zip(kernel.arg_names, inputs))}
+    named = zip(kernel.arg_names, inputs, strict=True)
+    kinds = {name: kind(x, (i,)) for i, (name, x) in enumerate(named)}
     source = ASTSource(kernel, kinds, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 

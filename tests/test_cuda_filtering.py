@@ -1,4 +1,4 @@
-"""Filtering in two Triton kernels is filtering step by step; without a GPU, numpy interprets them."""
+"""Two Triton kernels filter like one step after the other; without a GPU, numpy interprets them."""
 
 from __future__ import annotations
 
@@ -172,15 +172,32 @@ def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     assert differences["deter"] > 10 * FLOAT32 and differences["du"] > 10 * FLOAT32
 
 
-def test_a_whole_update_has_the_same_gradients() -> None:
+class Counted:
+    """A kernel that says when it is launched."""
+
+    def __init__(self, kernel: Any, name: str, calls: list[str]) -> None:
+        self.kernel, self.name, self.calls = kernel, name, calls
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.calls.append(self.name)
+        return self.kernel[grid]
+
+
+def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreamer_async.cuda import filtering
+
     spec, config = make_spec(VECTOR), make_config(length=4, horizon=2)
     batch = make_batch(spec, config).map(lambda x: x.to(DEVICE))
     trainer = Trainer(spec, config, DEVICE)
     noise = trainer.draw_noise(torch.Generator(DEVICE).manual_seed(0))
     trainer.fuse(scan.EAGER.in_time())
     _, wanted = trainer.gradients(batch, noise)
+    calls: list[str] = []
+    for name in ("filter_forward", "filter_backward"):
+        monkeypatch.setattr(filtering, name, Counted(getattr(filtering, name), name, calls))
     trainer.fuse(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
     _, grads = trainer.gradients(batch, noise)
+    assert calls == ["filter_forward", "filter_backward"]
     for name, a, b in zip(trainer.optim.names, grads, wanted, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-7, name
 

@@ -32,10 +32,10 @@ def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
     What is returned raises Unfit, too, where the GPU refuses a kernel.
     """
     if not scan.fits(dyn):
-        raise Unfit("it has one layer in front of the GRU and one in the posterior")
+        raise Unfit("that takes one layer in front of the GRU and one in the posterior")
     if (size := dtype.itemsize * weights_of(dyn.config)) > MOST_BYTES:
         raise Unfit(
-            f"the model's {size / 1e6:.1f} MB of kernels are more than {MOST_BYTES / 1e6} MB"
+            f"the model's {size / 1e6:.1f} MB of kernels are more than {MOST_BYTES / 1e6:.2f} MB"
         )
     try:
         from dreamer_async.cuda import filtering as kernels
