@@ -18,11 +18,13 @@ from dreamer_async.agent import Trainer, scan
 from dreamer_async.agent.step import Gradients, Kept, Latent, Weights, cast
 from dreamer_async.cuda import fused
 
-pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA, or by itself")
+pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for CUDA")
+from dreamer_async.cuda import filtering
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-FLOAT32 = 2e-6
-"""Relative norm by which float32 may differ: sums are added up in another order."""
+FLOAT32 = 2e-6 if DEVICE.type == "cpu" else 2e-5
+"""Relative norm by which float32 may differ: sums are added up in another order, and a GPU has
+approximate exponentials."""
 BFLOAT16 = 0.05
 """It keeps 8 bits, and what is rounded when differs."""
 
@@ -163,8 +165,6 @@ def test_control_kernels_without_resets_are_seen(way: str) -> None:
 
 
 def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamer_async.cuda import filtering
-
     case = make_case(SHAPES["powers of two"], torch.float32)
     theirs = filtered(scan.EAGER.in_time(), case)
     monkeypatch.setattr(filtering, "NORM_EPS", 1e-3)
@@ -184,8 +184,6 @@ class Counted:
 
 
 def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamer_async.cuda import filtering
-
     spec, config = make_spec(VECTOR), make_config(length=4, horizon=2)
     batch = make_batch(spec, config).map(lambda x: x.to(DEVICE))
     trainer = Trainer(spec, config, DEVICE)
@@ -208,6 +206,10 @@ SHARED = {80: 166_912, 90: 232_448, 120: 101_376}
 """Bytes of shared memory that a program may have, by compute capability."""
 
 
+REGISTERS = 65_536
+"""Of one processor, for all threads of a program."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED)
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
@@ -220,6 +222,9 @@ def test_it_compiles_for(capability: int, dtype: str) -> None:
         capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    found = dict(line.split() for line in done.stdout.splitlines())
+    found = {name: [*map(int, taken)] for name, *taken in map(str.split, done.stdout.splitlines())}
     assert set(found) == {"filter_forward", "filter_backward"}
-    assert all(0 < int(shared) <= SHARED[capability] for shared in found.values()), found
+    for shared, registers, stack in found.values():
+        assert 0 < shared <= SHARED[capability], found
+        assert registers * 32 * filtering.WARPS <= REGISTERS, found
+        assert stack == 0 or dtype == "fp32", found
