@@ -124,7 +124,7 @@ def test_wide_models_are_filtered_one_step_after_the_other() -> None:
     config = resolve("toy", "catch", size="size12m").model
     with torch.device("meta"):
         dyn = RSSM(config, embed=8, action=3)
-    with pytest.raises(fused.Unfit, match=r"17\.8 MB of kernels are more than 1\.25 MB"):
+    with pytest.raises(fused.Unfit, match=r"17\.8 MB of weights"):
         fused.filtering(dyn, torch.float32)
 
 
