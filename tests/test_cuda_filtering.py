@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from agent_cases import VECTOR, make_batch, make_config, make_spec
+from agent_cases import VECTOR, make_batch, make_config, make_spec, no_triton
 from torch import Tensor
 
 from dreamer_async.agent import Trainer, scan
 from dreamer_async.agent.step import Gradients, Kept, Latent, Weights, cast
 from dreamer_async.cuda import fused
 
-pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for CUDA")
+if reason := no_triton():
+    pytest.skip(reason, allow_module_level=True)
 from dreamer_async.cuda import filtering
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from agent_cases import no_triton
 from oracle_cases import (
     Case,
     close,
@@ -40,7 +40,7 @@ FUSED = " fused"
 CASES = [
     *(names("g_*") or ["g_none"]),
     *(name + NATIVE for name in names("g_img_*")),
-    *(name + FUSED for name in names("g_vec_*") if importlib.util.find_spec("triton")),
+    *(name + FUSED for name in names("g_vec_*") if not no_triton()),
 ]
 DEVICE = os.environ.get("ORACLE_DEVICE", "cpu")
 """Where the update is computed, such as cuda."""
