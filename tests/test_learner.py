@@ -13,6 +13,7 @@ import torch
 from tiny_run import TINY
 
 import envs
+from dreamer_async import cuda
 from dreamer_async.agent import scan
 from dreamer_async.agent.capture import Update
 from dreamer_async.agent.rssm import RSSM
@@ -137,7 +138,7 @@ def test_other_layers_are_filtered_one_step_after_the_other() -> None:
 def test_fusing_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "dreamer_async.cuda.filtering", raising=False)
-    monkeypatch.delitem(sys.modules, "dreamer_async.cuda.filter_backward", raising=False)
+    monkeypatch.delattr(cuda, "filtering", raising=False)
     config = resolve("toy", "catch", size="tiny").model
     with pytest.raises(fused.Unfit, match="Triton comes with PyTorch for CUDA"):
         fused.filtering(RSSM(config, embed=8, action=3), torch.float32)
