@@ -21,6 +21,7 @@ from dreamer_async.agent.lowered import compute_types
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
+from dreamer_async.cuda import fused
 from dreamer_async.device_errors import raise_if_fatal
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
@@ -73,6 +74,7 @@ class Learner:
         self.compiles = train.compile and device.type == "cuda"
         """Whether `warm_up` is worth calling: CPUs have native functions instead."""
         self._capture = self.compiles and train.capture
+        self._fuse_filtering = train.fused_filtering
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -100,12 +102,22 @@ class Learner:
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
         try:
-            problems = [self._compile(batch, noise)]
+            problems = [self._fuse(batch, noise)] if self._fuse_filtering else []
+            problems.append(self._compile(batch, noise))
             if self._capture:
                 problems.append(self._record(batch, noise))
         finally:
             self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
         return "; ".join(filter(None, problems))
+
+    def _fuse(self, batch: Batch, noise: Noise) -> str:
+        try:
+            self.trainer.fuse(fused.filtering(self.trainer.agent.dyn, self.trainer.agent.dtype))
+            self.trainer.update(batch, noise)
+        except fused.Unfit as error:
+            self.trainer.fuse(None)
+            return f"filtering is not fused: {error}"
+        return ""
 
     def _compile(self, batch: Batch, noise: Noise) -> str:
         self.trainer.compile()

@@ -299,6 +299,9 @@ class TrainConfig:
     """Build and use functions of our own for nearly everything; CPUs only."""
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
+    fused_filtering: bool = False
+    """Filter all steps in one Triton kernel, and back in another, where the model is narrow enough;
+    compiled updates on GPUs only. Not yet measured on one."""
     threads: int = 0
     """CPU threads of the learner; 0 means up to 8, and 1 for networks narrower than size1m."""
     checkpoint_seconds: float = 300.0

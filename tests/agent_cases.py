@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,17 @@ MODEL = ModelConfig(deter=16, hidden=8, classes=4, depth=2, units=8, stoch=4, bl
 VECTOR = {"vector": ObsSpec((3,), "float32")}
 IMAGE = {"image": ObsSpec((32, 32, 3), "uint8")}
 MIXED = VECTOR | IMAGE | {"token": ObsSpec((), "int32", 5)}
+
+
+def no_triton() -> str:
+    """Why kernels in Triton cannot run here, not even interpreted; empty if they can."""
+    try:
+        version = metadata.version("triton")
+    except metadata.PackageNotFoundError:
+        return "needs Triton, which comes with PyTorch for CUDA"
+    if torch.cuda.is_available() or tuple(map(int, version.split(".")[:2])) >= (3, 7):
+        return ""
+    return f"Triton {version} does not interpret kernels with numpy 2.4"
 
 
 def make_spec(obs: dict[str, ObsSpec] = VECTOR, kind: str = "discrete", size: int = 3) -> EnvSpec:

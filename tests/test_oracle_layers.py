@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from agent_cases import no_triton
 from oracle_cases import Case, close, load, set_parameters
 from torch import Tensor, nn
 
+from dreamer_async.agent import scan
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import categorical_entropy, categorical_kl, onehot, unimix
 from dreamer_async.agent.losses import kl_losses
 from dreamer_async.agent.nets import MLP, BlockLinear, Conv, Linear, RMSNorm, from_blocks, to_blocks
 from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.config import ModelConfig
+from dreamer_async.cuda import fused
 from envs.spec import ObsSpec
 
 pytestmark = pytest.mark.oracle
@@ -161,13 +164,23 @@ def test_one_observation(d: Case, kind: str) -> None:
     match(logits, d[f"{kind}/observe/post_logit"])
 
 
+def steps_of(model: RSSM, how: str) -> scan.Steps | None:
+    """As the model sees fit, or all at once in Triton kernels."""
+    if how == "as on a CPU":
+        return None
+    return scan.EAGER._replace(loops=fused.filtering(model, torch.float32))
+
+
+@pytest.mark.parametrize("how", ["as on a CPU", *([] if no_triton() else ["fused"])])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str) -> None:
+def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str, how: str) -> None:
     model, share = rssm(d, kind), d.settings["unimix"]
+    steps = steps_of(model, how)
     seq = {k: d[f"{kind}/seq/{k}"] for k in ("tokens", "reset", "post_index")}
     assert seq["reset"].any() and not seq["reset"].all()
     action = actions(d, kind, "seq/action")
-    observed = model.observe(carry(d, kind), seq["tokens"], action, seq["reset"], seq["post_index"])
+    inputs = seq["tokens"], action, seq["reset"], seq["post_index"]
+    observed = model.observe(carry(d, kind), *inputs, steps)
     state, prior_logits = observed.state, model.prior(observed.state.deter)
     match(state.deter, d[f"{kind}/seq/deter"])
     match(observed.logits, d[f"{kind}/seq/post_logit"])

@@ -13,6 +13,7 @@ G blocks. Inside, time comes first, so that one step of anything is one piece of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -37,6 +38,16 @@ from dreamer_async.agent.step import (
 if TYPE_CHECKING:
     from dreamer_async.agent.rssm import RSSM
 
+Filtered = tuple[Tensor, Tensor, Tensor, Kept]
+"""deter, stoch, logits and what the gradient needs, [T, B, *]."""
+
+
+class Loops(NamedTuple):
+    """All steps in one call: what `forward_steps` and `backward_steps` do with a single one."""
+
+    forward: Callable[..., Filtered]
+    backward: Callable[..., Gradients]
+
 
 class Steps(NamedTuple):
     """The three functions that filtering is made of, each of which can be compiled."""
@@ -44,6 +55,14 @@ class Steps(NamedTuple):
     forward: Callable[..., tuple[State, Tensor, Kept]]
     backward: Callable[..., tuple[Carry, Gradients]]
     weights: Callable[..., tuple[Tensor, ...]]
+    loops: Loops | None = None
+    """Does all steps, forward and back, instead of the first two."""
+
+    def in_time(self) -> Loops:
+        """All steps, one after the other unless something does them at once."""
+        return self.loops or Loops(
+            partial(forward_steps, self.forward), partial(backward_steps, self.backward)
+        )
 
 
 def fits(dyn: RSSM) -> bool:
@@ -147,6 +166,57 @@ def _gain(x: Tensor, gain: Tensor, dy: Tensor) -> Tensor:
     return through_activation(x, gain, dy)[1].sum((0, 1))
 
 
+def forward_steps(
+    step: Callable[..., tuple[State, Tensor, Kept]],
+    w: Weights,
+    latent: Latent,
+    deter: Tensor,
+    stoch: Tensor,
+    action: Tensor,
+    token: Tensor,
+    keep: Tensor,
+    noise: Tensor,
+) -> Filtered:
+    """Filter [T, B, *] from the state [B, D], [B, S * K], one step after the other."""
+    state = State(deter, stoch, (deter @ w.both).split(w.g.shape[1], -1)[1])
+    done: list[tuple[State, Tensor, Kept]] = []
+    inputs = zip(*(x.unbind(0) for x in (action, token, keep, noise)), strict=True)
+    for inputs_t in inputs:
+        done.append(step(w, latent, state, *inputs_t))
+        state = done[-1][0]
+    states, logits, kept = zip(*done, strict=True)
+    deters, stochs = (torch.stack(x) for x in (*zip(*states, strict=True),)[:2])
+    return deters, stochs, torch.stack(logits), _stack(kept)
+
+
+def backward_steps(
+    step: Callable[..., tuple[Carry, Gradients]],
+    w: Weights,
+    latent: Latent,
+    h: Tensor,
+    z: Tensor,
+    keep: Tensor,
+    logits: Tensor,
+    kept: Kept,
+    outside: Sequence[Tensor],
+) -> Gradients:
+    """Go back from the last step to the first; h and z are the states before each step.
+
+    outside are the gradients of deter, stoch and logits from everything but filtering.
+    """
+    given: list[Gradients] = []
+    carry, neighbour = _no_carry(w, h[0], z[0]), keep[0]
+    for t in reversed(range(keep.shape[0])):
+        outside_t = tuple(x[t] for x in outside)
+        kept_t = Kept(*(x[t] for x in kept))
+        carry, given_t = step(
+            w, latent, h[t], keep[t], logits[t], kept_t, outside_t, carry, neighbour
+        )
+        given.append(given_t)
+        neighbour = keep[t]
+    return _stack(given[::-1])
+
+
 EAGER = Steps(forward_step, backward_step, weight_gradients)
 
 
@@ -167,18 +237,11 @@ class _Scan(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         w = cast(parameters, token.dtype)
-        state = State(deter, stoch, (deter @ w.both).split(w.g.shape[1], -1)[1])
-        done: list[tuple[State, Tensor, Kept]] = []
-        inputs = zip(*(x.unbind(0) for x in (action, token, keep, noise)), strict=True)
-        for inputs_t in inputs:
-            done.append(steps.forward(w, latent, state, *inputs_t))
-            state = done[-1][0]
-        states, logits, kept = zip(*done, strict=True)
-        deters, stochs = (torch.stack(x) for x in (*zip(*states, strict=True),)[:2])
-        results = deters, stochs, torch.stack(logits)
-        ctx.save_for_backward(deter, stoch, keep, *results, *_stack(kept), *w)
+        inputs = deter, stoch, action, token, keep, noise
+        *results, kept = steps.in_time().forward(w, latent, *inputs)
+        ctx.save_for_backward(deter, stoch, keep, *results, *kept, *w)
         ctx.steps, ctx.latent = steps, latent
-        return results
+        return results[0], results[1], results[2]
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -186,17 +249,9 @@ class _Scan(torch.autograd.Function):
         count = len(Kept._fields)
         kept, w, steps = Kept(*rest[:count]), Weights(*rest[count:]), ctx.steps
         h, z = (torch.cat([a[None], b[:-1]]) for a, b in ((deter0, deter), (stoch0, stoch)))
-        given: list[Gradients] = []
-        carry, neighbour = _no_carry(w, h[0], z[0]), keep[0]
-        for t in reversed(range(keep.shape[0])):
-            outside = tuple(x[t] for x in grad_outputs)
-            kept_t = Kept(*(x[t] for x in kept))
-            carry, given_t = steps.backward(
-                w, ctx.latent, h[t], keep[t], logits[t], kept_t, outside, carry, neighbour
-            )
-            given.append(given_t)
-            neighbour = keep[t]
-        every: Gradients = _stack(given[::-1])
+        every: Gradients = steps.in_time().backward(
+            w, ctx.latent, h, z, keep, logits, kept, grad_outputs
+        )
         grads = steps.weights(w, h, z, deter, keep, kept, every)
         return (None, None, None, None, every.v, every.o, None, None, *grads)
 

@@ -105,8 +105,14 @@ class Trainer:
         self._fast: list[Tensor] = list(self.agent.val.parameters())
         lowered = self.agent.dtype != torch.float32
         self._lowered = Lowered(self.agent) if lowered else None
+        self._loops: scan.Loops | None = None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
+
+    def fuse(self, loops: scan.Loops | None) -> None:
+        """Filter all steps at once from now on; None: one after the other. Undoes `compile`."""
+        self._loops = loops
+        self.interpret()
 
     def compile(self, backend: str = "inductor") -> None:
         """Replace the regions by compiled ones; the thread count must not change later.
@@ -128,7 +134,12 @@ class Trainer:
         steps = scan.EAGER
         self._regions = Regions(
             run.encode if cpu else compiled(run.encode),
-            scan.Steps(compiled(steps.forward), compiled(steps.backward), compiled(steps.weights)),
+            scan.Steps(
+                compiled(steps.forward),
+                compiled(steps.backward),
+                compiled(steps.weights),
+                self._loops,
+            ),
             compiled(run.imagine_step or self.agent.imagine_step),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
@@ -145,8 +156,9 @@ class Trainer:
         agent = self.agent
         losses = agent.world_model_losses, agent.actor_critic_losses
         imagine_step = self._lowered.imagine_step if self._lowered else None
+        steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
         return Regions(
-            agent.encode, None, imagine_step, *losses, weighted_total, self._forward_metrics
+            agent.encode, steps, imagine_step, *losses, weighted_total, self._forward_metrics
         )
 
     def _options(self) -> dict[str, Any]:
