@@ -57,9 +57,12 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU multiplies bfloat16 itself; older ones emulate it, slower than float32."""
-    with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether a GPU multiplies bfloat16 itself; older ones emulate it, slower than float32.
+
+    `torch.cuda.is_bf16_supported(including_emulation=False)` for any device, not the current one,
+    and without opening a context on it, which `plan` and `bench` leave to the processes they start.
+    """
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def emulates(device: torch.device, precision: str) -> str:

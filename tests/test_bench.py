@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer_async import bench
 from dreamer_async.agent.update import Trainer
 from dreamer_async.bench import PARTS, measure, report
 from dreamer_async.bench.apart import BenchError, measure_apart
@@ -21,7 +20,7 @@ from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
-from dreamer_async.config import SIZES, override, resolve
+from dreamer_async.config import SIZES, resolve
 from dreamer_async.events import Metrics, read_events
 from dreamer_async.replay_setup import open_replay, ring_spec
 from dreamer_async.run_dir import RunDir
@@ -46,20 +45,35 @@ def test_every_part_but_the_pipeline_is_measured(task: str) -> None:
     assert sum(shares) == pytest.approx(1.0)
 
 
-def test_what_is_measured_names_no_device_and_gets_the_one_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
+class Begun(Exception):
+    """A device was chosen: enough of a measurement where there is none."""
+
+
+@pytest.mark.parametrize("part", ["learner", "policy", "ceilings", "pipeline"])
+def test_what_is_measured_here_has_the_device_that_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """Streams, events and recordings are made on the current device, which was the first one."""
-    log: list[str] = []
+    """Streams, events and recordings are made on the current one, which was the first.
+
+    What is measured in processes of its own leaves the device to them: it may be exclusive.
+    """
+
+    def begin(device: object) -> None:
+        raise Begun(str(device))
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", begin)
     monkeypatch.setattr(torch.cuda, "get_device_name", str)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: log.append(str(device)))
-    monkeypatch.setattr(bench, "_run", lambda part, *_: log.append(part) or [])
-    config = resolve("toy", "catch", size="tiny", overrides=[*TINY, "train.device=cuda:1"])
-    config = override(config, ["train.precision=float32"])
-    measure(config, "learner", 0.01)
-    assert log == ["cuda:1", "learner"]
+    monkeypatch.setattr("dreamer_async.bench.pipeline.update_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("dreamer_async.bench.pipeline.measure_apart", lambda *_: {"median_s": 1.0})
+    on = ("train.device=cuda:1", "train.precision=float32")
+    config = resolve("toy", "catch", size="tiny", overrides=[*TINY, *on])
+    if part == "pipeline":
+        assert measure(config, part, 0.01)["device"] == "cuda:1"
+        return
+    with pytest.raises(Begun, match="cuda:1"):
+        measure(config, part, 0.01)
 
 
 def test_the_adapter_is_paired_with_a_raw_pool() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -159,20 +158,9 @@ def test_a_precision_that_the_gpu_emulates_is_a_warning(
 
 
 def only_the_second_card_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch answers: for the current device, and with emulation unless told otherwise."""
-    current = [0]
-
-    @contextmanager
-    def use(which: torch.device) -> Iterator[None]:
-        before, current[0] = current[0], which.index
-        yield
-        current[0] = before
-
-    def supported(including_emulation: bool = True) -> bool:
-        return including_emulation or current[0] == 1
-
-    monkeypatch.setattr(torch.cuda, "device", use)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    """A T4 and an A100."""
+    capability = {0: (7, 5), 1: (8, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda which: capability[which.index])
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: f"Tesla T4 {which.index}")
 
 

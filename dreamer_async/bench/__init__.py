@@ -36,12 +36,11 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     import torch
 
     import envs
-    from dreamer_async.device import choose_device, choose_precision, cpu_threads, use_device
+    from dreamer_async.device import choose_device, choose_precision, cpu_threads
 
     spec = envs.spec(config.env.suite, config.env.task)
     train = config.train
     device = choose_device(train.device)
-    use_device(device)
     chosen = PARTS if part == "all" else (part,)
     results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds, pairs)]
     return {

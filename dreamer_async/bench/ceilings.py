@@ -16,6 +16,7 @@ from dreamer_async.device import (
     choose_precision,
     cpu_threads,
     use_cpu_threads,
+    use_device,
     wait_for,
 )
 
@@ -29,6 +30,7 @@ def ceilings(config: Config, seconds: float) -> list[Timing]:
     """Time a copy (bytes read plus written) and products in the precision that would train."""
     use_cpu_threads(cpu_threads(config))
     device = choose_device(config.train.device)
+    use_device(device)
     chosen = choose_precision(config.train.precision, device, native=config.train.native)
     source = torch.ones(NBYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)

@@ -14,7 +14,7 @@ from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.collector import Actor
 from dreamer_async.config import Config
-from dreamer_async.device import use_cpu_threads, use_own_stream, wait_for
+from dreamer_async.device import use_cpu_threads, use_device, use_own_stream, wait_for
 from dreamer_async.learner import Learner
 from dreamer_async.place import Place, take_place
 from envs.spec import EnvSpec
@@ -27,6 +27,7 @@ def policy(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     """
     use_cpu_threads(1)  # as in training: the learner needs the others
     place = take_place(config.train)
+    use_device(place.device)
     counts = sorted({1, config.env.num_envs})
     if place.device.type != "cuda":
         return [_act(config, spec, place, n, seconds / len(counts)) for n in counts]
