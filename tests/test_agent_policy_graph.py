@@ -114,6 +114,15 @@ def test_recording_ahead_of_time_changes_nothing() -> None:
     plain.warm_up(2)
 
 
+def test_only_on_a_gpu_actors_act_through_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy(make_spec(), make_config())
+    carry = policy.initial(ENVS)
+    assert Actor(policy, ENVS, 0)._graph is None
+    monkeypatch.setattr(policy, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(policy, "initial", lambda rows: carry)
+    assert isinstance(Actor(policy, ENVS, 0)._graph, PolicyGraph)
+
+
 def test_each_number_of_rows_is_recorded_once() -> None:
     spec, made = make_spec(), []
 
