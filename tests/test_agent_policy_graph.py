@@ -163,6 +163,17 @@ def test_what_cannot_be_recorded_is_done_step_by_step() -> None:
     assert notice.endswith("slower: no graph today") and not other.notices(), "said once"
 
 
+def test_recording_can_be_left_out() -> None:
+    spec = make_spec()
+    config = make_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, capture=False))
+    actor = Actor(Policy(spec, config), ENVS, 7)
+    graph = actor._graph = PolicyGraph(actor.policy, actor.carry, record)
+    actor.warm_up(ROWS)
+    actor.act(next(steps(spec)))
+    assert not graph.recorded(ROWS) and not actor.notices()
+
+
 def test_while_others_record_or_compile_steps_are_not_recorded() -> None:
     spec = make_spec()
     plain, other, graph = pair(spec)

@@ -70,7 +70,7 @@ def test_what_environments_report_becomes_a_warning() -> None:
 def test_what_the_actor_reports_becomes_a_warning() -> None:
     stream = Stream()
     made = collector(stream, 0)
-    made.actor.notices = lambda: ["acting is not recorded"]  # type: ignore[method-assign]
+    made.actor.notices = lambda: ["acting is not recorded"]
     made.store(*one_row())
     assert stream.events == [Warned("warning", "acting is not recorded")]
 
