@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamer_async.agent.policy import Acted, Policy, PolicyCarry
+from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
 from dreamer_async.agent.policy_graph import PolicyGraph
 from dreamer_async.aio import OwnedThread
 from dreamer_async.limiter import TrainRatio
@@ -56,7 +56,8 @@ class Actor:
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
         if self._graph is not None:
-            noise = self.policy.draw_noise(len(step.env_id), self.generator)
+            action, stoch = self.policy.spec.action, self.policy.config.model.stoch
+            noise = PolicyNoise.draw(action, stoch, len(step.env_id), self.generator)
             return self._graph.act(step.env_id, step.obs, step.is_first, noise)
         rows = torch.from_numpy(step.env_id.astype(np.int64))
         carry = PolicyCarry(*(part[rows] for part in self.carry))

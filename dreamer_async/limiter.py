@@ -39,7 +39,7 @@ class TrainRatio:
         self.paused = False
         """While set, neither side may go on; change it and `notify`."""
         self.compiling = False
-        """Whether the first update has to be compiled yet; only `phase` asks."""
+        """Whether the first update has to be compiled yet; change it and `notify`."""
         self._origin = 0
         self._credit: float | None = None  # debt = inserted * ratio - sampled + credit
         self._changed = asyncio.Condition()
@@ -106,6 +106,10 @@ class TrainRatio:
     async def running(self) -> None:
         """Wait while paused."""
         await self._until(lambda: not self.paused)
+
+    async def compiled(self) -> None:
+        """Wait until the update is compiled, if it has to be."""
+        await self._until(lambda: not self.compiling)
 
     async def reached(self, steps: int) -> None:
         """Wait until this many agent steps were inserted."""

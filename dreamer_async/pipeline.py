@@ -318,6 +318,7 @@ async def compile_updates(parts: Parts) -> None:
             parts.telemetry.warn(problem)
         parts.ratio.compiling = False
         parts.telemetry.enter(parts.ratio.phase)
+        await parts.ratio.notify()
 
 
 async def lockstep(parts: Parts, stop: Stop) -> None:

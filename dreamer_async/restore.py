@@ -81,7 +81,11 @@ class Saver:
     async def save_every(
         self, seconds: float, learner_thread: OwnedThread, writer_thread: OwnedThread
     ) -> None:
-        """Save now and then, and when asked, until cancelled."""
+        """Save now and then, and when asked, until cancelled.
+
+        While updates are compiled the learner has nothing new, and no time.
+        """
+        await self._collector.ratio.compiled()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), seconds)

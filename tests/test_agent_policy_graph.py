@@ -114,6 +114,15 @@ def test_recording_ahead_of_time_changes_nothing() -> None:
     plain.warm_up(2)
 
 
+def test_only_on_a_gpu_actors_act_through_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy(make_spec(), make_config())
+    carry = policy.initial(ENVS)
+    assert Actor(policy, ENVS, 0)._graph is None
+    monkeypatch.setattr(policy, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(policy, "initial", lambda rows: carry)
+    assert isinstance(Actor(policy, ENVS, 0)._graph, PolicyGraph)
+
+
 def test_each_number_of_rows_is_recorded_once() -> None:
     spec, made = make_spec(), []
 
@@ -152,6 +161,17 @@ def test_what_cannot_be_recorded_is_done_step_by_step() -> None:
     assert not graph.recorded(ROWS) and len(tried) == 1
     (notice,) = other.notices()
     assert notice.endswith("slower: no graph today") and not other.notices(), "said once"
+
+
+def test_recording_can_be_left_out() -> None:
+    spec = make_spec()
+    config = make_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, capture=False))
+    actor = Actor(Policy(spec, config), ENVS, 7)
+    graph = actor._graph = PolicyGraph(actor.policy, actor.carry, record)
+    actor.warm_up(ROWS)
+    actor.act(next(steps(spec)))
+    assert not graph.recorded(ROWS) and not actor.notices()
 
 
 def test_while_others_record_or_compile_steps_are_not_recorded() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from dreamer_async.collector import Collector
+from dreamer_async.collector import Actor, Collector
 from dreamer_async.events import PhaseChanged, Warned
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.telemetry import Telemetry
@@ -64,3 +65,22 @@ def test_what_environments_report_becomes_a_warning() -> None:
     stream = Stream()
     collector(stream, 0, ("environment 3 is replaced",)).store(*one_row())
     assert stream.events == [Warned("warning", "environment 3 is replaced")]
+
+
+def test_what_the_actor_reports_becomes_a_warning() -> None:
+    stream = Stream()
+    made = collector(stream, 0)
+    made.actor.notices = lambda: ["acting is not recorded"]
+    made.store(*one_row())
+    assert stream.events == [Warned("warning", "acting is not recorded")]
+
+
+def test_the_lag_of_the_policy_is_that_of_what_it_loaded() -> None:
+    """Not of what was published: that may still be in the making."""
+    policy: Any = SimpleNamespace(
+        device=torch.device("cpu"), initial=lambda rows: (), load=lambda weights: None
+    )
+    actor = Actor(policy, 1, 0)
+    published: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
+    actor.refresh(published)
+    assert actor.version == 5

@@ -82,17 +82,20 @@ def test_the_replay_fills_while_the_update_is_compiled(
 
     def warm_up(learner: Learner) -> str:
         filled.append(until(lambda: learner.replay.windows >= 4 * 8))
+        time.sleep(0.3)  # in which a checkpoint would be due
         filled.append(learner.updates == 0)
         return "not that fast"
 
     compiling(monkeypatch, warm_up)
-    run = make_run(tmp_path, "train.steps=200")
+    run = make_run(tmp_path, "train.steps=200", "train.checkpoint_seconds=0.1")
     assert pipeline.main(run, plain=False, resume=False) == 0
     assert filled == [True, True]
     assert phases(run) == ["compiling", "training", "stopping", "finished"]
     seen = read(run)
     assert "not that fast" in [e.message for e in seen if isinstance(e, events.Warned)]
     assert isinstance(seen[-1], events.RunFinished) and seen[-1].updates > 0
+    saved = [e.updates for e in seen if isinstance(e, events.Checkpointed)]
+    assert saved and 0 not in saved, "nothing is saved before there is anything new"
 
 
 def test_in_lockstep_compiling_comes_before_the_first_step(

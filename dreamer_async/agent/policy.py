@@ -25,7 +25,7 @@ from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.config import Config
 
 if TYPE_CHECKING:
-    from envs.spec import EnvSpec
+    from envs.spec import ActionSpec, EnvSpec
 
 
 class PolicyCarry(NamedTuple):
@@ -46,6 +46,12 @@ class PolicyNoise(NamedTuple):
     """[N, S]."""
     action: Tensor
     """[N], [N, A] or [N, C]."""
+
+    @staticmethod
+    def draw(action: ActionSpec, stoch: int, rows: int, generator: torch.Generator) -> PolicyNoise:
+        """Draw the numbers of one step, on the generator's device."""
+        posterior = torch.rand(rows, stoch, generator=generator, device=generator.device)
+        return PolicyNoise(posterior, draw_action_noise(action, (rows,), generator))
 
     def to(self, device: torch.device) -> PolicyNoise:
         """Move the numbers."""
@@ -86,7 +92,7 @@ class Policy:
         # Layers would cast their own in every step; here it happens once, in `load`.
         lower(parts, self.dtype)
         for conv, _ in self.enc.cnn:
-            conv.to(conv_dtype)
+            lower(conv, conv_dtype)
         self._weights: dict[str, Tensor] = dict(parts.named_parameters())
         self._by_type: dict[torch.dtype, list[str]] = {}
         for name, weight in self._weights.items():
@@ -114,11 +120,9 @@ class Policy:
         )
 
     def draw_noise(self, rows: int, generator: torch.Generator) -> PolicyNoise:
-        """Draw the numbers of one step, on the generator's device."""
-        at, stoch = generator.device, self.config.model.stoch
-        posterior = torch.rand(rows, stoch, generator=generator, device=at)
-        action = draw_action_noise(self.spec.action, (rows,), generator)
-        return PolicyNoise(posterior, action)
+        """Draw the numbers of one step on the generator's device, then move them."""
+        stoch = self.config.model.stoch
+        return PolicyNoise.draw(self.spec.action, stoch, rows, generator).to(self.device)
 
     def act(
         self,
@@ -133,7 +137,7 @@ class Policy:
         """
         rows = carry.deter.shape[0]
         tensors = {key: self._tensor(obs[key]) for key in self.spec.obs}
-        noise = self.draw_noise(rows, generator).to(self.device)
+        noise = self.draw_noise(rows, generator)
         carry = self.step(tensors, self._tensor(is_first), carry, noise)
         acted = Acted(
             carry.action.cpu().numpy().astype(self.spec.action.dtype),

@@ -32,8 +32,8 @@ class PolicyGraph:
         self._policy, self._carry = policy, carry
         self._record = record or cuda_graph
         self._steps: dict[int, _Step] = {}
-        self._refused = False
-        """Whether recording was tried in vain."""
+        self._refused = not policy.config.train.capture
+        """Whether recording is not wanted, or was tried in vain."""
         self._notices: list[str] = []
 
     def warm_up(self, rows: int) -> None:
@@ -104,6 +104,9 @@ class _Step:
         self._policy, self._carry = policy, carry
         self._given = Parcel(_given(policy, rows), policy.device)
         self._taken = Parcel(_taken(policy, rows), policy.device)
+        self._done: torch.cuda.Event | None = None
+        if policy.device.type == "cuda":
+            self._done = torch.cuda.Event(blocking=True)  # waiting for it takes no processor
         self.replay: Replay | None = None
 
     def put(
@@ -142,10 +145,9 @@ class _Step:
 
     def results(self) -> Acted:
         """Wait for the step, and only for it."""
-        if self._policy.device.type == "cuda":
-            done = torch.cuda.Event(blocking=True)  # waiting for it takes no processor
-            done.record()
-            done.synchronize()
+        if self._done is not None:
+            self._done.record()
+            self._done.synchronize()
         here = self._taken.here
         return Acted(*(here[name].numpy().copy() for name in Acted._fields))
 
