@@ -112,6 +112,9 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
             if begun:
                 reason = "stopped" if stop.requested else "completed"
                 _finish(telemetry, reason, 0, stop.reason)
+            else:
+                for output in outputs:
+                    output.write(f"stopped ({stop.reason}) before {run_dir.name} went on\n")
             stop.succeeded()
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)
@@ -256,6 +259,8 @@ async def work(parts: Parts, stop: Stop) -> None:
         warm_up = parts.learner_thread.run_or_leave(parts.learner.warm_up)
         if problem := await aio.first(warm_up, stop.interrupt()):
             parts.telemetry.warn(problem)
+        if parts.learner_thread.left:  # somebody asked for a stop before anything was learned
+            return
     wait_for(parts.learner.trainer.device)  # what one stream restored, another one uses
     parts.telemetry.enter(parts.ratio.phase)
     if not parts.collector.running:

@@ -157,7 +157,7 @@ class Saver:
     ) -> NoReturn:
         """Keep the last checkpoint of a run whose directory is gone in a new one of its name.
 
-        Raises NotSaved in any case: the replay and the stream are lost.
+        Raises NotSaved in any case: the stream is lost, and the replay if it was there.
         """
         refuge = self._place if not self._place.exists() else Path(f"{self._place}-rescued")
         gone = f"the directory of the run was removed while it trained: {self._place}"
@@ -169,7 +169,9 @@ class Saver:
         except OSError as error:
             lost = f"{gone}; its last checkpoint could not be kept in {refuge} ({_why(error)})"
             raise NotSaved(errno.ENOENT, lost) from error
-        kept = f"its last checkpoint is kept in {refuge}, its replay is lost"
+        kept = f"its last checkpoint is kept in {refuge}"
+        if not self._config.replay.directory:
+            kept += ", its replay is lost"
         raise NotSaved(errno.ENOENT, f"{gone}; {kept}")
 
     def _make_room(self, error: OSError) -> int:

@@ -27,6 +27,7 @@ import envs
 from dreamer_async import (
     aio,
     checkpoint,
+    evaluate,
     events,
     exit_codes,
     failures,
@@ -230,6 +231,16 @@ def silent_update_hangs(after: int) -> None:
     """As `update_hangs`, without a word, which nobody could take."""
     globals()["print"] = lambda *args, **options: None
     update_hangs(after)
+
+
+def evaluation_hangs(_: Any) -> None:
+    """Episodes of an evaluation that never end, in C."""
+
+    def hang(*args: Any) -> Any:
+        while True:
+            ctypes.CDLL(None).pause()
+
+    evaluate.play = hang
 
 
 def waits_for_environments(_: Any) -> None:
