@@ -97,7 +97,7 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
-    outputs = [Output(sys.stdout)] if plain else []
+    outputs = [Output(sys.stdout)] if plain and sys.stdout else []
     boards = [TensorBoard(run_dir.tensorboard)] if run_dir.tensorboard.is_dir() else []
     telemetry = Telemetry(writer, *map(PlainLog, outputs), *boards)
     begun = not resume
