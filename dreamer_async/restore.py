@@ -277,8 +277,8 @@ def restore(
         counters = checkpoint.Counters.read(found.manifest)
         _check_generator(found.tensors, "learner/generator")
         learner.load_state(found.tensors, found.manifest)
-        lost = _restore_counters(collector, counters, found.manifest["replay"])
-        if config.train.sync and lost == 0 and "policy/generator" in found.tensors:
+        lost, ahead = _restore_counters(collector, counters, found.manifest["replay"])
+        if config.train.sync and not lost and not ahead and "policy/generator" in found.tensors:
             _restore_lockstep(collector, found.tensors)
     except (KeyError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
@@ -340,11 +340,14 @@ def _beyond_prefill(collector: Collector) -> int:
     return max(0, replay.steps - before)
 
 
-def _restore_counters(collector: Collector, counters: checkpoint.Counters, state: Any) -> float:
-    """Restore replay cursors and limiter; return the updates that are forgiven.
+def _restore_counters(
+    collector: Collector, counters: checkpoint.Counters, state: Any
+) -> tuple[float, int]:
+    """Restore replay cursors and limiter; return the updates that are forgiven, and for how many
+    steps the ring is ahead of the checkpoint.
 
-    Those are what the steps that only the ring knows had paid for, and a debt larger than any
-    that this run can get into (the batch was larger, or somebody wrote it there).
+    Forgiven is what these steps had paid for, and a debt larger than any that this run can get
+    into (the batch was larger, or somebody wrote it there).
     """
     ratio, replay = collector.ratio, collector.replay
     same_ring = replay.load_state(state)
@@ -359,7 +362,7 @@ def _restore_counters(collector: Collector, counters: checkpoint.Counters, state
         ratio.start()
     forgiven = max(0.0, counters.ratio_debt - debt)
     paid = fresh if counters.ratio_started else min(fresh, _beyond_prefill(collector))
-    return (paid * ratio.ratio + forgiven) / ratio.cost
+    return (paid * ratio.ratio + forgiven) / ratio.cost, fresh
 
 
 def _restore_lockstep(collector: Collector, tensors: dict[str, Tensor]) -> None:
