@@ -31,6 +31,7 @@ from dreamer_async import (
     events,
     exit_codes,
     failures,
+    learner,
     limiter,
     monitor,
     pipeline,
@@ -258,6 +259,12 @@ def slow_environments(seconds: float) -> None:
         raise AssertionError("nobody wants them any more")
 
     pipeline.make_env = build
+
+
+def compiling_hangs(_: Any) -> None:
+    """An update that takes for ever to compile; somebody asks for a stop meanwhile."""
+    learner.Learner.compiles = property(lambda self: True, lambda self, value: None)  # pyright: ignore
+    learner.Learner.warm_up = lambda self: _hang()  # pyright: ignore
 
 
 def builds_in_the_loop(_: Any) -> None:

@@ -215,6 +215,20 @@ def test_a_signal_is_heard_while_environments_are_built(
     assert server.train(run, resume=True) == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 0), ({"waits_for_environments": 1}, 75)], ids=["real", "control"]
+)
+def test_a_stop_does_not_wait_for_a_compiler(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    settings = "train.steps=10_000_000", "train.grace_seconds=6", "train.capture=false"
+    run = make_run(tmp_path, *settings, task="seek")
+    assert server.train(run, {"compiling_hangs": 1, **wrong}) == code
+    if not code:
+        assert finished(run).reason == "stopped" and finished(run).updates == 0
+        assert list(run.checkpoints.iterdir()) == [], "nothing was learned"
+
+
 # -- what fails besides the learner --------------------------------------------------------------
 
 
