@@ -98,7 +98,7 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
-    outputs = [Output(sys.stdout)] if plain else []
+    outputs = [Output(sys.stdout)] if plain and sys.stdout else []
     boards = [TensorBoard(run_dir.tensorboard)] if run_dir.tensorboard.is_dir() else []
     telemetry = Telemetry(writer, *map(PlainLog, outputs), *boards)
     begun = not resume
@@ -113,6 +113,9 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
             if begun:
                 reason = "stopped" if stop.requested else "completed"
                 _finish(telemetry, reason, 0, stop.reason)
+            else:
+                for output in outputs:
+                    output.write(f"stopped ({stop.reason}) before {run_dir.name} went on\n")
             stop.succeeded()
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)

@@ -161,7 +161,7 @@ class Saver:
     ) -> NoReturn:
         """Keep the last checkpoint of a run whose directory is gone in a new one of its name.
 
-        Raises NotSaved in any case: the replay and the stream are lost.
+        Raises NotSaved in any case: the stream is lost, and the replay if it was there.
         """
         refuge = self._place if not self._place.exists() else Path(f"{self._place}-rescued")
         gone = f"the directory of the run was removed while it trained: {self._place}"
@@ -173,7 +173,9 @@ class Saver:
         except OSError as error:
             lost = f"{gone}; its last checkpoint could not be kept in {refuge} ({_why(error)})"
             raise NotSaved(errno.ENOENT, lost) from error
-        kept = f"its last checkpoint is kept in {refuge}, its replay is lost"
+        kept = f"its last checkpoint is kept in {refuge}"
+        if not self._config.replay.directory:
+            kept += ", its replay is lost"
         raise NotSaved(errno.ENOENT, f"{gone}; {kept}")
 
     def _make_room(self, error: OSError) -> int:
@@ -279,8 +281,8 @@ def restore(
         counters = checkpoint.Counters.read(found.manifest)
         _check_generator(found.tensors, "learner/generator")
         learner.load_state(found.tensors, found.manifest)
-        lost = _restore_counters(collector, counters, found.manifest["replay"])
-        if config.train.sync and lost == 0 and "policy/generator" in found.tensors:
+        lost, ahead = _restore_counters(collector, counters, found.manifest["replay"])
+        if config.train.sync and not lost and not ahead and "policy/generator" in found.tensors:
             _restore_lockstep(collector, found.tensors)
     except (KeyError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
@@ -358,11 +360,14 @@ def _beyond_prefill(collector: Collector) -> int:
     return max(0, replay.steps - before)
 
 
-def _restore_counters(collector: Collector, counters: checkpoint.Counters, state: Any) -> float:
-    """Restore replay cursors and limiter; return the updates that are forgiven.
+def _restore_counters(
+    collector: Collector, counters: checkpoint.Counters, state: Any
+) -> tuple[float, int]:
+    """Restore replay cursors and limiter; return the updates that are forgiven, and for how many
+    steps the ring is ahead of the checkpoint.
 
-    Those are what the steps that only the ring knows had paid for, and a debt larger than any
-    that this run can get into (the batch was larger, or somebody wrote it there).
+    Forgiven is what these steps had paid for, and a debt larger than any that this run can get
+    into (the batch was larger, or somebody wrote it there).
     """
     ratio, replay = collector.ratio, collector.replay
     same_ring = replay.load_state(state)
@@ -377,7 +382,7 @@ def _restore_counters(collector: Collector, counters: checkpoint.Counters, state
         ratio.start()
     forgiven = max(0.0, counters.ratio_debt - debt)
     paid = fresh if counters.ratio_started else min(fresh, _beyond_prefill(collector))
-    return (paid * ratio.ratio + forgiven) / ratio.cost
+    return (paid * ratio.ratio + forgiven) / ratio.cost, fresh
 
 
 def _restore_lockstep(collector: Collector, tensors: dict[str, Tensor]) -> None:

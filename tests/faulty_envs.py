@@ -151,7 +151,7 @@ class Exiting(Faulty):
 
 
 class Late(Faulty):
-    """Go wrong after two hundred steps: there has been time for some updates."""
+    """Go wrong after some steps: there has been time for updates."""
 
     how = ""
 
@@ -162,7 +162,7 @@ class Late(Faulty):
     def step(self, action: Any) -> Any:
         self.steps += 1
         result = Walk.step(self, action)
-        return self.fail(*result) if self.steps == 200 else result
+        return self.fail(*result) if self.steps == 80 else result
 
 
 class Sleeping(Late):

@@ -27,9 +27,11 @@ import envs
 from dreamer_async import (
     aio,
     checkpoint,
+    evaluate,
     events,
     exit_codes,
     failures,
+    learner,
     limiter,
     monitor,
     pipeline,
@@ -232,6 +234,16 @@ def silent_update_hangs(after: int) -> None:
     update_hangs(after)
 
 
+def evaluation_hangs(_: Any) -> None:
+    """Episodes of an evaluation that never end, in C."""
+
+    def hang(*args: Any) -> Any:
+        while True:
+            ctypes.CDLL(None).pause()
+
+    evaluate.play = hang
+
+
 def waits_for_environments(_: Any) -> None:
     """A wrong stop: it waits for whatever a thread does."""
     aio.OwnedThread.run_or_leave = aio.OwnedThread.run
@@ -247,6 +259,12 @@ def slow_environments(seconds: float) -> None:
         raise AssertionError("nobody wants them any more")
 
     pipeline.make_env = build
+
+
+def compiling_hangs(_: Any) -> None:
+    """An update that takes for ever to compile; somebody asks for a stop meanwhile."""
+    learner.Learner.compiles = property(lambda self: True, lambda self, value: None)  # pyright: ignore
+    learner.Learner.warm_up = lambda self: _hang()  # pyright: ignore
 
 
 def builds_in_the_loop(_: Any) -> None:

@@ -185,7 +185,7 @@ class Run:
     def end(self) -> int:
         """Ask for a stop by SIGTERM; returns the exit code."""
         for process, _, _ in self._dashboards:
-            process.kill()
+            signal_all(process, signal.SIGKILL)
         self.tend_dashboards()
         self.trainer.send_signal(signal.SIGTERM)
         asked = time.monotonic()
@@ -287,7 +287,7 @@ class Run:
                 while select.select([master], [], [], 0)[0] and os.read(master, 1 << 16):
                     pass
             if time.monotonic() >= until or process.poll() is not None:
-                process.kill()
+                signal_all(process, signal.SIGKILL)
                 process.wait()
                 os.close(master)
                 self._dashboards.remove(entry)
@@ -313,8 +313,13 @@ def watch(runs: Sequence[Run], seconds: float, *, disturb: bool = False) -> Stre
 
 def suspend(process: subprocess.Popen[bytes]) -> None:
     """SIGSTOP, unless it has ended meanwhile."""
+    signal_all(process, signal.SIGSTOP)
+
+
+def signal_all(process: subprocess.Popen[bytes], number: int) -> None:
+    """Signal a dashboard with the process behind which it runs, unless both have ended."""
     with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGSTOP)
+        os.killpg(process.pid, number)
 
 
 def is_worker(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dreamer_async import checkpoint
@@ -262,3 +264,23 @@ def test_a_disk_error_keeps_the_old_and_leaves_no_litter(
 def test_one_owners_tensors_are_selected_by_prefix() -> None:
     tensors = {"env/a": torch.tensor(1), "env/b/c": torch.tensor(2), "my/env/a": torch.tensor(3)}
     assert checkpoint.under(tensors, "env/") == {"a": torch.tensor(1), "b/c": torch.tensor(2)}
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("I/O error: No space left on device (os error 28)", errno.ENOSPC),
+        ("I/O error: Disk quota exceeded (os error 122)", errno.EDQUOT),
+        ("something new", errno.EIO),
+    ],
+)
+def test_what_the_library_says_of_a_disk_keeps_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise SafetensorError(text)
+
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(OSError, match="cannot write step-") as caught:
+        checkpoint.save(tmp_path, 1, {}, {}, keep=2)
+    assert caught.value.errno == number and text in str(caught.value)

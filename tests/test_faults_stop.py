@@ -143,6 +143,23 @@ def test_a_stop_leaves_an_environment_that_hangs_in_c_behind(
     assert ledger.resumed() == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 0), ({"waits_for_environments": 1}, 75)], ids=["real", "control"]
+)
+def test_a_stop_leaves_an_evaluation_that_hangs_behind(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    settings = "train.steps=10_000_000", RARELY, "train.grace_seconds=6"
+    run = make_run(tmp_path, *settings, task="seek")
+    with server.start(run, {"evaluation_hangs": 1, "gauges_often": 0.05, **wrong}) as trainer:
+        trainer.wait_for(is_metrics, 3)
+        run.request("evaluate")
+        trainer.wait_for(lambda event: isinstance(event, events.Controlled))
+        run.request("stop")
+        assert trainer.wait(60) == code, log(run)
+    assert (saved_updates(run) > 0) == (not code)
+
+
 def gym_run(root: Path, task: str, *settings: str) -> RunDir:
     config = resolve("gym", task, size="tiny", overrides=(*TINY, "env.num_envs=2", *settings))
     return RunDir.create(root, "gym", config=to_dict(config))
@@ -191,10 +208,25 @@ def test_a_signal_is_heard_while_environments_are_built(
         assert time.monotonic() - began < 25
     if resume:
         assert run.events_path.read_bytes() == before, "as if it had not been resumed"
+        assert f"stopped (signal SIGTERM) before {run.name} went on" in log(run)
     else:
         assert finished(run).reason == "stopped" and finished(run).env_steps == 0
     extend(run, "train.steps=100")
     assert server.train(run, resume=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"), [({}, 0), ({"waits_for_environments": 1}, 75)], ids=["real", "control"]
+)
+def test_a_stop_does_not_wait_for_a_compiler(
+    server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
+) -> None:
+    settings = "train.steps=10_000_000", "train.grace_seconds=6", "train.capture=false"
+    run = make_run(tmp_path, *settings, task="seek")
+    assert server.train(run, {"compiling_hangs": 1, **wrong}) == code
+    if not code:
+        assert finished(run).reason == "stopped" and finished(run).updates == 0
+        assert list(run.checkpoints.iterdir()) == [], "nothing was learned"
 
 
 # -- what fails besides the learner --------------------------------------------------------------

@@ -397,3 +397,30 @@ def test_train_detach_and_stop_on_a_real_terminal(tmp_path: Path) -> None:
     assert "has stopped" in done.stdout
     assert run.owner() is None
     assert list(run.checkpoints.glob("step-*"))
+
+
+@pytest.mark.faults
+def test_closing_a_real_terminal_lets_the_run_go_on(tmp_path: Path) -> None:
+    """As a window does that is closed: the kernel sends SIGHUP to both processes at once."""
+    settings = "train.batch_size=2 train.batch_length=8 train.train_ratio=1 replay.capacity=4000"
+    line = [sys.executable, "-m", "dreamer_async", "train", "toy", "--device", "cpu"]
+    line += ["--no-compile", "--size", "tiny", "--steps", "1e8", "--runs-dir", str(tmp_path)]
+    for setting in settings.split():
+        line += ["-s", setting]
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execve(line[0], line, environment() | {"TERM": "xterm-256color", "LINES": "40"})
+    output = b""
+    while b"TRAINING" not in output:
+        output += os.read(master, 65536)
+    run = RunDir.find(tmp_path, "last")
+    owner = run.owner()
+    assert owner is not None
+    try:
+        os.close(master)
+        os.waitpid(pid, 0)
+        size = run.events_path.stat().st_size
+        wait_until(lambda: run.events_path.stat().st_size > size + 1000)
+        assert run.owner() == owner and b'"stop"' not in run.events_path.read_bytes()
+    finally:
+        os.kill(owner["pid"], signal.SIGKILL)

@@ -7,12 +7,14 @@ import asyncio
 import gc
 import locale
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tui.pages import NAMES
+from tui.terminal import end_with_parent
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -55,6 +57,8 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
     from tui.app import FAILED
 
+    if options.web:
+        end_with_parent(signal.SIGKILL)
     try:
         return _show(options, shown)
     except Exception as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dreamer_async.agent.capture import RECORDING, Recorder, Replay, cuda_graph
 from dreamer_async.agent.parcel import Field, Parcel
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
+from dreamer_async.device_errors import raise_if_fatal
 
 OBS, NOISE = "obs/", "noise/"
 """How names of inputs begin; the keys of observations are free."""
@@ -86,6 +87,7 @@ class PolicyGraph:
         try:
             step.replay = self._record(step.work)
         except RuntimeError as error:
+            raise_if_fatal(error)
             if self._policy.device.type == "cuda":  # steps that were begun change the carries, too
                 torch.cuda.synchronize(self._policy.device)
             self._refused = True

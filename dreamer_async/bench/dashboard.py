@@ -212,6 +212,11 @@ def _progress(
 # -- the terminal --------------------------------------------------------------------------------
 
 
+def _processor_seconds(pid: str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Screen:
     """A `watch` of a run on a pseudo-terminal; leaving the block detaches it."""
 
@@ -258,9 +263,10 @@ class Screen:
             self._read(left)
 
     def processor_seconds(self) -> float:
-        """What the dashboard has used so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """What the dashboard, and the process behind which it runs, have used so far."""
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sum(map(_processor_seconds, [str(pid), *children]))
 
     def _age(self) -> float:
         return time.monotonic() - self._began
