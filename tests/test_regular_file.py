@@ -55,7 +55,7 @@ def test_what_is_no_file_is_not_opened(
         pytest.skip("only root makes devices")
     make(path)
     before, files = sorted(os.listdir()), len(os.listdir("/proc/self/fd"))
-    with pytest.raises(NotRegular, match="^x is a") as caught:
+    with pytest.raises(NotRegular, match=r"^x is a") as caught:
         open_regular(path, flags)
     assert caught.value.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO)
     assert sorted(os.listdir()) == before, "nothing is made behind a link"
