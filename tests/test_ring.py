@@ -276,11 +276,10 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
 
 
 def test_holes_are_filled_when_a_writer_opens_the_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    big = schema(
-        arrays={"cursors": Field((2, 2), "int64"), "frame": Field((2, 5, 70_000), "uint8")}
-    )
+    path, frame = tmp_path / "new", Field((2, 5, 70_000), "uint8")
+    big = schema(arrays={"cursors": Field((2, 2), "int64"), "frame": frame})
     RingFile.create(path, big, Record()).close()
     data, blocks = path.read_bytes(), path.stat().st_blocks
     with open(path, "r+b") as file:  # as a copy that keeps holes would have made it
