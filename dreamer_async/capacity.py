@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -46,8 +47,12 @@ def read_text(path: str) -> str:
 
 
 def memory_limit(read: Reader = read_text) -> int:
-    """Bytes that this process may use: the memory, or a smaller limit of its control groups."""
-    return min(_meminfo(read, "MemTotal"), *_cgroup_limits(read))
+    """Bytes that this process may use: the memory, or a smaller limit on it.
+
+    Those are the limits of its control groups, and of its address space (`ulimit -v`), which a
+    mapped replay takes from as well.
+    """
+    return min(_meminfo(read, "MemTotal"), *_cgroup_limits(read), address_space(read))
 
 
 def available_memory(read: Reader = read_text) -> int:
@@ -64,6 +69,16 @@ def paging_warning(replay_bytes: int, available: int) -> str | None:
         f"available memory ({available / 1e9:.1f} GB); when it is full, sampling reads from the "
         f"disk (smaller: -s replay.capacity_gb=N)"
     )
+
+
+def address_space(read: Reader = read_text) -> int:
+    """Bytes that this process may still map."""
+    try:
+        lines, mapped = read("/proc/self/limits").splitlines(), read("/proc/self/statm").split()[0]
+        limit = next(line.split()[3] for line in lines if line.startswith("Max address space"))
+        return max(0, int(limit) - int(mapped) * os.sysconf("SC_PAGE_SIZE"))
+    except (OSError, ValueError, LookupError, StopIteration):
+        return 1 << 62  # no limit, or none that is told
 
 
 def _meminfo(read: Reader, name: str) -> int:

@@ -6,14 +6,14 @@ import importlib.util
 import os
 from pathlib import Path
 
-from dreamer_async.schema import ConfigError
+from dreamer_async.schema import ConfigError, shown
 
 
 def runs_root(text: str) -> Path:
     """The directory of all runs, which need not exist yet."""
     if not text or "\0" in text:
         raise ConfigError(f"--runs-dir needs the path of a directory, got {text!r}")
-    path = Path(text).expanduser()
+    path = _expanded(text, "--runs-dir")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--runs-dir {text} is not a directory")
     return path
@@ -21,12 +21,20 @@ def runs_root(text: str) -> Path:
 
 def existing_directory(text: str) -> str:
     """The absolute path of --replay-dir, which has to exist and to be writable."""
-    path = Path(text).expanduser()
+    path = _expanded(text, "--replay-dir")
     if not text or "\0" in text or not path.is_dir():
         raise ConfigError(f"--replay-dir needs an existing directory, got {text!r}")
     if not os.access(path, os.W_OK):
         raise ConfigError(f"--replay-dir {text} is not writable")
     return str(path.absolute())
+
+
+def _expanded(text: str, option: str) -> Path:
+    """Replace a ~ by the home directory."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{option} {shown(text)}: there is no such home directory") from None
 
 
 def check_target(path: Path, option: str) -> None:

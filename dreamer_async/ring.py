@@ -150,7 +150,11 @@ class RingFile:
         self._fd = fd
         offsets, self.nbytes = schema.offsets()
         protection = mmap.PROT_READ if readonly else mmap.PROT_READ | mmap.PROT_WRITE
-        self._map = mmap.mmap(fd, self.nbytes, mmap.MAP_SHARED, protection)
+        try:
+            self._map = mmap.mmap(fd, self.nbytes, mmap.MAP_SHARED, protection)
+        except OSError as error:
+            text = f"{path.name} of {self.nbytes:,} bytes cannot be mapped ({error.strerror})"
+            raise MemoryError(f"{text}; raise ulimit -v, or -s replay.capacity_gb=N") from error
         self.arrays = {
             name: _view(self._map, offsets[name], array) for name, array in schema.arrays.items()
         }

@@ -169,11 +169,11 @@ def runs_rm(
         raise ConfigError(f"{question} Nobody can be asked without a terminal: add --yes")
     if not yes:
         typer.confirm(question, abort=True)
+    for line in sweep(root):
+        print(line)
     for run in found:
         freed = remove(run, only_replay=replay)
         print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
-    for line in sweep(root):
-        print(line)
     return 0
 
 

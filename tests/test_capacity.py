@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from dreamer_async.capacity import (
@@ -103,6 +105,18 @@ def test_version_1() -> None:
         }
     )
     assert memory_limit(files) == 5 * GIB
+
+
+def limits(most: str) -> dict[str, str]:
+    line = f"Max address space         {most:21}unlimited            bytes"
+    return {"/proc/self/limits": f"Limit  Soft\n{line}\n", "/proc/self/statm": "1000 500 1 1 0 1 0"}
+
+
+def test_a_limit_of_the_address_space_counts_without_what_is_mapped() -> None:
+    page = os.sysconf("SC_PAGE_SIZE")
+    assert memory_limit(machine(limits("1000000000"))) == 1_000_000_000 - 1000 * page
+    assert memory_limit(machine(limits("5"))) == 0
+    assert memory_limit(machine(limits("unlimited"))) == memory_limit(machine({}))
 
 
 def test_this_machine_has_memory() -> None:

@@ -254,6 +254,83 @@ def a_pipe_for_a_config(run: RunDir) -> None:
     os.mkfifo(run.config_path)
 
 
+def replaced(name: str, make: Callable[[Path], object]) -> Callable[[RunDir], None]:
+    """Put something else in the place of a file or directory of the run."""
+
+    def spoil(run: RunDir) -> None:
+        path = run.path / name
+        path.parent.mkdir(exist_ok=True)
+        if path.is_dir():
+            path.rename(run.path.parent.parent / "x.png")
+        else:
+            path.unlink(missing_ok=True)
+        make(path)
+
+    spoil.__name__ = f"{name.replace('/', '_')}_is_{make.__name__}"
+    return spoil
+
+
+def link(path: Path) -> None:
+    path.symlink_to(path.parents[len(path.parents) - 2] / "nowhere")
+
+
+def linked_checkpoint(run: RunDir) -> None:
+    path, elsewhere = newest(run).path, run.path.parent.parent / "x.png"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def a_name_that_screams(run: RunDir) -> None:
+    (run.checkpoints / "step-\x1b[2J").mkdir()
+    config = json.loads(run.config_path.read_text())
+    write_json_atomic(run.config_path, {"\x1b[2J": 1, **config})
+
+
+def an_end_that_screams(run: RunDir) -> None:
+    with open(run.events_path, "ab") as file:
+        file.write(encode_line(RunFinished("\x1b[2J", 7, 3, 0, "\x1b[2J"), 1.0, 2.0, 3))
+
+
+def numbers_of_many_digits(run: RunDir) -> None:
+    line = encode_line(RunFinished("stopped", 12345, 54321, 0), 1.0, 2.0, 3).decode()
+    with open(run.events_path, "a") as file:
+        file.write(line.replace("12345", "9" * 4200) + line.replace("54321", "9" * 400))
+
+
+def steps_of_many_digits(run: RunDir) -> None:
+    text = run.config_path.read_text()
+    run.config_path.write_text(text.replace('"steps": 40', f'"steps": {"9" * 400}'))
+
+
+def a_deep_manifest(run: RunDir) -> None:
+    text = f'{{"format": 1, "x": {"[" * 973}{"]" * 973}}}'
+    (newest(run).path / checkpoint.MANIFEST).write_text(text)
+
+
+def gigabytes_of_holes(run: RunDir) -> None:
+    os.truncate(newest(run).path / checkpoint.STATE, 3_000_000_000_000)
+
+
+def steps_that_cannot_be(name: str, value: float) -> Callable[[RunDir], None]:
+    def spoil(run: RunDir) -> None:
+        path = run.latents_path if name == "stoch" else run.replay_path
+        schema = stored_schema(path)
+        ring = RingFile.open(path, schema)
+        column = ring.arrays[name]
+        (column.view("uint8") if column.dtype == bool else column)[0, 1] = value
+        ring.close()
+
+    spoil.__name__ = f"{name.replace('/', '_')}_{value}"
+    return spoil
+
+
+RING: list[Callable[[RunDir], None]] = [
+    steps_that_cannot_be("field/action", 99),
+    steps_that_cannot_be("field/action", -1),
+    steps_that_cannot_be("field/reward", float("nan")),
+    steps_that_cannot_be("field/is_first", 7),
+    steps_that_cannot_be("stoch", 200),
+]
 HOSTILE: list[Callable[[RunDir], None]] = [
     name_code("canary:Env"),
     name_code("canary:Env-v0"),
@@ -265,6 +342,21 @@ HOSTILE: list[Callable[[RunDir], None]] = [
     manifest_without_a_config,
     screaming_events,
     a_pipe_for_a_config,
+    *(replaced("events.jsonl", make) for make in (os.mkfifo, os.mkdir, link)),
+    *(replaced("lock", make) for make in (os.mkfifo, os.mkdir, link)),
+    *(replaced("replay.ring", make) for make in (os.mkfifo, link)),
+    replaced("replay.latents", os.mkfifo),
+    replaced("log.txt", os.mkfifo),
+    replaced("pictures/film.npz", os.mkfifo),
+    replaced("checkpoints", link),
+    linked_checkpoint,
+    a_name_that_screams,
+    an_end_that_screams,
+    numbers_of_many_digits,
+    steps_of_many_digits,
+    a_deep_manifest,
+    gigabytes_of_holes,
+    *RING,
 ]
 COMMANDS = (
     "runs",
@@ -276,7 +368,7 @@ COMMANDS = (
 )
 
 
-@pytest.mark.parametrize("spoil", HOSTILE)
+@pytest.mark.parametrize("spoil", HOSTILE, ids=lambda spoil: spoil.__name__)
 def test_a_hostile_run_is_a_line_at_worst_and_runs_no_code(
     trained: RunDir,
     here: Path,
@@ -295,6 +387,80 @@ def test_a_hostile_run_is_a_line_at_worst_and_runs_no_code(
     assert not (here / "dead").exists(), "no code of theirs ran"
     allowed = {"runs", "canary.py", "x.png", "__pycache__"}
     assert {path.name for path in here.iterdir()} <= allowed, "no file outside the run"
+
+
+@pytest.mark.parametrize("spoil", RING, ids=lambda spoil: spoil.__name__)
+def test_steps_that_cannot_be_are_named_and_nothing_is_changed(
+    trained: RunDir, here: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[RunDir], None]
+) -> None:
+    run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / trained.name)))
+    assert cli.main(["resume", run.name, "--plain", "--steps", "44"]) == 0, "the control"
+    spoil(run)
+    before = run.replay_path.read_bytes(), run.events_path.read_bytes()
+    capfd.readouterr()
+    assert cli.main(["resume", run.name, "--plain", "--steps", "48"]) == 65
+    _, err = capfd.readouterr()
+    assert "the replay is damaged: " in err and "has to be from" in err and err.count("\n") == 1
+    assert (run.replay_path.read_bytes(), run.events_path.read_bytes()) == before
+    assert cli.main(["resume", run.name, "--plain", "--steps", "48", "--drop-replay"]) == 0
+
+
+@pytest.mark.parametrize("spoil", [a_deep_manifest, gigabytes_of_holes, None])
+def test_an_older_checkpoint_is_taken_aloud(
+    trained: RunDir,
+    here: Path,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[RunDir], None] | None,
+) -> None:
+    run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / trained.name)))
+    assert cli.main(["resume", run.name, "--plain", "--steps", "44"]) == 0
+    name = newest(run).path.name
+    if spoil is not None:
+        spoil(run)
+    capfd.readouterr()
+    assert cli.main(["eval", run.name, "-n", "1", "--device", "cpu", "--json"]) == 0
+    out, err = capfd.readouterr()
+    skipped = json.loads(out)["skipped"]
+    assert (len(skipped), err.count(f"warning: checkpoint skipped: {name}")) == (
+        (0, 0) if spoil is None else (1, 1)
+    )
+    assert cli.main(["resume", run.name, "--plain", "--steps", "48"]) == 0
+    assert (f"skipped {name}" in capfd.readouterr().out) == (spoil is not None)
+
+
+def test_settings_edited_since_are_said_and_count(
+    trained: RunDir, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / trained.name)))
+    assert cli.main(["resume", run.name, "--plain", "--steps", "44"]) == 0
+    assert "config.json" not in capfd.readouterr().out
+    config = json.loads(run.config_path.read_text())
+    was, config["optim"]["lr"] = config["optim"]["lr"], 0.125
+    write_json_atomic(run.config_path, config)
+    assert cli.main(["resume", run.name, "--plain", "--steps", "48"]) == 0
+    said = f"optim.lr is 0.125 in config.json and was {was} when the checkpoint was saved"
+    assert f"warning: {said}: config.json counts" in capfd.readouterr().out
+    assert cli.main(["resume", run.name, "--plain", "--steps", "52", "-s", "optim.lr=0.25"]) == 0
+    assert "config.json" not in capfd.readouterr().out, "the command itself says otherwise"
+
+
+def test_one_bad_run_is_one_line_among_the_others(
+    trained: RunDir, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = []
+    for number, spoil in enumerate(HOSTILE):
+        run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / f"bad-{number}")))
+        spoil(run)
+        names.append(run.name)
+        shutil.rmtree(here / "x.png", ignore_errors=True)  # where a spoiler puts what it replaces
+    shutil.copytree(trained.path, here / "runs" / "good")
+    assert cli.main(["runs"]) == 0
+    out, err = capfd.readouterr()
+    assert out.count("good ") == 1
+    for name in names:
+        lines = [line for line in (out + err).splitlines() if f"{name} " in line or f"{name}/" in
+                 line or f"{name}:" in line]  # fmt: skip
+        assert len(lines) <= 1, lines
 
 
 def test_the_canaries_can_die(here: Path) -> None:

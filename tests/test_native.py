@@ -12,7 +12,7 @@ import torch
 from agent_cases import IMAGE, make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async import native
+from dreamer_async import compile_cache, native
 from dreamer_async.agent import Trainer, kernels
 from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
 from dreamer_async.config import TrainConfig
@@ -203,6 +203,53 @@ def test_without_a_working_compiler_torch_does_it(
     x, scale = inputs(pool_norm_silu, 8, 2, 2)
     assert torch.equal(pool_norm_silu(x, scale), plain(pool_norm_silu)(x, scale))
     assert not unbuilt.exists() or not os.listdir(unbuilt), "no litter"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "g++ -O2",
+            "CXX is 'g++ -O2', which is no program here; name a program alone, such as CXX=g++",
+        ),
+        ("ccache g++", "such as CXX=g++"),
+        ("nowhere-c++", "CXX is 'nowhere-c++', which is no program here; is it installed?"),
+        ("\x1b[2J", r"CXX is '\\x1b[2J'"),
+    ],
+)
+def test_a_compiler_that_is_none_is_named(
+    unbuilt: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    monkeypatch.setenv("CXX", given)
+    assert said in native.use(TrainConfig(), CPU).replace("\\", "\\\\")
+
+
+def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
+    unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying = tmp_path / "g++"
+    copying.write_text("#!/bin/sh\nexit 1\n")
+    copying.chmod(0o755)
+    monkeypatch.setenv("CXX", str(copying))
+    left = unbuilt / f"{native.SCRATCH}{'0' * 16}"
+    left.mkdir(parents=True)
+    unbuilt.chmod(0o700)
+    (left / "x.o").touch()
+    living = compile_cache.scratch(unbuilt, native.SCRATCH)
+    assert "failed" in native.use(TrainConfig(), CPU)
+    assert list(unbuilt.iterdir()) == [living]
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [(0o700, True), (0o755, True), (0o775, False)])
+def test_only_libraries_that_nobody_else_can_write_are_loaded(
+    tmp_path: Path, mode: int, trusted: bool
+) -> None:
+    path, link = tmp_path / "kernels.so", tmp_path / "link.so"
+    path.touch()
+    path.chmod(mode)
+    link.symlink_to(path)
+    assert compile_cache.is_trusted(path) == trusted
+    assert not compile_cache.is_trusted(link) and not compile_cache.is_trusted(tmp_path)
 
 
 @pytest.mark.parametrize(

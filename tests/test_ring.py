@@ -24,6 +24,7 @@ from dreamer_async.ring import (
     Schema,
     stored_schema,
 )
+from dreamer_async.run_lock import RunInUse, locked
 
 ID = "0123456789abcdef" * 2
 
@@ -256,3 +257,56 @@ def test_fields_have_a_fixed_size(dtype: str) -> None:
 def test_fields_are_not_empty() -> None:
     with pytest.raises(ValueError, match="empty axis"):
         Field((3, 0), "uint8")
+
+
+# -- one writer, and room for what it writes -----------------------------------------------------
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "new"
+    first = RingFile.create(path, schema(), Record())
+    with pytest.raises(RunInUse, match=f"in use by another process .pid {os.getpid()} opened"):
+        RingFile.open(path, schema())
+    RingFile.open(path, schema(), readonly=True).close()
+    assert locked(path), "a descriptor that is closed elsewhere takes nothing away"
+    view = first.arrays["frame"]
+    first.close()
+    assert view.shape == (2, 5, 7) and not locked(path), "not even while a view is held"
+    RingFile.open(path, schema()).close()
+
+
+def test_holes_are_filled_when_a_writer_opens_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, frame = tmp_path / "new", Field((2, 5, 70_000), "uint8")
+    big = schema(arrays={"cursors": Field((2, 2), "int64"), "frame": frame})
+    RingFile.create(path, big, Record()).close()
+    data, blocks = path.read_bytes(), path.stat().st_blocks
+    with open(path, "r+b") as file:  # as a copy that keeps holes would have made it
+        file.truncate(4096)
+        file.truncate(len(data))
+    assert path.stat().st_blocks < blocks
+    RingFile.open(path, big, readonly=True).close()
+    assert path.stat().st_blocks < blocks, "who only reads takes nothing"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", no_space)
+        with pytest.raises(ReplaySpaceError):
+            RingFile.open(path, big)
+    RingFile.open(path, big).close()
+    assert path.stat().st_blocks >= blocks and path.read_bytes()[:4096] == data[:4096]
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_that_cannot_be_mapped_says_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(ring.mmap, "mmap", refuse)
+    with pytest.raises(MemoryError, match=r"new of .* bytes cannot be mapped .*ulimit -v"):
+        RingFile.create(tmp_path / "new", schema(), Record())
+    assert list(tmp_path.iterdir()) == []
