@@ -64,9 +64,9 @@ class Steer(Walk):
 class Faulty(Walk):
     """Go wrong in the third step, once if `marker` names a file that then exists."""
 
-    def __init__(self, fault: str, marker: str = "") -> None:
+    def __init__(self, fault: str, marker: str = "", episode: int = 1) -> None:
         super().__init__()
-        self.fault, self.marker = fault, marker
+        self.fault, self.marker, self.first_bad = fault, marker, episode
         if fault == "constructor":
             raise OSError("no such simulator")
         if fault == "tuple":
@@ -76,7 +76,8 @@ class Faulty(Walk):
 
     def step(self, action: Any) -> Any:
         result = super().step(action)
-        if self.time == 3 and not (self.marker and Path(self.marker).exists()):
+        bad = self.time == 3 and self.episode >= self.first_bad
+        if bad and not (self.marker and Path(self.marker).exists()):
             if self.marker:
                 Path(self.marker).touch()
             return self.fail(*result)
@@ -101,6 +102,12 @@ class Faulty(Walk):
             return obs | {"robot.pose": np.full((2, 2), np.nan)}, reward, *rest
         if self.fault == "class":
             return obs | {"room": 8}, reward, *rest
+        if self.fault == "half a class":
+            return obs | {"room": 3.5}, reward, *rest
+        if self.fault == "turned":
+            return obs | {"image": obs["image"].T}, reward, *rest
+        if self.fault == "large":
+            return obs | {"robot.pose": np.array([[0, 1e300], [0, 0]])}, reward, *rest
         if self.fault == "shape":
             return obs | {"image": np.zeros((16, 16), np.uint8)}, reward, *rest
         if self.fault == "type":
@@ -114,12 +121,12 @@ class Faulty(Walk):
         if self.fault == "plain":
             return obs["image"], reward, *rest
         if self.fault.startswith("reward "):
-            strange = {"none": None, "text": "1", "array": np.array([reward])}
+            strange = {"none": None, "text": "1", "array": np.zeros(2), "large": 1e39}
             return obs, strange[self.fault.removeprefix("reward ")], *rest
         if self.fault == "terminated":
             return obs, reward, None, *rest[1:]
         if self.fault == "truncated":
-            return obs, reward, rest[0], np.array([False]), rest[2]
+            return obs, reward, rest[0], np.array([False, False]), rest[2]
         return obs, reward, *rest
 
 
@@ -156,6 +163,23 @@ class OldReset(Walk):
 
     def reset(self, **_: Any) -> Any:
         return self.look()
+
+
+class Loose(Walk):
+    """Walk, as sloppily as one can say the same."""
+
+    def look(self) -> Any:
+        seen = super().look()
+        pose: Any = seen["robot.pose"]
+        return {
+            "image": seen["image"][None, ..., None],
+            "robot.pose": pose.tolist() if self.time % 2 else pose[None],
+            "room": [np.array([seen["room"]], np.uint8), float(seen["room"])][self.time % 2],
+        }
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.array([reward]), np.bool_(terminated), np.array([int(truncated)]), info
 
 
 class Careless(Walk):

@@ -25,6 +25,7 @@ BYTES = np.uint8
         (spaces.Box(0, 1, (10, 5), np.float32), "vector", ObsSpec((50,), "float32")),
         (spaces.Box(0, 1, (), np.float64), "vector", ObsSpec((1,), "float32")),
         (spaces.Discrete(4), "state", ObsSpec((), "int32", 4)),
+        (spaces.Discrete(2**20), "state", ObsSpec((), "int32", 2**20)),
         (spaces.MultiDiscrete([2, 5, 3]), "state", ObsSpec((3,), "int32", 5)),
         (spaces.MultiDiscrete(np.array([[2, 5], [3, 4]])), "state", ObsSpec((4,), "int32", 5)),
     ],
@@ -73,6 +74,9 @@ def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
         (spaces.Dict({}), "has no or ambiguous keys"),
         (spaces.Dict({"a.b": spaces.Discrete(2), "a_b": spaces.Discrete(2)}), "ambiguous"),
         (spaces.Box(0, 1, (0,)), "is empty"),
+        (spaces.Discrete(2**40), "has 1,099,511,627,776 classes, but 1,048,576 are the most"),
+        (spaces.MultiDiscrete([2, 2], start=[0, 2**33]), "8,589,934,594 classes"),
+        (spaces.Discrete(100, start=100, dtype=np.int8), "has a class 199 that its int8 lacks"),
     ],
 )
 def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: str) -> None:
@@ -88,6 +92,8 @@ def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: st
         (spaces.Box(-np.inf, np.inf, (2,)), "no finite bounds"),
         (spaces.Box(-1.8e308, 1.8e308, (2,), np.float64), "no finite bounds"),
         (spaces.Box(1, 1, (2,)), "no finite bounds"),
+        (spaces.Box(0, 1, (0,)), "is empty, so that there is nothing to decide"),
+        (spaces.Discrete(2**20 + 1), "1,048,577 classes, but 1,048,576 are the most"),
         (spaces.Box(0, 5, (2,), np.int32), "whole numbers"),
     ],
 )
@@ -142,6 +148,7 @@ def test_multi_discrete_actions_are_several_of_their_own_sizes() -> None:
     [
         (spaces.Dict({}), "none or ambiguous"),
         (spaces.Dict({"a": spaces.MultiBinary(2)}), "MultiBinary"),
+        (spaces.MultiDiscrete([2, 2**40]), "classes, but 1,048,576 are the most"),
         (spaces.Dict({"a": spaces.Box(-np.inf, np.inf, (2,))}), "no finite bounds"),
     ],
 )
