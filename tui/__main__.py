@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import locale
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tui.pages import NAMES
+
+PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -37,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.add_argument("--animate", action="store_true", help="play films over ssh too")
-    parser.add_argument("--web", action="store_true", help="shown by textual-serve")
+    parser.add_argument(
+        "--web", type=int, nargs="?", const=0, metavar="PID", help="shown by textual-serve there"
+    )
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
     parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
     parser.add_argument("--page", choices=NAMES, default="overview", help="of the SVG")
@@ -48,6 +54,9 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
     """Parse the command line, run, and return the exit code; `shown`: after the first frame."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    web = options.web is not None
+    if options.web:
+        _end_with(options.web)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
     from tui.app import DETACHED, Dashboard
 
@@ -55,7 +64,7 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
         options.run_dir,
         options.others,
         owner=options.owner,
-        on_terminal=not options.web and options.screenshot is None,
+        on_terminal=not web and options.screenshot is None,
         ascii=options.ascii or (options.screenshot is None and not _has_unicode()),
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
         shown=shown,
@@ -66,13 +75,25 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
         svg = asyncio.run(screenshot(app, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
-    if not options.web and not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not web and not (sys.stdin.isatty() and sys.stdout.isatty()):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     app.begin()
     code = app.run()
     if not options.owner:  # only the launcher asks how it ended
         return 0
     return DETACHED if code is None else code
+
+
+def _end_with(server: int) -> None:
+    """Let the kernel end this process with the server that started it, kill -9 included.
+
+    Linux only; elsewhere only a server that ends in peace takes its dashboards along.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:  # it was gone before
+        sys.exit(0)
 
 
 def _collect_garbage() -> None:
