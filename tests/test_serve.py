@@ -318,7 +318,10 @@ def test_the_kernel_ends_a_dashboard_that_was_told_its_server(run: RunDir, bound
         "time.sleep(600)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", start],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver"},
     ) as server:
         assert server.stdin is not None and server.stdout is not None
         dashboard = int(server.stdout.readline())
