@@ -44,6 +44,7 @@ from dreamer_async.restore import Saver, restore
 from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 from dreamer_async.telemetry import PlainLog, Telemetry
 from dreamer_async.tensorboard import TensorBoard
+from envs.findings import Inspection
 from envs.vector import VectorEnv
 
 
@@ -151,6 +152,7 @@ async def build(
         ratio,
         telemetry,
         prefill=prefill_windows(config),
+        inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
     )
     saver = Saver(run_dir, config, learner, collector)
     filmer = Filmer(run_dir.pictures / FILM, learner, telemetry)
@@ -235,6 +237,8 @@ async def train(parts: Parts, stop: Stop) -> None:
             task.cancel()
     parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
+    if parts.collector.inspection is not None:  # a short run saw less than it takes to say so
+        parts.collector.report(parts.collector.inspection.finish())
     await parts.saver.save(parts.learner_thread, parts.writer_thread)
 
 

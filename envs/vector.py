@@ -66,6 +66,10 @@ class VectorEnv(Protocol):
         """What happened since the last call that people should know; no error."""
         return []
 
+    def workers(self) -> list[int]:
+        """Ids of the processes in which environments run, if these are others than ours."""
+        return []
+
     def snapshot(self) -> dict[str, NDArray[Any]] | None:
         """Copy the full state, requests in flight included; None if that is impossible."""
         return None

@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -71,6 +73,10 @@ class Faulty(Walk):
             raise OSError("no such simulator")
         if fault == "tuple":
             self.observation_space = spaces.Tuple([spaces.Discrete(2)])
+        if fault == "no action":
+            self.action_space = spaces.Box(0, 1, (0,))
+        if fault == "classes":
+            self.observation_space = spaces.Discrete(2**40)
         if fault == "multi":
             self.action_space = spaces.MultiBinary(3)
 
@@ -128,6 +134,21 @@ class Faulty(Walk):
         if self.fault == "truncated":
             return obs, reward, rest[0], np.array([False, False]), rest[2]
         return obs, reward, *rest
+
+
+FAULTS = SimpleNamespace(
+    **{
+        fault.replace(" ", "_"): partial(Faulty, fault)
+        for fault in (
+            *("constructor", "tuple", "multi", "no action", "classes"),
+            *("raise", "sys.exit", "nan", "nan observation", "class", "half a class", "shape"),
+            *("turned", "type", "large", "old step", "no observation", "no key", "plain"),
+            *("reward none", "reward text", "reward array", "reward large"),
+            *("terminated", "truncated", "none"),
+        )
+    }
+)
+"""Factories of all faults that are no death: `tests.faulty_envs:FAULTS.nan`."""
 
 
 class Raising(Faulty):
@@ -234,6 +255,14 @@ class Wide(Walk):
     def look(self) -> Any:
         draw = self.np_random
         return {"near": draw.uniform(-1, 1, 2), "far": draw.uniform(-1, 50, 2)}
+
+
+class Moment(Walk):
+    """Episodes of one step, so that every second row is a reset row."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, True, False, info
 
 
 class NoSpaces:
