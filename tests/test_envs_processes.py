@@ -140,6 +140,19 @@ def test_a_fault_of_a_later_episode_names_it() -> None:
             step(env, 20)
 
 
+def test_the_processes_of_environments_are_known_also_after_one_was_replaced() -> None:
+    with make("Walk", num_envs=2) as env:
+        env.start()
+        env.recv()
+        before = env.workers()
+        assert len(set(before)) == 2 and all(map(_runs, before))
+        os.kill(before[0], signal.SIGKILL)
+        env.send(np.ones(2, np.int32), np.arange(2, dtype=np.int32))
+        env.recv()
+        after = env.workers()
+        assert after[0] != before[0] and after[1] == before[1] and all(map(_runs, after))
+
+
 def test_what_is_clear_is_taken_as_what_it_is() -> None:
     """Values in other types and with other axes of length 1 make the very same rows."""
     with make("Walk", num_envs=1) as plain, make("Loose", num_envs=1) as loose:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
 from tiny_run import STARTED
 
 from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, Warned
-from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages
+from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages, process_gauges
 from envs.spec import StepBatch
 
 
@@ -146,3 +148,18 @@ def test_a_closed_pipe_silences_the_log() -> None:
     out.close()
     log.show(Warned("warning", "nobody reads this"))
     log.show(Warned("warning", "nor this"))
+
+
+def test_memory_counts_the_processes_of_environments() -> None:
+    hold = "import sys; held = b'x' * 100_000_000; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdout is not None and worker.stdout.readline() == b"\n"
+        alone, together = process_gauges(), process_gauges([worker.pid])
+        worker.kill()
+    assert alone["memory/workers_gb"] == 0 < alone["memory/rss_gb"]
+    assert 0.1 < together["memory/workers_gb"] < 0.2
+    assert together["memory/rss_gb"] - together["memory/workers_gb"] < alone["memory/rss_gb"] + 0.1
+    assert together["memory/rss_gb"] > together["memory/workers_gb"]
+    assert process_gauges([worker.pid])["memory/workers_gb"] == 0, "it is gone"
