@@ -16,12 +16,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.spec import ActionSpec, ObsSpec
+from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 Array = NDArray[Any]
 
-RESERVED = {"action", "reward", "is_first", "is_last", "is_terminal", "env_id"}
-"""Names of other columns of a row; an observation key of that name gets a prefix."""
 LARGEST_BOUND = 1e6
 """Action bounds beyond this are how some environments write that they have none."""
 MOST_CLASSES = 2**20
@@ -96,6 +94,10 @@ def read_space(
     seen = [reader.name for reader in readers]
     if not seen or len(set(seen)) < len(seen):
         raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
+    try:
+        check_observations({reader.name: reader.spec for reader in readers})
+    except ValueError as error:
+        raise UnsupportedSpace(f"observation space {space}: {error}") from None
     return readers
 
 
@@ -183,7 +185,8 @@ def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
 
 
 def _name(path: tuple[str, ...], plain: str) -> str:
-    """Join keys with slashes; without dots, which cannot be in the name of a torch module."""
+    """Join keys with slashes; without dots, which cannot be in the name of a torch module, and
+    with a prefix where it would be a name of ours."""
     name = "/".join(path).replace(".", "_") or plain
     return f"obs_{name}" if name in RESERVED else name
 

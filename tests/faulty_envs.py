@@ -75,6 +75,9 @@ class Faulty(Walk):
             self.observation_space = spaces.Tuple([spaces.Discrete(2)])
         if fault == "no action":
             self.action_space = spaces.Box(0, 1, (0,))
+        if fault == "two sizes":
+            images = [spaces.Box(0, 255, (side, side), np.uint8) for side in (16, 32)]
+            self.observation_space = spaces.Dict(dict(zip("ab", images, strict=True)))
         if fault == "classes":
             self.observation_space = spaces.Discrete(2**40)
         if fault == "multi":
@@ -140,7 +143,7 @@ FAULTS = SimpleNamespace(
     **{
         fault.replace(" ", "_"): partial(Faulty, fault)
         for fault in (
-            *("constructor", "tuple", "multi", "no action", "classes"),
+            *("constructor", "tuple", "multi", "no action", "classes", "two sizes"),
             *("raise", "sys.exit", "nan", "nan observation", "class", "half a class", "shape"),
             *("turned", "type", "large", "old step", "no observation", "no key", "plain"),
             *("reward none", "reward text", "reward array", "reward large"),

@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from envs.spaces import UnsupportedSpace, read_space, write_actions, write_space
-from envs.spec import ActionSpec, ObsSpec
+from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 BYTES = np.uint8
 
@@ -43,6 +43,17 @@ def test_plain_spaces(space: gymnasium.Space, name: str, spec: ObsSpec) -> None:
         assert (value.reshape(-1) == batch.reshape(-1).astype(spec.dtype)).all()
 
 
+@pytest.mark.parametrize("key", sorted(RESERVED))
+def test_no_key_has_a_name_of_ours(key: str) -> None:
+    """What the replay and the losses call their own would be refused by the agent."""
+    (reader,) = read_space(spaces.Dict({key: spaces.Discrete(2)}))
+    assert reader.name == f"obs_{key}"
+    with pytest.raises(ValueError, match="is reserved"):
+        check_observations({key: reader.spec})
+    with pytest.raises(UnsupportedSpace, match="ambiguous"):
+        read_space(spaces.Dict({key: spaces.Discrete(2), f"obs_{key}": spaces.Discrete(2)}))
+
+
 def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
     space = spaces.Dict(
         {
@@ -72,6 +83,12 @@ def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
         (spaces.Dict({"word": spaces.Text(5)}), "Text.* of key word is not supported yet"),
         (spaces.MultiBinary(3), "MultiBinary"),
         (spaces.Dict({}), "has no or ambiguous keys"),
+        (
+            spaces.Dict(
+                a=spaces.Box(0, 255, (32, 32), BYTES), b=spaces.Box(0, 255, (64, 64), BYTES)
+            ),
+            "images must have one resolution, these differ: .*'a': .32, 32.",
+        ),
         (spaces.Dict({"a.b": spaces.Discrete(2), "a_b": spaces.Discrete(2)}), "ambiguous"),
         (spaces.Box(0, 1, (0,)), "is empty"),
         (spaces.Discrete(2**40), "has 1,099,511,627,776 classes, but 1,048,576 are the most"),

@@ -12,7 +12,7 @@ from dreamer_async.events import RunFinished, Warned, read_events
 from tests.faulty_envs import FAULTS
 from tests.tiny_run import TINY
 
-FAST = ("no_action", "class")
+FAST = ("two_sizes", "class")
 SMALL = [
     *("--plain", "--sync", "--device", "cpu", "--envs", "2", "--steps", "40"),
     *(f"--set={line}" for line in TINY),
