@@ -161,6 +161,11 @@ def _wrong_with(name: str, entry: ObsSpec, seen: Range) -> list[str]:
         )
     if entry.dtype == "float32" and max(abs(seen.low), abs(seen.high)) > LARGE_VALUE:
         found.append(f"{name} reaches {seen.low:g} to {seen.high:g}: scale it to about 1")
+    if entry.classes > LARGE_VECTOR:
+        found.append(
+            f"{name} has {entry.classes:,} classes, each one input of an MLP: if near ones are "
+            "alike, declare it as a Box of numbers"
+        )
     if entry.dtype == "float32" and entry.shape[0] > LARGE_VECTOR:
         found.append(
             f"{name} is a vector of {entry.shape[0]} numbers for an MLP: if it is an image, "

@@ -19,6 +19,16 @@ def row(time: int, length: int) -> StepBatch:
     return StepBatch(np.zeros(1, np.int32), dict(obs), reward, first, last, last)
 
 
+def test_many_classes_are_said() -> None:
+    def said(classes: int) -> list[str]:
+        spec = EnvSpec("gym", "x", {"v": ObsSpec((2,), "int32", classes)}, SPEC.action)
+        tally = Tally(1)
+        tally.add(row(0, 5))
+        return [text for text in findings(spec, tally) if "classes" in text]
+
+    assert "v has 5,000 classes, each one input" in said(5000)[0] and said(100) == []
+
+
 def test_a_run_says_once_what_its_first_episodes_showed() -> None:
     inspection = Inspection(SPEC, 1)
     said = [inspection.add(row(time, 1)) for time in range(40)]
