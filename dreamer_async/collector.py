@@ -9,6 +9,7 @@ and one half of the environments steps while the other half is acted on.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from dreamer_async.published import PublishedWeights
 from dreamer_async.replay import Replay
 from dreamer_async.suite_scores import SuiteScores
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
+from envs.findings import Inspection
 from envs.spec import StepBatch
 from envs.vector import VectorEnv
 
@@ -112,6 +114,7 @@ class Collector:
         ratio: TrainRatio,
         telemetry: Telemetry,
         prefill: int,
+        inspection: Inspection | None = None,
     ) -> None:
         self.env = env
         self.actor = actor
@@ -121,6 +124,8 @@ class Collector:
         self.telemetry = telemetry
         self.prefill = prefill
         """Complete windows in the replay before the first update."""
+        self.inspection = inspection
+        """Of the first rows of a run whose environment may be anybody's."""
         self.running = False
         """Whether the environments already run (a lockstep run that was restored exactly)."""
         self.episodes = EpisodeTracker(env.num_envs)
@@ -140,6 +145,11 @@ class Collector:
             self.env.send(acted.action, step.env_id)
             self.store(step, acted)
             await self.ratio.notify()
+
+    def report(self, findings: Sequence[str]) -> None:
+        """Warn of what is wrong with the environment."""
+        for finding in findings:
+            self.telemetry.warn(f"about the environment: {finding}")
 
     def act(self, step: StepBatch) -> Acted:
         """Act on the rows with the newest weights."""
@@ -167,6 +177,8 @@ class Collector:
             self.telemetry.warn(notice)
         with self.stages.measure("insert"):
             append(self.replay, step, acted)
+        if self.inspection is not None:
+            self.report(self.inspection.add(step))
         self.ratio.insert(len(step.env_id))
         self.telemetry.env_steps = self.ratio.inserted
         for episode in self.episodes.update(step, self.ratio.inserted):

@@ -185,6 +185,8 @@ def report_lines(report: Report) -> list[str]:
             f"(mean {statistics.fmean(returns):.4g}), "
             f"{report.terminal} ended by the task, {count - report.terminal} by a time limit"
         )
+    share = f"{report.resets:.1%} of all agent steps"
+    lines.append(f"resets    {share}: reset rows count, as in the official code")
     lines.append(f"speed     {report.steps_per_second:,.0f} steps/s with 2 environments")
     lines += ["", *(f"! {finding}" for finding in report.findings or ["nothing is wrong"])]
     if not report.findings:

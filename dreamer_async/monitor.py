@@ -77,7 +77,7 @@ class Monitor:
     def gauges(self) -> dict[str, float]:
         """Everything worth a look, under the names that the dashboard knows."""
         ratio, learner = self._collector.ratio, self._learner
-        process = process_gauges()
+        process = process_gauges(self._collector.env.workers())
         stages = self._collector.stages.totals() | learner.stages.totals()
         rates = self._rates.update(
             {

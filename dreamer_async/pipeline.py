@@ -47,6 +47,7 @@ from dreamer_async.restore import Saver, restore
 from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
 from dreamer_async.telemetry import PlainLog, Telemetry
 from dreamer_async.tensorboard import TensorBoard
+from envs.findings import Inspection
 from envs.vector import VectorEnv
 
 
@@ -171,6 +172,7 @@ async def build(
         ratio,
         telemetry,
         prefill=prefill_windows(config),
+        inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
     )
     saver = Saver(home, config, learner, collector, run_dir.path)
     filmer = Filmer(home.pictures / FILM, learner, telemetry)
@@ -238,6 +240,8 @@ async def train(parts: Parts, stop: Stop) -> None:
         raise
     parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
+    if parts.collector.inspection is not None:  # a short run saw less than it takes to say so
+        parts.collector.report(parts.collector.inspection.finish())
     await parts.saver.save_last(
         parts.learner_thread, parts.writer_thread, exact=not parts.env_thread.left
     )

@@ -143,7 +143,7 @@ def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "
         print(json.dumps(dataclasses.asdict(summary) | details))
         return 0
     for key, value in dataclasses.asdict(summary).items():
-        print(f"{key:15} {value}")
+        print(f"{key:15} {value}{', reset rows included' * (key == 'env_steps')}")
     print(f"{'checkpoints':15} {' '.join(checkpoints) or 'none'}")
     print(f"{'settings':15} {' '.join(f'{k}={v}' for k, v in chosen.items()) or 'as preset'}")
     return 0

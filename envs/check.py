@@ -5,49 +5,21 @@ Legend: N rows of one batch.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs import registry
+from envs.findings import Range, Tally, findings
 from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 from envs.vector import VectorEnv
 
-LARGE_VECTOR = 4096
-"""A float vector longer than this is probably an image in disguise."""
-LARGE_VALUE = 1e4
-"""Values beyond this are squashed until hardly anything of them is left."""
-FEW_EPISODES = 2
 SILENCE = 10.0
 """Seconds without a row after which one is told that it still waits."""
-
-
-@dataclass
-class Range:
-    """What was seen of one number or array."""
-
-    low: float = float("inf")
-    high: float = float("-inf")
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, values: NDArray[Any]) -> None:
-        if values.size:
-            self.low = min(self.low, float(values.min()))
-            self.high = max(self.high, float(values.max()))
-            self.total += float(values.sum(dtype=np.float64))
-            self.count += values.size
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True)
@@ -85,45 +57,10 @@ class Report:
     reward: Seen
     rewarded: float
     """Share of steps with a reward other than 0."""
+    resets: float
+    """Share of rows that only show how an episode begins; they count as agent steps."""
     findings: list[str]
     """What is wrong or surprising, and how to mend it."""
-
-
-@dataclass
-class Tally:
-    """Everything that is counted while the environments run."""
-
-    num_envs: int
-    obs: dict[str, Range] = field(default_factory=dict)
-    reward: Range = field(default_factory=Range)
-    rewarded: int = 0
-    rows: int = 0
-    """Resets included, in which nothing was done."""
-    steps: int = 0
-    lengths: list[int] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    terminal: int = 0
-
-    def __post_init__(self) -> None:
-        self._length = np.zeros(self.num_envs, np.int64)
-        self._return = np.zeros(self.num_envs)
-
-    def add(self, rows: StepBatch) -> None:
-        """Count the rows of one batch."""
-        self.rows += len(rows.env_id)
-        for name, values in rows.obs.items():
-            self.obs.setdefault(name, Range()).add(values)
-        moved = ~rows.is_first
-        self.reward.add(rows.reward[moved])
-        self.rewarded += int(np.count_nonzero(rows.reward[moved]))
-        self.steps += int(moved.sum())
-        ids = rows.env_id
-        self._length[ids] = np.where(rows.is_first, 0, self._length[ids] + 1)
-        self._return[ids] = np.where(rows.is_first, 0, self._return[ids]) + rows.reward
-        ended = ids[rows.is_last]
-        self.lengths += self._length[ended].tolist()
-        self.returns += self._return[ended].tolist()
-        self.terminal += int(rows.is_terminal.sum())
 
 
 def check(
@@ -207,19 +144,8 @@ def _bytes(rows: StepBatch) -> list[bytes]:
     return [column.tobytes() for column in (*rows.obs.values(), *rows[2:6])]
 
 
-def _report(spec: EnvSpec, tally: Tally, elapsed: float, findings: list[str]) -> Report:
+def _report(spec: EnvSpec, tally: Tally, elapsed: float, found: list[str]) -> Report:
     obs = {name: _seen(entry, tally.obs[name]) for name, entry in spec.obs.items()}
-    for name, seen in obs.items():
-        findings += _wrong_with(name, seen) + _outside(name, seen, spec.bounds.get(name))
-    findings += _wrong_with_episodes(tally)
-    reward = tally.reward
-    share = tally.rewarded / max(1, tally.steps)
-    if not tally.rewarded:
-        findings.append("random play never saw a reward: expect a long time without any progress")
-    elif share == 1 and reward.low == reward.high:
-        findings.append(f"every step was rewarded with {reward.low:g}: only lengths can matter")
-    if tally.steps and max(abs(reward.low), abs(reward.high)) > LARGE_VALUE:
-        findings.append(f"rewards reach {reward.low:g} to {reward.high:g}: scale them down")
     return Report(
         suite=spec.suite,
         task=spec.task,
@@ -231,9 +157,10 @@ def _report(spec: EnvSpec, tally: Tally, elapsed: float, findings: list[str]) ->
         lengths=tally.lengths,
         returns=tally.returns,
         terminal=tally.terminal,
-        reward=Seen((), "float32", "", 0, *_ends(reward), reward.mean),
-        rewarded=share,
-        findings=findings,
+        reward=Seen((), "float32", "", 0, *_ends(tally.reward), tally.reward.mean),
+        rewarded=tally.rewarded / max(1, tally.steps),
+        resets=tally.resets / max(1, tally.rows),
+        findings=found + findings(spec, tally),
     )
 
 
@@ -244,56 +171,6 @@ def _seen(entry: ObsSpec, values: Range) -> Seen:
 
 def _ends(values: Range) -> tuple[float, float]:
     return (values.low, values.high) if values.count else (0.0, 0.0)
-
-
-def _wrong_with(name: str, seen: Seen) -> list[str]:
-    """What is wrong with an observation key, and how to mend it."""
-    findings = []
-    if seen.low == seen.high:
-        findings.append(f"{name} was {seen.low:g} all the time: leave it out, or is it broken?")
-    elif seen.dtype == "uint8" and seen.high <= 1:
-        findings.append(
-            f"the image {name} holds nothing but 0 and 1: multiply by 255 before converting it"
-        )
-    if seen.dtype == "float32" and max(abs(seen.low), abs(seen.high)) > LARGE_VALUE:
-        findings.append(f"{name} reaches {seen.low:g} to {seen.high:g}: scale it to about 1")
-    if seen.dtype == "float32" and seen.shape[0] > LARGE_VECTOR:
-        findings.append(
-            f"{name} is a vector of {seen.shape[0]} numbers for an MLP: if it is an image, "
-            "declare it as a uint8 Box of [height, width, channels]"
-        )
-    return findings
-
-
-def _outside(name: str, seen: Seen, bounds: tuple[float, float] | None) -> list[str]:
-    """Say where an environment does not keep to the bounds of its own space."""
-    if bounds is None:
-        return []
-    low, high = bounds
-    slack = 1e-5 * max([1.0, *(abs(bound) for bound in bounds if math.isfinite(bound))])
-    if low - slack <= seen.low and seen.high <= high + slack:
-        return []
-    return [
-        f"{name} reaches {seen.low:g} to {seen.high:g}, but its space says {low:g} to {high:g}: "
-        "mend the one or the other (nothing is clipped)"
-    ]
-
-
-def _wrong_with_episodes(tally: Tally) -> list[str]:
-    """What is wrong with where episodes end, and how to mend it."""
-    if not tally.lengths:
-        return [
-            f"no episode ended in {tally.steps} steps: if none ever does, no score is reported; "
-            "give it a time limit (gymnasium.wrappers.TimeLimit)"
-        ]
-    if min(tally.lengths) < FEW_EPISODES:
-        return [
-            "an episode ended after one step: fine where there is one decision, "
-            "else reset may leave the environment finished"
-        ]
-    if not tally.terminal and len(tally.lengths) >= FEW_EPISODES:
-        return ["no episode was terminal: a time limit does not count as the end of the task"]
-    return []
 
 
 def describe_action(spec: ActionSpec) -> str:

@@ -163,8 +163,10 @@ class PoolEnv(VectorEnv):
             obs |= {reader.name: reader.read(given) for reader in self._others}
         terminal = last.copy() if self._time_limit_is_terminal else last > raw.truncated
         rows = StepBatch(env_id, obs, reward, first, last, terminal)
-        if self._others or not math.isfinite(np.vdot(flat, flat)):
-            check_rows(self.spec, rows)
+        finite = math.isfinite(np.vdot(flat, flat))
+        if self._others or not finite:
+            originals = {} if finite else self._originals(raw)
+            check_rows(self.spec, rows, raw.steps, originals)
         return rows
 
     def _read_vectors(
@@ -179,6 +181,11 @@ class PoolEnv(VectorEnv):
             obs[name] = vector = flat[where].reshape(shape)
             vector[...] = value if value.shape == shape else value.reshape(shape)
         return flat, obs
+
+    def _originals(self, raw: RawRows) -> dict[str, NDArray[Any]]:
+        """What became float32, as it was."""
+        vectors = {name: raw.values[index] for name, index, _, _ in self._vectors}
+        return vectors | {"reward": raw.reward}
 
     def close(self) -> None:
         """Receive what is in flight and free the pool, or leave it alone if that takes too long."""

@@ -335,6 +335,9 @@ class ProcessEnv(VectorEnv):
         trace = trace.partition("\n\nExtension modules:")[0].strip()
         return f"{how}:\n{trace}" if trace else how
 
+    def workers(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
     def notices(self) -> list[str]:
         return [self._notices.popleft() for _ in range(len(self._notices))]
 

@@ -30,6 +30,8 @@ class RawRows(NamedTuple):
     """[N] it ended by a time limit."""
     env_id: NDArray[np.int32]
     """[N]."""
+    steps: NDArray[np.int32]
+    """[N] steps of the episode so far."""
 
 
 class RawPool:
@@ -44,7 +46,7 @@ class RawPool:
         self._paths: dict[tuple[str, ...], int] = {
             tuple(name.split(".")) if named else (): i for name, i in obs.items()
         }
-        fields = ("reward", "done", "trunc", "info:env_id")
+        fields = ("reward", "done", "trunc", "info:env_id", "elapsed_step")
         self._fields = itemgetter(*(keys.index(name) for name in fields))
         *ids, _ = pool._action_keys
         assert set(ids) == {"env_id", "players.env_id"}, pool._action_keys

@@ -8,7 +8,7 @@ Legend: N rows of one batch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import gymnasium
@@ -16,15 +16,14 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.spec import ActionSpec, ObsSpec
+from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 Array = NDArray[Any]
 
-RESERVED = {"action", "reward", "is_first", "is_last", "is_terminal", "env_id"}
-"""Names of other columns of a row; an observation key of that name gets a prefix."""
 LARGEST_BOUND = 1e6
 """Action bounds beyond this are how some environments write that they have none."""
-
+MOST_CLASSES = 2**20
+"""Each class is an input or an output of the networks, and travels exactly in int32 and float32."""
 
 _LOW, _HIGH = np.array(-1, np.float32), np.array(1, np.float32)  # numpy is slow with numbers
 
@@ -47,14 +46,26 @@ class ObsReader:
     """The environment's images are CHW."""
     offset: int = 0
     """The environment's first class."""
+    shape: tuple[int, ...] = ()
+    """Shape of one value on the environment's side."""
+    first: Array = field(default_factory=lambda: np.array(0), compare=False)
+    """First class of each element, [*shape], in the environment's numbers."""
+    last: Array = field(default_factory=lambda: np.array(0), compare=False)
+    """Last class of each element, [*shape]."""
 
     def read(self, obs: Any) -> Array:
         """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
         for key in self.path:
             obs = obs[key]
-        value = np.asarray(obs)
+        return self.convert(np.asarray(obs))
+
+    def convert(self, value: Array) -> Array:
+        """Convert valid values of this key: [N, *shape] to [N, *spec.shape]."""
         if self.spec.dtype == "int32":
-            return (value.reshape(len(value), *self.spec.shape) - self.offset).astype(np.int32)
+            value = value.reshape(len(value), *self.spec.shape)
+            if self.offset or value.dtype != np.int32:  # a narrow type could not hold the result
+                value = value.astype(np.int64) - self.offset
+            return value.astype(np.int32)
         if self.spec.dtype == "float32":
             return value.reshape(len(value), -1).astype(np.float32)
         if self.channels_first:
@@ -83,6 +94,10 @@ def read_space(
     seen = [reader.name for reader in readers]
     if not seen or len(set(seen)) < len(seen):
         raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
+    try:
+        check_observations({reader.name: reader.spec for reader in readers})
+    except ValueError as error:
+        raise UnsupportedSpace(f"observation space {space}: {error}") from None
     return readers
 
 
@@ -105,8 +120,7 @@ def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsRead
             reader for key, part in space.spaces.items() for reader in _readers(part, (*path, key))
         ]
     if isinstance(space, spaces.Discrete):
-        name = _name(path, "state")
-        return [ObsReader(name, path, ObsSpec((), "int32", int(space.n)), False, int(space.start))]
+        return [_discrete_reader(space, path)]
     if isinstance(space, spaces.MultiDiscrete):
         return [_multi_discrete_reader(space, path)]
     if isinstance(space, spaces.Box):
@@ -118,12 +132,35 @@ def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsRead
     )
 
 
+def _discrete_reader(space: spaces.Discrete, path: tuple[str, ...]) -> ObsReader:
+    """One category."""
+    start, size = int(space.start), int(space.n)
+    _check_classes(space, size, start + size - 1)
+    first, last = np.array(start), np.array(start + size - 1)
+    spec = ObsSpec((), "int32", size)
+    return ObsReader(_name(path, "state"), path, spec, False, start, (), first, last)
+
+
 def _multi_discrete_reader(space: spaces.MultiDiscrete, path: tuple[str, ...]) -> ObsReader:
     """A vector of categories, all with as many classes as the largest has."""
-    start, size = np.asarray(space.start).reshape(-1), np.asarray(space.nvec).reshape(-1)
+    start, size = (np.asarray(part).astype(np.int64) for part in (space.start, space.nvec))
     offset = int(start.min())
-    spec = ObsSpec((size.size,), "int32", int((start + size).max()) - offset)
-    return ObsReader(_name(path, "state"), path, spec, False, offset)
+    count = int((start + size).max()) - offset
+    _check_classes(space, count, offset + count - 1)
+    spec = ObsSpec((size.size,), "int32", count)
+    name, last = _name(path, "state"), start + size - 1
+    return ObsReader(name, path, spec, False, offset, size.shape, start, last)
+
+
+def _check_classes(space: spaces.Discrete | spaces.MultiDiscrete, classes: int, last: int) -> None:
+    """Raise UnsupportedSpace where classes are too many for a network or for their own type."""
+    if classes > MOST_CLASSES:
+        raise UnsupportedSpace(
+            f"space {space} has {classes:,} classes, but {MOST_CLASSES:,} are the most: each is "
+            "one input or output of the networks (wrap the environment to use a Box of numbers)"
+        )
+    if last > np.iinfo(space.dtype).max:
+        raise UnsupportedSpace(f"space {space} has a class {last} that its {space.dtype} lacks")
 
 
 def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
@@ -135,7 +172,8 @@ def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
         size = math.prod(shape)
         if not size:
             raise UnsupportedSpace(f"observation space {space} is empty")
-        return ObsReader(_name(path, "vector"), path, ObsSpec((size,), "float32"))
+        spec = ObsSpec((size,), "float32")
+        return ObsReader(_name(path, "vector"), path, spec, shape=shape)
     if height % 16 or width % 16:
         raise UnsupportedSpace(
             f"images of {height}x{width} pixels are not supported, as 16 must divide both sides "
@@ -143,11 +181,12 @@ def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
         )
     channels = math.prod(shape) // (height * width)
     spec = ObsSpec((height, width, channels), "uint8")
-    return ObsReader(_name(path, "image"), path, spec, channels_first)
+    return ObsReader(_name(path, "image"), path, spec, channels_first, shape=shape)
 
 
 def _name(path: tuple[str, ...], plain: str) -> str:
-    """Join keys with slashes; without dots, which cannot be in the name of a torch module."""
+    """Join keys with slashes; without dots, which cannot be in the name of a torch module, and
+    with a prefix where it would be a name of ours."""
     name = "/".join(path).replace(".", "_") or plain
     return f"obs_{name}" if name in RESERVED else name
 
@@ -249,6 +288,7 @@ def _several(
 def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
     """Plan how to write actions of `space` in batches; UnsupportedSpace if not possible."""
     if isinstance(space, spaces.Discrete):
+        _check_classes(space, int(space.n), int(space.start) + int(space.n) - 1)
         spec = ActionSpec("discrete", int(space.n))
         start = np.array(int(space.start), np.int64)
         return ActionWriter(spec, (), np.dtype(space.dtype), start, start)
@@ -258,6 +298,8 @@ def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
             "environments also MultiDiscrete and Dict (wrap the environment to convert it)"
         )
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+    if not low.size:
+        raise UnsupportedSpace(f"action space {space} is empty, so that there is nothing to decide")
     if not (np.abs([low, high]) < LARGEST_BOUND).all() or not (low < high).all():
         raise UnsupportedSpace(
             f"action space {space} has no finite bounds that actions could be scaled to; "

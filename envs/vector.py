@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -63,6 +64,10 @@ class VectorEnv(Protocol):
 
     def notices(self) -> list[str]:
         """What happened since the last call that people should know; no error."""
+        return []
+
+    def workers(self) -> list[int]:
+        """Ids of the processes in which environments run, if these are others than ours."""
         return []
 
     def snapshot(self) -> dict[str, NDArray[Any]] | None:
@@ -261,10 +266,48 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
-    """Return `rows`, or raise EnvError if an environment delivered what nobody can learn from."""
+@dataclass(frozen=True)
+class Fault:
+    """A column of a batch in which some numbers are not what they should be."""
+
+    what: str
+    """What was delivered, in words."""
+    name: str
+    """The column."""
+    value: NDArray[Any]
+    """[N, *]."""
+    good: NDArray[np.bool_]
+    """[N, *] which numbers are as they should be."""
+
+
+def check_rows(
+    spec: EnvSpec,
+    rows: StepBatch,
+    steps: NDArray[np.integer[Any]] | None = None,
+    originals: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+) -> StepBatch:
+    """Return `rows`, or raise EnvError if an environment delivered what nobody can learn from.
+
+    `steps`, [N], are those of each row's episode, where somebody counts them; `originals` are
+    observations as they were before they became float32.
+    """
+    for fault in _faults(spec, rows, originals):
+        row, *place = (int(i) for i in np.argwhere(~fault.good)[0])
+        number = fault.value[(row, *place)]
+        when = "" if steps is None else f" in step {steps[row]} of its episode"
+        raise EnvError(
+            f"environment {rows.env_id[row]} of {spec.suite} {spec.task} delivered {fault.what}: "
+            f"{fault.name}{place or ''} is {number:g}{when}"
+        )
+    return rows
+
+
+def _faults(
+    spec: EnvSpec, rows: StepBatch, originals: Mapping[str, NDArray[Any]]
+) -> Iterator[Fault]:
+    """Look for numbers that are not finite or no class; EnvError for a wrong shape or type."""
     if not all_finite(rows.reward):
-        _check_each(spec, rows, np.isfinite(rows.reward), "a reward that is not finite")
+        yield _not_finite("reward", rows.reward, originals.get("reward", rows.reward))
     for name, entry in spec.obs.items():
         value: NDArray[Any] = rows.obs[name]
         if value.shape[1:] != entry.shape or value.dtype != _DTYPES[entry.dtype]:
@@ -272,19 +315,20 @@ def check_rows(spec: EnvSpec, rows: StepBatch) -> StepBatch:
             raise EnvError(
                 f"{spec.suite} {spec.task} delivered {name} as {_kind(value)}, not {expected}"
             )
-        if entry.dtype == "float32":
-            if not all_finite(value):
-                _check_each(spec, rows, np.isfinite(value), f"{name} that is not finite")
+        if entry.dtype == "float32" and not all_finite(value):
+            yield _not_finite(name, value, originals.get(name, value))
         elif entry.dtype == "int32":
             good = (value >= 0) & (value < entry.classes)
-            _check_each(spec, rows, good, f"{name} outside 0 to {entry.classes - 1}")
-    return rows
+            if not good.all():
+                yield Fault(f"{name} outside 0 to {entry.classes - 1}", name, value, good)
 
 
-def _check_each(spec: EnvSpec, rows: StepBatch, good: NDArray[np.bool_], what: str) -> None:
-    if not good.all():
-        bad = rows.env_id[~good.reshape(len(good), -1).all(1)]
-        raise EnvError(f"environment {bad[0]} of {spec.suite} {spec.task} delivered {what}")
+def _not_finite(name: str, value: NDArray[Any], original: NDArray[Any]) -> Fault:
+    """Tell what never was a number from what only float32 cannot hold."""
+    original = original.reshape(value.shape)
+    if not (good := np.isfinite(original)).all():
+        return Fault(f"{name} that is not finite", name, original, good)
+    return Fault(f"{name} that does not fit float32", name, original, np.isfinite(value))
 
 
 def env_seed(seed: int, env_id: int, attempt: int = 0) -> int:

@@ -30,6 +30,7 @@ from envs.block import Block
 from envs.names import nearest, squash
 from envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds, write_actions
 from envs.spec import EnvSpec
+from envs.values import BrokenRule, flag, kind, number, observation
 
 LONGEST_TRACEBACK = 60_000
 ORPHAN_SECONDS = 1.0
@@ -38,10 +39,6 @@ ORPHAN_SECONDS = 1.0
 
 class NoEnvironment(ValueError):
     """What was named builds no environment."""
-
-
-class BrokenRule(ValueError):
-    """An environment does not behave like one of gymnasium; the message says it all."""
 
 
 class TrainerGone(Exception):
@@ -123,6 +120,7 @@ class Server:
         specs = json.dumps(wire.encode_spec(spec))
         _say(connection, wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
+        self._episode, self._steps = 0, 0
         self._block = Block(spec, job["num_envs"], _hear(connection, recv_handle))
 
     def run(self) -> None:
@@ -139,6 +137,7 @@ class Server:
         """Begin an episode; only the first one is seeded."""
         result = self._env.reset(seed=self._seed)
         self._seed = None
+        self._episode, self._steps = self._episode + 1, 0
         if not isinstance(result, tuple) or len(result) != 2:
             raise BrokenRule("reset must return (observation, info), as gymnasium's does")
         self._write(result[0], 0.0, False, False, result[1])
@@ -146,6 +145,7 @@ class Server:
     def _step(self) -> None:
         action = self._writer.one(self._block["action"][self._index])
         result = self._env.step(action)
+        self._steps += 1
         if not isinstance(result, tuple) or len(result) != 5:
             raise BrokenRule(
                 "step must return (observation, reward, terminated, truncated, info), "
@@ -154,75 +154,29 @@ class Server:
         self._write(*result)
 
     def _write(self, obs: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> None:
-        for reader in self._readers:
-            value = _read(reader, obs)
-            column = self._block.obs[reader.name]
-            if value.shape != column.shape[1:] or value.dtype != column.dtype:
-                raise BrokenRule(
-                    f"observation {reader.name} is {value.dtype} {list(value.shape)}, but its "
-                    f"space says {column.dtype} {list(column.shape[1:])}"
-                )
-            column[self._index] = value
-        self._block["reward"][self._index] = _number(reward)
-        self._block["terminated"][self._index] = _flag("terminated", terminated)
-        self._block["truncated"][self._index] = _flag("truncated", truncated)
-        for name in self._log:
-            self._block[f"log/{name}"][self._index] = info["log"][name]
-
-
-def _read(reader: ObsReader, obs: Any) -> Any:
-    """Convert one key of an observation; BrokenRule where it has none."""
-    if obs is None:
-        raise BrokenRule("the observation is None")
-    try:
-        return reader.read(_batched(obs))[0]
-    except (KeyError, IndexError):
-        where = "/".join(reader.path)
-        raise BrokenRule(
-            f"the observation has no {where!r}, which its space names; it is {_kind(obs)}"
-        ) from None
-
-
-def _number(reward: Any) -> float:
-    """A reward, if it is one number."""
-    if isinstance(reward, str) or np.ndim(reward) or reward is None:
-        raise BrokenRule(f"the reward must be a number, not {_kind(reward)}")
-    return float(reward)
-
-
-def _flag(name: str, value: Any) -> bool:
-    """Whether an episode is over; what stands for nothing could hide that it is."""
-    if value is None or np.ndim(value) or value not in (False, True):
-        raise BrokenRule(f"{name} must be True or False, not {_kind(value)}")
-    return bool(value)
-
-
-def _kind(value: Any) -> str:
-    """A value in a few words."""
-    if isinstance(value, Mapping):
-        return f"a dictionary with {sorted(map(str, value))}"
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} {list(value.shape)}"
-    return f"{value!r:.40} ({type(value).__name__})"
-
-
-def _batched(obs: Any) -> Any:
-    """Add a batch axis of one to each array of a nested observation."""
-    if isinstance(obs, Mapping):
-        return {key: _batched(value) for key, value in obs.items()}
-    return np.asarray(obs)[None]
+        try:
+            for reader in self._readers:
+                self._block.obs[reader.name][self._index] = observation(reader, obs)
+            self._block["reward"][self._index] = number("the reward", reward)
+            self._block["terminated"][self._index] = flag("terminated", terminated)
+            self._block["truncated"][self._index] = flag("truncated", truncated)
+            for name in self._log:
+                self._block[f"log/{name}"][self._index] = number(f"log {name}", info["log"][name])
+        except BrokenRule as error:
+            where = f"in step {self._steps}" if self._steps else "at the reset"
+            raise BrokenRule(f"{error} ({where} of episode {self._episode})") from None
 
 
 def build(target: str, kwargs: Mapping[str, Any]) -> Any:
     """Build the environment that `module:attribute` names; NoEnvironment if it is none."""
     factory = load(target)
     if not callable(factory):
-        raise NoEnvironment(f"{target} is {_kind(factory)}; name a class or a function")
+        raise NoEnvironment(f"{target} is {kind(factory)}; name a class or a function")
     env = factory(**kwargs)
     lacking = [name for name in ("observation_space", "action_space") if not hasattr(env, name)]
     if lacking:
         raise NoEnvironment(
-            f"{target} builds no environment: {_kind(env)} has no {' and no '.join(lacking)}"
+            f"{target} builds no environment: {kind(env)} has no {' and no '.join(lacking)}"
         )
     return env
 

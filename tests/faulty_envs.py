@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -64,19 +66,27 @@ class Steer(Walk):
 class Faulty(Walk):
     """Go wrong in the third step, once if `marker` names a file that then exists."""
 
-    def __init__(self, fault: str, marker: str = "") -> None:
+    def __init__(self, fault: str, marker: str = "", episode: int = 1) -> None:
         super().__init__()
-        self.fault, self.marker = fault, marker
+        self.fault, self.marker, self.first_bad = fault, marker, episode
         if fault == "constructor":
             raise OSError("no such simulator")
         if fault == "tuple":
             self.observation_space = spaces.Tuple([spaces.Discrete(2)])
+        if fault == "no action":
+            self.action_space = spaces.Box(0, 1, (0,))
+        if fault == "two sizes":
+            images = [spaces.Box(0, 255, (side, side), np.uint8) for side in (16, 32)]
+            self.observation_space = spaces.Dict(dict(zip("ab", images, strict=True)))
+        if fault == "classes":
+            self.observation_space = spaces.Discrete(2**40)
         if fault == "multi":
             self.action_space = spaces.MultiBinary(3)
 
     def step(self, action: Any) -> Any:
         result = super().step(action)
-        if self.time == 3 and not (self.marker and Path(self.marker).exists()):
+        bad = self.time == 3 and self.episode >= self.first_bad
+        if bad and not (self.marker and Path(self.marker).exists()):
             if self.marker:
                 Path(self.marker).touch()
             return self.fail(*result)
@@ -114,6 +124,12 @@ class Faulty(Walk):
             return obs | {"robot.pose": np.full((2, 2), np.nan)}, reward, *rest
         if self.fault == "class":
             return obs | {"room": 8}, reward, *rest
+        if self.fault == "half a class":
+            return obs | {"room": 3.5}, reward, *rest
+        if self.fault == "turned":
+            return obs | {"image": obs["image"].T}, reward, *rest
+        if self.fault == "large":
+            return obs | {"robot.pose": np.array([[0, 1e300], [0, 0]])}, reward, *rest
         if self.fault == "shape":
             return obs | {"image": np.zeros((16, 16), np.uint8)}, reward, *rest
         if self.fault == "type":
@@ -127,13 +143,28 @@ class Faulty(Walk):
         if self.fault == "plain":
             return obs["image"], reward, *rest
         if self.fault.startswith("reward "):
-            strange = {"none": None, "text": "1", "array": np.array([reward])}
+            strange = {"none": None, "text": "1", "array": np.zeros(2), "large": 1e39}
             return obs, strange[self.fault.removeprefix("reward ")], *rest
         if self.fault == "terminated":
             return obs, reward, None, *rest[1:]
         if self.fault == "truncated":
-            return obs, reward, rest[0], np.array([False]), rest[2]
+            return obs, reward, rest[0], np.array([False, False]), rest[2]
         return obs, reward, *rest
+
+
+FAULTS = SimpleNamespace(
+    **{
+        fault.replace(" ", "_"): partial(Faulty, fault)
+        for fault in (
+            *("constructor", "tuple", "multi", "no action", "classes", "two sizes"),
+            *("raise", "sys.exit", "nan", "nan observation", "class", "half a class", "shape"),
+            *("turned", "type", "large", "old step", "no observation", "no key", "plain"),
+            *("reward none", "reward text", "reward array", "reward large"),
+            *("terminated", "truncated", "none"),
+        )
+    }
+)
+"""Factories of all faults that are no death: `tests.faulty_envs:FAULTS.nan`."""
 
 
 class Raising(Faulty):
@@ -202,6 +233,23 @@ class OldReset(Walk):
         return self.look()
 
 
+class Loose(Walk):
+    """Walk, as sloppily as one can say the same."""
+
+    def look(self) -> Any:
+        seen = super().look()
+        pose: Any = seen["robot.pose"]
+        return {
+            "image": seen["image"][None, ..., None],
+            "robot.pose": pose.tolist() if self.time % 2 else pose[None],
+            "room": [np.array([seen["room"]], np.uint8), float(seen["room"])][self.time % 2],
+        }
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, np.array([reward]), np.bool_(terminated), np.array([int(truncated)]), info
+
+
 class Careless(Walk):
     """All that `env check` should notice, each by a flag."""
 
@@ -254,6 +302,14 @@ class Wide(Walk):
     def look(self) -> Any:
         draw = self.np_random
         return {"near": draw.uniform(-1, 1, 2), "far": draw.uniform(-1, 50, 2)}
+
+
+class Moment(Walk):
+    """Episodes of one step, so that every second row is a reset row."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, True, False, info
 
 
 class NoSpaces:

@@ -97,6 +97,8 @@ def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> N
     assert report["findings"] == []
     text = run(capsys, "env", "check", "tests.faulty_envs:Walk", "-n", "1")
     assert "nothing is wrong" in text and "16x32x1" in text
+    assert report["resets"] == pytest.approx(1 / 8, abs=0.03)
+    assert "of all agent steps: reset rows count, as in the official code" in text
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,8 @@ def batch(
     count = len(env_id)
     flags = np.full(count, done), np.zeros(count, np.bool_)
     ids = np.array(env_id, np.int32)
-    return RawRows([np.full((count, 4), obs)], np.full(count, reward), *flags, ids)
+    steps = np.arange(count, dtype=np.int32) + 7
+    return RawRows([np.full((count, 4), obs)], np.full(count, reward), *flags, ids, steps)
 
 
 def fake(*batches: RawRows) -> PoolEnv:
@@ -264,8 +265,9 @@ def test_the_reward_of_a_reset_row_is_whatever_was_in_memory_and_becomes_zero(
     ("bad", "message"),
     [
         (batch(reward=float("nan")), "environment 0 of classic cartpole .* reward"),
-        (batch(reward=1e300), "reward that is not finite"),
-        (batch(obs=np.inf), "vector that is not finite"),
+        (batch(reward=1e300), r"reward that does not fit float32: reward is 1e\+300 in step 7 of"),
+        (batch(obs=np.inf), r"vector that is not finite: vector\[0\] is inf in step 7 of its"),
+        (batch(obs=-1e39), r"vector that does not fit float32: vector\[0\] is -1e\+39"),
         (batch(env_id=(0,)), "1 rows instead of 2"),
         (batch(env_id=()), "0 rows instead of 2"),
     ],
@@ -300,7 +302,8 @@ def test_one_number_in_any_of_several_vectors_is_enough(
         assert np.isfinite(env.recv().obs[key]).all()
         env.send(np.zeros((2, env.spec.action.size), np.float32), np.arange(2, dtype=np.int32))
         monkeypatch.setattr(pool, "recv", spoiled)
-        with pytest.raises(EnvError, match=f"environment 1 of .* delivered {key} that is not"):
+        why = "does not fit float32" if bad == 1e300 else "is not finite"
+        with pytest.raises(EnvError, match=f"environment 1 of .* delivered {key} that {why}"):
             env.recv()
 
 

@@ -100,11 +100,14 @@ def test_workers_are_not_in_lockstep() -> None:
     ("fault", "words"),
     [
         ("raise", ["faulty_envs.py", "ArithmeticError: the wheel came off"]),
-        ("nan", ["a reward that is not finite"]),
-        ("nan observation", ["robot_pose that is not finite"]),
-        ("class", ["room outside 0 to 4"]),
-        ("shape", ["image is uint8 [16, 16, 1]", "[16, 32, 1]"]),
-        ("type", ["image is float64"]),
+        ("nan", ["the reward is nan, which is not finite (in step 3 of episode 1)"]),
+        ("nan observation", ["robot.pose[0, 0] is nan, which is not finite (in step 3"]),
+        ("class", ["observation room is 8, which is no class of 3 to 7 (in step 3 of episode 1)"]),
+        ("half a class", ["room is 3.5, which is no class of 3 to 7"]),
+        ("shape", ["image has shape [16, 16], but its space says [16, 32]"]),
+        ("turned", ["image has shape [32, 16], but its space says [16, 32]"]),
+        ("type", ["image is float64, but its space says uint8"]),
+        ("large", ["robot.pose[0, 1] is 1e+300, which does not fit float32 (in step 3"]),
         ("old step", ["step must return (observation, reward, terminated"]),
         ("sys.exit", ["faulty_envs.py", "SystemExit: no licence"]),
         ("end of file", ["faulty_envs.py", "EOFError: the recording is over"]),
@@ -114,9 +117,10 @@ def test_workers_are_not_in_lockstep() -> None:
         ("plain", ["has no 'image'", "an array of uint8 [16, 32]"]),
         ("reward none", ["failed: the reward must be a number, not None"]),
         ("reward text", ["the reward must be a number, not '1' (str)"]),
-        ("reward array", ["the reward must be a number, not an array of float64 [1]"]),
+        ("reward array", ["the reward must be a number, not an array of float64 [2]"]),
+        ("reward large", ["the reward is 1e+39, which does not fit float32 (in step 3"]),
         ("terminated", ["failed: terminated must be True or False, not None"]),
-        ("truncated", ["truncated must be True or False, not an array of bool [1]"]),
+        ("truncated", ["truncated must be True or False, not an array of bool [2]"]),
     ],
 )
 def test_a_fault_is_reported_with_the_environment_and_its_traceback(
@@ -129,6 +133,32 @@ def test_a_fault_is_reported_with_the_environment_and_its_traceback(
     assert all(word in str(error.value) for word in words), error.value
     ours = fault not in ("raise", "sys.exit", "end of file", "interrupt")
     assert ("Traceback" not in str(error.value)) == ours, "one line where it says everything"
+
+
+def test_a_fault_of_a_later_episode_names_it() -> None:
+    with make("Faulty", num_envs=1, fault="nan observation", episode=2) as env:
+        env.start()
+        with pytest.raises(EnvError, match=r"\(in step 3 of episode 2\)"):
+            step(env, 20)
+
+
+def test_the_processes_of_environments_are_known_also_after_one_was_replaced() -> None:
+    with make("Walk", num_envs=2) as env:
+        env.start()
+        env.recv()
+        before = env.workers()
+        assert len(set(before)) == 2 and all(map(_runs, before))
+        os.kill(before[0], signal.SIGKILL)
+        env.send(np.ones(2, np.int32), np.arange(2, dtype=np.int32))
+        env.recv()
+        after = env.workers()
+        assert after[0] != before[0] and after[1] == before[1] and all(map(_runs, after))
+
+
+def test_what_is_clear_is_taken_as_what_it_is() -> None:
+    """Values in other types and with other axes of length 1 make the very same rows."""
+    with make("Walk", num_envs=1) as plain, make("Loose", num_envs=1) as loose:
+        assert streams(plain, 30) == streams(loose, 30)
 
 
 def test_an_old_reset_is_reported() -> None:

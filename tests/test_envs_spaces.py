@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from envs.spaces import UnsupportedSpace, read_space, write_actions, write_space
-from envs.spec import ActionSpec, ObsSpec
+from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 BYTES = np.uint8
 
@@ -25,6 +25,7 @@ BYTES = np.uint8
         (spaces.Box(0, 1, (10, 5), np.float32), "vector", ObsSpec((50,), "float32")),
         (spaces.Box(0, 1, (), np.float64), "vector", ObsSpec((1,), "float32")),
         (spaces.Discrete(4), "state", ObsSpec((), "int32", 4)),
+        (spaces.Discrete(2**20), "state", ObsSpec((), "int32", 2**20)),
         (spaces.MultiDiscrete([2, 5, 3]), "state", ObsSpec((3,), "int32", 5)),
         (spaces.MultiDiscrete(np.array([[2, 5], [3, 4]])), "state", ObsSpec((4,), "int32", 5)),
     ],
@@ -40,6 +41,17 @@ def test_plain_spaces(space: gymnasium.Space, name: str, spec: ObsSpec) -> None:
         assert (value == np.moveaxis(batch, 1, -1)).all()
     else:
         assert (value.reshape(-1) == batch.reshape(-1).astype(spec.dtype)).all()
+
+
+@pytest.mark.parametrize("key", sorted(RESERVED))
+def test_no_key_has_a_name_of_ours(key: str) -> None:
+    """What the replay and the losses call their own would be refused by the agent."""
+    (reader,) = read_space(spaces.Dict({key: spaces.Discrete(2)}))
+    assert reader.name == f"obs_{key}"
+    with pytest.raises(ValueError, match="is reserved"):
+        check_observations({key: reader.spec})
+    with pytest.raises(UnsupportedSpace, match="ambiguous"):
+        read_space(spaces.Dict({key: spaces.Discrete(2), f"obs_{key}": spaces.Discrete(2)}))
 
 
 def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
@@ -71,8 +83,17 @@ def test_dictionaries_nest_and_keys_stay_clear_of_ours() -> None:
         (spaces.Dict({"word": spaces.Text(5)}), "Text.* of key word is not supported yet"),
         (spaces.MultiBinary(3), "MultiBinary"),
         (spaces.Dict({}), "has no or ambiguous keys"),
+        (
+            spaces.Dict(
+                a=spaces.Box(0, 255, (32, 32), BYTES), b=spaces.Box(0, 255, (64, 64), BYTES)
+            ),
+            "images must have one resolution, these differ: .*'a': .32, 32.",
+        ),
         (spaces.Dict({"a.b": spaces.Discrete(2), "a_b": spaces.Discrete(2)}), "ambiguous"),
         (spaces.Box(0, 1, (0,)), "is empty"),
+        (spaces.Discrete(2**40), "has 1,099,511,627,776 classes, but 1,048,576 are the most"),
+        (spaces.MultiDiscrete([2, 2], start=[0, 2**33]), "8,589,934,594 classes"),
+        (spaces.Discrete(100, start=100, dtype=np.int8), "has a class 199 that its int8 lacks"),
     ],
 )
 def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: str) -> None:
@@ -88,6 +109,8 @@ def test_observation_spaces_that_are_refused(space: gymnasium.Space, message: st
         (spaces.Box(-np.inf, np.inf, (2,)), "no finite bounds"),
         (spaces.Box(-1.8e308, 1.8e308, (2,), np.float64), "no finite bounds"),
         (spaces.Box(1, 1, (2,)), "no finite bounds"),
+        (spaces.Box(0, 1, (0,)), "is empty, so that there is nothing to decide"),
+        (spaces.Discrete(2**20 + 1), "1,048,577 classes, but 1,048,576 are the most"),
         (spaces.Box(0, 5, (2,), np.int32), "whole numbers"),
     ],
 )
@@ -142,6 +165,7 @@ def test_multi_discrete_actions_are_several_of_their_own_sizes() -> None:
     [
         (spaces.Dict({}), "none or ambiguous"),
         (spaces.Dict({"a": spaces.MultiBinary(2)}), "MultiBinary"),
+        (spaces.MultiDiscrete([2, 2**40]), "classes, but 1,048,576 are the most"),
         (spaces.Dict({"a": spaces.Box(-np.inf, np.inf, (2,))}), "no finite bounds"),
     ],
 )

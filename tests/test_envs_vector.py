@@ -177,9 +177,13 @@ def rows(**changes: Any) -> StepBatch:
     ("changes", "message"),
     [
         ({"reward": np.array([0, np.nan], np.float32)}, "environment 7 .* reward .* not finite"),
-        ({"vector": np.array([[0, np.inf], [0, 0]], np.float32)}, "environment 5 .* vector"),
-        ({"state": np.array([0, 3], np.int32)}, "environment 7 .* state outside 0 to 2"),
+        (
+            {"vector": np.array([[0, np.inf], [0, 0]], np.float32)},
+            r"environment 5 .* vector\[1\] is inf",
+        ),
+        ({"state": np.array([0, 3], np.int32)}, "7 .* state outside 0 to 2: state is 3"),
         ({"state": np.array([-1, 0], np.int32)}, "environment 5 .* state outside"),
+        ({"vector": np.array([[0, 0], [np.nan, 0]], np.float32)}, r"7 .* vector\[0\] is nan"),
         ({"vector": np.zeros((2, 3), np.float32)}, r"float32 \[2, 3\], not float32 \[2, 2\]"),
         ({"vector": np.zeros((2, 2))}, "float64"),
     ],

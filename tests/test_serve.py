@@ -1,17 +1,19 @@
-"""The dashboard in a browser: keys arrive, and no other page may press them."""
+"""The dashboard in a browser: keys arrive, from nobody but who may press them, and no flood."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
+
+from dreamer_async.serve import (  # noqa: E402  after the check that its libraries are here
+    BYTES_PER_SECOND,
+    MOST_DASHBOARDS,
+    Allowance,
+    bounded_size,
+)
 
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
 PATIENCE_S = 60.0
@@ -36,29 +45,55 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
         yield run
 
 
+class Served(NamedTuple):
+    """A server that a terminal would show."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    """As it was printed: with the token."""
+
+    @property
+    def port(self) -> int:
+        return int(self.address.split(":")[2].split("/")[0])
+
+    @property
+    def socket(self) -> str:
+        """Where its page connects to."""
+        return f"{self.address}ws?width=120&height=40"
+
+
 @pytest.fixture
-def port(run: RunDir) -> Iterator[int]:
-    """Where `watch --serve` listens."""
+def served(run: RunDir, tmp_path: Path) -> Iterator[Served]:
+    """`watch --serve` of the run."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     words = [sys.executable, "-m", "dreamer_async", "watch", str(run.path)]
-    with subprocess.Popen(
-        [*words, "--serve", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"TERM": "xterm-256color"},
-    ) as server:
+    printed = tmp_path / "printed"
+    with (
+        open(printed, "wb") as out,
+        subprocess.Popen(
+            [*words, "--serve", "--port", str(port)],
+            stdout=out,
+            env=os.environ | {"TERM": "xterm-256color"},
+        ) as server,
+    ):
         try:
-            end = time.monotonic() + PATIENCE_S
-            while not _listens(port):
-                assert time.monotonic() < end and server.poll() is None
-                time.sleep(0.05)
-            yield port
+            wait_until(lambda: listens(port) or server.poll() is not None)
+            (address,) = re.findall(r"http://localhost:\d+/[\w-]{32}/", printed.read_text())
+            yield Served(server, address)
         finally:
             server.send_signal(signal.SIGINT)
 
 
-def _listens(port: int) -> bool:
+def wait_until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -78,9 +113,12 @@ class Browser:
                 if isinstance(message.data, bytes):
                     self._shown += message.data
 
+    async def send(self, *message: Any) -> None:
+        await self._connection.send_json(message)
+
     async def press(self, keys: str) -> None:
         self._shown = b""
-        await self._connection.send_json(["stdin", keys])
+        await self.send("stdin", keys)
 
     async def closed(self) -> bool:
         async with asyncio.timeout(PATIENCE_S):
@@ -89,14 +127,38 @@ class Browser:
         return True
 
 
-def test_keys_of_a_browser_arrive(run: RunDir, port: int) -> None:
+@contextlib.asynccontextmanager
+async def browser(served: Served) -> AsyncIterator[Browser]:
+    """A page that shows the dashboard once it is there."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(served.socket) as connection:
+        page = Browser(connection)
+        await page.see("returns", "TRAINING")
+        yield page
+
+
+def children(pid: int) -> list[int]:
+    words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(word) for word in words]
+
+
+def runs(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
+
+
+def test_keys_of_a_browser_arrive(run: RunDir, served: Served) -> None:
     async def scenario() -> None:
-        page = f"http://localhost:{port}"
         async with aiohttp.ClientSession() as session:
-            async with session.get(page) as answer:
-                assert answer.status == 200 and run.name in await answer.text()
-            url = f"{page}/ws?width=120&height=40"
-            async with session.ws_connect(url, headers={"Origin": page}) as connection:
+            async with session.get(served.address) as answer:
+                text = await answer.text()
+                assert answer.status == 200 and run.name in text
+                assert f"ws:{served.address.removeprefix('http:')}ws" in text
+                assert answer.headers["X-Frame-Options"] == "DENY"
+                assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+                assert answer.headers["Referrer-Policy"] == "no-referrer"
+            origin = {"Origin": f"http://localhost:{served.port}"}
+            async with session.ws_connect(served.socket, headers=origin) as connection:
                 browser = Browser(connection)
                 await browser.see("returns", "TRAINING")
                 await browser.press("3")
@@ -120,11 +182,159 @@ def test_keys_of_a_browser_arrive(run: RunDir, port: int) -> None:
         {"Host": "example.org"},
     ],
 )
-def test_no_other_page_reaches_the_dashboard(port: int, headers: dict[str, str]) -> None:
+def test_no_other_page_reaches_the_dashboard(served: Served, headers: dict[str, str]) -> None:
+    """Not even one that knows the token."""
+
     async def scenario() -> None:
         async with aiohttp.ClientSession() as session:
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                await session.ws_connect(f"http://localhost:{port}/ws", headers=headers)
+                await session.ws_connect(served.socket, headers=headers)
             assert refused.value.status == 403
+            async with session.get(served.address, headers=headers) as answer:
+                assert answer.status == 403
 
     asyncio.run(scenario())
+
+
+def test_without_the_token_there_is_nothing(served: Served) -> None:
+    root = f"http://localhost:{served.port}"
+    token = served.address.split("/")[3]
+    wrong = token[:-1] + ("b" if token[-1] == "a" else "a")
+    paths = ("", "static/js/textual.js", "ws", f"{wrong}/", f"{wrong}/ws", f"ws?token={token}")
+
+    async def scenario() -> None:
+        async with aiohttp.ClientSession() as session:
+            for path in paths:
+                async with session.get(f"{root}/{path}") as answer:
+                    assert answer.status == 403, path
+                    assert token not in await answer.text()
+                    assert answer.headers["X-Frame-Options"] == "DENY"
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await session.ws_connect(f"{root}/{wrong}/ws")
+            async with session.get(f"{served.address}static/js/textual.js") as answer:
+                assert answer.status == 200
+
+    asyncio.run(scenario())
+    assert children(served.process.pid) == []
+
+
+def test_no_size_makes_a_large_dashboard(served: Served) -> None:
+    async def scenario() -> int:
+        async with browser(served) as page:
+            for size in (10**9, 300, 10**300, -5, 10**9):
+                await page.send("resize", {"width": size, "height": size})
+            await page.press("3")
+            await page.see("env stepping")
+            (dashboard,) = children(served.process.pid)
+            return int(Path(f"/proc/{dashboard}/statm").read_text().split()[1])
+
+    pages = asyncio.run(scenario())
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 600e6
+    assert bounded_size(10**9, -3) == (500, 1) and bounded_size(120, 40) == (120, 40)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [["stdin", "x" * 20_000], ["stdin", 7], ["resize", {"width": "1"}], {"stdin": "q"}, ["?"]],
+    ids=["long", "number", "size", "no list", "unknown"],
+)  # fmt: skip
+def test_a_message_that_no_browser_sends_ends_its_connection(served: Served, message: Any) -> None:
+    async def scenario() -> None:
+        async with browser(served) as page:
+            await page._connection.send_json(message)
+            assert await page.closed()
+        async with browser(served):
+            pass  # the server is well
+
+    asyncio.run(scenario())
+
+
+def test_an_allowance_lets_a_burst_pass_and_then_its_rate() -> None:
+    now = 0.0
+    allowance = Allowance(100, clock=lambda: now)
+    assert [allowance.take(50) for _ in range(4)] == [0, 0, 0.5, 1.0]
+    now = 1.5
+    assert allowance.take(50) == 0
+    now = 60
+    assert allowance.take(100) == 0 and allowance.take(1) == 0.01
+
+
+def test_a_flood_of_messages_waits_outside(served: Served) -> None:
+    """Answers come no faster than the allowance, whatever is sent at once."""
+    flood = BYTES_PER_SECOND * 3
+
+    async def scenario() -> float:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(served.socket) as connection,
+        ):
+            began = time.monotonic()
+            for _ in range(flood // 1000):
+                await connection.send_json(["ping", "x" * 990])
+            answers = 0
+            async with asyncio.timeout(PATIENCE_S):
+                while answers < flood // 1000:
+                    answers += "pong" in str((await connection.receive()).data)
+            return time.monotonic() - began
+
+    assert asyncio.run(scenario()) > 1.5
+
+
+def test_there_are_not_many_dashboards_at_once(served: Served) -> None:
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            for _ in range(MOST_DASHBOARDS):
+                await stack.enter_async_context(session.ws_connect(served.socket))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await session.ws_connect(served.socket)
+            assert refused.value.status == 503
+
+    asyncio.run(scenario())
+    wait_until(lambda: children(served.process.pid) == [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_dashboards_end_with_the_server(served: Served, number: signal.Signals) -> None:
+    async def scenario() -> list[int]:
+        async with browser(served):
+            dashboards = children(served.process.pid)
+            served.process.send_signal(number)
+            await asyncio.to_thread(served.process.wait, 20)
+            return dashboards
+
+    (dashboard,) = asyncio.run(scenario())
+    wait_until(lambda: not runs(dashboard))
+
+
+@pytest.mark.parametrize("bound", [True, False], ids=["bound", "control"])
+def test_the_kernel_ends_a_dashboard_that_was_told_its_server(run: RunDir, bound: bool) -> None:
+    """It waits for keys from this test, so that only the kernel can know that its server died."""
+    start = (
+        "import os, subprocess, sys, time\n"
+        f"words = [sys.executable, '-m', 'tui', {str(run.path)!r}, '--web', str(os.getpid())]\n"
+        f"child = subprocess.Popen(words[:{5 + bound}])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", start],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TEXTUAL_DRIVER": "textual.drivers.web_driver:WebDriver"},
+    ) as server:
+        assert server.stdin is not None and server.stdout is not None
+        dashboard = int(server.stdout.readline())
+        try:
+            assert server.stdout.readline() == b"__GANGLION__\n"
+            server.kill()
+            server.wait()
+            if bound:
+                wait_until(lambda: not runs(dashboard))
+            else:
+                time.sleep(0.5)
+                assert runs(dashboard)
+        finally:
+            server.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(dashboard, signal.SIGKILL)

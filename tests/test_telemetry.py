@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +22,14 @@ from dreamer_async.events import (
     Warned,
     read_events,
 )
-from dreamer_async.telemetry import EpisodeTracker, PlainLog, Rates, Stages, Telemetry
+from dreamer_async.telemetry import (
+    EpisodeTracker,
+    PlainLog,
+    Rates,
+    Stages,
+    Telemetry,
+    process_gauges,
+)
 from envs.spec import StepBatch
 
 
@@ -184,3 +193,18 @@ def test_a_listener_that_fails_is_said_once_and_not_asked_again(tmp_path: Path) 
     assert lost.startswith("Listening fails and gets no more events") and "No space" in lost
     written, _ = read_events(tmp_path / "events.jsonl")
     assert len(written) == 5
+
+
+def test_memory_counts_the_processes_of_environments() -> None:
+    hold = "import sys; held = b'x' * 100_000_000; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as worker:
+        assert worker.stdout is not None and worker.stdout.readline() == b"\n"
+        alone, together = process_gauges(), process_gauges([worker.pid])
+        worker.kill()
+    assert alone["memory/workers_gb"] == 0 < alone["memory/rss_gb"]
+    assert 0.1 < together["memory/workers_gb"] < 0.2
+    assert together["memory/rss_gb"] - together["memory/workers_gb"] < alone["memory/rss_gb"] + 0.1
+    assert together["memory/rss_gb"] > together["memory/workers_gb"]
+    assert process_gauges([worker.pid])["memory/workers_gb"] == 0, "it is gone"

@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.add_argument("--animate", action="store_true", help="play films over ssh too")
-    parser.add_argument("--web", action="store_true", help="shown by textual-serve")
+    parser.add_argument(
+        "--web", type=int, nargs="?", const=0, metavar="PID", help="shown by textual-serve there"
+    )
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
     parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
     parser.add_argument("--page", choices=NAMES, default="overview", help="of the SVG")
@@ -52,13 +54,13 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
     parser = _parser()
     options = parser.parse_args(arguments)
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    if not (options.web or options.screenshot is not None or on_terminal):
+    if not (on_terminal or options.web is not None or options.screenshot is not None):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
     from tui.app import FAILED
 
     if options.web:
-        end_with_parent(signal.SIGKILL)
+        end_with_parent(signal.SIGKILL, options.web)
     try:
         return _show(options, shown)
     except Exception as error:
@@ -74,7 +76,7 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
         options.run_dir,
         options.others,
         owner=options.owner,
-        on_terminal=not options.web and options.screenshot is None,
+        on_terminal=options.web is None and options.screenshot is None,
         ascii=options.ascii or (options.screenshot is None and not _has_unicode()),
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
         shown=shown,

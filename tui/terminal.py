@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import sys
 import termios
 import threading
 from collections.abc import Callable
@@ -26,11 +27,16 @@ def on_signals(interrupt: Callable[[], None], hang_up: Callable[[], None]) -> No
     end_with_parent(signal.SIGHUP)
 
 
-def end_with_parent(number: int) -> None:
-    """Let the kernel send this signal when the process that started us has ended. Linux only."""
+def end_with_parent(number: int, parent: int = 0) -> None:
+    """Let the kernel send this signal when the process that started us has ended. Linux only.
+
+    Ends at once if that was `parent`, and is gone already.
+    """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, number)
+    if parent and os.getppid() != parent:
+        sys.exit(0)
 
 
 def is_gone() -> bool:

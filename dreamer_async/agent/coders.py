@@ -28,6 +28,7 @@ from dreamer_async.agent.nets import (
     to_blocks,
 )
 from dreamer_async.config import ModelConfig
+from envs.spec import check_observations
 
 if TYPE_CHECKING:
     from envs.spec import ObsSpec
@@ -193,37 +194,6 @@ class Decoder(nn.Module):
             self.add_module(f"conv{i}norm", self.cnn[-1][1])
             inputs = depths[i]
         self.imgout = UpConv(inputs, sum(self.channels), config.kernel)
-
-
-RESERVED = frozenset(
-    "action reward cont is_first is_last is_terminal dyn rep actor critic replay_critic "  # noqa: SIM905
-    "total deter stoch".split()
-)
-"""Names that the replay and the losses use themselves."""
-
-
-def check_observations(obs: Mapping[str, ObsSpec], stages: int) -> None:
-    """Raise ValueError if an observation cannot be encoded."""
-    if not obs:
-        raise ValueError("the environment has no observation; at least one key is needed")
-    images = {key: spec.shape[:2] for key, spec in obs.items() if spec.is_image}
-    for key, spec in obs.items():
-        if key in RESERVED:
-            raise ValueError(f"observation key {key!r} is reserved; rename it")
-        if len(spec.shape) > 3:
-            raise ValueError(f"observation {key!r} has shape {spec.shape}; at most 3 axes work")
-        if spec.is_image and spec.dtype != "uint8":
-            raise ValueError(f"image {key!r} has type {spec.dtype}; images must be uint8")
-        if not spec.is_image and spec.dtype != "float32" and spec.classes < 1:
-            raise ValueError(f"observation {key!r} has type {spec.dtype} but no number of classes")
-    for key, shape in images.items():
-        if any(side % 2**stages or side < 2**stages for side in shape):
-            raise ValueError(
-                f"image {key!r} has shape {obs[key].shape}; "
-                f"height and width must be multiples of {2**stages}"
-            )
-    if len(set(images.values())) > 1:
-        raise ValueError(f"images must have one resolution, these differ: {images}")
 
 
 def small_resolution(spec: ObsSpec, config: ModelConfig) -> tuple[int, int]:

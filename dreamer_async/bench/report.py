@@ -47,7 +47,7 @@ def plan_lines(result: Json) -> list[str]:
         "parameters": f"{result['parameters']:,}",
         "replay": f"{result['replay_gb']:.2f} GB for {result['replay_steps']:,} steps",
         "checkpoints": f"{result['checkpoint_gb']:.2f} GB each, up to {result['checkpoints']}",
-        "steps": f"{result['steps']:,} ({result['frames']:,} frames)",
+        "steps": f"{result['steps']:,} ({result['frames']:,} frames), reset rows included",
         "updates": f"{result['updates']:,} at train ratio {result['train_ratio']:g}",
         "memory": _or_unknown(result["peak_gb"], "{:.1f} GB for the learner"),
         "learner": _hours(result["learner_hours"], result["update_s"], "update, not compiled"),
