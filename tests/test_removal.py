@@ -163,8 +163,8 @@ def test_a_live_ring_without_its_lock_is_left_alone(
 ) -> None:
     run.replay_path.touch()
     words = [sys.executable, "-c", HOLD, str(run.replay_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(words, text=True, **pipes) as trainer:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe) as trainer:
         assert trainer.stdout is not None and trainer.stdout.readline() == "True\n"
         assert rm(run.name, "--yes") == rm(run.name, "--replay", "--yes") == 73
         assert run.replay_path.exists() and "somebody trains" in capsys.readouterr().err
