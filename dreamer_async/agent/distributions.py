@@ -43,7 +43,9 @@ def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
     if not noise.dtype.is_floating_point:
         return noise.long()
     cdf = probs.cumsum(-1)
-    threshold = noise.unsqueeze(-1) * cdf[..., -1:]
+    # A compiled GPU makes one kernel of all this with a sum, two with the end of a running sum.
+    total = probs.sum(-1, keepdim=True) if probs.is_cuda else cdf[..., -1:]
+    threshold = noise.unsqueeze(-1) * total
     return (cdf <= threshold).sum(-1).clamp(max=probs.shape[-1] - 1)
 
 

@@ -14,17 +14,15 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from dreamer_async.agent import kernels, scan
+from dreamer_async.agent import kernels, rollout, scan
 from dreamer_async.agent.actor_critic import (
     ActorCriticLosses,
     Agent,
     Imagined,
-    ImagineStep,
     Replayed,
 )
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_graph
-from dreamer_async.agent.lowered import Lowered
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
@@ -70,8 +68,7 @@ class Regions(NamedTuple):
     encode: Callable[[dict[str, Tensor]], Tensor]
     observe_steps: scan.Steps | None
     """None: as the model sees fit, which may be a native function for all steps."""
-    imagine_step: ImagineStep | None
-    """Likewise."""
+    imagine: Callable[[RSSMState, Tensor, Tensor], Imagined]
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
     total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
@@ -103,8 +100,8 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
-        lowered = self.agent.dtype != torch.float32
-        self._lowered = Lowered(self.agent) if lowered else None
+        few = self.device.type == "cuda" and rollout.fits(self.agent)
+        self._rollout = rollout.Rollout(self.agent) if few else None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
 
@@ -129,7 +126,7 @@ class Trainer:
         self._regions = Regions(
             run.encode if cpu else compiled(run.encode),
             scan.Steps(compiled(steps.forward), compiled(steps.backward), compiled(steps.weights)),
-            compiled(run.imagine_step or self.agent.imagine_step),
+            self._compiled_imagine(compiled),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
             run.total if cpu else compiled(run.total),
@@ -143,11 +140,15 @@ class Trainer:
 
     def _eager(self) -> Regions:
         agent = self.agent
+        imagine = self._rollout.imagine if self._rollout else agent.imagine
         losses = agent.world_model_losses, agent.actor_critic_losses
-        imagine_step = self._lowered.imagine_step if self._lowered else None
-        return Regions(
-            agent.encode, None, imagine_step, *losses, weighted_total, self._forward_metrics
-        )
+        return Regions(agent.encode, None, imagine, *losses, weighted_total, self._forward_metrics)
+
+    def _compiled_imagine(self, compiled: Callable[[Any], Any]) -> Callable[..., Imagined]:
+        """The time loop stays in Python."""
+        if self._rollout:
+            return self._rollout.compiled(compiled).imagine
+        return partial(self.agent.imagine, step=compiled(self.agent.imagine_step))
 
     def _options(self) -> dict[str, Any]:
         """Settings of inductor."""
@@ -221,9 +222,7 @@ class Trainer:
         starts = self.config.loss.imagine_last or reward.shape[1]
         start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
         with stage("imagine"):
-            if self._lowered is not None:
-                self._lowered.refresh()
-            imagined = agent.imagine(start, noise.action, noise.prior, run.imagine_step)
+            imagined = run.imagine(start, noise.action, noise.prior)
         replayed = Replayed(
             observed.state.feat[:, -starts:],
             reward[:, -starts:],
