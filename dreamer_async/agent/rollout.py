@@ -23,7 +23,7 @@ from torch import Tensor
 from dreamer_async.agent.actor_critic import Imagined
 from dreamer_async.agent.distributions import onehot, sample_class, unimix
 from dreamer_async.agent.feature_maps import NORM_EPS, rms_norm
-from dreamer_async.agent.nets import Kernel, RMSNorm, from_blocks, to_blocks
+from dreamer_async.agent.nets import Kernel, Linear, RMSNorm, from_blocks, to_blocks
 
 if TYPE_CHECKING:
     from dreamer_async.agent.actor_critic import Agent
@@ -37,8 +37,8 @@ class Weights(NamedTuple):
     """[D, Hd + U + Hd] dynin0, the actor's and the prior's first layer."""
     of_z: Tensor
     """[S * K, Hd + U] dynin1 and the actor's first layer."""
-    actor: list[Tensor]
-    """[U, U] the actor's other layers."""
+    actor: Tensor
+    """[layers - 1, U, U] the actor's other layers."""
     head: Tensor
     """[U, P] all outputs of the actor."""
     action: Tensor
@@ -49,8 +49,8 @@ class Weights(NamedTuple):
     """[2 Hd, D] what all of them read; [3 Hd, D] where actions are no classes."""
     gru: Tensor
     """[G, D/G, 3 D/G]."""
-    prior: list[Tensor]
-    """[Hd, Hd] the prior's other layers."""
+    prior: Tensor
+    """[layers - 1, Hd, Hd] the prior's other layers."""
     logits: Tensor
     """[Hd, S * K]."""
 
@@ -116,13 +116,13 @@ class Rollout:
         return Weights(
             of_h=torch.cat([dyn.dynin0.kernel, of_h, prior.kernel], 1).to(dtype),
             of_z=torch.cat([dyn.dynin1.kernel, of_z], 1).to(dtype),
-            actor=[layer.kernel.to(dtype) for layer, _ in actor],
+            actor=_stack(actor).to(dtype),
             head=torch.cat([layer.kernel for layer in pol.linears()], 1).to(dtype),
             action=action.to(dtype),
             own=own.to(dtype),
             common=common.to(dtype),
             gru=dyn.dyngru.kernel.to(dtype),
-            prior=[layer.kernel.to(dtype) for layer, _ in others],
+            prior=_stack(others).to(dtype),
             logits=dyn.priorlogit.kernel.to(dtype),
         )
 
@@ -137,7 +137,7 @@ class Rollout:
         x = self._first(h0, z1)
         first, *others = pol.mlp.stack
         a = _activate(h_actor.float() + z_actor, *first).to(x.dtype)
-        for kernel, layer in zip(w.actor, others, strict=True):
+        for kernel, layer in zip(w.actor.unbind(), others, strict=True):
             a = _activate(a @ kernel, *layer).to(a.dtype)
         bias = torch.cat([layer.bias for layer in pol.linears()])
         action = pol.sample(pol.params((a @ w.head).float() + bias), action_noise)
@@ -177,7 +177,7 @@ class Rollout:
         dyn, config, dtype = self._agent.dyn, self._agent.model, p.dtype
         first, *others = dyn.prior_stack
         p = _activate(p, *first).to(dtype)
-        for kernel, layer in zip(w.prior, others, strict=True):
+        for kernel, layer in zip(w.prior.unbind(), others, strict=True):
             p = _activate(p @ kernel, *layer).to(dtype)
         logits = (p @ w.logits).float() + dyn.priorlogit.bias
         probs = unimix(logits.unflatten(-1, (config.stoch, config.classes)), config.unimix)
@@ -187,3 +187,9 @@ class Rollout:
 def _activate(product: Tensor, layer: Kernel, norm: RMSNorm) -> Tensor:
     """SiLU(norm(product + bias)) in float32."""
     return F.silu(rms_norm(product + layer.bias, norm.scale))
+
+
+def _stack(layers: list[tuple[Linear, RMSNorm]]) -> Tensor:
+    """The kernels of equally wide layers: [layers, in, out]."""
+    kernels = [layer.kernel for layer, _ in layers]
+    return torch.stack(kernels) if kernels else torch.empty(0)
