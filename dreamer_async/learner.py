@@ -19,6 +19,7 @@ from dreamer_async import checkpoint
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
+from dreamer_async.cuda import fused
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
@@ -71,6 +72,10 @@ class Learner:
         self.compiles = train.compile and device.type == "cuda"
         """Whether `warm_up` is worth calling: CPUs have native functions instead."""
         self._capture = self.compiles and train.capture
+        self._fused = {
+            "filtering": train.fused_filtering,
+            "imagination": train.fused_imagination,
+        }
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -93,11 +98,28 @@ class Learner:
         before = {name: tensor.clone() for name, tensor in self.trainer.state_dict().items()}
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
-        problems = [self._compile(batch, noise)]
+        problems = [
+            self._fuse(part, batch, noise) for part, wanted in self._fused.items() if wanted
+        ]
+        problems.append(self._compile(batch, noise))
         if self._capture:
             problems.append(self._record(batch, noise))
         self.trainer.load_state_dict(before)
         return "; ".join(filter(None, problems))
+
+    def _fuse(self, part: str, batch: Batch, noise: Noise) -> str:
+        agent = self.trainer.agent
+        try:
+            if part == "filtering":
+                self.trainer.fuse(fused.filtering(agent.dyn, agent.dtype))
+            else:
+                self.trainer.fuse_imagination(fused.imagination(agent))
+            self.trainer.update(batch, noise)
+        except fused.Unfit as error:
+            undo = self.trainer.fuse if part == "filtering" else self.trainer.fuse_imagination
+            undo(None)
+            return f"{part} is not fused: {error}"
+        return ""
 
     def _compile(self, batch: Batch, noise: Noise) -> str:
         self.trainer.compile()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -28,12 +29,19 @@ from dreamer_async import native
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, kernels
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
 from dreamer_async.agent.update import Forward
+from dreamer_async.cuda import fused
 from dreamer_async.device import set_arithmetic
 
 pytestmark = pytest.mark.oracle
 NATIVE = " native"
 """At the end of a case's name: with the native functions for feature maps."""
-CASES = [*(names("g_*") or ["g_none"]), *(name + NATIVE for name in names("g_img_*"))]
+FUSED = " fused"
+"""Likewise, with Triton's kernels for filtering."""
+CASES = [
+    *(names("g_*") or ["g_none"]),
+    *(name + NATIVE for name in names("g_img_*")),
+    *(name + FUSED for name in names("g_vec_*") if importlib.util.find_spec("triton")),
+]
 DEVICE = os.environ.get("ORACLE_DEVICE", "cpu")
 """Where the update is computed, such as cuda."""
 TOLERANCE = 5e-5
@@ -86,10 +94,12 @@ def make_batch(case: Case, trainer: Trainer) -> Batch:
 
 @functools.cache
 def run(name: str) -> Run:
-    case = load(name.removesuffix(NATIVE))
+    case = load(name.removesuffix(NATIVE).removesuffix(FUSED))
     set_arithmetic(torch.device(DEVICE), "float32")
     trainer = Trainer(env_spec(case.settings), config(case.settings), DEVICE)
     set_parameters(trainer.agent, case.under("params/"))
+    if name.endswith(FUSED):
+        trainer.fuse(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
     trainer.range.low.copy_(case["state/retnorm/lo/value"])
     trainer.range.high.copy_(case["state/retnorm/hi/value"])
     batch = make_batch(case, trainer).map(lambda tensor: tensor.to(DEVICE))
@@ -214,7 +224,7 @@ def test_parameters_after_the_update(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_update_moved_parameters_and_slow_critic(name: str) -> None:
     """Negative control: the comparison above would notice a missing update."""
-    case = load(name.removesuffix(NATIVE))
+    case = load(name.removesuffix(NATIVE).removesuffix(FUSED))
     before, after = case.under("params/"), case.under("params_after/")
     for part in ("dyn/", "val/", "slowval/"):
         change = max((after[k] - before[k]).abs().max() for k in after if k.startswith(part))

@@ -14,7 +14,7 @@ P outputs of the actor.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,10 @@ from dreamer_async.agent.nets import Kernel, Linear, RMSNorm, from_blocks, to_bl
 if TYPE_CHECKING:
     from dreamer_async.agent.actor_critic import Agent
     from dreamer_async.agent.rssm import RSSMState
+
+
+Compiled = Callable[[Any], Any]
+"""Turns a function into a compiled one."""
 
 
 class Weights(NamedTuple):
@@ -66,6 +70,16 @@ class Carry(NamedTuple):
     """[Hd + U] what dynin0 and the actor make of deter, without biases."""
 
 
+class Imagination(Protocol):
+    """Something that imagines as `Agent.imagine` does."""
+
+    def imagine(
+        self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor, /
+    ) -> Imagined: ...
+
+    def compiled(self, compiled: Compiled, /) -> Self: ...
+
+
 def fits(agent: Agent) -> bool:
     """Whether the layers are those of the paper as far as it matters here."""
     return agent.model.dyn_layers == 1
@@ -80,12 +94,10 @@ class Rollout:
         self.pack: Callable[[], Weights] = self._pack
         self.step: Callable[..., tuple[Carry, Tensor]] = self._step
 
-    def compiled(
-        self, compiled: Callable[[Callable[..., object]], Callable[..., object]]
-    ) -> Rollout:
+    def compiled(self, compiled: Compiled) -> Self:
         """The same from compiled functions."""
-        rollout = Rollout(self._agent)
-        rollout.pack, rollout.step = compiled(self._pack), compiled(self._step)  # type: ignore[assignment]
+        rollout = type(self)(self._agent)
+        rollout.pack, rollout.step = compiled(self._pack), compiled(self._step)
         return rollout
 
     @torch.no_grad()
@@ -119,7 +131,7 @@ class Rollout:
             actor=_stack(actor).to(dtype),
             head=torch.cat([layer.kernel for layer in pol.linears()], 1).to(dtype),
             action=action.to(dtype),
-            own=own.to(dtype),
+            own=own.to(dtype).contiguous(),
             common=common.to(dtype),
             gru=dyn.dyngru.kernel.to(dtype),
             prior=_stack(others).to(dtype),
@@ -191,5 +203,5 @@ def _activate(product: Tensor, layer: Kernel, norm: RMSNorm) -> Tensor:
 
 def _stack(layers: list[tuple[Linear, RMSNorm]]) -> Tensor:
     """The kernels of equally wide layers: [layers, in, out]."""
-    kernels = [layer.kernel for layer, _ in layers]
+    kernels: list[Tensor] = [layer.kernel for layer, _ in layers]
     return torch.stack(kernels) if kernels else torch.empty(0)

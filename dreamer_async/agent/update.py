@@ -26,6 +26,7 @@ from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_g
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
+from dreamer_async.agent.rollout import Imagination
 from dreamer_async.agent.rssm import Observed, RSSMState
 from dreamer_async.agent.world_model import WorldModelLosses
 from dreamer_async.config import Config, LossConfig
@@ -100,10 +101,20 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
-        few = self.device.type == "cuda" and rollout.fits(self.agent)
-        self._rollout = rollout.Rollout(self.agent) if few else None
+        self._imagination = self._few_kernels()
+        self._loops: scan.Loops | None = None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
+
+    def fuse(self, loops: scan.Loops | None) -> None:
+        """Filter all steps at once from now on; None: one after the other. Undoes `compile`."""
+        self._loops = loops
+        self.interpret()
+
+    def fuse_imagination(self, imagination: Imagination | None) -> None:
+        """Imagine by something else from now on; None: step by step. Undoes `compile`."""
+        self._imagination = imagination or self._few_kernels()
+        self.interpret()
 
     def compile(self, backend: str = "inductor") -> None:
         """Replace the regions by compiled ones; the thread count must not change later.
@@ -125,7 +136,12 @@ class Trainer:
         steps = scan.EAGER
         self._regions = Regions(
             run.encode if cpu else compiled(run.encode),
-            scan.Steps(compiled(steps.forward), compiled(steps.backward), compiled(steps.weights)),
+            scan.Steps(
+                compiled(steps.forward),
+                compiled(steps.backward),
+                compiled(steps.weights),
+                self._loops,
+            ),
             self._compiled_imagine(compiled),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
@@ -140,14 +156,18 @@ class Trainer:
 
     def _eager(self) -> Regions:
         agent = self.agent
-        imagine = self._rollout.imagine if self._rollout else agent.imagine
         losses = agent.world_model_losses, agent.actor_critic_losses
-        return Regions(agent.encode, None, imagine, *losses, weighted_total, self._forward_metrics)
+        imagine = self._imagination.imagine if self._imagination else agent.imagine
+        steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
+        return Regions(agent.encode, steps, imagine, *losses, weighted_total, self._forward_metrics)
+
+    def _few_kernels(self) -> Imagination | None:
+        fit = self.device.type == "cuda" and rollout.fits(self.agent)
+        return rollout.Rollout(self.agent) if fit else None
 
     def _compiled_imagine(self, compiled: Callable[[Any], Any]) -> Callable[..., Imagined]:
-        """The time loop stays in Python."""
-        if self._rollout:
-            return self._rollout.compiled(compiled).imagine
+        if self._imagination:
+            return self._imagination.compiled(compiled).imagine
         return partial(self.agent.imagine, step=compiled(self.agent.imagine_step))
 
     def _options(self) -> dict[str, Any]:
@@ -155,7 +175,10 @@ class Trainer:
         if self.device.type == "cpu":
             return {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
         # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
-        return {"unroll_reductions_threshold": 1}
+        options: dict[str, Any] = {"unroll_reductions_threshold": 1}
+        if self.config.train.dependent_launch and hasattr(triton_config(), "enable_pdl"):
+            options["triton.enable_pdl"] = True
+        return options
 
     def capture(self, batch: Batch, noise: Noise, record: Recorder = cuda_graph) -> None:
         """Record the whole update, which is replayed from then on; takes a few training steps.
@@ -312,6 +335,13 @@ class Trainer:
 def stage(name: str) -> record_function:
     """Mark a part of an update for profiles; costs microseconds when none is taken."""
     return record_function(STAGE + name)
+
+
+def triton_config() -> Any:
+    """Inductor's settings of Triton, which differ from version to version."""
+    from torch._inductor import config
+
+    return config.triton
 
 
 def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: str) -> Agent:

@@ -19,9 +19,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.errors import TritonError
 
 from dreamer_async.agent.actor_critic import Imagined
 from dreamer_async.agent.feature_maps import NORM_EPS
+from dreamer_async.agent.rollout import Rollout
+from dreamer_async.cuda.fused import Unfit
 from dreamer_async.cuda.tiles import (
     activate,
     activate_rows,
@@ -39,17 +42,14 @@ from dreamer_async.cuda.tiles import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dreamer_async.agent.actor_critic import Agent
-    from dreamer_async.agent.rollout import Weights
     from dreamer_async.agent.rssm import RSSMState
 
 ROWS = 16
 """Rows of a program: the fewest that tensor cores multiply."""
 CHUNK = 64
 """Rows of a kernel that are multiplied at once."""
-WARPS = 4
+WARPS, STAGES = 4, 2
 WIDEST = 512
 """Largest deter: beyond it reading all kernels for 16 rows takes longer than launching much."""
 
@@ -64,16 +64,15 @@ def fits(agent: Agent) -> bool:
     return kind != "several" and powers and whole and max(config.deter, *sides) <= WIDEST
 
 
-class Fused:
-    """An agent's imagination in one kernel; `pack` is that of `Rollout`, compiled or not."""
-
-    def __init__(self, agent: Agent, pack: Callable[[], Weights]) -> None:
-        assert fits(agent), agent.model
-        self._agent, self._pack = agent, pack
+class Fused(Rollout):
+    """An agent's imagination in one kernel."""
 
     @torch.no_grad()
     def imagine(self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
-        """Roll out H steps from [R, ...] states with noise [R, H, ...], uniform or normal."""
+        """Roll out H steps from [R, ...] states with noise [R, H, ...].
+
+        Raises Unfit where the GPU refuses the kernel.
+        """
         rows, horizon = prior_noise.shape[:2]
         first, spec = start.feat, self._agent.spec.action
         feat = first.new_empty(rows, horizon + 1, first.shape[-1])
@@ -81,8 +80,7 @@ class Fused:
         kind = torch.int64 if spec.kind == "discrete" else torch.float32
         action = torch.empty(action_noise.shape, dtype=kind, device=first.device)
         arguments = self._arguments(feat, action, action_noise, prior_noise)
-        grid = (triton.cdiv(rows, ROWS),)
-        imagine_rows[grid](*arguments, **self.constants(), num_warps=WARPS, num_stages=2)
+        launch(arguments, self.constants(), rows)
         return Imagined(feat, action)
 
     def constants(self) -> dict[str, Any]:
@@ -99,7 +97,7 @@ class Fused:
         }  # fmt: skip
 
     def _arguments(self, feat: Tensor, action: Tensor, *noise: Tensor) -> list[Tensor | int]:
-        model, w, (rows, steps) = self._agent.model, self._pack(), feat.shape[:2]
+        model, w, (rows, steps) = self._agent.model, self.pack(), feat.shape[:2]
         x = feat.new_empty(rows, 3 * model.hidden)
         hidden = feat.new_empty(2, rows, max(model.hidden, model.units))
         v = torch.empty(rows, model.deter, device=feat.device)
@@ -121,6 +119,15 @@ class Fused:
         pairs = [part for layer, gain in layers for part in (layer.bias, gain.scale)]
         head = [layer.bias for layer in pol.linears()]
         return torch.cat([*pairs, dyn.dyngru.bias, dyn.priorlogit.bias, *head])
+
+
+def launch(arguments: list[Tensor | int], constants: dict[str, Any], rows: int) -> None:
+    """Run the kernel; raises Unfit where the GPU refuses it."""
+    try:
+        grid = (triton.cdiv(rows, ROWS),)
+        imagine_rows[grid](*arguments, **constants, num_warps=WARPS, num_stages=STAGES)
+    except TritonError as error:
+        raise Unfit(str(error).partition("\n")[0]) from error
 
 
 @triton.jit
@@ -154,7 +161,7 @@ def layer(y, vectors, WIDTH: tl.constexpr, EPS: tl.constexpr):
 
 @triton.jit
 def tower(hidden, side, step, kernels, vectors, row, inside, LAYERS: tl.constexpr, WIDTH: tl.constexpr, EPS: tl.constexpr, CHUNK: tl.constexpr):  # fmt: skip # noqa: E501
-    """All layers but the first, from one half of `hidden` to the other; where the last one wrote."""
+    """All layers but the first, from one half of `hidden` to the other; returns the last half."""
     column = tl.arange(0, WIDTH)[None, :]
     source = hidden
     for i in tl.static_range(1, LAYERS):
@@ -236,6 +243,7 @@ def imagine_rows(
                 std = matmul(of_a, fetch(kernel + ACTION, real), std)
         mean += fetch(at_head + column[None, :], real)
         place = row * horizon + t
+        index = tl.zeros([ROWS, 1], tl.int32)
         if DISCRETE:
             probs = softmax(tl.reshape(mean, [ROWS, 1, PADDED]), ACTION)
             noise = tl.load(action_noise + place, mask=row < rows, other=0.0)

@@ -1,7 +1,7 @@
 """What the kernels are made of: products, norms and samples of a tile of rows.
 
-All arithmetic is float32; tiles are rounded to the compute type where they are stored or multiplied.
-What is beyond an edge is loaded as 0, and every function here leaves zeros zero.
+Arithmetic is float32; tiles are rounded to the compute type where they are stored or multiplied.
+What is beyond an edge is loaded as 0, and stays 0 or is not stored.
 
 Legend: R rows, W columns of a tile, S variables and K classes, both padded to powers of two.
 """

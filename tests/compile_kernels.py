@@ -1,0 +1,98 @@
+"""Compile the kernels of size1m for a GPU that is not here, and print what shared memory they take.
+
+python tests/compile_kernels.py 90 bf16
+"""
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from dreamer_async.agent.step import Latent, Weights
+from dreamer_async.config import SIZES, ModelConfig
+from dreamer_async.cuda import filtering
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+ALIGNED = [["tt.divisibility", 16]]
+"""PyTorch's memory begins at multiples of 16 bytes."""
+
+
+def compiled(capability: int, kernel: Any, inputs: tuple[Any, ...], options: dict[str, int]) -> Any:
+    """What Triton makes of a launch with these inputs, tensors of any device."""
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
+
+    def kind(x: Any, place: tuple[int, ...]) -> Any:
+        if isinstance(x, tuple):
+            return type(x)(*(kind(part, (*place, i)) for i, part in enumerate(x)))
+        if isinstance(x, triton.language.constexpr):
+            constants[place] = x.value
+            return "constexpr"
+        if isinstance(x, int):
+            return "i32"
+        attributes[place] = ALIGNED
+        return "*" + NAMES[x.dtype]
+
+    kinds = {name: kind(x, (i,)) for i, (name, x) in enumerate(zip(kernel.arg_names, inputs))}
+    source = ASTSource(kernel, kinds, constexprs=constants, attrs=attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+class Launches:
+    """Stands for `filtering._launch`, and compiles instead."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def __call__(self, kernel: Any, like: torch.Tensor, *inputs: Any) -> None:
+        options = {"num_warps": filtering.WARPS, "num_stages": filtering.STAGES[like.dtype]}
+        done = compiled(self.capability, kernel, inputs, options)
+        print(kernel.__name__, done.metadata.shared, flush=True)
+        if len(sys.argv) > 3:
+            Path(sys.argv[3], f"{kernel.__name__}.cubin").write_bytes(done.asm["cubin"])
+
+
+def weights(model: ModelConfig, dtype: torch.dtype) -> Weights:
+    hidden, deter, latent = model.hidden, model.deter, model.stoch * model.classes
+    blocks, block = model.blocks, deter // model.blocks
+    wide, narrow = torch.float32, dtype
+
+    def empty(*shape: int, dtype: torch.dtype = narrow) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype)
+
+    return Weights(
+        empty(latent, hidden), empty(deter, 2 * hidden), empty(2, hidden),
+        empty(2, hidden, dtype=wide), empty(blocks, block, block), empty(2 * hidden, deter),
+        empty(deter, dtype=wide), empty(blocks, block, 3 * block), empty(blocks, 1, 3 * block),
+        empty(hidden, dtype=wide), empty(hidden, latent), empty(latent),
+    )  # fmt: skip
+
+
+def main(capability: int, dtype: torch.dtype, batch: int = 16, steps: int = 64) -> None:
+    model = ModelConfig(**{key.partition(".")[2]: x for key, x in SIZES["size1m"].items()})
+    filtering._launch = Launches(capability)
+    w, latent = weights(model, dtype), Latent(model.stoch, model.classes, model.unimix)
+    numbers = model.stoch * model.classes
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype)
+
+    action, token = empty(steps, batch, model.deter), empty(steps, batch, model.hidden)
+    keep, noise = empty(steps, batch, 1), torch.empty(steps, batch, model.stoch)
+    state = empty(batch, model.deter), empty(batch, numbers)
+    deter, stoch, logits, kept = filtering.forward(w, latent, *state, action, token, keep, noise)
+    outside = deter, stoch, logits
+    filtering.backward(w, latent, deter, stoch, keep, logits, kept, outside)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), {name: x for x, name in NAMES.items()}[sys.argv[2]])
