@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from agent_cases import make_config, make_spec
+from agent_cases import make_batch, make_config, make_spec
 from torch import Tensor
 
 from dreamer_async.agent import Trainer, kernels
@@ -20,10 +20,8 @@ pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA, or by 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WIDTHS = {
     "narrow": {"deter": 64, "hidden": 16, "units": 16, "stoch": 4, "classes": 4},
-    "wide actor": {"deter": 64, "hidden": 16, "units": 32, "stoch": 8, "classes": 2},
-    "wide model": {"deter": 128, "hidden": 128, "units": 16, "stoch": 4, "classes": 8},
-    "deep": {"deter": 64, "hidden": 16, "units": 16, "prior_layers": 3, "actor_layers": 1},
-    "shallow": {"deter": 64, "hidden": 16, "units": 16, "prior_layers": 1, "actor_layers": 4},
+    "wide actor": {"deter": 64, "hidden": 16, "units": 128, "actor_layers": 1, "prior_layers": 3},
+    "wide model": {"deter": 128, "hidden": 128, "units": 16, "stoch": 8, "classes": 2},
 }
 KINDS = pytest.mark.parametrize("kind", ["discrete", "continuous"])
 
@@ -34,7 +32,7 @@ def no_native_functions() -> None:
 
 
 def make_case(kind: str, precision: str, **widths: int) -> tuple[Trainer, RSSMState]:
-    """A trainer whose layers all matter, and 18 states from where to imagine, two tiles."""
+    """A trainer whose parameters all matter, and 18 states from where to imagine, two tiles."""
     config = make_config()
     config = replace(config, model=replace(config.model, **widths))
     trainer = Trainer(make_spec(kind=kind), config, DEVICE, precision)
@@ -66,7 +64,7 @@ def off(one: Tensor, two: Tensor) -> float:
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
 def test_all_steps_are_the_same(kind: str, widths: dict[str, int]) -> None:
     trainer, start = make_case(kind, "float32", **widths)
-    plain, kernel = dreams(trainer, start, 4)
+    plain, kernel = dreams(trainer, start, 2)
     assert kernel.feat.shape == plain.feat.shape and kernel.action.dtype == plain.action.dtype
     torch.testing.assert_close(kernel.feat, plain.feat, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(kernel.action, plain.action, rtol=1e-4, atol=2e-5)
@@ -81,22 +79,6 @@ def test_bfloat16_by_norm(kind: str) -> None:
     assert 0 < off(kernel.feat[:, 1, deter], plain.feat[:, 1, deter]) < 0.05
 
 
-@KINDS
-def test_every_parameter_counts(kind: str) -> None:
-    trainer, start = make_case(kind, "float32", **WIDTHS["narrow"])
-    _, before = dreams(trainer, start, 3)
-    for name, tensor in trainer.agent.named_parameters():
-        if name.split(".")[0] in ("dyn", "pol") and ".obs" not in name:
-            kept = tensor.detach().clone()
-            with torch.no_grad():
-                tensor.add_(torch.randn_like(tensor))
-            plain, after = dreams(trainer, start, 3)
-            assert not torch.equal(before.feat, after.feat), name
-            torch.testing.assert_close(after.feat, plain.feat, rtol=1e-3, atol=1e-4)
-            with torch.no_grad():
-                tensor.copy_(kept)
-
-
 def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     from dreamer_async.cuda import imagination
 
@@ -106,8 +88,6 @@ def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_whole_update_has_the_same_losses() -> None:
-    from agent_cases import make_batch
-
     trainer, _ = make_case("discrete", "float32", **WIDTHS["narrow"])
     batch = make_batch(trainer.spec, trainer.config).map(lambda x: x.to(DEVICE))
     noise = trainer.draw_noise(torch.Generator(DEVICE).manual_seed(0))

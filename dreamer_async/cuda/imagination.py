@@ -80,7 +80,7 @@ class Fused(Rollout):
         kind = torch.int64 if spec.kind == "discrete" else torch.float32
         action = torch.empty(action_noise.shape, dtype=kind, device=first.device)
         arguments = self._arguments(feat, action, action_noise, prior_noise)
-        launch(arguments, self.constants(), rows)
+        launch(imagine_rows, arguments, self.constants(), rows)
         return Imagined(feat, action)
 
     def constants(self) -> dict[str, Any]:
@@ -121,11 +121,13 @@ class Fused(Rollout):
         return torch.cat([*pairs, dyn.dyngru.bias, dyn.priorlogit.bias, *head])
 
 
-def launch(arguments: list[Tensor | int], constants: dict[str, Any], rows: int) -> None:
-    """Run the kernel; raises Unfit where the GPU refuses it."""
+def launch(
+    kernel: Any, arguments: list[Tensor | int], constants: dict[str, Any], rows: int
+) -> None:
+    """Run a kernel for all rows; raises Unfit where the GPU refuses it."""
     try:
         grid = (triton.cdiv(rows, ROWS),)
-        imagine_rows[grid](*arguments, **constants, num_warps=WARPS, num_stages=STAGES)
+        kernel[grid](*arguments, **constants, num_warps=WARPS, num_stages=STAGES)
     except TritonError as error:
         raise Unfit(str(error).partition("\n")[0]) from error
 
@@ -176,6 +178,60 @@ def tower(hidden, side, step, kernels, vectors, row, inside, LAYERS: tl.constexp
 
 
 @triton.jit
+def output(a, step, kernel, bias, width, row, inside, real, DEPTH: tl.constexpr, PADDED: tl.constexpr, CHUNK: tl.constexpr):  # fmt: skip # noqa: E501
+    """One output for each action, of the actor's last layer: [R, PADDED], 0 where not real."""
+    total = tl.zeros([row.shape[0], PADDED], tl.float32)
+    column = tl.arange(0, PADDED)[None, :]
+    part: tl.constexpr = CHUNK if DEPTH > CHUNK else DEPTH
+    for k in range(0, DEPTH, part):
+        inner = k + tl.arange(0, part)
+        of_a = fetch(a + row[:, None] * step + inner[None, :], inside)
+        total = matmul(of_a, fetch(kernel + inner[:, None] * width + column, real), total)
+    return total + fetch(bias + column, real)
+
+
+@triton.jit
+def before_norm(
+    v, h, step, x, own, common, of_action, index, bias, row, inside,
+    DETER: tl.constexpr, BLOCK: tl.constexpr, HIDDEN: tl.constexpr, SHARED: tl.constexpr,
+    DISCRETE: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """What dynhid makes of h, of x and of a class, into v; returns the sums of squares [R, 1]."""
+    total = tl.zeros([row.shape[0], 1], tl.float32)
+    column = tl.arange(0, BLOCK)[None, :]
+    part: tl.constexpr = HIDDEN if HIDDEN < CHUNK else CHUNK
+    for at in range(0, DETER, BLOCK):
+        y = product(h + at, step, own + at * BLOCK, BLOCK, row, inside, BLOCK, BLOCK, CHUNK)
+        y += product(x, 3 * HIDDEN, common + at, DETER, row, inside, SHARED, BLOCK, part)
+        if DISCRETE:
+            y += tl.load(of_action + index * DETER + at + column).to(tl.float32)
+        y += vector(bias + at, BLOCK)
+        total += squares(y)
+        put(v + row[:, None] * DETER + at + column, y, inside)
+    return total
+
+
+@triton.jit
+def gated(after, v, h, step, inverse, gru, gain, bias, row, inside, DETER: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip # noqa: E501
+    """The GRU's answer to h and SiLU(norm(v)), block by block, into `after`."""
+    column = tl.arange(0, BLOCK)
+    for at in range(0, DETER, BLOCK):
+        y = fetch(v + row[:, None] * DETER + at + column[None, :], inside)
+        q = activate(y, inverse, vector(gain + at, BLOCK)).to(gru.dtype.element_ty)
+        kernel = gru + 3 * (at * BLOCK + column[:, None] * BLOCK) + column[None, :]
+        biases = bias + 3 * at
+        zeros = tl.zeros([row.shape[0], BLOCK], tl.float32)
+        reset = matmul(q, tl.load(kernel), zeros) + vector(biases, BLOCK)
+        cand = matmul(q, tl.load(kernel + BLOCK), zeros) + vector(biases + BLOCK, BLOCK)
+        update = matmul(q, tl.load(kernel + 2 * BLOCK), zeros) + vector(biases + 2 * BLOCK, BLOCK)
+        cand = tanh(tl.sigmoid(reset) * cand)
+        update = tl.sigmoid(update - 1.0)
+        place = row[:, None] * step + at + column[None, :]
+        old = fetch(h + place, inside).to(tl.float32)
+        put(after + place, update * cand + (1.0 - update) * old, inside)
+
+
+@triton.jit
 def imagine_rows(
     feat, actions, action_noise, prior_noise, x, hidden, v,
     of_h, of_z, actor, head, of_action, own, common, gru, prior, to_logits, vectors, rows, horizon,
@@ -211,7 +267,6 @@ def imagine_rows(
     step = (horizon + 1) * (DETER + LATENT)
     of_hidden = tl.arange(0, HIDDEN)[None, :]
     of_units = tl.arange(0, UNITS)[None, :]
-    of_block = tl.arange(0, BLOCK)[None, :]
     of_latent = tl.arange(0, LATENT)[None, :]
     for t in range(horizon):
         h = feat + t * (DETER + LATENT)
@@ -231,17 +286,7 @@ def imagine_rows(
         # a ~ pi(a | h, z)
         column = tl.arange(0, PADDED)
         real = (column < ACTION)[None, :]
-        mean = tl.zeros([ROWS, PADDED], tl.float32)
-        std = tl.zeros([ROWS, PADDED], tl.float32)
-        part: tl.constexpr = CHUNK if UNITS > CHUNK else UNITS
-        for k in range(0, UNITS, part):
-            inner = k + tl.arange(0, part)
-            of_a = fetch(a + row[:, None] * SIDE + inner[None, :], inside)
-            kernel = head + inner[:, None] * OUTPUTS + column[None, :]
-            mean = matmul(of_a, fetch(kernel, real), mean)
-            if not DISCRETE:
-                std = matmul(of_a, fetch(kernel + ACTION, real), std)
-        mean += fetch(at_head + column[None, :], real)
+        mean = output(a, SIDE, head, at_head, OUTPUTS, row, inside, real, UNITS, PADDED, CHUNK)
         place = row * horizon + t
         index = tl.zeros([ROWS, 1], tl.int32)
         if DISCRETE:
@@ -250,7 +295,10 @@ def imagine_rows(
             index = sample_class(probs, noise[:, None], ACTION)
             tl.store(actions + place[:, None], index.to(tl.int64), mask=inside)
         else:
-            std += fetch(at_head + ACTION + column[None, :], real)
+            std = output(
+                a, SIDE, head + ACTION, at_head + ACTION, OUTPUTS, row, inside, real,
+                UNITS, PADDED, CHUNK,
+            )  # fmt: skip
             noise = fetch(action_noise + place[:, None] * ACTION + column[None, :], inside & real)
             action = tanh(mean) + ((HIGH - LOW) * tl.sigmoid(std + 2.0) + LOW) * noise
             action = tl.where(real, action, 0.0)
@@ -259,44 +307,21 @@ def imagine_rows(
             )
             action = action.to(LOWER).to(tl.float32)
             action = action / tl.maximum(tl.abs(action), 1.0)
-            kernel = fetch(of_action + column[:, None] * HIDDEN + of_hidden, tl.trans(real))
-            y = matmul(action.to(LOWER), kernel, tl.zeros([ROWS, HIDDEN], tl.float32))
+            zeros = tl.zeros([ROWS, HIDDEN], tl.float32)
+            kernel = of_action + column[:, None] * HIDDEN + of_hidden
+            y = matmul(action.to(LOWER), fetch(kernel, tl.trans(real)), zeros)
             y = layer(y, vectors + 4 * HIDDEN, HIDDEN, EPS)
             put(x + row[:, None] * 3 * HIDDEN + 2 * HIDDEN + of_hidden, y, inside)
             tl.debug_barrier()
 
         # h' = f(h, z, a)
-        total = tl.zeros([ROWS, 1], tl.float32)
-        for g in range(BLOCKS):
-            here = g * BLOCK
-            kernel = own + g * BLOCK * BLOCK
-            y = product(h + here, step, kernel, BLOCK, row, inside, BLOCK, BLOCK, CHUNK)
-            y += product(
-                x, 3 * HIDDEN, common + here, DETER, row, inside, SHARED, BLOCK,
-                HIDDEN if HIDDEN < CHUNK else CHUNK,
-            )  # fmt: skip
-            if DISCRETE:
-                y += tl.load(of_action + index * DETER + here + of_block).to(tl.float32)
-            y += vector(at_hidden + here, BLOCK)
-            total += squares(y)
-            put(v + row[:, None] * DETER + here + of_block, y, inside)
+        total = before_norm(
+            v, h, step, x, own, common, of_action, index, at_hidden, row, inside,
+            DETER, BLOCK, HIDDEN, SHARED, DISCRETE, CHUNK,
+        )  # fmt: skip
         tl.debug_barrier()
         inverse = inverse_rms(total, DETER, EPS)
-        for g in range(BLOCKS):
-            here = g * BLOCK
-            y = fetch(v + row[:, None] * DETER + here + of_block, inside)
-            q = activate(y, inverse, vector(at_hidden + DETER + here, BLOCK)).to(LOWER)
-            kernel = gru + 3 * here * BLOCK + tl.arange(0, BLOCK)[:, None] * 3 * BLOCK + of_block
-            zeros = tl.zeros([ROWS, BLOCK], tl.float32)
-            bias = at_gru + 3 * here
-            reset = matmul(q, tl.load(kernel), zeros) + vector(bias, BLOCK)
-            cand = matmul(q, tl.load(kernel + BLOCK), zeros) + vector(bias + BLOCK, BLOCK)
-            update = matmul(q, tl.load(kernel + 2 * BLOCK), zeros) + vector(bias + 2 * BLOCK, BLOCK)
-            cand = tanh(tl.sigmoid(reset) * cand)
-            update = tl.sigmoid(update - 1.0)
-            old = fetch(h + row[:, None] * step + here + of_block, inside).to(tl.float32)
-            new = update * cand + (1.0 - update) * old
-            put(after + row[:, None] * step + here + of_block, new, inside)
+        gated(after, v, h, step, inverse, gru, at_hidden + DETER, at_gru, row, inside, DETER, BLOCK)
         tl.debug_barrier()
 
         # z' ~ prior(h')
