@@ -1,12 +1,16 @@
-"""Compile the kernels of size1m for a GPU that is not here, and print what shared memory they take.
+"""Compile the kernels of size1m for a GPU that is not here, and print what they take.
 
 python tests/compile_kernels.py 90 bf16
+filter_forward 47360 214 0      # bytes of shared memory, registers, bytes of stack: what is spilled
 """
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +46,8 @@ def compiled(capability: int, kernel: Any, inputs: tuple[Any, ...], options: dic
         attributes[place] = ALIGNED
         return "*" + NAMES[x.dtype]
 
-    kinds = {name: kind(x, (i,)) for i, (name, x) in enumerate(zip(kernel.arg_names, inputs))}
+    named = zip(kernel.arg_names, inputs, strict=True)
+    kinds = {name: kind(x, (i,)) for i, (name, x) in enumerate(named)}
     source = ASTSource(kernel, kinds, constexprs=constants, attrs=attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
@@ -56,9 +61,19 @@ class Launches:
     def __call__(self, kernel: Any, like: torch.Tensor, *inputs: Any) -> None:
         options = {"num_warps": filtering.WARPS, "num_stages": filtering.STAGES[like.dtype]}
         done = compiled(self.capability, kernel, inputs, options)
-        print(kernel.__name__, done.metadata.shared, flush=True)
-        if len(sys.argv) > 3:
-            Path(sys.argv[3], f"{kernel.__name__}.cubin").write_bytes(done.asm["cubin"])
+        print(kernel.__name__, done.metadata.shared, *registers(done.asm["cubin"]), flush=True)
+
+
+def registers(cubin: bytes) -> tuple[str, str]:
+    """Registers of a thread and bytes of its stack, as the tool beside Triton's assembler reads."""
+    tool = Path(str(triton.__file__)).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        done = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    return found[1], found[2]
 
 
 def weights(model: ModelConfig, dtype: torch.dtype) -> Weights:

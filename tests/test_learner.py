@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -11,8 +13,11 @@ import torch
 from tiny_run import TINY
 
 import envs
+from dreamer_async.agent import scan
 from dreamer_async.agent.capture import Update
+from dreamer_async.agent.rssm import RSSM
 from dreamer_async.config import Config, resolve
+from dreamer_async.cuda import fused
 from dreamer_async.learner import Learner, MetricMeans
 from dreamer_async.published import PublishedWeights
 from dreamer_async.replay_setup import open_replay
@@ -91,6 +96,51 @@ def test_what_does_not_compile_trains_uncompiled(
     assert learner.warm_up() and trainer.update(
         learner._staging[0].batch(), trainer.draw_noise(torch.Generator())
     ), "and goes on"
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "by the kernel"])
+def test_what_cannot_be_fused_trains_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    learner, _ = make_learner(tmp_path, **{"train.fused_filtering": "true"})
+    trainer = learner.trainer
+
+    def refuse(*inputs: object) -> NoReturn:
+        raise fused.Unfit("out of shared memory")
+
+    def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
+        return scan.Loops(refuse, refuse) if late else refuse()
+
+    monkeypatch.setattr(fused, "filtering", filtering)
+    monkeypatch.setattr(trainer, "compile", lambda: None)
+    before = {n: t.clone() for n, t in trainer.state_dict().items()}
+    assert learner.warm_up() == "filtering is not fused: out of shared memory"
+    assert all(torch.equal(before[name], t) for name, t in trainer.state_dict().items())
+    noise = trainer.draw_noise(torch.Generator())
+    assert trainer.update(learner._staging[0].batch(), noise), "and goes on"
+
+
+def test_wide_models_are_filtered_one_step_after_the_other() -> None:
+    config = resolve("toy", "catch", size="size12m").model
+    with torch.device("meta"):
+        dyn = RSSM(config, embed=8, action=3)
+    with pytest.raises(fused.Unfit, match=r"17\.8 MB of weights"):
+        fused.filtering(dyn, torch.float32)
+
+
+def test_other_layers_are_filtered_one_step_after_the_other() -> None:
+    config = replace(resolve("toy", "catch", size="tiny").model, dyn_layers=2)
+    with pytest.raises(fused.Unfit, match="one layer in front of the GRU"):
+        fused.filtering(RSSM(config, embed=8, action=3), torch.float32)
+
+
+def test_fusing_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "dreamer_async.cuda.filtering", raising=False)
+    monkeypatch.delitem(sys.modules, "dreamer_async.cuda.filter_backward", raising=False)
+    config = resolve("toy", "catch", size="tiny").model
+    with pytest.raises(fused.Unfit, match="Triton comes with PyTorch for CUDA"):
+        fused.filtering(RSSM(config, embed=8, action=3), torch.float32)
 
 
 class Stream:

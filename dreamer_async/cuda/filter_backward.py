@@ -118,14 +118,15 @@ def _through_gru(
     total = tl.zeros([s.rows, 1], tl.float32)
     for g in range(s.blocks):
         dv = part_of(d.v, g, row + batch, later, s)[0]
-        left = part_of(memory, g, rows, later, s)[0].to(tl.float32)
+        left = part_of(memory, g, (t + 1) % 2 * batch + rows, later, s)[0].to(tl.float32)
         dh = neighbour * matmul(dv, tl.trans(own_of(w.own, g, s)), left)
         dh = matmul(do, tl.trans(both_of(w.both, 0, g, s)), dh)
         dh = matmul(next_u0, tl.trans(both_of(w.both, 1, g, s)), dh)
         dh += part_of(outside.deter, g, row, alive, s)[0].to(tl.float32)
         old = part_of(before, g, row, alive, s)[0].to(tl.float32) * keep
         gates = (t * s.blocks + g) * batch + rows
-        dq = _through_gates(dh, old, w, kept, d, memory, gates, g, rows, alive, s)
+        stays = t % 2 * batch + rows
+        dq = _through_gates(dh, old, w, kept, d, memory, gates, g, stays, alive, s)
         v, inside = part_of(kept.v, g, row, alive, s)
         dq = put(d.q + gates * s.block + tl.arange(0, s.part)[None, :], dq, inside)
         normed, dnormed = through_gain(v, inverse, gain_of(w.gain, g, s), dq)
@@ -134,7 +135,7 @@ def _through_gru(
 
 
 @triton.jit
-def _through_gates(dh, old, w, kept, d, memory, gates, g, rows, alive, s):
+def _through_gates(dh, old, w, kept, d, memory, gates, g, stays, alive, s):
     """From the gradient of h' to those of the gates and, as far as kept, of h: dq [R, D/G]."""
     part = tl.arange(0, s.part)[None, :]
     inside = alive & (part < s.block)
@@ -143,7 +144,7 @@ def _through_gates(dh, old, w, kept, d, memory, gates, g, rows, alive, s):
     cand = fetch(kept.gru + place + s.block, inside).to(tl.float32)
     update = tl.sigmoid(fetch(kept.gru + place + 2 * s.block, inside).to(tl.float32) - 1.0)
     new = tanh(reset * cand)
-    put(memory + rows * s.deter + g * s.block + part, dh * (1.0 - update), inside)
+    put(memory + stays * s.deter + g * s.block + part, dh * (1.0 - update), inside)
     dinner = dh * update * (1.0 - new * new)
     dreset = put(d.gru + place, dinner * cand * reset * (1.0 - reset), inside)
     dcand = put(d.gru + place + s.block, dinner * reset, inside)

@@ -103,6 +103,7 @@ def forward(
     w = Weights(*(x.contiguous() for x in w))
     given = Inputs(*(x.contiguous() for x in (action, token, keep, noise)))
     steps, batch, wide = given.action.shape
+    assert steps * batch * 3 * wide < 2**31, (steps, batch, wide)  # offsets are int32
     of_h, of_z = deter @ w.both[:, w.g.shape[1] :], stoch @ w.w1  # [B, Hd] what dynin0, dynin1 give
     out = Outputs(
         deter.new_empty(steps + 1, batch, wide),
@@ -132,7 +133,7 @@ def backward(
     blocks, block, _ = w.own.shape
     d = Gradients(*map(torch.empty_like, (*kept, logits)))
     d = d._replace(q=before.new_empty(steps, blocks, batch, block))
-    memory = torch.empty_like(before[0])
+    memory = before.new_empty(2, batch, blocks * block)  # of this step and of the one after
     out = Outside(*(x.contiguous() for x in outside))
     inputs = before, keep, logits, w, kept, out, d, memory
     _launch(filter_backward, before, *inputs, steps, batch, _sizes(w, latent))

@@ -17,9 +17,10 @@ from dreamer_async.agent.rssm import RSSM
 from dreamer_async.config import ModelConfig
 
 MOST_BYTES = 1_250_000
-"""Kernels that one processor of the GPU reads in each step: size1m has 1.1 MB in float32.
+"""Weights that one processor of the GPU reads in each step: size1m has 1.1 MB in float32.
 
-From the second cache that is some 10 us; one kernel after another takes about 30.
+At 64 bytes a clock, which the second cache may give one processor, that is some 10 us; one kernel
+after another is estimated at 30.
 """
 
 
@@ -33,10 +34,11 @@ def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
     What is returned raises Unfit, too, where the GPU refuses a kernel.
     """
     if not scan.fits(dyn):
-        raise Unfit("it has one layer in front of the GRU and one in the posterior")
+        raise Unfit("that takes one layer in front of the GRU and one in the posterior")
     if (size := dtype.itemsize * weights_of(dyn.config)) > MOST_BYTES:
         raise Unfit(
-            f"the model's {size / 1e6:.1f} MB of kernels are more than {MOST_BYTES / 1e6} MB"
+            f"a step reads {size / 1e6:.1f} MB of weights, of which it may read "
+            f"{MOST_BYTES / 1e6:.2f} MB"
         )
     try:
         from dreamer_async.cuda import filtering as kernels
@@ -62,7 +64,7 @@ def imagination(agent: Agent) -> rollout.Imagination:
 
 
 def weights_of(model: ModelConfig) -> int:
-    """Numbers in the kernels that one step of filtering reads."""
+    """How many of them one step of filtering reads."""
     deter, hidden, latent = model.deter, model.hidden, model.stoch * model.classes
     block = deter // model.blocks
     return deter * (4 * block + 4 * hidden) + 2 * hidden * latent
