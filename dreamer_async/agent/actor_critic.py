@@ -20,7 +20,7 @@ from dreamer_async.agent.losses import (
     replay_return,
 )
 from dreamer_async.agent.normalize import ReturnRange, return_scale, update_range
-from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent.rssm import RSSM, RSSMState
 from dreamer_async.agent.twohot import twohot_loss
 from dreamer_async.agent.world_model import WorldModel
 from dreamer_async.config import LossConfig, ModelConfig
@@ -98,11 +98,20 @@ class Agent(WorldModel):
         self.slowval.requires_grad_(False)
 
     def imagine_step(
-        self, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
+        self,
+        state: RSSMState,
+        action_noise: Tensor,
+        prior_noise: Tensor,
+        dyn: RSSM | None = None,
+        pol: Actor | None = None,
     ) -> tuple[RSSMState, Tensor]:
-        """Act, then let the world model answer; also return the action."""
-        action = self.pol.sample(self.pol(state.feat), action_noise)
-        return self.dyn.imagine_step(state, self.embed_action(action), prior_noise), action
+        """Act, then let the world model answer; also return the action.
+
+        dyn and pol stand in for the agent's own (see `Lowered`).
+        """
+        dyn, pol = dyn or self.dyn, pol or self.pol
+        action = pol.sample(pol(state.feat), action_noise)
+        return dyn.imagine_step(state, self.embed_action(action), prior_noise), action
 
     @torch.no_grad()
     def imagine(

@@ -199,6 +199,13 @@ def dense_layers(stack: Sequence[tuple[Linear, RMSNorm]]) -> list[Dense]:
     return [Dense(layer.kernel, layer.bias, norm.scale) for layer, norm in stack]
 
 
+def lower(module: nn.Module, dtype: torch.dtype) -> None:
+    """Keep kernels and biases in a compute type from now on; norms stay in float32."""
+    for layer in module.modules():
+        if isinstance(layer, Kernel):
+            layer.to(dtype)
+
+
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Draw every kernel of a module from a generator, in the order of registration."""
     for layer in module.modules():

@@ -23,6 +23,7 @@ from dreamer_async.agent.actor_critic import (
 )
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.capture import CapturedUpdate, Recorder, Update, cuda_graph
+from dreamer_async.agent.lowered import Lowered
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
@@ -101,7 +102,7 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
-        self._imagination = self._few_kernels()
+        self._imagination = self._usual_imagination()
         self._loops: scan.Loops | None = None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
@@ -113,7 +114,7 @@ class Trainer:
 
     def fuse_imagination(self, imagination: Imagination | None) -> None:
         """Imagine by something else from now on; None: step by step. Undoes `compile`."""
-        self._imagination = imagination or self._few_kernels()
+        self._imagination = imagination or self._usual_imagination()
         self.interpret()
 
     def compile(self, backend: str = "inductor") -> None:
@@ -161,9 +162,11 @@ class Trainer:
         steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
         return Regions(agent.encode, steps, imagine, *losses, weighted_total, self._forward_metrics)
 
-    def _few_kernels(self) -> Imagination | None:
-        fit = self.device.type == "cuda" and rollout.fits(self.agent)
-        return rollout.Rollout(self.agent) if fit else None
+    def _usual_imagination(self) -> Imagination | None:
+        """None: as the model sees fit, which may be a native function for all steps."""
+        if self.device.type == "cuda" and rollout.fits(self.agent):
+            return rollout.Rollout(self.agent)
+        return Lowered(self.agent) if self.agent.dtype != torch.float32 else None
 
     def _compiled_imagine(self, compiled: Callable[[Any], Any]) -> Callable[..., Imagined]:
         if self._imagination:
