@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
-from dreamer_async.agent.update import Batch, Noise, Trainer, Update
+from dreamer_async.agent.update import Batch, Noise, Trainer, Update, launches_dependently
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.cuda import fused
@@ -76,6 +76,7 @@ class Learner:
             "filtering": train.fused_filtering,
             "imagination": train.fused_imagination,
         }
+        self._dependent_launch = train.dependent_launch
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -101,6 +102,8 @@ class Learner:
         problems = [
             self._fuse(part, batch, noise) for part, wanted in self._fused.items() if wanted
         ]
+        if self._dependent_launch and not launches_dependently():
+            problems.append("kernels do not start early: this PyTorch has no triton.enable_pdl")
         problems.append(self._compile(batch, noise))
         if self._capture:
             problems.append(self._record(batch, noise))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,8 @@ WIDTHS = {
     "wide actor": {"deter": 64, "hidden": 16, "units": 128, "actor_layers": 1, "prior_layers": 3},
     "wide model": {"deter": 128, "hidden": 128, "units": 16, "stoch": 8, "classes": 2},
 }
+SHARED = {80: 166_912, 90: 232_448, 120: 101_376}
+"""Bytes of shared memory that a program may have, by compute capability."""
 KINDS = pytest.mark.parametrize("kind", ["discrete", "continuous"])
 
 
@@ -95,6 +101,23 @@ def test_a_whole_update_has_the_same_losses() -> None:
     trainer.fuse_imagination(fused.imagination(trainer.agent))
     for name, value in trainer.forward(batch, noise).maps.items():
         torch.testing.assert_close(value, plain[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", SHARED)
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_it_compiles_for(capability: int, dtype: str) -> None:
+    """Down to machine code, by Triton's own assembler: half a minute for each, without any GPU."""
+    script = Path(__file__).parent / "compile_imagination.py"
+    done = subprocess.run(
+        [sys.executable, script, str(capability), dtype],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert set(found) == {"discrete", "continuous"}
+    assert all(0 < int(shared) <= SHARED[capability] for shared in found.values()), found
 
 
 @pytest.mark.parametrize(

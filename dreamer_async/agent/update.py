@@ -177,11 +177,7 @@ class Trainer:
         """Settings of inductor."""
         if self.device.type == "cpu":
             return {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
-        # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
-        options: dict[str, Any] = {"unroll_reductions_threshold": 1}
-        if self.config.train.dependent_launch and hasattr(triton_config(), "enable_pdl"):
-            options["triton.enable_pdl"] = True
-        return options
+        return gpu_options(self.config.train.dependent_launch and launches_dependently())
 
     def capture(self, batch: Batch, noise: Noise, record: Recorder = cuda_graph) -> None:
         """Record the whole update, which is replayed from then on; takes a few training steps.
@@ -340,11 +336,18 @@ def stage(name: str) -> record_function:
     return record_function(STAGE + name)
 
 
-def triton_config() -> Any:
-    """Inductor's settings of Triton, which differ from version to version."""
+def gpu_options(dependent_launch: bool) -> dict[str, Any]:
+    """Settings of inductor on a GPU."""
+    # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
+    options: dict[str, Any] = {"unroll_reductions_threshold": 1}
+    return options | ({"triton.enable_pdl": True} if dependent_launch else {})
+
+
+def launches_dependently() -> bool:
+    """Whether this version of inductor knows programmatic dependent launch."""
     from torch._inductor import config
 
-    return config.triton
+    return hasattr(config.triton, "enable_pdl")
 
 
 def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: str) -> Agent:
