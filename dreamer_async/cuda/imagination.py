@@ -73,6 +73,8 @@ class Fused(Rollout):
 
         Raises Unfit where the GPU refuses the kernel.
         """
+        given = action_noise.dtype, prior_noise.dtype
+        assert given == (torch.float32, torch.float32), (given, "recorded samples have no kernel")
         rows, horizon = prior_noise.shape[:2]
         first, spec = start.feat, self._agent.spec.action
         feat = first.new_empty(rows, horizon + 1, first.shape[-1])
