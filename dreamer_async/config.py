@@ -226,7 +226,10 @@ def to_dict(config: Config) -> dict[str, Any]:
     return encode(config)
 
 
-LATER = frozenset({"train.native", "train.capture", "train.fused_filtering", "env.resize"})
+LATER = frozenset(
+    {"train.native", "train.capture", "train.fused_filtering", "env.resize"}
+    | {"train.fused_imagination", "train.dependent_launch"}
+)
 """Settings that runs of earlier versions lack; those get the defaults."""
 GONE = frozenset({"train.eager_start"})
 """Settings that runs of earlier versions have and that mean nothing any more."""

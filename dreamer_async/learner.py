@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dreamer_async import checkpoint
 from dreamer_async.agent.lowered import compute_types
-from dreamer_async.agent.update import Batch, Noise, Trainer, Update
+from dreamer_async.agent.update import Batch, Noise, Trainer, Update, launches_dependently
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.cuda import fused
@@ -74,7 +74,11 @@ class Learner:
         self.compiles = train.compile and device.type == "cuda"
         """Whether `warm_up` is worth calling: CPUs have native functions instead."""
         self._capture = self.compiles and train.capture
-        self._fuse_filtering = train.fused_filtering
+        self._fused = {
+            "filtering": train.fused_filtering,
+            "imagination": train.fused_imagination,
+        }
+        self._dependent_launch = train.dependent_launch
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -102,7 +106,11 @@ class Learner:
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
         try:
-            problems = [self._fuse(batch, noise)] if self._fuse_filtering else []
+            problems = [
+                self._fuse(part, batch, noise) for part, wanted in self._fused.items() if wanted
+            ]
+            if self._dependent_launch and not launches_dependently():
+                problems.append("kernels do not start early: this PyTorch has no triton.enable_pdl")
             problems.append(self._compile(batch, noise))
             if self._capture:
                 problems.append(self._record(batch, noise))
@@ -110,13 +118,18 @@ class Learner:
             self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
         return "; ".join(filter(None, problems))
 
-    def _fuse(self, batch: Batch, noise: Noise) -> str:
+    def _fuse(self, part: str, batch: Batch, noise: Noise) -> str:
+        agent = self.trainer.agent
         try:
-            self.trainer.fuse(fused.filtering(self.trainer.agent.dyn, self.trainer.agent.dtype))
+            if part == "filtering":
+                self.trainer.fuse(fused.filtering(agent.dyn, agent.dtype))
+            else:
+                self.trainer.fuse_imagination(fused.imagination(agent))
             self.trainer.update(batch, noise)
         except fused.Unfit as error:
-            self.trainer.fuse(None)
-            return f"filtering is not fused: {error}"
+            undo = self.trainer.fuse if part == "filtering" else self.trainer.fuse_imagination
+            undo(None)
+            return f"{part} is not fused: {error}"
         return ""
 
     def _compile(self, batch: Batch, noise: Noise) -> str:

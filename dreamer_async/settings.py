@@ -302,6 +302,12 @@ class TrainConfig:
     fused_filtering: bool = False
     """Filter all steps in one Triton kernel, and back in another, where the model is narrow enough;
     compiled updates on GPUs only. Not yet measured on one."""
+    fused_imagination: bool = False
+    """Imagine all steps in one Triton kernel where the model is narrow enough; compiled updates on
+    GPUs only. Not yet measured on one."""
+    dependent_launch: bool = False
+    """Let compiled kernels start while those before them end (PDL of CUDA); compiled updates on
+    GPUs of compute capability 9.0 or newer. Not yet measured on one."""
     threads: int = 0
     """CPU threads of the learner; 0 means up to 8, and 1 for networks narrower than size1m."""
     checkpoint_seconds: float = 300.0

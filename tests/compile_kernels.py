@@ -25,7 +25,7 @@ from dreamer_async.agent.step import Latent, Weights
 from dreamer_async.config import SIZES, ModelConfig
 from dreamer_async.cuda import filtering
 
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "i64"}
 ALIGNED = [["tt.divisibility", 16]]
 """PyTorch's memory begins at multiples of 16 bytes."""
 

@@ -126,6 +126,21 @@ def test_twohot_loss() -> None:
     assert loss.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
 
 
+def test_weighted_entries_are_what_gathering_gives() -> None:
+    """A GPU is given this instead, gradients included."""
+    generator = torch.Generator().manual_seed(0)
+    logprobs = torch.randn(5, 9, generator=generator, dtype=torch.float64).requires_grad_()
+    bins = dist.twohot_bins(9).double()
+    lower, upper, low = dist.twohot(torch.tensor([0.3, -4e7, 0.0, 9e9, -2.0]).double(), bins)
+    pairs = (lower[:, None], low[:, None]), (upper[:, None], 1.0 - low[:, None])
+    sums = dist.weighted(logprobs, *pairs)
+    gathered = sum((w * logprobs.gather(-1, i)).squeeze(-1) for i, w in pairs)
+    assert isinstance(gathered, torch.Tensor)
+    torch.testing.assert_close(sums, gathered, rtol=1e-12, atol=1e-12)
+    grads = [torch.autograd.grad(x.square().sum(), logprobs)[0] for x in (sums, gathered)]
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
 def test_twohot_mean_of_symmetric_logits_is_exactly_zero() -> None:
     bins = dist.twohot_bins(255)
     logits = torch.randn(16, 255, generator=torch.Generator().manual_seed(0))

@@ -142,6 +142,37 @@ def test_what_cannot_be_fused_trains_as_before(
     assert trainer.update(learner._staging[0].batch(), noise), "and goes on"
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "by the kernel"])
+def test_what_cannot_imagine_at_once_imagines_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    learner, _ = make_learner(tmp_path, **{"train.fused_imagination": "true"})
+
+    def refuse(*inputs: object) -> NoReturn:
+        raise fused.Unfit("out of shared memory")
+
+    def imagination(agent: object) -> object:
+        return SimpleNamespace(imagine=refuse) if late else refuse()
+
+    monkeypatch.setattr(fused, "imagination", imagination)
+    monkeypatch.setattr(learner.trainer, "compile", lambda: None)
+    before = {n: t.clone() for n, t in learner.trainer.state_dict().items()}
+    assert learner.warm_up() == "imagination is not fused: out of shared memory"
+    assert all(torch.equal(before[name], t) for name, t in learner.trainer.state_dict().items())
+    noise = learner.trainer.draw_noise(torch.Generator())
+    assert learner.trainer.update(learner._staging[0].batch(), noise), "and goes on"
+
+
+def test_an_old_inductor_launches_as_it_always_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = make_learner(tmp_path, **{"train.dependent_launch": "true"})
+    monkeypatch.setattr(learner.trainer, "compile", lambda: None)
+    assert learner.warm_up() == ""
+    monkeypatch.setattr("dreamer_async.learner.launches_dependently", lambda: False)
+    assert "no triton.enable_pdl" in learner.warm_up()
+
+
 def test_wide_models_are_filtered_one_step_after_the_other() -> None:
     config = resolve("toy", "catch", size="size12m").model
     with torch.device("meta"):

@@ -14,6 +14,7 @@ from dreamer_async.agent.losses import (
     kl_losses,
     lambda_return,
     replay_return,
+    returns_at_once,
 )
 from dreamer_async.agent.normalize import ReturnRange, percentile, return_scale, update_range
 
@@ -107,3 +108,11 @@ def test_return_range_moves_by_its_rate_and_has_a_floor() -> None:
     assert return_scale(state, 5.0) == 5.0
     state = update_range(state, returns, 0.01, 5, 95)
     torch.testing.assert_close(state.high, torch.tensor(0.99 * 0.9 + 0.9))
+
+
+def test_returns_as_sums_are_those_of_the_recursion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reward, live, cont, boot = torch.rand(4, 7, 20, generator=generator, dtype=torch.float64)
+    live[:, 5], cont[:, 11], live[2] = 0.0, 0.0, 0.0
+    sums = returns_at_once(reward + live * (1.0 - cont) * boot, live * cont, boot[:, -1:])
+    torch.testing.assert_close(sums, lambda_return(reward, live, cont, boot), rtol=1e-12, atol=0.0)

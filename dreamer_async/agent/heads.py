@@ -172,8 +172,11 @@ class Actor(nn.Module):
         if not kernels.fit(feat):
             x = self.mlp(feat)
             return tuple(param for head in self.heads for param in head(x))
-        outs = dense_stack(feat, self.layers(), kept)
-        parts = iter(outs.split([linear.bias.shape[0] for linear in self._linears()], -1))
+        return self.params(dense_stack(feat, self.layers(), kept))
+
+    def params(self, outs: Tensor) -> tuple[Tensor, ...]:
+        """The parameters of all heads, of what their linear layers gave side by side: [..., P]."""
+        parts = iter(outs.split([linear.bias.shape[0] for linear in self.linears()], -1))
         return tuple(
             param
             for head in self.heads
@@ -182,9 +185,10 @@ class Actor(nn.Module):
 
     def layers(self) -> list[Dense]:
         """The hidden layers, and one for all parameters of all parts."""
-        return [*dense_layers(self.mlp.stack), last_layer(self._linears())]
+        return [*dense_layers(self.mlp.stack), last_layer(self.linears())]
 
-    def _linears(self) -> list[Linear]:
+    def linears(self) -> list[Linear]:
+        """The layers of all parameters, in their order."""
         return [linear for head in self.heads for linear in head.linears()]
 
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:

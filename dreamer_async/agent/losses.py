@@ -32,10 +32,25 @@ def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> T
     assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
     inputs = reward + live * (1.0 - cont) * boot
     decay = live * cont
+    if reward.is_cuda:
+        return returns_at_once(inputs, decay, boot[:, -1:])
     returns = [boot[:, -1]]
     for t in range(reward.shape[1] - 1, 0, -1):
         returns.append(inputs[:, t] + decay[:, t] * returns[-1])
     return torch.stack(returns[:0:-1], 1)
+
+
+def returns_at_once(inputs: Tensor, decay: Tensor, boot: Tensor) -> Tensor:
+    """The recursion of `lambda_return` as sums, which compiled is one kernel instead of T.
+
+    ret_t = sum over k > t of decay_{t+1} .. decay_{k-1} inputs_k, where boot [N, 1] times its
+    decay belongs to the last input: [N, T], [N, T] -> [N, T-1].
+    """
+    later = torch.arange(inputs.shape[1] - 1, device=inputs.device)  # k - 1
+    now = later[:, None]
+    reach = torch.where(later > now, decay[:, None, :-1], 1.0).cumprod(-1)  # [N, T-1, T-1]
+    last = (later == later.shape[0] - 1) * decay[:, 1:] * boot
+    return torch.where(later >= now, reach * (inputs[:, 1:] + last)[:, None], 0.0).sum(-1)
 
 
 def imagined_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Tensor:

@@ -6,8 +6,9 @@ steps but much beside the many small ones of imagination. Here they are cast onc
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from dreamer_async.agent.nets import Conv, Kernel, lower
 
 if TYPE_CHECKING:
-    from dreamer_async.agent.actor_critic import Agent
+    from dreamer_async.agent.actor_critic import Agent, Imagined, ImagineStep
     from dreamer_async.agent.rssm import RSSMState
 
 
@@ -25,6 +26,7 @@ class Lowered:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self.dyn, self.pol = deepcopy(agent.dyn), deepcopy(agent.pol)
+        self.step: ImagineStep = self.imagine_step
         self._own: list[Tensor] = []
         self._theirs: list[Tensor] = []
         for own, theirs in ((self.dyn, agent.dyn), (self.pol, agent.pol)):
@@ -41,6 +43,17 @@ class Lowered:
         for group in self._groups:
             own, theirs = ([x[i] for i in group] for x in (self._own, self._theirs))
             torch._foreach_copy_(own, theirs)
+
+    def imagine(self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
+        """As the agent would."""
+        self.refresh()
+        return self._agent.imagine(start, action_noise, prior_noise, self.step)
+
+    def compiled(self, compiled: Callable[[Any], Any]) -> Lowered:
+        """The same by a compiled step."""
+        lowered = copy(self)
+        lowered.step = compiled(self.imagine_step)
+        return lowered
 
     def imagine_step(
         self, state: RSSMState, action_noise: Tensor, prior_noise: Tensor

@@ -78,8 +78,20 @@ class BlockLinear(Kernel):
         assert x.shape[0] == blocks, (x.shape, self.kernel.shape)
         bias = self.bias.to(x.dtype).view(blocks, 1, outputs)
         own, common = self.kernel.to(x.dtype).split([x.shape[-1], inputs - x.shape[-1]], 1)
+        if x.is_cuda:  # there a sum begins with a copy, unless what reads the product adds it
+            y = torch.bmm(x, own) + bias
+            return y if shared is None else y + shared @ common
         y = torch.baddbmm(bias, x, own)
         return y if shared is None else torch.baddbmm(y, shared.expand(blocks, -1, -1), common)
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """What each block reads of its own, [G, out/G, out/G], and what all share, [*, out].
+
+        For layers whose blocks read as much of their own as they give.
+        """
+        _, inputs, outputs = self.kernel.shape
+        own, common = self.kernel.split([outputs, inputs - outputs], 1)
+        return own, common.transpose(0, 1).flatten(1)
 
 
 def to_blocks(x: Tensor, blocks: int) -> Tensor:

@@ -167,9 +167,9 @@ def forward_step(
     u = torch.stack([of_h, z @ w.w1], 1) * keep[..., None] + w.b
     x = _activate(u, w.g).flatten(1)
     own = torch.bmm(to_blocks(h, blocks), w.own)
-    v = torch.addmm(action, x, w.common) + keep * from_blocks(own)
+    v = _plus(action, x, w.common) + keep * from_blocks(own)
     q = _activate(v, w.gain)
-    gru = torch.baddbmm(w.gru_bias, to_blocks(q, blocks), w.gru)
+    gru = _plus(w.gru_bias, to_blocks(q, blocks), w.gru)
     h = _gated(gru, h * keep)
     to_obs, of_h = (h @ w.both).split(width, -1)
     o = to_obs + token
@@ -211,6 +211,16 @@ def backward_step(
     down = torch.bmm(to_blocks(dv, blocks), w.own.transpose(1, 2))
     given = Gradients(du, dx, dv, dq, dgru, both[:, : do.shape[1]], dp, dl)
     return Carry(dmemory, down, du[:, 0], du[:, 1] @ w.w1.t()), given
+
+
+def _plus(given: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
+    """given + x W, of matrices or of blocks of them.
+
+    On a GPU whatever reads the product adds what is given: the product would begin with a copy.
+    """
+    if x.is_cuda:
+        return x @ kernel + given
+    return (torch.addmm if x.ndim == 2 else torch.baddbmm)(given, x, kernel)
 
 
 def _activate(x: Tensor, gain: Tensor) -> Tensor:

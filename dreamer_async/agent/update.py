@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from dreamer_async.agent import kernels, scan
+from dreamer_async.agent import kernels, rollout, scan
 from dreamer_async.agent.actor_critic import (
     ActorCriticLosses,
     Agent,
     Imagined,
-    ImagineStep,
     Replayed,
 )
 from dreamer_async.agent.batch import Batch, Noise
@@ -28,6 +27,7 @@ from dreamer_async.agent.lowered import Lowered
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.normalize import ReturnRange, return_scale
 from dreamer_async.agent.optim import LaProp, global_norm, keep_if
+from dreamer_async.agent.rollout import Imagination
 from dreamer_async.agent.rssm import Observed, RSSMState
 from dreamer_async.agent.world_model import WorldModelLosses
 from dreamer_async.config import Config, LossConfig
@@ -70,8 +70,7 @@ class Regions(NamedTuple):
     encode: Callable[[dict[str, Tensor]], Tensor]
     observe_steps: scan.Steps | None
     """None: as the model sees fit, which may be a native function for all steps."""
-    imagine_step: ImagineStep | None
-    """Likewise."""
+    imagine: Callable[[RSSMState, Tensor, Tensor], Imagined]
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
     total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
@@ -103,8 +102,7 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._fast: list[Tensor] = list(self.agent.val.parameters())
-        lowered = self.agent.dtype != torch.float32
-        self._lowered = Lowered(self.agent) if lowered else None
+        self._imagination = self._usual_imagination()
         self._loops: scan.Loops | None = None
         self._regions = self._eager()
         self._captured: CapturedUpdate | None = None
@@ -112,6 +110,11 @@ class Trainer:
     def fuse(self, loops: scan.Loops | None) -> None:
         """Filter all steps at once from now on; None: one after the other. Undoes `compile`."""
         self._loops = loops
+        self.interpret()
+
+    def fuse_imagination(self, imagination: Imagination | None) -> None:
+        """Imagine by something else from now on; None: step by step. Undoes `compile`."""
+        self._imagination = imagination or self._usual_imagination()
         self.interpret()
 
     def compile(self, backend: str = "inductor") -> None:
@@ -140,7 +143,7 @@ class Trainer:
                 compiled(steps.weights),
                 self._loops,
             ),
-            compiled(run.imagine_step or self.agent.imagine_step),
+            self._compiled_imagine(compiled),
             run.world_model_losses if cpu and images else compiled(run.world_model_losses),
             compiled(run.actor_critic_losses),
             run.total if cpu else compiled(run.total),
@@ -155,18 +158,26 @@ class Trainer:
     def _eager(self) -> Regions:
         agent = self.agent
         losses = agent.world_model_losses, agent.actor_critic_losses
-        imagine_step = self._lowered.imagine_step if self._lowered else None
+        imagine = self._imagination.imagine if self._imagination else agent.imagine
         steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
-        return Regions(
-            agent.encode, steps, imagine_step, *losses, weighted_total, self._forward_metrics
-        )
+        return Regions(agent.encode, steps, imagine, *losses, weighted_total, self._forward_metrics)
+
+    def _usual_imagination(self) -> Imagination | None:
+        """None: as the model sees fit, which may be a native function for all steps."""
+        if self.device.type == "cuda" and rollout.fits(self.agent):
+            return rollout.Rollout(self.agent)
+        return Lowered(self.agent) if self.agent.dtype != torch.float32 else None
+
+    def _compiled_imagine(self, compiled: Callable[[Any], Any]) -> Callable[..., Imagined]:
+        if self._imagination:
+            return self._imagination.compiled(compiled).imagine
+        return partial(self.agent.imagine, step=compiled(self.agent.imagine_step))
 
     def _options(self) -> dict[str, Any]:
         """Settings of inductor."""
         if self.device.type == "cpu":
             return {"cpp_wrapper": True, "cpp.min_chunk_size": CHUNK}
-        # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
-        return {"unroll_reductions_threshold": 1}
+        return gpu_options(self.config.train.dependent_launch and launches_dependently())
 
     def capture(self, batch: Batch, noise: Noise, record: Recorder | None = None) -> None:
         """Record the whole update, which is replayed from then on; takes a few training steps.
@@ -234,9 +245,7 @@ class Trainer:
         starts = self.config.loss.imagine_last or reward.shape[1]
         start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
         with stage("imagine"):
-            if self._lowered is not None:
-                self._lowered.refresh()
-            imagined = agent.imagine(start, noise.action, noise.prior, run.imagine_step)
+            imagined = run.imagine(start, noise.action, noise.prior)
         replayed = Replayed(
             observed.state.feat[:, -starts:],
             reward[:, -starts:],
@@ -326,6 +335,20 @@ class Trainer:
 def stage(name: str) -> record_function:
     """Mark a part of an update for profiles; costs microseconds when none is taken."""
     return record_function(STAGE + name)
+
+
+def gpu_options(dependent_launch: bool) -> dict[str, Any]:
+    """Settings of inductor on a GPU."""
+    # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
+    options: dict[str, Any] = {"unroll_reductions_threshold": 1}
+    return options | ({"triton.enable_pdl": True} if dependent_launch else {})
+
+
+def launches_dependently() -> bool:
+    """Whether this version of inductor knows programmatic dependent launch."""
+    from torch._inductor import config
+
+    return hasattr(config.triton, "enable_pdl")
 
 
 def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: str) -> Agent:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from dreamer_async.agent import scan
+from dreamer_async.agent import rollout, scan
+from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.config import ModelConfig
 
@@ -44,6 +45,22 @@ def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
     except ImportError as error:
         raise Unfit(f"{error} (Triton comes with PyTorch for CUDA)") from None
     return scan.Loops(_guarded(kernels.forward), _guarded(kernels.backward))
+
+
+def imagination(agent: Agent) -> rollout.Imagination:
+    """All imagined steps in one kernel; raises Unfit like `filtering`, and for the same reasons."""
+    try:
+        from dreamer_async.cuda import imagination as kernels
+    except ImportError as error:
+        raise Unfit(f"{error} (Triton comes with PyTorch for CUDA)") from None
+    if not rollout.fits(agent):
+        raise Unfit("it has one layer in front of the GRU")
+    if not kernels.fits(agent):
+        raise Unfit(
+            f"it needs one action, and widths that are powers of two from {kernels.ROWS} "
+            f"to {kernels.WIDEST}"
+        )
+    return kernels.Fused(agent)
 
 
 def weights_of(model: ModelConfig) -> int:
