@@ -22,7 +22,9 @@ class Flat:
         self._rows = [-(-tensor.numel() // WIDTH) for tensor in tensors]
         device = tensors[0].device
         rows = torch.tensor(self._rows, device=device)
-        self.owner = torch.arange(len(tensors), device=device).repeat_interleave(rows)
+        self.owner = torch.arange(len(tensors), device=device).repeat_interleave(
+            rows, output_size=sum(self._rows)
+        )
         """[R] which tensor a row belongs to."""
 
     def zeros(self) -> Tensor:
