@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def test_one_step_costs_the_others_nothing(
     assert written["machine"]["torch"]
     table = capsys.readouterr().out
     assert all(word in table for word in ("| why", "| here", "10 ms", "kernels 2e+03"))
+    assert "of 1 minutes" in table
 
 
 def test_there_may_be_no_time_left(tmp_path: Path) -> None:
@@ -51,6 +53,81 @@ def test_there_may_be_no_time_left(tmp_path: Path) -> None:
     assert check.check([step], target, tmp_path, minutes=-1.0) == 1
     assert json.loads(target.read_text())["steps"][0]["ended"] == "no time left"
     assert check.check([step], target, tmp_path, minutes=1.0) == 0
+
+
+def test_everything_ends_when_the_time_is_over(tmp_path: Path) -> None:
+    slow = "-c", "import time; time.sleep(600)"
+    chosen = [Step("one", slow, 60, first=True), Step("other", slow, 60)]
+    began = time.monotonic()
+    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=0.15) == 1
+    assert time.monotonic() - began < 60
+    ends = [step["ended"] for step in json.loads((tmp_path / "found.json").read_text())["steps"]]
+    assert ends[0].startswith("took more than") and ends[1] == "no time left"
+
+
+def test_what_is_first_is_done_side_by_side(tmp_path: Path) -> None:
+    """Each of two waits for the other, which no order could satisfy."""
+    words = (
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    )
+    one, other = ("-c", words, "a", "b"), ("-c", words, "b", "a")
+    chosen = [Step("one", one, 60, first=True), Step("other", other, 60, first=True)]
+    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=1.0) == 0
+
+
+def test_compiling_comes_first_with_time_for_an_empty_cache() -> None:
+    """It took 208 s on two processors, and what follows finds the cache of the same user full."""
+    chosen = steps(1.0, "cuda")
+    first = [step for step in chosen if step.first]
+    assert chosen[: len(first)] == first and len(first) == 4
+    for step in first:
+        assert step.limit_s >= 2 * 208 and "learner" in step.words
+        later = {word for word in step.words if word not in ("--seconds", "0")}
+        assert any(later <= set(other.words) for other in chosen[len(first) :]), step.name
+
+
+def test_all_steps_compile_into_one_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    ask = "import os; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    asking = [Step(f"step {i}", ("-c", ask), 60) for i in range(2)]
+    monkeypatch.setattr(check, "steps", lambda *_: asking)
+    assert check.main(["--out", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["steps"]
+    said = {step["output"].strip() for step in found}
+    assert said == {str(tmp_path / "dreamer-async/inductor")}
+
+
+def test_a_second_gpu_is_measured_where_there_is_one() -> None:
+    def on_second(devices: int) -> list[Step]:
+        return [s for s in steps(1.0, "cuda", devices) if "train.device=cuda:1" in s.words]
+
+    assert on_second(2) and not on_second(1)
+
+
+def test_learning_goes_on_where_the_last_call_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call would train, the second resumes; both are ended in good time."""
+    called: list[Step] = []
+
+    def begin(step: Step, folder: Path) -> Any:
+        called.append(step)
+        words = "import signal, sys, time\n"
+        words += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)"
+        return original(Step(step.name, ("-c", words), step.limit_s), folder)
+
+    original = check.start
+    monkeypatch.setattr(check, "start", begin)
+    runs = tmp_path / "runs"
+    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    (runs / "a run").mkdir(parents=True)
+    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    assert [step.words[2] for step in called] == ["train", "resume"]
 
 
 BENCHES = [step for step in steps(1.0, "cpu") if "bench" in step.words]
