@@ -22,6 +22,7 @@ class Flat:
         self._rows = [-(-tensor.numel() // WIDTH) for tensor in tensors]
         device = tensors[0].device
         rows = torch.tensor(self._rows, device=device)
+        # Without its size, the result waits for the device to count its rows.
         self.owner = torch.arange(len(tensors), device=device).repeat_interleave(
             rows, output_size=sum(self._rows)
         )

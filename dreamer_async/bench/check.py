@@ -199,21 +199,27 @@ def lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def check(
-    chosen: Sequence[Step], target: Path, folder: Path, minutes: float, runs: Path | None = None
+    chosen: Sequence[Step],
+    target: Path,
+    folder: Path,
+    minutes: float,
+    *,
+    about: Mapping[str, Any],
+    runs: Path | None = None,
 ) -> int:
     """Do all steps that there is time for; 1 if one of them did not end well.
 
-    With `runs` a run that is kept there learns Pong for the rest of the time.
+    `about` describes the machine. With `runs` a run that is kept there learns Pong for the rest
+    of the time.
     """
     began, results = time.monotonic(), []
-    found = machine()
 
     def left() -> float:
         return minutes * 60 + began - time.monotonic()
 
     def note(more: Sequence[dict[str, Any]]) -> None:
         results.extend(more)
-        write_json_atomic(target, {"machine": found, "steps": results})
+        write_json_atomic(target, {"machine": about, "steps": results})
         print("\n".join(lines(more)), flush=True)
 
     first = [step for step in chosen if step.first]
@@ -270,13 +276,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     process.isolate_compile_cache()  # for all steps: tests alone would have one of their own
-    devices = int(machine().get("devices", 0))
-    every = steps(given.seconds, given.device, devices)
+    about = machine()
+    every = steps(given.seconds, given.device, about.get("devices", 0))
     chosen = [step for step in every if given.only in step.name]
     if not chosen:
         parser.error(f"no step's name contains {given.only!r}")
     folder = Path(__file__).resolve().parents[2]
-    return check(chosen, given.out, folder, given.minutes, given.train)
+    return check(chosen, given.out, folder, given.minutes, about=about, runs=given.train)
 
 
 if __name__ == "__main__":
