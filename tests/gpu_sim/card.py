@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dreamer_async import events
 from dreamer_async.run_dir import RunDir
+from tests.gpu_sim.set_up import libraries
 from tests.tiny_run import make_run, read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,14 +58,14 @@ class Card:
 
     def environment(self, **settings: object) -> dict[str, str]:
         """The environment of a process on cards described by `FAKE_...` settings."""
-        cache = self.folder / "cache"
+        cache, stubs = self.folder / "cache", str(libraries(self.folder))
         return {
             **{name: text for name, text in os.environ.items() if not name.startswith("FAKE_")},
-            "LD_LIBRARY_PATH": str(self.folder / "lib"),
+            "LD_LIBRARY_PATH": stubs,
             "PYTHONPATH": os.pathsep.join([str(self.folder / "site"), str(ROOT)]),
             "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
             "PYTHONWARNINGS": "ignore",
-            "TRITON_LIBCUDA_PATH": str(self.folder / "lib"),
+            "TRITON_LIBCUDA_PATH": stubs,
             "TRITON_CACHE_DIR": str(cache / "triton"),
             "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
             "OMP_NUM_THREADS": "1",

@@ -2,7 +2,7 @@
 
     wheels/   what pip downloaded: PyTorch, Triton, headers of CUDA (740 MB, once)
     site/     PyTorch and Triton, unpacked; nvidia/: the headers
-    lib/      the stubs that are built here in the place of NVIDIA's libraries
+    lib/      the stubs that are built here in the place of NVIDIA's libraries, by their sources
     env/      a virtual environment with these and the other packages of the one that was given
     cache/    what inductor and Triton compiled
 
@@ -11,6 +11,7 @@ Running it again does only what is left. The folder can be deleted at any time.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -33,10 +34,12 @@ def set_up(folder: Path, python: Path) -> None:
     check_machine(python)
     for name in ("wheels", "site", "nvidia", "cache"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for line in (HERE / "wheels.txt").read_text().split():
-        unpack(wheel(line, folder / "wheels", python), folder)
-    make_environment(folder, python)
-    build_stubs(folder)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one after the other, if several begin
+        for line in (HERE / "wheels.txt").read_text().split():
+            unpack(wheel(line, folder / "wheels", python), folder)
+        make_environment(folder, python)
+        build_stubs(folder)
 
 
 def check_machine(python: Path) -> None:
@@ -102,17 +105,21 @@ def make_environment(folder: Path, python: Path) -> None:
     (Path(said(own, "purelib")) / "card.pth").write_text(f"{folder / 'site'}\n{others}\n")
 
 
+def libraries(folder: Path) -> Path:
+    """Where the stubs of these sources lie; those of other sources stay where they are."""
+    sources = [path for path in sorted(HERE.glob("stubs/**/*")) if path.is_file()]
+    texts = [path.read_bytes() for path in (*sources, HERE / "wheels.txt")]
+    return folder / "lib" / hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
 def build_stubs(folder: Path) -> None:
     """Build the stubs unless they were built from the same sources."""
-    sources = [path for path in sorted(HERE.glob("stubs/**/*")) if path.is_file()]
-    texts = [
-        path.read_bytes() for path in (*sources, HERE / "wheels.txt") if "__py" not in str(path)
-    ]
-    key, library = hashlib.sha256(b"\0".join(texts)).hexdigest(), folder / "lib"
-    if (library / "made-from").is_file() and (library / "made-from").read_text() == key:
+    target = libraries(folder)
+    if target.exists():
         return
-    shutil.rmtree(library, ignore_errors=True)
+    scratch = target.with_suffix(".unfinished")
+    shutil.rmtree(scratch, ignore_errors=True)
     headers = next((folder / "nvidia").rglob("driver_types.h")).parent
-    words = HERE / "stubs/make_stubs.py", folder / "site", headers, library
+    words = HERE / "stubs/make_stubs.py", folder / "site", headers, scratch
     subprocess.run([sys.executable, "-B", *map(str, words)], check=True)
-    (library / "made-from").write_text(key)
+    scratch.rename(target)
