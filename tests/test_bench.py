@@ -15,6 +15,7 @@ from dreamer_async.agent.update import Trainer
 from dreamer_async.bench import PARTS, measure, report, vram
 from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.memory import copier
+from dreamer_async.bench.pipeline import Progress, mean_shares
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
@@ -23,7 +24,7 @@ from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, Config, resolve
-from dreamer_async.events import Metrics, read_events
+from dreamer_async.events import EventWriter, Gauges, Metrics, read_events
 from dreamer_async.replay_setup import open_replay, ring_spec
 from dreamer_async.run_dir import RunDir
 from envs import spec
@@ -66,6 +67,21 @@ def test_the_pipeline_runs_for_real_and_is_compared_with_its_learner() -> None:
     whole, alone = measure(config, "pipeline", 3.0)["results"]
     assert whole["n"] == alone["n"] == 3
     assert whole["detail"]["share_of_learner_alone"] > 0
+    assert {"share_update", "share_learner_wait"} <= set(whole["detail"])
+
+
+def test_stages_of_a_run_are_averaged_after_its_first_update(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    writer = EventWriter(run.events_path, 0)
+    for update, share in ((0, 0.9), (1, 0.2), (3, 0.4)):
+        if update:
+            writer.emit(Metrics(update, 10, {}))
+        writer.emit(Gauges(10, update, {"stage/update": share, "rate/updates": 1.0}))
+    writer.close()
+    progress = Progress(run)
+    assert progress.updates() == 2
+    assert progress.stages() == pytest.approx({"update": 0.3})
+    assert mean_shares([{"a": 1.0}, {"b": 0.5}]) == {"share_a": 0.5, "share_b": 0.25}
 
 
 def test_a_part_that_fails_says_why() -> None:

@@ -115,6 +115,17 @@ def test_a_second_gpu_is_measured_where_there_is_one() -> None:
     assert on_second(2) and not on_second(1)
 
 
+def test_kernels_of_triton_are_compared_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "known_settings", lambda: ["train.fused_filtering"])
+    on = [step for step in steps(1.0, "cuda") if "train.fused_filtering=true" in step.words]
+    plain = next(step for step in steps(1.0, "cuda") if step.name == "size1m vectors")
+    assert len(on) == 1 and set(plain.words) < set(on[0].words)
+    monkeypatch.setattr(check, "known_settings", list)
+    assert not [s for s in steps(1.0, "cuda") if any("fused" in word for word in s.words)]
+
+
 def test_learning_goes_on_where_the_last_call_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from typing import IO, Any, NamedTuple
 
 from dreamer_async import process
 from dreamer_async.bench.report import spell
+from dreamer_async.config import known_settings
 from dreamer_async.run_dir import write_json_atomic
 
 MINUTES = 9.5
@@ -39,6 +40,9 @@ SAVING_S = 30.0
 """What a run gets to save when the time is over."""
 GPU_TESTS = "tests/test_gpu.py", "tests/test_agent_capture.py"
 """Named, since collecting all tests takes packages that a GPU machine may lack."""
+FUSED = "train.fused_filtering", "train.fused_imagination"
+"""Settings that put Triton's kernels in the place of compiled code, where they exist: each is
+compared with "size1m vectors"."""
 WORDS = 2000
 """Characters of the end of a step's output that are kept."""
 
@@ -94,6 +98,11 @@ def steps(seconds: float, device: str, devices: int = 1) -> list[Step]:
         Step("size12m, run at ratio 32", _pipeline(bench, pixels, 32), 240),
         Step("size12m, run at ratio 256", _pipeline(bench, pixels, 256), 240),
         *_second_device(seconds, small, devices),
+        *(
+            Step(f"size1m vectors, {name}", learner("size1m vectors", "-s", f"{name}=true"), COLD_S)
+            for name in FUSED
+            if name in known_settings()
+        ),
         *(Step(f"{name}, not captured", learner(name, *compiled), WARM_S) for name in subjects),
         *(Step(f"{name}, eager", learner(name, *eager, share=0.5), WARM_S) for name in subjects),
         Step("size12m, float32", bench("learner", *medium, *_precise()), COLD_S),

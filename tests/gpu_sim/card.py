@@ -138,9 +138,9 @@ def phase(run: RunDir) -> str:
 
 
 def updates(run: RunDir) -> int:
-    """Updates that the run has reported."""
+    """Updates that the run has reported; not by their metrics, which read a number of the card."""
     return max(
-        [event.update for event in read(run) if isinstance(event, events.Metrics)], default=0
+        [event.updates for event in read(run) if isinstance(event, events.Gauges)], default=0
     )
 
 
