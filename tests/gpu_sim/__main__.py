@@ -37,8 +37,8 @@ def main() -> int:
     if given.only_set_up:
         return 0
     os.environ["GPU_SIM_DIR"] = str(folder)
-    options = "-o", "python_files=check_*.py", "-p", "no:cacheprovider", "--durations=0"
-    code = pytest.main([*options, "--durations-min=1", "-v", str(HERE), *words])
+    options = "-o", "python_files=check_*.py", "-p", "no:cacheprovider", "-rP", "-v"
+    code = pytest.main([*options, "--durations=0", "--durations-min=1", str(HERE), *words])
     print(f"the checks took {(time.monotonic() - ready) / 60:.1f} minutes")
     return int(code)
 
