@@ -23,6 +23,8 @@ PATIENCE_S = 120.0
 """After this long a measurement is given up."""
 COMPILING_S = 420.0
 """As long on a GPU, where updates are compiled first: 208 s on two processors."""
+NOT_MEASURED: dict[str, Any] = dict.fromkeys(("update_s", "update_how", "peak_gb", "held_gb"))
+"""What is said of an update where it was not measured."""
 
 
 def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
@@ -58,17 +60,17 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
         "replay_gb": kept * bytes_per_step(config, spec) / 1e9,
     }
     gpu = device.type == "cuda"
-    update = _update(config, COMPILING_S if gpu else PATIENCE_S) if speeds else None
+    update = _update(config, COMPILING_S if gpu else PATIENCE_S) if speeds else NOT_MEASURED
     step = _measure(config, "env", PATIENCE_S) if speeds else None
-    step_s = step and step[0]["median_s"]
+    step_s = step[0]["median_s"] if step else None
     return (
         needed
-        | (update or dict.fromkeys(("update_s", "update_how", "peak_gb", "held_gb")))
+        | update
         | _vram(config, spec, gpu=gpu)
         | {
             "step_s": step_s,
-            "learner_hours": update and updates * update["update_s"] / 3600,
-            "env_hours": step_s and train.steps * step_s / 3600,
+            "learner_hours": _hours(updates, update["update_s"]),
+            "env_hours": _hours(train.steps, step_s),
         }
     )
 
@@ -80,11 +82,11 @@ def parameters(spec: EnvSpec, config: Config) -> int:
     return sum(p.numel() for p in agent.parameters() if p.requires_grad)
 
 
-def _update(config: Config, patience: float) -> dict[str, Any] | None:
-    """How long an update takes, as what, and the memory for it; None if that was not found out."""
+def _update(config: Config, patience: float) -> dict[str, Any]:
+    """How long an update takes, as what, and the memory for it."""
     rows = _measure(config, "learner", patience)
-    if rows is None:
-        return None
+    if not rows:
+        return NOT_MEASURED
     whole = rows[0]
     return {
         "update_s": whole["median_s"],
@@ -92,6 +94,10 @@ def _update(config: Config, patience: float) -> dict[str, Any] | None:
         "peak_gb": whole["detail"]["peak_gb"],
         "held_gb": whole["detail"].get("held_gb"),
     }
+
+
+def _hours(count: float, seconds: float | None) -> float | None:
+    return None if seconds is None else count * seconds / 3600
 
 
 def _vram(config: Config, spec: EnvSpec, *, gpu: bool) -> dict[str, Any]:

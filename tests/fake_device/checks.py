@@ -101,7 +101,7 @@ def trainer_of(spec: EnvSpec, precision: str) -> tuple[Trainer, Batch, Noise]:
     config = make_config(batch=2, length=2, horizon=2)
     with torch.device("cuda"):
         trainer = Trainer(spec, config, "cuda:0", precision)
-    batch = make_batch(make_spec(spec.obs, "discrete"), config)
+    batch = make_batch(make_spec(dict(spec.obs)), config)
     lead = batch.action.shape
     dtype = getattr(torch, spec.action.dtype)
     batch = batch._replace(action=torch.zeros(*lead, *spec.action.shape, dtype=dtype))
@@ -140,7 +140,7 @@ def test_an_acting_step_stays_on_the_device(action: str, obs: str, precision: st
 
 def test_a_tensor_of_the_host_is_caught() -> None:
     with Watch() as seen:
-        torch.ones(3, device="cuda") * torch.tensor(2.0)
+        torch.mul(torch.ones(3, device="cuda"), torch.tensor(2.0))
     assert seen.bad == ["mul"]
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dreamer_async import events
 from dreamer_async.run_dir import RunDir
@@ -19,7 +20,7 @@ from tests.tiny_run import make_run, read
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBES = Path(__file__).with_name("probes")
-INTERPRETED = {"TORCHDYNAMO_DISABLE": "1"}
+INTERPRETED: dict[str, Any] = {"TORCHDYNAMO_DISABLE": "1"}
 """`torch.compile` hands back what it was given, for a check that need not wait for it; updates are
 recorded as ever."""
 BROKEN = re.compile(r"UNSAFE|PAGEABLE copy|SYNC of a capturing|ERROR|waits for an event outside")

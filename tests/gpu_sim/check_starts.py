@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.gpu_sim.card import COMPILING_S, INTERPRETED, Card, trainer, updates
 from tests.tiny_run import newest
 
 DEVICES = pytest.mark.parametrize("device", ["auto", "cuda", "cuda:1"])
-TWO = {"FAKE_GPUS": 2}
+TWO: dict[str, Any] = {"FAKE_GPUS": 2}
 
 
 @DEVICES
