@@ -37,6 +37,8 @@ X E cudaMalloc(void** p, size_t n) {
   L;
   size_t r = (n + 0x1fffff) & ~(size_t)0x1fffff;
   open_context(cur, "cudaMalloc");
+  *p = nullptr;
+  if (!n) return cudaSuccess;
   if (!fits(r)) return err(cudaErrorMemoryAllocation, "cudaMalloc");
   void* q =
       mmap(nullptr, r, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
