@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dreamer_async import process
 
-process.sleep_while_waiting()
+process.before_torch()
 process.prepare()
 
 import torch  # noqa: E402
