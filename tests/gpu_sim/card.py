@@ -25,7 +25,7 @@ INTERPRETED: dict[str, Any] = {"TORCHDYNAMO_DISABLE": "1"}
 recorded as ever."""
 BROKEN = re.compile(r"UNSAFE|PAGEABLE copy|SYNC of a capturing|ERROR|waits for an event outside")
 """What the log says of a call that CUDA refuses, or that would break a recording."""
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 """Longest wait for a process that compiles nothing."""
 COMPILING_S = 1800.0
 """Longest wait for one that may have to compile, on few and busy processors."""
