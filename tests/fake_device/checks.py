@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, lowered, policy, update
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.nets import Kernel
+from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.agent.update import PRECISIONS
 from envs.spec import ActionSpec, EnvSpec
 
@@ -42,8 +43,8 @@ OBSERVATIONS = {
 
 PAIRS = [
     *(("discrete", obs) for obs in OBSERVATIONS),
-    ("continuous", "mixed"),
-    ("several", "mixed"),
+    ("continuous", "vector"),
+    ("several", "vector"),
 ]
 """Every kind of action and of observation; none depends on which is beside it."""
 
@@ -127,7 +128,8 @@ def test_an_acting_step_stays_on_the_device(action: str, obs: str, precision: st
     spec = dataclasses.replace(make_spec(OBSERVATIONS[obs]), action=ACTIONS[action])
     with torch.device("cuda"):
         subject = Policy(spec, make_config(), "cuda:0", precision)
-    noise = subject.draw_noise(4, torch.Generator().manual_seed(0))
+    drawn = subject.draw_noise(4, torch.Generator().manual_seed(0))
+    noise = PolicyNoise(*(tensor.to("cuda:0") for tensor in drawn))
     given = {
         key: make_obs(item, (4,), torch.Generator()).to("cuda:0") for key, item in spec.obs.items()
     }
