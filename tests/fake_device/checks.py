@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, lowered, policy, update
-from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.nets import Kernel
 from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.agent.update import PRECISIONS
@@ -83,14 +82,20 @@ def lower(module: torch.nn.Module, dtype: torch.dtype) -> None:
                 setattr(layer, name, torch.nn.Parameter(low, requires_grad=False))
 
 
+def move(module: torch.nn.Module, to: torch.dtype | torch.device) -> torch.nn.Module:
+    """As `Module.to`: its parameters are born on the device, and change their type as above."""
+    if isinstance(to, torch.dtype):
+        lower(module, to)
+    return module
+
+
 @pytest.fixture(autouse=True)
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     """Tensors without memory; what needs numbers, or moves what is already there, is left out."""
     for module in (lowered, policy):
         monkeypatch.setattr(module, "lower", lower, raising=False)
     monkeypatch.setattr(update, "initialize", lambda *_: None)
-    monkeypatch.setattr(Agent, "to", lambda self, device: self)
-    monkeypatch.setattr(torch.nn.ModuleDict, "to", lambda self, device: self)
+    monkeypatch.setattr(torch.nn.Module, "to", move)
     # `Lowered` copies modules, whose tensors know their mode.
     monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda self, memo: self, raising=False)
     with FakeTensorMode(allow_non_fake_inputs=False) as mode:
