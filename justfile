@@ -64,6 +64,6 @@ bench *args="all":
 gpu-check *args:
     {{ bin }}/python -m dreamer_async.bench.check {{ args }}
 
-# the CUDA build of PyTorch on a simulated card, before a release: 740 MB of wheels, then half an hour where nothing is compiled yet (--dir, --venv, -k overlap)
+# the CUDA build of PyTorch on a simulated card, before a release: 740 MB of wheels, then minutes for each size that is compiled anew (--dir, --venv, -k overlap)
 gpu-sim *args:
     {{ bin }}/python -m tests.gpu_sim {{ args }}
