@@ -63,3 +63,7 @@ bench *args="all":
 # what a GPU must show, in under ten minutes: tests, ceilings, updates, policy, whole runs (--help)
 gpu-check *args:
     {{ bin }}/python -m dreamer_async.bench.check {{ args }}
+
+# the CUDA build of PyTorch on a simulated card, before a release: 740 MB of wheels, then minutes for each size that is compiled anew (--dir, --venv, -k overlap)
+gpu-sim *args:
+    {{ bin }}/python -m tests.gpu_sim {{ args }}

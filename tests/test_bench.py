@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dreamer_async.agent.update import Trainer
-from dreamer_async.bench import PARTS, measure, report
+from dreamer_async.bench import PARTS, measure, report, vram
 from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.memory import copier
+from dreamer_async.bench.pipeline import Progress, mean_shares
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
@@ -20,8 +23,8 @@ from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
-from dreamer_async.config import SIZES, resolve
-from dreamer_async.events import Metrics, read_events
+from dreamer_async.config import SIZES, Config, resolve
+from dreamer_async.events import EventWriter, Gauges, Metrics, read_events
 from dreamer_async.replay_setup import open_replay, ring_spec
 from dreamer_async.run_dir import RunDir
 from envs import spec
@@ -95,6 +98,21 @@ def test_the_pipeline_runs_for_real_and_is_compared_with_its_learner() -> None:
     whole, alone = measure(config, "pipeline", 3.0)["results"]
     assert whole["n"] == alone["n"] == 3
     assert whole["detail"]["share_of_learner_alone"] > 0
+    assert {"share_update", "share_learner_wait"} <= set(whole["detail"])
+
+
+def test_stages_of_a_run_are_averaged_after_its_first_update(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    writer = EventWriter(run.events_path, 0)
+    for update, share in ((0, 0.9), (1, 0.2), (3, 0.4)):
+        if update:
+            writer.emit(Metrics(update, 10, {}))
+        writer.emit(Gauges(10, update, {"stage/update": share, "rate/updates": 1.0}))
+    writer.close()
+    progress = Progress(run)
+    assert progress.updates() == 2
+    assert progress.stages() == pytest.approx({"update": 0.3})
+    assert mean_shares([{"a": 1.0}, {"b": 0.5}]) == {"share_a": 0.5, "share_b": 0.25}
 
 
 def test_a_part_that_fails_says_why() -> None:
@@ -130,6 +148,69 @@ def test_plan_counts_parameters_and_replay_as_a_run_has_them(size: str, tmp_path
     assert not (tmp_path / "not").exists()
     assert needed["updates"] == 5000 * 32 // (8 * 16)
     assert "not measured" in "\n".join(report.plan_lines(needed))
+
+
+PLANS = [
+    ("atari100k", "size12m", "true", 1.8, True),
+    ("atari100k", "size12m", "false", None, None),
+    ("atari100k", "size50m", "true", 6.8, False),
+    ("atari", "size200m", "true", 16.5, True),
+    ("atari", "size25m", "true", None, None),
+]
+
+
+@pytest.mark.parametrize(("suite", "size", "compiled", "gb", "as_compiled"), PLANS)
+def test_plan_estimates_what_a_gpu_would_hold(
+    suite: str, size: str, compiled: str, gb: float | None, as_compiled: bool | None, tmp_path: Path
+) -> None:
+    settings = f"train.compile={compiled}", "train.device=cpu"
+    needed = plan(resolve(suite, "pong", size=size, overrides=settings), tmp_path, speeds=False)
+    assert (needed["vram_gb"], needed["vram_compiled"]) == (gb, as_compiled)
+    text = "\n".join(report.plan_lines(needed))
+    assert ("no estimate" if gb is None else f"about {gb:.1f} GB") in text
+    assert gb is None or ("estimate" in text and "simulated card" in text)
+
+
+def test_the_table_of_gpu_memory_has_sizes_that_exist() -> None:
+    assert len(set(row[:-1] for row in vram.table())) == len(vram.table()) >= 9
+    for row in vram.table():
+        assert row.size in SIZES and 0 < row.held_gb < 80
+    held = {row[:-1]: row.held_gb for row in vram.table()}
+    for size, image, compiled, expandable in held:
+        other = held.get((size, image, compiled, False))
+        if expandable and other is not None:  # it only ever saves memory
+            assert held[size, image, compiled, True] <= other
+
+
+def measured_on_a_gpu(monkeypatch: pytest.MonkeyPatch, how: str) -> list[tuple[Any, ...]]:
+    """Let `plan` see a GPU on which an update takes 10 ms; returns what was asked of it."""
+    asked: list[tuple[Any, ...]] = []
+
+    def results(config: Config, part: str, *rest: float) -> list[dict[str, Any]]:
+        asked.append((part, config.train.compile, config.train.capture, rest[-1]))
+        memory = {"peak_gb": 1.0, "held_gb": 2.5}
+        return [{"what": f"update 16x64, {how}", "median_s": 0.01, "detail": memory}]
+
+    plans = importlib.import_module("dreamer_async.bench.plan")
+    monkeypatch.setattr(plans, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(plans, "choose_precision", lambda *_, native: "bfloat16")
+    monkeypatch.setattr(plans, "results_apart", results)
+    return asked
+
+
+@pytest.mark.parametrize("how", ["captured", "compiled"])
+def test_plan_measures_on_a_gpu_what_a_run_would_do(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = measured_on_a_gpu(monkeypatch, how)
+    needed = plan(resolve("toy", "catch", size="size1m"), tmp_path, speeds=True)
+    part, compiled, captured, patience = asked[0]
+    assert (part, compiled, captured) == ("learner", True, True)
+    assert patience >= 2 * 208, "too short for an empty cache of two busy processors"
+    assert (needed["held_gb"], needed["peak_gb"], needed["update_how"]) == (2.5, 1.0, how)
+    assert needed["learner_hours"] == pytest.approx(needed["updates"] * 0.01 / 3600)
+    text = "\n".join(report.plan_lines(needed))
+    assert f"per update, {how}" in text and "2.5 GB of the GPU" in text and "estimate" not in text
 
 
 def test_plan_measures_hours(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dreamer_async import bench
 from dreamer_async.bench import check, policy
@@ -18,6 +20,7 @@ from dreamer_async.config import resolve
 from envs import spec
 from tests.tiny_run import TINY
 
+ABOUT = {"torch": "2.13.0", "devices": 1}
 ROW = {"part": "learner", "what": "update", "median_s": 0.01, "detail": {"kernels": 2000.0}}
 
 
@@ -32,7 +35,7 @@ def test_one_step_costs_the_others_nothing(
         Step("env", ("-c", "import os; print(os.environ['CHECKED'])"), 60, {"CHECKED": "yes"}),
     ]
     target = tmp_path / "found.json"
-    assert check.check(chosen, target, tmp_path, minutes=1.0) == 1
+    assert check.check(chosen, target, tmp_path, minutes=10.0, about=ABOUT) == 1
     written = json.loads(target.read_text())
     assert [step["ended"] for step in written["steps"]] == [
         *("exit code 3", "took more than 3 s", "ok", "ok"),
@@ -40,17 +43,108 @@ def test_one_step_costs_the_others_nothing(
     fails, hangs, works, env = written["steps"]
     assert "why" in fails["output"] and "here" in hangs["output"] and "yes" in env["output"]
     assert works["bench"]["results"] == [ROW]
-    assert written["machine"]["torch"]
+    assert written["machine"] == ABOUT
     table = capsys.readouterr().out
     assert all(word in table for word in ("| why", "| here", "10 ms", "kernels 2e+03"))
+    assert "of 10 minutes" in table
 
 
 def test_there_may_be_no_time_left(tmp_path: Path) -> None:
     step = Step("late", ("-c", "raise SystemExit(0)"), 60)
     target = tmp_path / "found.json"
-    assert check.check([step], target, tmp_path, minutes=-1.0) == 1
+    assert check.check([step], target, tmp_path, minutes=-1.0, about=ABOUT) == 1
     assert json.loads(target.read_text())["steps"][0]["ended"] == "no time left"
-    assert check.check([step], target, tmp_path, minutes=1.0) == 0
+    assert check.check([step], target, tmp_path, minutes=10.0, about=ABOUT) == 0
+
+
+def test_the_machine_is_described() -> None:
+    about = check.machine()
+    assert about["torch"] == torch.__version__ and about["devices"] == torch.cuda.device_count()
+
+
+def test_everything_ends_when_the_time_is_over(tmp_path: Path) -> None:
+    slow = "-c", "import time; time.sleep(600)"
+    chosen = [Step("one", slow, 60, first=True), Step("other", slow, 60)]
+    began = time.monotonic()
+    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=0.15, about=ABOUT) == 1
+    assert time.monotonic() - began < 60
+    ends = [step["ended"] for step in json.loads((tmp_path / "found.json").read_text())["steps"]]
+    assert ends[0].startswith("took more than") and ends[1] == "no time left"
+
+
+def test_what_is_first_is_done_side_by_side(tmp_path: Path) -> None:
+    """Each of two waits for the other, which no order could satisfy."""
+    words = (
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.05)"
+    )
+    one, other = ("-c", words, "a", "b"), ("-c", words, "b", "a")
+    chosen = [Step("one", one, 60, first=True), Step("other", other, 60, first=True)]
+    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=10.0, about=ABOUT) == 0
+
+
+def test_compiling_comes_first_with_time_for_an_empty_cache() -> None:
+    """It took 208 s on two processors, and what follows finds the cache of the same user full."""
+    chosen = steps(1.0, "cuda")
+    first = [step for step in chosen if step.first]
+    assert chosen[: len(first)] == first and len(first) == 4
+    for step in first:
+        assert step.limit_s >= 2 * 208 and "learner" in step.words
+        later = {word for word in step.words if word not in ("--seconds", "0")}
+        assert any(later <= set(other.words) for other in chosen[len(first) :]), step.name
+
+
+def test_all_steps_compile_into_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    ask = "import os; print(os.environ['TORCHINDUCTOR_CACHE_DIR'])"
+    asking = [Step(f"step {i}", ("-c", ask), 60) for i in range(2)]
+    monkeypatch.setattr(check, "steps", lambda *_: asking)
+    monkeypatch.setattr(check, "machine", lambda: ABOUT)
+    assert check.main(["--out", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["steps"]
+    said = {step["output"].strip() for step in found}
+    assert said == {str(tmp_path / "dreamer-async/inductor")}
+
+
+def test_a_second_gpu_is_measured_where_there_is_one() -> None:
+    def on_second(devices: int) -> list[Step]:
+        return [s for s in steps(1.0, "cuda", devices) if "train.device=cuda:1" in s.words]
+
+    assert on_second(2) and not on_second(1)
+
+
+def test_kernels_of_triton_are_compared_where_there_are_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "known_settings", lambda: ["train.fused_filtering"])
+    on = [step for step in steps(1.0, "cuda") if "train.fused_filtering=true" in step.words]
+    plain = next(step for step in steps(1.0, "cuda") if step.name == "size1m vectors")
+    assert len(on) == 1 and set(plain.words) < set(on[0].words)
+    monkeypatch.setattr(check, "known_settings", list)
+    assert not [s for s in steps(1.0, "cuda") if any("fused" in word for word in s.words)]
+
+
+def test_learning_goes_on_where_the_last_call_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call would train, the second resumes; both are ended in good time."""
+    called: list[Step] = []
+
+    def begin(step: Step, folder: Path) -> Any:
+        called.append(step)
+        words = "import signal, sys, time\n"
+        words += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)"
+        return original(Step(step.name, ("-c", words), step.limit_s), folder)
+
+    original = check.start
+    monkeypatch.setattr(check, "start", begin)
+    runs = tmp_path / "runs"
+    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    (runs / "a run").mkdir(parents=True)
+    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    assert [step.words[2] for step in called] == ["train", "resume"]
 
 
 BENCHES = [step for step in steps(1.0, "cpu") if "bench" in step.words]

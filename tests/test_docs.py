@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -64,3 +65,17 @@ def test_examples_of_settings_are_settings() -> None:
             resolve("atari", "pong", overrides=[setting])
     assert all(size in text_of("docs/cli.md") for size in ("tiny", "size1m", "size400m"))
     assert set(re.findall(r"size\d+m", text_of("docs/cli.md"))) <= set(SIZES)
+
+
+def test_every_setting_of_the_simulated_card_is_documented() -> None:
+    stubs = "".join(path.read_text() for path in ROOT.glob("tests/gpu_sim/stubs/*.[chp]*"))
+    documented = set(re.findall(r"^\| `(FAKE_\w+)`", text_of("docs/gpu.md"), re.MULTILINE))
+    assert set(re.findall(r"FAKE_[A-Z_]+", stubs)) == documented
+
+
+def test_budgets_are_of_updates_that_exist() -> None:
+    budgets = tomllib.loads(text_of("tests/gpu_sim/budgets.toml"))
+    assert all(set(row) == {"task", "nodes", "held", "taken", "card"} for row in budgets.values())
+    for row in budgets.values():
+        suite, task, size, *settings = row["task"]
+        resolve(suite, task, size=size, overrides=settings)

@@ -18,7 +18,14 @@ class BenchError(RuntimeError):
 def measure_apart(
     config: Config, part: str, seconds: float, patience: float | None = None
 ) -> dict[str, Any]:
-    """First result of `bench.measure`; raises BenchError if it fails or takes too long."""
+    """First result of `results_apart`."""
+    return results_apart(config, part, seconds, patience)[0]
+
+
+def results_apart(
+    config: Config, part: str, seconds: float, patience: float | None = None
+) -> list[dict[str, Any]]:
+    """Results of `bench.measure`; raises BenchError if it fails or takes too long."""
     given = json.dumps({"config": to_dict(config), "part": part, "seconds": seconds})
     words = bound(command("dreamer_async.bench"))
     try:
@@ -35,4 +42,4 @@ def measure_apart(
         raise BenchError(f"{part} took more than {patience} s") from None
     if done.returncode:
         raise BenchError(f"{part} failed: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout)["results"][0]
+    return json.loads(done.stdout)["results"]

@@ -39,6 +39,8 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     whole = sum(shares.values())
     detail = {f"share_{name}": spent / whole for name, spent in shares.items()}
     detail["peak_gb"] = peak_memory(device) / 1e9
+    if gpu:
+        detail["held_gb"] = torch.cuda.memory_reserved(device) / 1e9
     batch = f"{config.train.batch_size}x{config.train.batch_length}"
     how = "native" if kernels.ready() else "eager"
     if subject.compiles:
@@ -67,7 +69,10 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: on the GPU by tensors, on the CPU by the whole process."""
+    """Most bytes in use so far: on the GPU by tensors, on the CPU by the whole process.
+
+    What a GPU has to have room for is what the allocator keeps reserved, `held_gb`.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -22,6 +23,8 @@ from envs.children import bound
 
 ROUNDS = 3
 """Turns of each; the median of their ratios is reported."""
+STAGE = "stage/"
+"""How gauges of stages are called."""
 PATIENCE_S = 900.0
 """Longest wait for the first update: compiling and the prefill come before it."""
 
@@ -30,20 +33,25 @@ def pipeline(config: Config, seconds: float) -> list[Timing]:
     """Time updates of a run that collects and learns, and of the learner alone, in turn."""
     steady = "train.steps=1_000_000_000", "train.checkpoint_seconds=1e9"
     config = override(config, steady)
-    whole, alone = [], []
+    whole, alone, stages = [], [], []
     for _ in range(ROUNDS):
-        whole.append(update_seconds(config, seconds / ROUNDS))
+        mean, busy = measured_run(config, seconds / ROUNDS)
+        whole.append(mean)
+        stages.append(busy)
         alone.append(measure_apart(config, "learner", seconds / ROUNDS)["median_s"])
     shares = sorted(a / w for a, w in zip(alone, whole, strict=True))
-    detail = {"share_of_learner_alone": shares[len(shares) // 2]}
+    detail = {"share_of_learner_alone": shares[len(shares) // 2]} | mean_shares(stages)
     return [
         timing("pipeline", "update while collecting", "s/update", whole, **detail),
         timing("pipeline", "update, learner alone", "s/update", alone),
     ]
 
 
-def update_seconds(config: Config, seconds: float) -> float:
-    """Mean seconds per update of a real run, after the first one that it reported."""
+def measured_run(config: Config, seconds: float) -> tuple[float, dict[str, float]]:
+    """Mean seconds per update of a real run, after the first one that it reported, and its stages.
+
+    Those are the shares of the time in which each was busy, or waited if that is what it does.
+    """
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
         words = bound(command("dreamer_async", "trainer", run.path))
@@ -57,7 +65,13 @@ def update_seconds(config: Config, seconds: float) -> float:
             finally:
                 process.terminate()
                 process.wait()
-    return progress.seconds() / progress.updates()
+    return progress.seconds() / progress.updates(), progress.stages()
+
+
+def mean_shares(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean share of each stage over several runs."""
+    names = {name for shares in runs for name in shares}
+    return {f"share_{n}": fmean(shares.get(n, 0.0) for shares in runs) for n in sorted(names)}
 
 
 class Progress:
@@ -72,6 +86,8 @@ class Progress:
             self._reader.read()
         self._seen: list[tuple[float, int]] = []
         """(monotonic seconds, updates), one per report."""
+        self._stages: list[dict[str, float]] = []
+        """Shares of a second by stage, one per report."""
 
     def updates(self) -> int:
         return self._since_the_first(1)
@@ -79,10 +95,23 @@ class Progress:
     def seconds(self) -> float:
         return self._since_the_first(0)
 
+    def stages(self) -> dict[str, float]:
+        """Mean share of each stage since the first update."""
+        shares = mean_shares(self._stages)
+        return {name.removeprefix("share_"): share for name, share in shares.items()}
+
     def _since_the_first(self, index: int) -> Any:
         for record in self._reader.read():
             if isinstance(record.event, events.Metrics):
                 self._seen.append((record.mono, record.event.update))
+            elif isinstance(record.event, events.Gauges) and self._seen:
+                self._stages.append(
+                    {
+                        name.removeprefix(STAGE): share
+                        for name, share in record.event.values.items()
+                        if name.startswith(STAGE) and share is not None
+                    }
+                )
         return self._seen[-1][index] - self._seen[0][index] if self._seen else 0
 
 

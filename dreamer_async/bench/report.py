@@ -49,12 +49,15 @@ def plan_lines(result: Json) -> list[str]:
         "checkpoints": f"{result['checkpoint_gb']:.2f} GB each, up to {result['checkpoints']}",
         "steps": f"{result['steps']:,} ({result['frames']:,} frames), reset rows included",
         "updates": f"{result['updates']:,} at train ratio {result['train_ratio']:g}",
-        "memory": _or_unknown(result["peak_gb"], "{:.1f} GB for the learner"),
-        "learner": _hours(result["learner_hours"], result["update_s"], "update, not compiled"),
+        "memory": _memory(result),
+        "on a GPU": _estimate(result),
+        "learner": _hours(
+            result["learner_hours"], result["update_s"], f"update, {result['update_how']}"
+        ),
         "environments": _hours(result["env_hours"], result["step_s"], "step, alone"),
     }
     head = f"{result['task']}, {result['size']} on {result['device']} in {result['precision']}"
-    return [head, *(f"{name:14}{text}" for name, text in rows.items())]
+    return [head, *(f"{name:14}{text}" for name, text in rows.items() if text)]
 
 
 def spell(seconds: float) -> str:
@@ -72,8 +75,28 @@ def _detail(detail: Json) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in shown.items())
 
 
-def _or_unknown(value: float | None, text: str) -> str:
-    return "not measured" if value is None else text.format(value)
+def _memory(result: Json) -> str:
+    peak, held = result["peak_gb"], result["held_gb"]
+    if peak is None:
+        return "not measured"
+    if held is None:
+        return f"{peak:.1f} GB for the learner"
+    return (
+        f"{held:.1f} GB of the GPU reserved for the learner, {peak:.1f} GB in tensors at the peak"
+    )
+
+
+def _estimate(result: Json) -> str:
+    """What a GPU would hold, and where that is from; nothing where a GPU was asked itself."""
+    if result["device"].startswith("cuda"):
+        return ""
+    if result["vram_gb"] is None:
+        return "no estimate of its memory: no agent of this size and image was measured"
+    how = "compiled" if result["vram_compiled"] else "not compiled"
+    return (
+        f"about {result['vram_gb']:.1f} GB for the learner, and a context (an estimate: seen for "
+        f"16x64 batches, {how}, on a simulated card)"
+    )
 
 
 def _hours(hours: float | None, seconds: float | None, what: str) -> str:
