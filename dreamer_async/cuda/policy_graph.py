@@ -11,6 +11,7 @@ Legend: N rows, E environments, D deter, S stoch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from dreamer_async.agent.capture import RECORDING, Recorder, Replay, cuda_graph
-from dreamer_async.agent.parcel import Field, Parcel
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
+from dreamer_async.cuda.parcel import Field, Parcel
 from dreamer_async.device_errors import raise_if_fatal
 
 OBS, NOISE = "obs/", "noise/"
@@ -31,7 +32,7 @@ class PolicyGraph:
 
     def __init__(self, policy: Policy, carry: PolicyCarry, record: Recorder | None = None) -> None:
         self._policy, self._carry = policy, carry
-        self._record = record or cuda_graph
+        self._record = record or partial(cuda_graph, device=policy.device)
         self._steps: dict[int, _Step] = {}
         self._refused = not policy.config.train.capture
         """Whether recording is not wanted, or was tried in vain."""

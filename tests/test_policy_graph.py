@@ -20,10 +20,10 @@ from test_agent_capture import FakeCuda, record, tape
 from dreamer_async.agent import Agent, Policy, Trainer, kernels
 from dreamer_async.agent.capture import RECORDING, Replay, cuda_graph
 from dreamer_async.agent.lowered import compute_types
-from dreamer_async.agent.parcel import ALIGNED, Field, Parcel
-from dreamer_async.agent.policy_graph import PolicyGraph
 from dreamer_async.agent.update import PRECISIONS
 from dreamer_async.collector import Actor
+from dreamer_async.cuda.parcel import ALIGNED, Field, Parcel
+from dreamer_async.cuda.policy_graph import PolicyGraph
 from dreamer_async.published import PublishedWeights
 from envs.spec import EnvSpec, ObsSpec, StepBatch
 
