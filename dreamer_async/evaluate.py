@@ -18,6 +18,7 @@ import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, EnvConfig
+from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.events import Controlled, Evaluated
 from dreamer_async.place import Place
 from dreamer_async.published import PublishedWeights
@@ -164,7 +165,9 @@ class Evaluator:
             update, env_steps = self._published.fetch(policy.load), self._telemetry.env_steps
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)
-        except (EnvError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not isinstance(error, EnvError | OSError) and not is_out_of_memory(error):
+                raise
             return Controlled("evaluate", "refused", str(error) or type(error).__name__)
         seconds = time.monotonic() - began
         return Evaluated(env_steps, max(0, update), tuple(scores), tuple(lengths), seconds)

@@ -8,7 +8,8 @@ into events.
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,6 +92,8 @@ class Learner:
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()
+        self.failure: Exception | None = None
+        """What stopped a change of the state half-way; nothing of it is worth saving any more."""
         self._streak = 0
         self._next_report = 0.0
         self._newest: Staging | None = None
@@ -102,6 +105,10 @@ class Learner:
         Returns what could not be done, for people; mostly nothing. Updates then go on without it.
         Raises what would end them, too: a full memory, a broken device.
         """
+        with self._changing():
+            return "; ".join(filter(None, self._warm_up()))
+
+    def _warm_up(self) -> list[str]:
         before = self.state()  # on the host: the device may have no room for a second state
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
@@ -116,7 +123,7 @@ class Learner:
                 problems.append(self._record(batch, noise))
         finally:
             self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
-        return "; ".join(filter(None, problems))
+        return problems
 
     def _fuse(self, part: str, batch: Batch, noise: Noise) -> str:
         agent = self.trainer.agent
@@ -155,6 +162,10 @@ class Learner:
 
     def step(self) -> Report:
         """Do one update; raises Diverged after too many non-finite ones in a row."""
+        with self._changing():
+            return self._step()
+
+    def _step(self) -> Report:
         staging = self._staging[self.updates % 2]
         with self.stages.measure("sample"):
             self.replay.sample(staging.buffers)
@@ -177,6 +188,15 @@ class Learner:
         else:
             self.settle()
         return Report(self.updates, self.skipped, self._due_metrics())
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Remember what stops a change of the state half-way: whoever waited may be gone."""
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
 
     def settle(self) -> None:
         """Read back the last update's results; call before a checkpoint."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import envs
 from dreamer_async import __version__, aio, checkpoint, process
@@ -232,6 +231,8 @@ async def train(parts: Parts, stop: Stop) -> None:
     """
     try:
         await work(parts, stop)
+        if parts.learner.failure is not None:  # of an update that nobody waited for any more
+            raise parts.learner.failure
     except Exception as error:
         stop.bound()
         trouble = await _save_after_failure(parts)
@@ -288,22 +289,13 @@ async def work(parts: Parts, stop: Stop) -> None:
             threads = parts.learner_thread, parts.writer_thread
             tasks += [
                 group.create_task(parts.collector.collect(parts.env_thread, parts.policy_thread)),
-                group.create_task(_spoiling(parts.saver, compile_and_learn(parts))),
+                group.create_task(compile_and_learn(parts)),
                 group.create_task(parts.saver.save_every(train.checkpoint_seconds, *threads)),
             ]
             await aio.first(stop.wait(), parts.ratio.reached(train.steps))
         parts.telemetry.enter("stopping")
         for task in tasks:  # each ends at its next await; an update that runs is waited for
             task.cancel()
-
-
-async def _spoiling(saver: Saver, learning: Coroutine[Any, Any, None]) -> None:
-    """Await updates; nothing is worth saving once one has failed half-way."""
-    try:
-        await learning
-    except Exception:
-        saver.spoil()
-        raise
 
 
 async def _leave_when_overdue(env_thread: OwnedThread, stop: Stop) -> None:
@@ -347,8 +339,7 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
         collector.store(step, acted)
         parts.env.send(acted.action, step.env_id)
         while parts.ratio.due:
-            learning = learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
-            await _spoiling(parts.saver, learning)
+            await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
         await save_if_due()
 
 

@@ -68,7 +68,6 @@ class Saver:
         self._place = place
         self._kept: tuple[str, int] | None = None
         """Newest checkpoint and its update."""
-        self._spoiled = False
 
     def ask(self) -> None:
         """Ask `save_every` for a checkpoint now."""
@@ -117,7 +116,7 @@ class Saver:
         `exact`: nothing is in flight, so that a lockstep run can go on bit for bit. Raises NotSaved
         where something is lost.
         """
-        if self._spoiled or learner_thread.left:  # nothing to save, or nothing learned
+        if learner_thread.left or self._learner.failure:  # nothing learned, or nothing to save
             return
         if self._run_dir.removed():
             await self._save_elsewhere(learner_thread, writer_thread)
@@ -137,10 +136,6 @@ class Saver:
     def kept(self, path: str, updates: int) -> None:
         """Remember the checkpoint that the run goes on from."""
         self._kept = (path, updates) if path else None
-
-    def spoil(self) -> None:
-        """Save nothing any more: an update has failed half-way."""
-        self._spoiled = True
 
     async def _save(
         self, learner_thread: OwnedThread, writer_thread: OwnedThread, *, exact: bool

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
 from dreamer_async import checkpoint, events, pipeline
+from dreamer_async.agent.update import Trainer
 from dreamer_async.learner import Learner, Report
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.run_dir import RunDir
@@ -200,6 +201,27 @@ def test_what_is_announced_is_what_was_saved(
         event = announced[found.path]
         assert found.manifest["updates"] == event.updates
         assert found.manifest["env_steps"] == event.env_steps
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "control"])
+def test_an_update_that_fails_while_the_run_stops_ends_it_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Nobody waits for its result any more, and what it has changed half-way is not saved."""
+    update = Trainer.update
+
+    def stopped(trainer: Trainer, *inputs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.3)
+        if fails:
+            raise ValueError("half-way")
+        return update(trainer, *inputs)
+
+    monkeypatch.setattr(Trainer, "update", stopped)
+    run = make_run(tmp_path, "train.steps=10_000_000")
+    code = pipeline.main(run, plain=False, resume=False)
+    saved = list(checkpoint.candidates(run.checkpoints))
+    assert (code != 0, len(saved)) == ((True, 0) if fails else (False, 1))
 
 
 def test_lockstep_runs_are_identical_and_the_seed_matters(tmp_path: Path) -> None:
