@@ -68,7 +68,7 @@ def test_what_is_measured_here_has_the_device_that_was_asked_for(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", begin)
     monkeypatch.setattr(torch.cuda, "get_device_name", str)
-    monkeypatch.setattr("dreamer_async.bench.pipeline.update_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("dreamer_async.bench.pipeline.measured_run", lambda *_: (1.0, {}))
     monkeypatch.setattr("dreamer_async.bench.pipeline.measure_apart", lambda *_: {"median_s": 1.0})
     on = ("train.device=cuda:1", "train.precision=float32")
     config = resolve("toy", "catch", size="tiny", overrides=[*TINY, *on])
