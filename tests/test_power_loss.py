@@ -103,6 +103,7 @@ def test_a_rename_before_the_syncs_is_caught_by_the_hashes_alone(
     before, operations = recorded_save(tmp_path / "run", 30)
     operations = [operation for operation in operations if not isinstance(operation, Sync)]
     assert Outcomes(tmp_path / "verified").after(before, operations) == {30, NEW}
-    monkeypatch.setattr(checkpoint, "_verify_manifest", lambda *_: None)
+    for verify in ("_verify_manifest", "_verify_state"):
+        monkeypatch.setattr(checkpoint, verify, lambda *_: None)
     with pytest.raises(AssertionError, match="wrong weights"):
         Outcomes(tmp_path / "trusted").after(before, operations)

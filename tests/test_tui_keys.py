@@ -137,6 +137,7 @@ def test_the_list_of_runs_finds_rare_episodes(run: RunDir, older: RunDir) -> Non
         file.write(line * (2 * TAIL_BYTES // len(line)))
     (older.path / "events.jsonl").unlink()
     os.mkfifo(older.events_path)
+    os.utime(older.config_path, (0, 0))  # without a stream it tells when the run began
     newest, other = listed(run.path.parent, run.name, [])
     assert newest[1].startswith(f"▸ {run.name}") and newest[1].endswith("50.0k steps    9.50")
     assert other[0] == older.name, "a pipe is waited for by nobody"
