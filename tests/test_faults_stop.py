@@ -165,7 +165,10 @@ def gym_run(root: Path, task: str, *settings: str) -> RunDir:
     return RunDir.create(root, "gym", config=to_dict(config))
 
 
-@pytest.mark.parametrize("name", ["Sleeping", "Native", "Deaf", "Suspended"])
+SLOWLY = [pytest.param(name, marks=pytest.mark.slow) for name in ("Sleeping", "Deaf")]
+
+
+@pytest.mark.parametrize("name", [*SLOWLY, "Native", "Suspended"])
 def test_a_stop_does_not_wait_for_workers_that_hang(
     server: Server, tmp_path: Path, name: str
 ) -> None:
