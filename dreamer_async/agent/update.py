@@ -341,6 +341,8 @@ def gpu_options(dependent_launch: bool) -> dict[str, Any]:
     """Settings of inductor on a GPU."""
     # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
     options: dict[str, Any] = {"unroll_reductions_threshold": 1}
+    # The gradient of norm and SiLU reads five tensors; from there on it would be stored in float32.
+    options |= {"realize_reads_threshold": 5}
     return options | ({"triton.enable_pdl": True} if dependent_launch else {})
 
 
