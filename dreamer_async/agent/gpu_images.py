@@ -1,9 +1,10 @@
-"""The convolutional encoder and decoder laid out for GPUs, where maps are passed over, not cached.
+"""The convolutional encoder and decoder laid out for GPUs: few kernels, few passes over maps.
 
-A convolution is followed by one kernel, which pools (or shuffles pixels), adds the bias, norms and
-activates; its gradient is two, and two that sum over pixels. Tensor cores take channels in
-multiples of 8, so maps carry zeros up to there in the compute type; parameters are as everywhere,
-and are widened where they are cast.
+Compiled, a convolution is followed by one kernel, which pools (or puts phases at their places),
+adds the bias, norms and activates; one gives the gradient, one more spreads it over what was
+pooled, and sums over pixels are apart. Tensor cores take channels in multiples of 8, so maps carry
+zeros up to there in the compute type; parameters are what they are everywhere, and are widened
+where they are cast.
 
 The equations are those of `Encoder` and `Decoder`.
 

@@ -39,6 +39,12 @@ STAGE = "stage/"
 """Profiles show the parts of an update under names that begin with this."""
 CHUNK = 16384
 """Fewest numbers in compiled code for which a second thread of the CPU is woken up."""
+MAP_OPTIONS = {"realize_reads_threshold": 5}
+"""Settings of inductor for what holds convolutions on a GPU.
+
+The gradient of norm and SiLU is used by sums over channels and over pixels and reads five tensors,
+one too many for inductor, which would store it in float32 before them.
+"""
 PRECISIONS = {
     "float32": (torch.float32, torch.float32),
     "mixed": (torch.float32, torch.bfloat16),
@@ -127,16 +133,14 @@ class Trainer:
         cpu = self.device.type == "cpu"
         if cpu and kernels.ready():
             return  # they leave nothing to compile
-        options = self._options() if backend == "inductor" else None
-        compiled: Callable[[Any], Any] = partial(
-            torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
-        )
+        images = any(obs.is_image for obs in self.spec.obs.values())
+        compiled = self._compiler(backend, {})
+        maps = self._compiler(backend, MAP_OPTIONS if images and not cpu else {})
         self.optim.compile(compiled)
         run = self._eager()
-        images = any(obs.is_image for obs in self.spec.obs.values())
         steps = scan.EAGER
         self._regions = Regions(
-            run.encode if cpu else compiled(run.encode),
+            run.encode if cpu else maps(run.encode),
             scan.Steps(
                 compiled(steps.forward),
                 compiled(steps.backward),
@@ -144,10 +148,17 @@ class Trainer:
                 self._loops,
             ),
             self._compiled_imagine(compiled),
-            run.world_model_losses if cpu and images else compiled(run.world_model_losses),
+            run.world_model_losses if cpu and images else maps(run.world_model_losses),
             compiled(run.actor_critic_losses),
             run.total if cpu else compiled(run.total),
             run.metrics if cpu else compiled(run.metrics),
+        )
+
+    def _compiler(self, backend: str, more: Mapping[str, Any]) -> Callable[[Any], Any]:
+        """What compiles a region, with inductor's settings and `more`."""
+        options = self._options() | dict(more) if backend == "inductor" else None
+        return partial(
+            torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
         )
 
     def interpret(self) -> None:
@@ -341,8 +352,6 @@ def gpu_options(dependent_launch: bool) -> dict[str, Any]:
     """Settings of inductor on a GPU."""
     # Otherwise softmaxes over few classes (size1m) are spread over more kernels.
     options: dict[str, Any] = {"unroll_reductions_threshold": 1}
-    # The gradient of norm and SiLU reads five tensors; from there on it would be stored in float32.
-    options |= {"realize_reads_threshold": 5}
     return options | ({"triton.enable_pdl": True} if dependent_launch else {})
 
 
