@@ -145,6 +145,8 @@ class Trainer:
                 compiled(steps.forward),
                 compiled(steps.backward),
                 compiled(steps.weights),
+                steps.prepare if cpu else compiled(steps.prepare),
+                steps.cast if cpu else compiled(steps.cast),
                 self._loops,
             ),
             self._compiled_imagine(compiled),
