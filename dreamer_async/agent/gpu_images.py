@@ -94,26 +94,27 @@ class _Pool(torch.autograd.Function):
 
 
 class _NormSilu(torch.autograd.Function):
-    """SiLU(norm(x + bias)) with its gradient: x [N, H, W, C'] or phases, [C'], [C'], the number C.
+    """SiLU(norm(x + bias)) with its gradient: x [N, H, W, C'] or phases, [C], [C].
 
-    Phases come out at their places. The gradient of x has its type when that of the bias is summed,
+    Channels that are none stay zeros, and phases come out at their places. The gradient of x has its type when that of the bias is summed,
     so that it is stored but once.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bias: Tensor, gain: Tensor, channels: int) -> Tensor:
-        y = _placed(x).float() + bias
-        scale = torch.rsqrt(y.square().sum(-1, keepdim=True) / channels + NORM_EPS)
+    def forward(ctx: Any, x: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
+        y = _placed(x).float() + _widen(bias, x.shape[-1])
+        scale = torch.rsqrt(y.square().sum(-1, keepdim=True) / len(bias) + NORM_EPS)
         ctx.save_for_backward(x, bias, gain, scale)
-        ctx.channels = channels
-        return F.silu(y * scale * gain).to(x.dtype)
+        return F.silu(y * scale * _widen(gain, x.shape[-1])).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, bias, gain, scale = ctx.saved_tensors
         dout = grad_outputs[0]
         if x.ndim == PHASES:
             dout, scale = _taken_apart(dout), _taken_apart(scale)
+        channels = len(bias)
+        bias, gain = (_widen(part, x.shape[-1]) for part in (bias, gain))
         normed = (x.float() + bias) * scale
         y = normed * gain
         gate = torch.sigmoid(y)
@@ -121,9 +122,9 @@ class _NormSilu(torch.autograd.Function):
         rows = tuple(range(x.ndim - 1))
         dgain = (dy * normed).sum(rows)
         dy = dy * gain
-        mean = (dy * normed).sum(-1, keepdim=True) / ctx.channels
+        mean = (dy * normed).sum(-1, keepdim=True) / channels
         dx = ((dy - normed * mean) * scale).to(x.dtype)  # laid out like the first factor: like x
-        return dx, dx.sum(rows, dtype=torch.float32), dgain, None
+        return dx, dx.sum(rows, dtype=torch.float32)[:channels], dgain[:channels]
 
 
 def _phases(x: Tensor, layer: ImageLayer, width: int) -> Tensor:
@@ -157,8 +158,7 @@ def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
 def _norm_silu(x: Tensor, layer: ImageLayer) -> Tensor:
     """SiLU(norm(x + bias)) in float32; channels that are none stay zeros."""
     assert layer.gain is not None, "only the last layer has none"
-    width, channels = x.shape[-1], layer.bias.shape[0]
-    y: Tensor = _NormSilu.apply(x, _widen(layer.bias, width), _widen(layer.gain, width), channels)
+    y: Tensor = _NormSilu.apply(x, layer.bias, layer.gain)
     return y
 
 
