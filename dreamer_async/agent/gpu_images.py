@@ -96,8 +96,8 @@ class _Pool(torch.autograd.Function):
 class _NormSilu(torch.autograd.Function):
     """SiLU(norm(x + bias)) with its gradient: x [N, H, W, C'] or phases, [C], [C].
 
-    Channels that are none stay zeros, and phases come out at their places. The gradient of x has its type when that of the bias is summed,
-    so that it is stored but once.
+    Channels that are none stay zeros, and phases come out at their places. The gradient of x has
+    its type when that of the bias is summed, so that it is stored but once.
     """
 
     @staticmethod
