@@ -80,6 +80,8 @@ class Regions(NamedTuple):
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
     total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
+    finite: Callable[[Tensor, Tensor], Tensor]
+    finish: Callable[[ReturnRange, RSSMState, Tensor], tuple[Tensor, Tensor]]
     metrics: Callable[[Forward], dict[str, Tensor]]
 
 
@@ -153,6 +155,8 @@ class Trainer:
             run.world_model_losses if cpu and images else maps(run.world_model_losses),
             compiled(run.actor_critic_losses),
             run.total if cpu else compiled(run.total),
+            run.finite if cpu else compiled(run.finite),
+            run.finish if cpu else compiled(run.finish),
             run.metrics if cpu else compiled(run.metrics),
         )
 
@@ -173,7 +177,8 @@ class Trainer:
         losses = agent.world_model_losses, agent.actor_critic_losses
         imagine = self._imagination.imagine if self._imagination else agent.imagine
         steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
-        return Regions(agent.encode, steps, imagine, *losses, weighted_total, self._forward_metrics)
+        last = weighted_total, all_finite, self._finish, self._forward_metrics
+        return Regions(agent.encode, steps, imagine, *losses, *last)
 
     def _usual_imagination(self) -> Imagination | None:
         """None: as the model sees fit, which may be a native function for all steps."""
@@ -215,21 +220,16 @@ class Trainer:
 
     def _update(self, batch: Batch, noise: Noise) -> Update:
         forward, grads = self.gradients(batch, noise)
+        run, (deter, stoch) = self._regions, forward.observed.state
         with stage("optimiser"):
             grad_norm = global_norm(grads)
-            finite = torch.isfinite(forward.total.detach()) & torch.isfinite(grad_norm)
+            finite = run.finite(forward.total.detach(), grad_norm)
             metrics = self.optim.step(grads, finite)
-            self._follow(forward.actor_critic.range, finite)
+            state = RSSMState(deter.detach(), stoch.detach())
+            kept = run.finish(forward.actor_critic.range, state, finite)
         with stage("metrics"):
-            metrics |= self._regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
-        deter, stoch = forward.observed.state
-        zero = torch.zeros((), device=self.device)
-        return Update(
-            metrics,
-            torch.where(finite, deter.detach(), zero).to(torch.float16),
-            torch.where(finite, stoch.detach().argmax(-1).to(torch.uint8), zero.to(torch.uint8)),
-            finite,
-        )
+            metrics |= run.metrics(forward) | self._grad_metrics(grad_norm, finite)
+        return Update(metrics, *kept, finite)
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
         """Compute all losses and the gradient of every trained parameter."""
@@ -302,6 +302,21 @@ class Trainer:
                 tensor.copy_(state[name])
 
     @torch.no_grad()
+    def _finish(
+        self, moved: ReturnRange, state: RSSMState, finite: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let everything follow that does; return h and the classes of z as the replay keeps them.
+
+        A state that is not finite becomes zeros.
+        """
+        self._follow(moved, finite)
+        zero = torch.zeros((), device=self.device)
+        classes = state.stoch.argmax(-1).to(torch.uint8)
+        return (
+            torch.where(finite, state.deter, zero).to(torch.float16),
+            torch.where(finite, classes, zero.to(torch.uint8)),
+        )
+
     def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
         """Move the slow critic towards the critic, and the return percentiles."""
         slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
@@ -374,6 +389,11 @@ def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: 
     agent.dtype, agent.enc.conv_dtype = PRECISIONS[precision]
     agent.dec.conv_dtype = agent.enc.conv_dtype
     return agent.to(device)
+
+
+def all_finite(total: Tensor, grad_norm: Tensor) -> Tensor:
+    """Whether an update may change anything: []."""
+    return torch.isfinite(total) & torch.isfinite(grad_norm)
 
 
 def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
