@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dreamer_async.agent import gpu_images
 from dreamer_async.agent import images as native
 from dreamer_async.agent.distributions import categorical_loss, onehot, symlog, symlog_mse
 from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
@@ -78,9 +79,12 @@ class Encoder(nn.Module):
         # Joining is slow, three bytes at a time.
         images = torch.cat([first, *others], -1) if others else first
         layers = [ImageLayer(conv.kernel, conv.bias, norm.scale) for conv, norm in self.cnn]
-        if (self.conv_dtype or dtype) == torch.float32 and native.fit(images, layers):
+        conv_dtype = self.conv_dtype or dtype
+        if conv_dtype == torch.float32 and native.fit(images, layers):
             return native.encode(images, layers)
-        x = images.to(self.conv_dtype or dtype) / 255.0 - 0.5
+        if gpu_images.fit(images):
+            return gpu_images.encode(images, layers, conv_dtype).to(dtype)
+        x = images.to(conv_dtype) / 255.0 - 0.5
         for conv, norm in self.cnn:
             x = pool_norm_silu(conv(x), norm.scale)
         return x.flatten(1).to(dtype)  # in the order row, column, channel
@@ -169,6 +173,8 @@ class Decoder(nn.Module):
         layers.append(self.imgout.image_layer(None))
         if x.dtype == torch.float32 and native.fit(x, layers):
             return native.decode(x, layers)
+        if gpu_images.fit(x):
+            return gpu_images.decode(x, layers)
         for conv, norm in self.cnn:
             x = shuffle_norm_silu(conv.phases(x), norm.scale)
         return torch.sigmoid(self.imgout(x).float())

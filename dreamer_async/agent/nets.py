@@ -127,7 +127,9 @@ class UpConv(Conv):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel)
-        self.register_buffer("taps", _phase_taps(kernel), persistent=False)
+        taps = _phase_taps(kernel)
+        both = torch.einsum("pak,qbl->pqabkl", taps, taps)
+        self.register_buffer("taps", both, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return pixel_shuffle(self.phases(x))
@@ -145,7 +147,7 @@ class UpConv(Conv):
 
     def phase_kernel(self) -> Tensor:
         """Kernels of the four phases of each output: [2 rows, out, 2 columns, in, taps, taps]."""
-        return torch.einsum("pak,qbl,oikl->poqiab", self.taps, self.taps, self.kernel)
+        return torch.einsum("pqabkl,oikl->poqiab", self.taps, self.kernel)
 
 
 class RMSNorm(nn.Module):

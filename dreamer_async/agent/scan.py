@@ -50,11 +50,13 @@ class Loops(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """The three functions that filtering is made of, each of which can be compiled."""
+    """The functions that filtering is made of, each of which can be compiled."""
 
     forward: Callable[..., tuple[State, Tensor, Kept]]
     backward: Callable[..., tuple[Carry, Gradients]]
     weights: Callable[..., tuple[Tensor, ...]]
+    prepare: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+    cast: Callable[..., Weights]
     loops: Loops | None = None
     """Does all steps, forward and back, instead of the first two."""
 
@@ -81,17 +83,24 @@ def observe(
     steps: Steps | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Filter [B, T, *] from the state [B, D], [B, S, K]: deter, stoch [B, T, S, K], logits."""
-    embed, action, reset, noise = (x.transpose(0, 1) for x in (embed, action, reset, noise))
-    keep = 1.0 - reset.to(embed.dtype)[..., None]  # [T, B, 1]
-    token, action = _token_part(dyn, embed), _action_part(dyn, action * keep)
-    inputs = deter.detach(), stoch.detach().flatten(-2), action, token
+    steps = steps or EAGER
+    inputs = steps.prepare(dyn, embed, action, reset, noise)
     latent = Latent(dyn.config.stoch, dyn.config.classes, dyn.config.unimix)
-    deter, stoch, logits = _Scan.apply(
-        steps or EAGER, latent, *inputs, keep.contiguous(), noise.contiguous(), *parameters(dyn)
-    )
+    state = deter.detach(), stoch.detach().flatten(-2)
+    deter, stoch, logits = _Scan.apply(steps, latent, *state, *inputs, *parameters(dyn))
     shape = latent.stoch, latent.classes
     stoch, logits = (x.transpose(0, 1).unflatten(-1, shape) for x in (stoch, logits))
     return deter.transpose(0, 1), stoch, logits
+
+
+def prepare(
+    dyn: RSSM, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What steps read besides the state, [B, T, *] -> [T, B, *]: actions, tokens, keep, noise."""
+    embed, action, reset, noise = (x.transpose(0, 1) for x in (embed, action, reset, noise))
+    keep = 1.0 - reset.to(embed.dtype)[..., None]  # [T, B, 1]
+    token, action = _token_part(dyn, embed), _action_part(dyn, action * keep)
+    return action, token, keep.contiguous(), noise.contiguous()
 
 
 def _token_part(dyn: RSSM, embed: Tensor) -> Tensor:
@@ -217,7 +226,7 @@ def backward_steps(
     return _stack(given[::-1])
 
 
-EAGER = Steps(forward_step, backward_step, weight_gradients)
+EAGER = Steps(forward_step, backward_step, weight_gradients, prepare, cast)
 
 
 class _Scan(torch.autograd.Function):
@@ -236,7 +245,7 @@ class _Scan(torch.autograd.Function):
         noise: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        w = cast(parameters, token.dtype)
+        w = steps.cast(parameters, token.dtype)
         inputs = deter, stoch, action, token, keep, noise
         *results, kept = steps.in_time().forward(w, latent, *inputs)
         ctx.save_for_backward(deter, stoch, keep, *results, *kept, *w)

@@ -39,6 +39,12 @@ STAGE = "stage/"
 """Profiles show the parts of an update under names that begin with this."""
 CHUNK = 16384
 """Fewest numbers in compiled code for which a second thread of the CPU is woken up."""
+MAP_OPTIONS = {"realize_reads_threshold": 5}
+"""Settings of inductor for what holds convolutions on a GPU.
+
+The gradient of norm and SiLU is used by sums over channels and over pixels and reads five tensors,
+one too many for inductor, which would store it in float32 before them.
+"""
 PRECISIONS = {
     "float32": (torch.float32, torch.float32),
     "mixed": (torch.float32, torch.bfloat16),
@@ -74,6 +80,8 @@ class Regions(NamedTuple):
     world_model_losses: Callable[..., WorldModelLosses]
     actor_critic_losses: Callable[..., ActorCriticLosses]
     total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
+    finite: Callable[[Tensor, Tensor], Tensor]
+    finish: Callable[[ReturnRange, RSSMState, Tensor], tuple[Tensor, Tensor]]
     metrics: Callable[[Forward], dict[str, Tensor]]
 
 
@@ -127,27 +135,36 @@ class Trainer:
         cpu = self.device.type == "cpu"
         if cpu and kernels.ready():
             return  # they leave nothing to compile
-        options = self._options() if backend == "inductor" else None
-        compiled: Callable[[Any], Any] = partial(
-            torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
-        )
+        images = any(obs.is_image for obs in self.spec.obs.values())
+        compiled = self._compiler(backend, {})
+        maps = self._compiler(backend, MAP_OPTIONS if images and not cpu else {})
         self.optim.compile(compiled)
         run = self._eager()
-        images = any(obs.is_image for obs in self.spec.obs.values())
         steps = scan.EAGER
         self._regions = Regions(
-            run.encode if cpu else compiled(run.encode),
+            run.encode if cpu else maps(run.encode),
             scan.Steps(
                 compiled(steps.forward),
                 compiled(steps.backward),
                 compiled(steps.weights),
+                steps.prepare if cpu else compiled(steps.prepare),
+                steps.cast if cpu else compiled(steps.cast),
                 self._loops,
             ),
             self._compiled_imagine(compiled),
-            run.world_model_losses if cpu and images else compiled(run.world_model_losses),
+            run.world_model_losses if cpu and images else maps(run.world_model_losses),
             compiled(run.actor_critic_losses),
             run.total if cpu else compiled(run.total),
+            run.finite if cpu else compiled(run.finite),
+            run.finish if cpu else compiled(run.finish),
             run.metrics if cpu else compiled(run.metrics),
+        )
+
+    def _compiler(self, backend: str, more: Mapping[str, Any]) -> Callable[[Any], Any]:
+        """What compiles a region, with inductor's settings and `more`."""
+        options = self._options() | dict(more) if backend == "inductor" else None
+        return partial(
+            torch.compile, dynamic=False, fullgraph=True, backend=backend, options=options
         )
 
     def interpret(self) -> None:
@@ -160,7 +177,8 @@ class Trainer:
         losses = agent.world_model_losses, agent.actor_critic_losses
         imagine = self._imagination.imagine if self._imagination else agent.imagine
         steps = scan.EAGER._replace(loops=self._loops) if self._loops else None
-        return Regions(agent.encode, steps, imagine, *losses, weighted_total, self._forward_metrics)
+        last = weighted_total, all_finite, self._finish, self._forward_metrics
+        return Regions(agent.encode, steps, imagine, *losses, *last)
 
     def _usual_imagination(self) -> Imagination | None:
         """None: as the model sees fit, which may be a native function for all steps."""
@@ -202,21 +220,16 @@ class Trainer:
 
     def _update(self, batch: Batch, noise: Noise) -> Update:
         forward, grads = self.gradients(batch, noise)
+        run, (deter, stoch) = self._regions, forward.observed.state
         with stage("optimiser"):
             grad_norm = global_norm(grads)
-            finite = torch.isfinite(forward.total.detach()) & torch.isfinite(grad_norm)
+            finite = run.finite(forward.total.detach(), grad_norm)
             metrics = self.optim.step(grads, finite)
-            self._follow(forward.actor_critic.range, finite)
+            state = RSSMState(deter.detach(), stoch.detach())
+            kept = run.finish(forward.actor_critic.range, state, finite)
         with stage("metrics"):
-            metrics |= self._regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
-        deter, stoch = forward.observed.state
-        zero = torch.zeros((), device=self.device)
-        return Update(
-            metrics,
-            torch.where(finite, deter.detach(), zero).to(torch.float16),
-            torch.where(finite, stoch.detach().argmax(-1).to(torch.uint8), zero.to(torch.uint8)),
-            finite,
-        )
+            metrics |= run.metrics(forward) | self._grad_metrics(grad_norm, finite)
+        return Update(metrics, *kept, finite)
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
         """Compute all losses and the gradient of every trained parameter."""
@@ -289,6 +302,21 @@ class Trainer:
                 tensor.copy_(state[name])
 
     @torch.no_grad()
+    def _finish(
+        self, moved: ReturnRange, state: RSSMState, finite: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let everything follow that does; return h and the classes of z as the replay keeps them.
+
+        A state that is not finite becomes zeros.
+        """
+        self._follow(moved, finite)
+        zero = torch.zeros((), device=self.device)
+        classes = state.stoch.argmax(-1).to(torch.uint8)
+        return (
+            torch.where(finite, state.deter, zero).to(torch.float16),
+            torch.where(finite, classes, zero.to(torch.uint8)),
+        )
+
     def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
         """Move the slow critic towards the critic, and the return percentiles."""
         slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
@@ -361,6 +389,11 @@ def build_agent(spec: EnvSpec, config: Config, device: torch.device, precision: 
     agent.dtype, agent.enc.conv_dtype = PRECISIONS[precision]
     agent.dec.conv_dtype = agent.enc.conv_dtype
     return agent.to(device)
+
+
+def all_finite(total: Tensor, grad_norm: Tensor) -> Tensor:
+    """Whether an update may change anything: []."""
+    return torch.isfinite(total) & torch.isfinite(grad_norm)
 
 
 def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
