@@ -25,6 +25,8 @@ INTERPRETED: dict[str, Any] = {"TORCHDYNAMO_DISABLE": "1"}
 recorded as ever."""
 BROKEN = re.compile(r"UNSAFE|PAGEABLE copy|SYNC of a capturing|ERROR|waits for an event outside")
 """What the log says of a call that CUDA refuses, or that would break a recording."""
+FOREIGN = "FAKE_|TRITON_INTERPRET$"
+"""What of our own environment is not meant for the card: ordinary tests interpret their kernels."""
 PATIENCE_S = 600.0
 """Longest wait for a process that compiles nothing."""
 COMPILING_S = 1800.0
@@ -61,7 +63,7 @@ class Card:
         """The environment of a process on cards described by `FAKE_...` settings."""
         cache, stubs = self.folder / "cache", str(libraries(self.folder))
         return {
-            **{name: text for name, text in os.environ.items() if not name.startswith("FAKE_")},
+            **{n: text for n, text in os.environ.items() if not re.match(FOREIGN, n)},
             "LD_LIBRARY_PATH": stubs,
             "PYTHONPATH": os.pathsep.join([str(self.folder / "site"), str(ROOT)]),
             "PYTHONPYCACHEPREFIX": str(cache / "bytecode"),
