@@ -251,6 +251,8 @@ async def train(parts: Parts, stop: Stop) -> None:
 async def _save_after_failure(parts: Parts) -> Exception | None:
     """Save what was learned; trouble with it is a warning, as the first failure counts."""
     parts.telemetry.updates = parts.learner.updates
+    if not parts.ratio.inserted and not parts.learner.updates:
+        return None  # nothing was done yet
     try:
         await parts.saver.save_last(parts.learner_thread, parts.writer_thread, exact=False)
     except Exception as error:

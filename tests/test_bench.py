@@ -151,10 +151,10 @@ def test_plan_counts_parameters_and_replay_as_a_run_has_them(size: str, tmp_path
 
 
 PLANS = [
-    ("atari100k", "size12m", "true", 1.8, True),
+    ("atari100k", "size12m", "true", 1.4, True),
     ("atari100k", "size12m", "false", None, None),
     ("atari100k", "size50m", "true", 6.8, False),
-    ("atari", "size200m", "true", 16.5, True),
+    ("atari", "size200m", "true", 12.8, True),
     ("atari", "size25m", "true", None, None),
 ]
 
