@@ -11,8 +11,9 @@ from tests.gpu_sim.card import INTERPRETED, Card, trainer
 from tests.tiny_run import TINY
 
 UPDATE_S = 0.1
-SLOW = {"FAKE_UPDATE_US": UPDATE_S * 1e6, "FAKE_KERNEL_US": 50, **INTERPRETED}
-"""What an update, and each kernel that is launched by itself, takes on the card."""
+KERNELS = {"FAKE_NODE_US": 400, "FAKE_KERNEL_US": 50}
+"""What each node of an acting step takes, so that its 113 take 45 ms, and other kernels."""
+SLOW = {"FAKE_UPDATE_US": UPDATE_S * 1e6, **KERNELS, **INTERPRETED}
 OFTEN = "train.steps=400", "train.train_ratio=16", "env.batch_size=2"
 """Updates are what the run waits for."""
 

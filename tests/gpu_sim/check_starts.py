@@ -26,7 +26,7 @@ def test_a_run_that_records_its_updates_ends_well(card: Card, device: str) -> No
 
 @DEVICES
 def test_a_run_without_compiling_and_recording_ends_well(card: Card, device: str) -> None:
-    run = card.run(f"train.device={device}", "train.compile=false")
+    run = card.run(f"train.device={device}", "train.compile=false", "train.capture=false")
     done = card.call(*trainer(run), **TWO)
     assert done.code == 0, done.output
     assert updates(run) > 0 and not done.broken and not done.lines("capture")
