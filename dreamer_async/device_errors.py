@@ -40,6 +40,11 @@ def raise_if_fatal(error: BaseException) -> None:
             raise each
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the advice and the traces that torch appends."""
+    return str(error).strip().partition("\n")[0]
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -83,14 +83,15 @@ def _gpu() -> Finding:
     import torch
 
     from dreamer_async.device import choose_device, has_bfloat16
+    from dreamer_async.device_errors import first_line
 
     device = choose_device("auto")
     try:
         free, total = torch.cuda.mem_get_info(device)
         name, bfloat16 = torch.cuda.get_device_name(device), has_bfloat16(device)
     except RuntimeError as error:  # it may be exclusive, and taken
-        line = str(error).strip().partition("\n")[0]
-        return Finding("torch", "bad", f"{torch.__version__}: {device} does not answer: {line}")
+        said = f"{device} does not answer: {first_line(error)}"
+        return Finding("torch", "bad", f"{torch.__version__}: {said}")
     room = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
     trains = "" if bfloat16 else ", no bfloat16, so that it trains in float32"
     return Finding("torch", "ok", f"{torch.__version__}: {name}, {room}{trains} (default size12m)")

@@ -23,7 +23,7 @@ from dreamer_async.agent.update import Batch, Noise, Trainer, Update, launches_d
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.cuda import fused
-from dreamer_async.device_errors import raise_if_fatal
+from dreamer_async.device_errors import first_line, raise_if_fatal
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import SLOTS, PublishedWeights
@@ -146,7 +146,7 @@ class Learner:
         except RuntimeError as error:
             raise_if_fatal(error)
             self.trainer.interpret()
-            return f"updates are not compiled, which makes them slower: {_first_line(error)}"
+            return f"updates are not compiled, which makes them slower: {first_line(error)}"
         return ""
 
     def _record(self, batch: Batch, noise: Noise) -> str:
@@ -156,7 +156,7 @@ class Learner:
             raise_if_fatal(error)
             return (
                 "updates are not recorded as a CUDA graph, which makes them slower: "
-                + _first_line(error)
+                + first_line(error)
             )
         return ""
 
@@ -278,10 +278,6 @@ class Learner:
     def _gpu_wait(self) -> AbstractContextManager[None]:
         """Measure how long the learner's thread waits for the GPU; a CPU is never behind."""
         return self.stages.measure("gpu_wait") if self._on_gpu else nullcontext()
-
-
-def _first_line(error: RuntimeError) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 class MetricMeans:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dreamer_async.agent.capture import RECORDING, Recorder, Replay, cuda_graph
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
 from dreamer_async.cuda.parcel import Field, Parcel
-from dreamer_async.device_errors import raise_if_fatal
+from dreamer_async.device_errors import first_line, raise_if_fatal
 
 OBS, NOISE = "obs/", "noise/"
 """How names of inputs begin; the keys of observations are free."""
@@ -92,8 +92,9 @@ class PolicyGraph:
             if self._policy.device.type == "cuda":  # steps that were begun change the carries, too
                 torch.cuda.synchronize(self._policy.device)
             self._refused = True
-            why = str(error).strip().partition("\n")[0]
-            self._notices.append(f"acting is not recorded as a CUDA graph and slower: {why}")
+            self._notices.append(
+                f"acting is not recorded as a CUDA graph and slower: {first_line(error)}"
+            )
         finally:
             for part, old in zip(self._carry, before, strict=True):
                 part.copy_(old)
