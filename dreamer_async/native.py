@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from dreamer_async import compile_cache, compiler, process
-from dreamer_async.agent import kernels
+from dreamer_async.agent import kernels, signatures, structs
 from dreamer_async.config import TrainConfig
 
 FOLDER = Path(__file__).with_name("kernels")
@@ -57,10 +57,13 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 def _loaded(path: Path) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(path))
     except OSError:
         path.unlink()  # the next one to ask builds it again
         raise
+    signatures.bind(library)
+    structs.check(library)
+    return library
 
 
 def _built(found: str) -> Path:

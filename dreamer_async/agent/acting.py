@@ -14,20 +14,9 @@ from torch import Tensor
 from dreamer_async.agent import kernels
 from dreamer_async.agent.dense import Stack
 from dreamer_async.agent.kernels import floats
-from dreamer_async.agent.packed_actor import (
-    ActionPart,
-    PackedActions,
-    PackedActor,
-    split_action_noise,
-)
-from dreamer_async.agent.recurrent import (
-    address,
-    core_of,
-    pointers,
-    split_noise,
-    token_layer,
-    weights_of,
-)
+from dreamer_async.agent.packed_actor import PackedActions, PackedActor, split_action_noise
+from dreamer_async.agent.recurrent import address, core_of, split_noise, token_layer, weights_of
+from dreamer_async.agent.structs import Acting
 
 if TYPE_CHECKING:
     from dreamer_async.agent.heads import Actor
@@ -66,14 +55,14 @@ class NativeStep:
         uniform, chosen = split_noise(noise)
         next_deter, next_stoch = torch.empty_like(inputs[1]), torch.empty_like(inputs[2])
         acted = embed.new_empty(len(action), spec.columns)
-        acting = _Acting(
+        acting = Acting(
             self._actions.structure, self._token.address, *map(floats, inputs),
             *map(address, (before, reset.contiguous(), uniform, chosen, drawn, given)),
             *map(floats, (next_deter, next_stoch, acted)),
         )  # fmt: skip
         kernels.library().act_forward(
             ctypes.byref(self._core), ctypes.byref(self._policy.structure), ctypes.byref(acting),
-            ctypes.c_long(len(action)),
+            len(action),
         )  # fmt: skip
         return next_deter, next_stoch, acted[:, 0].long() if spec.kind == "discrete" else acted
 
@@ -86,13 +75,3 @@ class NativeStep:
         self._actions = PackedActions(self._dyn, self._actor.action)
         self._token = Stack([token_layer(self._dyn)])
         self._versions = versions
-
-
-class _Acting(ctypes.Structure):
-    """As in `acting.cpp`."""
-
-    _fields_ = (
-        ("action", ActionPart),
-        *pointers("token", "embed", "deter", "stoch", "before", "reset", "noise", "chosen"),
-        *pointers("action_noise", "chosen_actions", "new_deter", "new_stoch", "actions"),
-    )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreamer_async.agent import kernels
 from dreamer_async.agent.kernels import floats, pack, padded, pointer
+from dreamer_async.agent.structs import DenseLayer
 
 PIECES, LEAST_ROWS = 8, 96
 """A backward pass adds up its gradients in at most so many pieces, of so many rows at least.
@@ -46,17 +47,6 @@ class Kept(NamedTuple):
         """Memory for it."""
         y = like.new_empty(*lead, layers[-1].kernel.shape[-1])
         return Kept(y, [like.new_empty(lead.numel(), width) for width in _widths(layers)])
-
-
-class _Layer(ctypes.Structure):
-    """As in `dense.cpp`."""
-
-    _fields_ = (
-        ("inputs", ctypes.c_int),
-        ("outputs", ctypes.c_int),
-        *((name, ctypes.c_void_p) for name in ("kernel", "transposed", "bias", "gain", "before")),
-        *((name, ctypes.c_void_p) for name in ("dkernel", "dbias", "dgain")),
-    )
 
 
 def dense_stack(x: Tensor, layers: Sequence[Dense], kept: Kept | None = None) -> Tensor:
@@ -121,8 +111,8 @@ def _widths(layers: Sequence[Dense]) -> list[int]:
     return [0 if layer.gain is None else layer.kernel.shape[-1] for layer in layers]
 
 
-def _structures(layers: Sequence[_Packed]) -> ctypes.Array[_Layer]:
-    structures = (_Layer * len(layers))()
+def _structures(layers: Sequence[_Packed]) -> ctypes.Array[DenseLayer]:
+    structures = (DenseLayer * len(layers))()
     for s, layer in zip(structures, layers, strict=True):
         s.inputs, s.outputs = layer.inputs, layer.outputs
         s.kernel, s.bias, s.gain = floats(layer.kernel), floats(layer.bias), floats(layer.gain)
@@ -136,9 +126,8 @@ def _forward(x: Tensor, layers: list[_Packed], before: list[Tensor] | None) -> T
     for i, kept in enumerate(before or []):
         structures[i].before = floats(kept)
     kernels.library().dense_forward(
-        structures, len(layers), ctypes.c_long(x.shape[0]),
-        pointer(x), ctypes.c_long(x.stride(0)), pointer(y), ctypes.c_long(y.stride(0)),
-        kernels.threads(x.numel()),
+        structures, len(layers), x.shape[0],
+        pointer(x), x.stride(0), pointer(y), y.stride(0), kernels.threads(x.numel()),
     )  # fmt: skip
     return y
 
@@ -173,10 +162,8 @@ class _Stack(torch.autograd.Function):
             s.transposed, s.before = floats(transposed[i]), floats(ctx.before[i])
             s.dkernel, s.dbias, s.dgain = map(floats, parts[3 * i : 3 * i + 3])
         kernels.library().dense_backward(
-            structures, len(layers), ctypes.c_long(x.shape[0]), pointer(x),
-            ctypes.c_long(x.stride(0)), pointer(dy), pointer(dx),
-            pointer(sums), ctypes.c_long(sums.shape[1]), ctypes.c_long(pieces),
-            kernels.threads(x.numel()),
+            structures, len(layers), x.shape[0], pointer(x), x.stride(0), pointer(dy), pointer(dx),
+            pointer(sums), sums.shape[1], pieces, kernels.threads(x.numel()),
         )  # fmt: skip
         grads: list[Tensor | None] = [dx, None]
         for i, layer in enumerate(layers):

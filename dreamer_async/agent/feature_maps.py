@@ -9,7 +9,6 @@ Legend: N rows, H x W resolution of the smaller map, C channels.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -66,9 +65,9 @@ def _pooled(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The result, the maxima, and which of the four pixels each is."""
     rows, height, width, channels = x.shape
     out = x.new_empty(rows, height // 2, width // 2, channels)
-    kept, winner = torch.empty_like(out), torch.empty_like(out, dtype=torch.uint8)
-    _run("pool_forward", kept, [x, scale, kept, winner, out])
-    return out, kept, winner
+    pooled, winner = torch.empty_like(out), torch.empty_like(out, dtype=torch.uint8)
+    _run("pool_forward", pooled, [x, scale, pooled, winner, out])
+    return out, pooled, winner
 
 
 def _shuffled(x: Tensor, scale: Tensor) -> Tensor:
@@ -83,17 +82,17 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        out, kept, winner = _pooled(x, scale)
-        ctx.save_for_backward(kept, winner, scale)
+        out, pooled, winner = _pooled(x, scale)
+        ctx.save_for_backward(pooled, winner, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
-        kept, winner, scale = ctx.saved_tensors
-        rows, height, width, channels = kept.shape
-        dx = kept.new_empty(rows, 2 * height, 2 * width, channels)
+        pooled, winner, scale = ctx.saved_tensors
+        rows, height, width, channels = pooled.shape
+        dx = pooled.new_empty(rows, 2 * height, 2 * width, channels)
         dout, dscale = grad_outputs[0].contiguous(), torch.empty_like(scale)
-        _run("pool_backward", kept, [kept, winner, scale, dout, dx], dscale)
+        _run("pool_backward", pooled, [pooled, winner, scale, dout, dx], dscale)
         return dx, dscale
 
 
@@ -125,9 +124,8 @@ def _run(name: str, small: Tensor, tensors: list[Tensor], dscale: Tensor | None 
     pieces = min(PIECES, rows)
     sums = torch.zeros(pieces, channels)
     getattr(kernels.library(), f"{name}_{TYPES[small.dtype]}")(
-        channels, ctypes.c_long(rows), ctypes.c_long(width), *map(pointer, tensors),
-        *([] if dscale is None else [pointer(sums)]),
-        ctypes.c_long(pieces), kernels.threads(small.numel()),
+        channels, rows, width, *map(pointer, tensors),
+        *([] if dscale is None else [pointer(sums)]), pieces, kernels.threads(small.numel()),
     )  # fmt: skip
     if dscale is not None:
         dscale.copy_(sums.sum(0))

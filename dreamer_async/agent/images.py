@@ -6,7 +6,6 @@ Legend: N images, H x W resolution, C channels, P points and K taps of a kernel'
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from dreamer_async.agent import kernels
 from dreamer_async.agent.kernels import floats, padded, pointer, remember
+from dreamer_async.agent.structs import ConvLayer
 
 PIECES = 16
 """A backward pass adds up its gradients in at most so many pieces.
@@ -138,23 +138,12 @@ def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
 # -- native functions -----------------------------------------------------------------------------
 
 
-class _Layer(ctypes.Structure):
-    """As in `images.h`."""
-
-    _fields_ = (
-        ("inputs", ctypes.c_int),
-        ("outputs", ctypes.c_int),
-        *((name, ctypes.c_void_p) for name in ("kernel", "turned", "bias", "gain")),
-        *((name, ctypes.c_void_p) for name in ("before", "winner", "dkernel", "dbias", "dgain")),
-    )
-
-
 class _Layers:
     """Layers as the native functions read them, with all memory that they point to."""
 
     def __init__(self, layers: Sequence[ImageLayer]) -> None:
         self.layers = layers
-        self.structures = (_Layer * len(layers))()
+        self.structures = (ConvLayer * len(layers))()
         self.held: list[Tensor] = []
         self.sums: list[tuple[Tensor, Tensor]] = []
         for s, layer in zip(self.structures, layers, strict=True):
@@ -222,8 +211,7 @@ def _encode(images: Tensor, layers: _Layers, strips: int = 1) -> Tensor:
     out = torch.empty(rows, pixels * layers.layers[-1].bias.shape[0])
     kernels.library().encode_images(
         layers.structures, count, layers.taps, height // strips, width, strips,
-        ctypes.c_long(rows * strips), pointer(images), pointer(out),
-        kernels.threads(images.numel()),
+        rows * strips, pointer(images), pointer(out), kernels.threads(images.numel()),
     )  # fmt: skip
     return out
 
@@ -259,8 +247,7 @@ class _Encoder(torch.autograd.Function):
         dy = grad_outputs[0].contiguous()
         kernels.library().encode_images_backward(
             layers.structures, len(layers.layers), layers.taps, height, width,
-            ctypes.c_long(rows), pointer(images), pointer(dy), ctypes.c_long(pieces),
-            kernels.threads(images.numel()),
+            rows, pointer(images), pointer(dy), pieces, kernels.threads(images.numel()),
         )  # fmt: skip
         return None, *layers.gradients()
 
@@ -270,7 +257,7 @@ def _decode(features: Tensor, layers: _Layers) -> Tensor:
     colours = layers.layers[-1].bias.shape[0]
     out = torch.empty(rows, height << count, width << count, colours)
     kernels.library().decode_images(
-        layers.structures, count, height, width, ctypes.c_long(rows),
+        layers.structures, count, height, width, rows,
         pointer(features), pointer(out), kernels.threads(out.numel()),
     )  # fmt: skip
     return out
@@ -298,9 +285,9 @@ class _Decoder(torch.autograd.Function):
         layers.prepare_backward(pieces, True)
         dfeatures, dy = torch.empty_like(features), grad_outputs[0].contiguous()
         kernels.library().decode_images_backward(
-            layers.structures, len(layers.layers), height, width, ctypes.c_long(rows),
+            layers.structures, len(layers.layers), height, width, rows,
             pointer(features), pointer(out), pointer(dy), pointer(dfeatures),
-            ctypes.c_long(pieces), kernels.threads(dy.numel()),
+            pieces, kernels.threads(dy.numel()),
         )  # fmt: skip
         return dfeatures, *layers.gradients()
 
@@ -326,6 +313,6 @@ class _SquaredError(torch.autograd.Function):
 def _loss(name: str, image: Tensor, *tensors: Tensor) -> None:
     size = image[0].numel()
     getattr(kernels.library(), name)(
-        ctypes.c_long(image.shape[0]), ctypes.c_long(size), *map(pointer, (image, *tensors)),
+        image.shape[0], size, *map(pointer, (image, *tensors)),
         kernels.threads(image.numel()),
     )  # fmt: skip

@@ -17,13 +17,9 @@ from dreamer_async.agent import kernels
 from dreamer_async.agent.dense import Dense, Kept, Stack
 from dreamer_async.agent.kernels import floats
 from dreamer_async.agent.nets import dense_layers
-from dreamer_async.agent.packed_actor import (
-    ActionPart,
-    PackedActions,
-    PackedActor,
-    split_action_noise,
-)
-from dreamer_async.agent.recurrent import address, core_of, pointers, split_noise, weights_of
+from dreamer_async.agent.packed_actor import PackedActions, PackedActor, split_action_noise
+from dreamer_async.agent.recurrent import address, core_of, split_noise, weights_of
+from dreamer_async.agent.structs import Head, Imagination
 
 if TYPE_CHECKING:
     from dreamer_async.agent.actor_critic import Agent
@@ -60,20 +56,20 @@ def imagine(
     uniform, chosen = split_noise(prior_noise)
     core, _held = core_of(dyn, weights_of(dyn))
     readers, read = _readers(agent, feat)
-    heads = (_Head * len(readers))(*(reader.structure for reader in readers))
+    heads = (Head * len(readers))(*(reader.structure for reader in readers))
     policy = PackedActor(agent.pol, readers[0].stack)
     actions, prior = PackedActions(dyn, spec), Stack(_prior_layers(dyn))
     kernels.library().imagine_forward(
         ctypes.byref(core),
         ctypes.byref(policy.structure),
         ctypes.byref(
-            _Imagined(
+            Imagination(
                 actions.structure, prior.address, prior.count, horizon,
                 *map(address, (drawn, given, uniform, chosen, feat, action)),
                 ctypes.addressof(heads), len(heads),
             )
         ),
-        ctypes.c_long(rows), kernels.threads(feat.numel()),
+        rows, kernels.threads(feat.numel()),
     )  # fmt: skip
     return feat, action[..., 0].long() if spec.kind == "discrete" else action, read
 
@@ -90,7 +86,7 @@ class _Reader:
         kept: Kept | None = None,
     ) -> None:
         self.stack = Stack(layers, kept)
-        self.structure = _Head(
+        self.structure = Head(
             self.stack.address, self.stack.count, floats(y), floats(bins), floats(mean)
         )
 
@@ -114,22 +110,3 @@ def _readers(agent: Agent, feat: Tensor) -> tuple[list[_Reader], Read]:
 
 def _prior_layers(dyn: RSSM) -> list[Dense]:
     return [*dense_layers(dyn.prior_stack), Dense(dyn.priorlogit.kernel, dyn.priorlogit.bias, None)]
-
-
-class _Imagined(ctypes.Structure):
-    """As in `imagination.cpp`."""
-
-    _fields_ = (
-        ("action", ActionPart),
-        *pointers("prior"),
-        ("prior_count", ctypes.c_int),
-        ("horizon", ctypes.c_long),
-        *pointers("action_noise", "chosen_actions", "noise", "chosen", "feat", "actions", "heads"),
-        ("head_count", ctypes.c_int),
-    )
-
-
-class _Head(ctypes.Structure):
-    """As in `imagination.cpp`."""
-
-    _fields_ = (*pointers("layers"), ("count", ctypes.c_int), *pointers("y", "bins", "mean"))

@@ -73,8 +73,7 @@ def _pack(kernel: Tensor) -> Tensor:
     panel = library().panel_width()
     packed = kernel.new_empty(*kernel.shape[:-2], padded(columns) // panel, rows, panel)
     library().pack_kernels(
-        *map(ctypes.c_long, (count, rows, columns)), pointer(flat),
-        *map(ctypes.c_long, flat.stride()), pointer(packed),
+        count, rows, columns, pointer(flat), *flat.stride(), pointer(packed)
     )  # fmt: skip
     return packed
 

@@ -15,6 +15,7 @@ from dreamer_async.agent import kernels
 from dreamer_async.agent.distributions import categorical_entropy, unimix
 from dreamer_async.agent.kernels import pointer
 from dreamer_async.agent.losses import kl_losses
+from dreamer_async.agent.structs import Categorical
 
 
 class LatentLosses(NamedTuple):
@@ -68,16 +69,7 @@ class _KL(torch.autograd.Function):
 def _run(name: str, share: float, posterior: Tensor, prior: Tensor, *rest: Tensor) -> None:
     variables, classes = posterior.shape[-2:]
     getattr(kernels.library(), name)(
-        ctypes.byref(_Categorical(variables, classes, share)),
-        ctypes.c_long(posterior[..., 0, 0].numel()), pointer(posterior), pointer(prior),
+        ctypes.byref(Categorical(variables, classes, share)),
+        posterior[..., 0, 0].numel(), pointer(posterior), pointer(prior),
         *map(pointer, rest), kernels.threads(posterior.numel()),
     )  # fmt: skip
-
-
-class _Categorical(ctypes.Structure):
-    """As in `kl.cpp`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int) for name in ("variables", "classes")),
-        ("share", ctypes.c_float),
-    )

@@ -17,6 +17,7 @@ from torch import Tensor
 from dreamer_async.agent import kernels
 from dreamer_async.agent.flat import Flat
 from dreamer_async.agent.kernels import floats
+from dreamer_async.agent.structs import OptimSettings, OptimTensor
 from dreamer_async.config import OptimConfig
 
 Tensors = list[Tensor]
@@ -173,19 +174,19 @@ class LaProp:
         config = self.config
         lr = learning_rate(self.count, config.lr, config.warmup)
         self.count += 1
-        settings = _Settings(
+        settings = OptimSettings(
             config.agc, config.agc_floor, config.beta2, config.momentum,
             _correction(config.beta2, self.count).item(),
             _correction(config.momentum, self.count).item(), config.eps, lr.item(),
         )  # fmt: skip
-        tensors = (_Tensor * len(self.params))()
+        tensors = (OptimTensor * len(self.params))()
         grads = [grad.contiguous() for grad in grads]
         lists = (grads, self.params, self.rms, self.momentum)
         for tensor, grad, param, rms, momentum in zip(tensors, *lists, strict=True):
             tensor.size, tensor.gradient = grad.numel(), floats(grad)
             tensor.parameter, tensor.rms, tensor.momentum = map(floats, (param, rms, momentum))
         kernels.library().optimiser_step(
-            tensors, ctypes.c_long(len(tensors)), ctypes.byref(settings), kernels.threads(self.size)
+            tensors, len(tensors), ctypes.byref(settings), kernels.threads(self.size)
         )
         torch.autograd.graph.increment_version(self.params)  # whoever remembers them must notice
         updates = sum(tensor.update_squares for tensor in tensors) ** 0.5
@@ -195,28 +196,6 @@ class LaProp:
     def _metrics(self, lr: Tensor, updates: Tensor, params: Tensor) -> dict[str, Tensor]:
         root = self.size**0.5
         return {"opt/lr": lr, "opt/update_rms": updates / root, "opt/param_rms": params / root}
-
-
-class _Tensor(ctypes.Structure):
-    """As in `optim.cpp`."""
-
-    _fields_ = (
-        ("size", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("gradient", "parameter", "rms", "momentum")),
-        *((name, ctypes.c_float) for name in ("update_squares", "parameter_squares")),
-    )
-
-
-class _Settings(ctypes.Structure):
-    """As in `optim.cpp`."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_float)
-        for name in (
-            *("clip", "floor", "beta_rms", "beta_momentum", "correct_rms", "correct_momentum"),
-            *("eps", "rate"),
-        )
-    )
 
 
 def _correction(beta: float, count: Tensor) -> Tensor:

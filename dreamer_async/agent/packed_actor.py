@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dreamer_async.agent import structs
 from dreamer_async.agent.dense import Stack, dense_stack
 from dreamer_async.agent.kernels import floats
-from dreamer_async.agent.recurrent import action_layers, pointers
+from dreamer_async.agent.recurrent import action_layers
 
 if TYPE_CHECKING:
     from dreamer_async.agent.heads import Actor
@@ -34,7 +35,7 @@ class PackedActor:
         self._stack = stack or Stack(actor.layers())
         self._sizes = (ctypes.c_int * len(parts))(*(head.size for head in parts))
         self._kinds = (ctypes.c_int * len(parts))(*(head.discrete for head in parts))
-        self.structure = _Actor(
+        self.structure = structs.Actor(
             self._stack.address, self._stack.count, len(parts),
             ctypes.addressof(self._sizes), ctypes.addressof(self._kinds), *parts[0].std_range,
         )  # fmt: skip
@@ -51,7 +52,7 @@ class PackedActions:
             classes = torch.eye(spec.size + 1, spec.size)  # zeros at the end: no action
             with torch.no_grad():
                 self._table = dense_stack(classes, layers)
-        self.structure = ActionPart(
+        self.structure = structs.ActionPart(
             self._stack.address, self._stack.count, spec.size, floats(self._table)
         )
 
@@ -63,22 +64,3 @@ def split_action_noise(spec: ActionSpec, noise: Tensor) -> tuple[Tensor | None, 
     if noise.dtype in (torch.float64, torch.int64):
         return None, noise.double().contiguous()
     return noise.contiguous(), None
-
-
-class _Actor(ctypes.Structure):
-    _fields_ = (
-        *pointers("layers"),
-        *((name, ctypes.c_int) for name in ("count", "parts")),
-        *pointers("sizes", "discrete"),
-        *((name, ctypes.c_float) for name in ("least", "most")),
-    )
-
-
-class ActionPart(ctypes.Structure):
-    """As in `actor.h`."""
-
-    _fields_ = (
-        *pointers("layers"),
-        *((name, ctypes.c_int) for name in ("count", "classes")),
-        *pointers("table"),
-    )

@@ -18,6 +18,7 @@ from torch import Tensor
 from dreamer_async.agent import kernels
 from dreamer_async.agent.dense import Dense, dense_stack
 from dreamer_async.agent.kernels import floats, pack
+from dreamer_async.agent.structs import Activations, Core, Filtering, FilteringGradients
 
 if TYPE_CHECKING:
     from dreamer_async.agent.rssm import RSSM
@@ -120,45 +121,7 @@ def address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-# -- structures of recurrent.h and filtering.cpp ---------------------------------------------------
-
-
-def pointers(*names: str) -> tuple[tuple[str, Any], ...]:
-    """Fields of a structure."""
-    return tuple((name, ctypes.c_void_p) for name in names)
-
-
-class Core(ctypes.Structure):
-    """The parameters of a step."""
-
-    _fields_ = (
-        *((name, ctypes.c_int) for name in ("deter", "hidden", "variables", "classes", "blocks")),
-        ("share", ctypes.c_float),
-        *pointers("w0", "b0", "g0", "w1", "b1", "g1", "own", "common", "gain", "gru", "gru_bias"),
-        *pointers("wo", "go", "wl", "bl"),
-        *pointers("w0_t", "w1_t", "own_t", "common_t", "gru_t", "wo_t", "wl_t"),
-    )
-
-
-class _Kept(ctypes.Structure):
-    _fields_ = (
-        *pointers("u0", "u1", "x", "v", "q", "gru", "o", "p"),
-        ("kept", ctypes.c_int),
-    )
-
-
-class _Observed(ctypes.Structure):
-    _fields_ = (
-        ("steps", ctypes.c_long),
-        *pointers("deter0", "stoch0", "action", "token", "keep", "noise", "chosen"),
-        *pointers("deter", "stoch", "logits"),
-    )
-
-
-class _Gradients(ctypes.Structure):
-    _fields_ = pointers(
-        *("deter", "stoch", "logits", "u0", "u1", "v", "gru", "o", "l", "g0", "g1", "gain", "go")
-    )
+# -- the parameters, packed ------------------------------------------------------------------------
 
 
 class Known(NamedTuple):
@@ -224,7 +187,7 @@ class _Observe(torch.autograd.Function):
     def forward(
         ctx: Any,
         dyn: RSSM,
-        keeps: bool,
+        saves: bool,
         deter0: Tensor,
         stoch0: Tensor,
         action: Tensor,
@@ -241,64 +204,66 @@ class _Observe(torch.autograd.Function):
             deter0.new_empty(batch, steps, width) for width in (config.deter, latent, latent)
         )
         core, held = core_of(dyn, Weights(*weights))
-        observed = _Observed(
+        filtering = Filtering(
             steps, *map(floats, inputs), floats(uniform),
             address(chosen),
             floats(deter), floats(stoch), floats(logits),
         )  # fmt: skip
-        kept = _kept(dyn, batch * steps, deter0) if keeps else {}
+        saved = _room(dyn, batch * steps, deter0) if saves else {}
         pieces = min(batch, torch.get_num_threads())
         kernels.library().observe_forward(
-            ctypes.byref(core), ctypes.byref(observed),
-            ctypes.byref(_Kept(*map(floats, kept.values()), kept=bool(kept))),
-            ctypes.c_long(batch), ctypes.c_long(pieces), pieces,
+            ctypes.byref(core), ctypes.byref(filtering),
+            ctypes.byref(Activations(*map(floats, saved.values()), saved=bool(saved))),
+            batch, pieces, pieces,
         )  # fmt: skip
-        if keeps:
-            ctx.save_for_backward(*inputs, deter, stoch, logits, *kept.values(), *weights)
+        if saves:
+            ctx.save_for_backward(*inputs, deter, stoch, logits, *saved.values(), *weights)
             ctx.core, ctx.held, ctx.pieces = Core.from_buffer_copy(core), held, pieces
         return deter, stoch, logits
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        deter0, stoch0, action, token, keep, deter, stoch, logits = saved[:8]
-        kept = dict(zip(_KEPT, saved[8:16], strict=True))
-        w = Weights(*saved[16:])
+        tensors = ctx.saved_tensors
+        deter0, stoch0, action, token, keep, deter, stoch, logits = tensors[:8]
+        saved = dict(zip(_SAVED, tensors[8:16], strict=True))
+        w = Weights(*tensors[16:])
         batch, steps = keep.shape
         held = _add_transposes(ctx.core, Weights(*(x.detach() for x in w)))
-        observed = _Observed(
+        filtering = Filtering(
             steps, *map(floats, (deter0, stoch0, action, token, keep)), None, None,
             *map(floats, (deter, stoch, logits)),
         )  # fmt: skip
-        given = {name: torch.empty_like(kept[name]) for name in ("u0", "u1", "v", "gru", "o")}
+        given = {name: torch.empty_like(saved[name]) for name in ("u0", "u1", "v", "gru", "o")}
         given["l"] = torch.empty_like(logits).flatten(0, 1)
         gains = {name: getattr(w, name).new_zeros(ctx.pieces, *getattr(w, name).shape)
                  for name in ("g0", "g1", "gain", "go")}  # fmt: skip
         outside = [x.contiguous() for x in grad_outputs]
         kernels.library().observe_backward(
-            ctypes.byref(ctx.core), ctypes.byref(observed),
-            ctypes.byref(_Kept(*map(floats, kept.values()), kept=bool(kept))),
-            ctypes.byref(_Gradients(*map(floats, [*outside, *given.values(), *gains.values()]))),
-            ctypes.c_long(batch), ctypes.c_long(ctx.pieces), ctx.pieces,
+            ctypes.byref(ctx.core), ctypes.byref(filtering),
+            ctypes.byref(Activations(*map(floats, saved.values()), saved=True)),
+            ctypes.byref(
+                FilteringGradients(*map(floats, [*outside, *given.values(), *gains.values()]))
+            ),
+            batch, ctx.pieces, ctx.pieces,
         )  # fmt: skip
         del held
         dgains = {name: x.sum(0) for name, x in gains.items()}
         before = [_before(*pair, keep) for pair in ((deter0, deter), (stoch0, stoch))]
-        grads = _kernel_gradients(w, before, deter.flatten(0, 1), kept, given, dgains)
+        grads = _kernel_gradients(w, before, deter.flatten(0, 1), saved, given, dgains)
         return (
             None, None, None, None, given["v"].view_as(action), given["o"].view_as(token),
             None, None, *grads,
         )  # fmt: skip
 
 
-_KEPT: tuple[str, ...] = ("u0", "u1", "x", "v", "q", "gru", "o", "p")
+_SAVED: tuple[str, ...] = ("u0", "u1", "x", "v", "q", "gru", "o", "p")
 
 
-def _kept(dyn: RSSM, rows: int, like: Tensor) -> dict[str, Tensor]:
+def _room(dyn: RSSM, rows: int, like: Tensor) -> dict[str, Tensor]:
     """Memory for what the backward pass reads, [B * T, *] each, in the order of the structure."""
     hidden, deter = dyn.config.hidden, dyn.config.deter
     widths = (hidden, hidden, 2 * hidden, deter, deter, 3 * deter, hidden, hidden)
-    return {name: like.new_empty(rows, width) for name, width in zip(_KEPT, widths, strict=True)}
+    return {name: like.new_empty(rows, width) for name, width in zip(_SAVED, widths, strict=True)}
 
 
 def _before(first: Tensor, then: Tensor, keep: Tensor) -> Tensor:
@@ -311,7 +276,7 @@ def _kernel_gradients(
     w: Weights,
     before: list[Tensor],
     deter: Tensor,
-    kept: dict[str, Tensor],
+    saved: dict[str, Tensor],
     given: dict[str, Tensor],
     gains: dict[str, Tensor],
 ) -> Weights:
@@ -320,7 +285,7 @@ def _kernel_gradients(
     h, z = before
     split = lambda x: x.unflatten(-1, (blocks, -1)).permute(1, 2, 0)  # noqa: E731  [G, F/G, N]
     of_blocks = lambda x: x.unflatten(-1, (blocks, -1)).transpose(0, 1)  # noqa: E731  [G, N, F/G]
-    common = kept["x"].t() @ given["v"]  # [2 Hd, D]
+    common = saved["x"].t() @ given["v"]  # [2 Hd, D]
     return Weights(
         w0=h.t() @ given["u0"],
         b0=given["u0"].sum(0),
@@ -331,10 +296,10 @@ def _kernel_gradients(
         own=torch.bmm(split(h), of_blocks(given["v"])),
         common=common.unflatten(-1, (blocks, block)).transpose(0, 1),
         gain=gains["gain"],
-        gru=torch.bmm(split(kept["q"]), of_blocks(given["gru"])),
+        gru=torch.bmm(split(saved["q"]), of_blocks(given["gru"])),
         gru_bias=given["gru"].sum(0),
         wo=deter.t() @ given["o"],
         go=gains["go"],
-        wl=kept["p"].t() @ given["l"],
+        wl=saved["p"].t() @ given["l"],
         bl=given["l"].sum(0),
     )

@@ -26,7 +26,7 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     mean = logits.new_empty(logits.shape[:-1])
 
     kernels.library().twohot_mean(
-        *_bins(bins), ctypes.c_long(mean.numel()), pointer(logits), pointer(mean),
+        *_bins(bins), mean.numel(), pointer(logits), pointer(mean),
         kernels.threads(logits.numel()),
     )  # fmt: skip
     return mean
@@ -67,7 +67,7 @@ def _run(
     name: str, logits: Tensor, bins: Tensor, weights: Tensor, targets: Tensor, *rest: Tensor
 ) -> None:
     getattr(kernels.library(), name)(
-        *_bins(bins), len(weights), pointer(weights), ctypes.c_long(targets[..., 0].numel()),
+        *_bins(bins), len(weights), pointer(weights), targets[..., 0].numel(),
         pointer(logits), pointer(targets), *map(pointer, rest), kernels.threads(logits.numel()),
     )  # fmt: skip
 

@@ -2,21 +2,6 @@
 
 #include "actor.h"
 
-// What goes into a step of N rows.
-struct Acting {
-  ActionPart action;
-  const Layer *token;               // [.., E] -> what o reads of it: linear
-  const float *embed;               // [N, E]
-  const float *deter, *stoch;       // [N, D], [N, S K] before the step
-  const double *before;             // [N, C] action before the step
-  const uint8_t *reset;             // [N] whether all these are cleared first
-  const float *noise;               // [N, S] uniform, or the classes
-  const int64_t *chosen;
-  const float *action_noise;        // [N, C] uniform or normal, or the actions
-  const double *chosen_actions;
-  float *new_deter, *new_stoch, *actions;  // results, [N, C]
-};
-
 namespace {
 
 void act_rows(const Core &c, const Actor &a, const Acting &x, long first, int n) {
@@ -42,7 +27,7 @@ void act_rows(const Core &c, const Actor &a, const Acting &x, long first, int n)
       std::memcpy(h + s.D, x.stoch + at * s.SK, s.SK * 4);
     }
   }
-  const Kept k = scratch(s, n, own);
+  const Activations k = scratch(s, n, own);
   const auto action = action_part(x.action, n, before, C, embedded, A, part, s.D);
   sequence(c, n, state, ld, state + s.D, ld, action, k, 1, next, ld);
   forward_tile(x.token, 1, n, x.embed + first * E, E, token, s.H);

@@ -4,22 +4,6 @@
 
 #include "recurrent.h"
 
-// The parts of an action in a row, each with a distribution of its own: `sizes` logits of a
-// categorical, or as many means and then deviations of a bounded normal.
-struct Actor {
-  const Layer *layers;  // [.., F] -> parameters of all parts
-  int count, parts;
-  const int *sizes, *discrete;
-  float least, most;  // deviation
-};
-
-// What q reads of actions: a stack [.., A] -> [.., D], or all it can give if there is one class.
-struct ActionPart {
-  const Layer *layers;
-  int count, classes;
-  const float *table;  // [classes + 1, D], at the end that of no action; or null
-};
-
 namespace {
 
 inline int width(const Actor &a, bool embedded) {

@@ -9,7 +9,7 @@ constexpr int UP_TAPS = 3;  // of the phases of 3x3 and 5x5 kernels
 
 // The map of one group after the pixel shuffle, in front of the norm. The convolution has four
 // outputs for each channel, [2 rows, channel, 2 columns].
-void shuffled_layer(const ImageLayer &layer, const Map &input, float *before, Workspace &work) {
+void shuffled_layer(const ConvLayer &layer, const Map &input, float *before, Workspace &work) {
   const int C = layer.outputs;
   const Map large{C, 2 * input.height, 2 * input.width, before};
   const auto take = [&](int k, int tile_row, int tile, const vec(&y)[TILE][TILE]) {
@@ -24,7 +24,7 @@ void shuffled_layer(const ImageLayer &layer, const Map &input, float *before, Wo
 }
 
 // g = dL/d(output) becomes dL/d(input) of one group.
-void shuffled_layer_backward(const ImageLayer &layer, long piece, const Map &input,
+void shuffled_layer_backward(const ConvLayer &layer, long piece, const Map &input,
                              const float *before, const float *slope, float *g, float *dx,
                              Maps &maps) {
   const int C = layer.outputs;
@@ -45,7 +45,7 @@ void shuffled_layer_backward(const ImageLayer &layer, long piece, const Map &inp
                              kernel_gradient<UP_TAPS>(layer, piece, 4 * C), dx, maps.work);
 }
 
-void decode(const ImageLayer *layers, int count, int height, int width, const Group &group,
+void decode(const ConvLayer *layers, int count, int height, int width, const Group &group,
             const float *features, float *images, Maps &maps) {
   const long most = most_floats(layers, count, height, width, true);
   float *x = sized(maps.input, most);
@@ -53,7 +53,7 @@ void decode(const ImageLayer *layers, int count, int height, int width, const Gr
   to_map(layers[0].inputs, static_cast<long>(height) * width, map_plane(height, width), group.lanes,
          ReadFrom{features + group.first * small, small}, x);
   for (int l = 0; l < count; l++) {
-    const ImageLayer &layer = layers[l];
+    const ConvLayer &layer = layers[l];
     const Map input{layer.inputs, height, width, x};
     height *= 2;
     width *= 2;
@@ -72,7 +72,7 @@ void decode(const ImageLayer *layers, int count, int height, int width, const Gr
   }
 }
 
-void decode_backward(const ImageLayer *layers, int count, int height, int width, long piece,
+void decode_backward(const ConvLayer *layers, int count, int height, int width, long piece,
                      const Group &group, const float *features, const float *images,
                      const float *dimages, float *dfeatures, Maps &maps) {
   const long most = most_floats(layers, count, height, width, true);
@@ -93,7 +93,7 @@ void decode_backward(const ImageLayer *layers, int count, int height, int width,
            group.index * layers[l].outputs * map_plane(height << (l + 1), width << (l + 1));
   };
   for (int l = count - 1; l >= 0; l--) {
-    const ImageLayer &layer = layers[l];
+    const ConvLayer &layer = layers[l];
     const int rows = height << l, columns = width << l;
     const long plane = map_plane(rows, columns);
     if (l > 0)
@@ -115,7 +115,7 @@ void decode_backward(const ImageLayer *layers, int count, int height, int width,
 
 // features [images, height, width, channels] -> images in (0, 1), [images, height << count,
 // width << count, colours].
-extern "C" void decode_images(const ImageLayer *layers, int count, int height, int width,
+extern "C" void decode_images(const ConvLayer *layers, int count, int height, int width,
                               long images, const float *features, float *out, int threads) {
   for_groups(images, groups_of(images), threads, [&](long, const Group &group, Maps &maps) {
     decode(layers, count, height, width, group, features, out, maps);
@@ -123,7 +123,7 @@ extern "C" void decode_images(const ImageLayer *layers, int count, int height, i
 }
 
 // Adds to the gradients of the parameters; dfeatures = dL/dfeatures.
-extern "C" void decode_images_backward(const ImageLayer *layers, int count, int height, int width,
+extern "C" void decode_images_backward(const ConvLayer *layers, int count, int height, int width,
                                        long images, const float *features, const float *out,
                                        const float *dimages, float *dfeatures, long pieces,
                                        int threads) {

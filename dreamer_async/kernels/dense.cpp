@@ -12,7 +12,7 @@
 namespace {
 
 // `by` is how far what this piece of rows adds to lies from what the first one does.
-void backward_tile(const Layer *layers, int count, long by, long at, int tile, const float *x,
+void backward_tile(const DenseLayer *layers, int count, long by, long at, int tile, const float *x,
                    long ldx, const float *dy, float *dx) {
   long width = layers[0].inputs;
   for (int l = 0; l < count; l++) {
@@ -31,7 +31,7 @@ void backward_tile(const Layer *layers, int count, long by, long at, int tile, c
     std::memset(row + outputs, 0, (padded(outputs) - outputs) * 4);
   }
   for (int l = count - 1; l >= 0; l--) {
-    const Layer &layer = layers[l];
+    const DenseLayer &layer = layers[l];
     const int N = layer.outputs, K = layer.inputs, ld = padded(N);
     float *dbias = layer.dbias + by, *dgain = layer.dgain + by;
     for (int i = 0; i < tile; i++) {
@@ -46,7 +46,7 @@ void backward_tile(const Layer *layers, int count, long by, long at, int tile, c
       if (l == 0) {
         std::memcpy(input + i * lda, x + (at + i) * ldx, K * 4);
       } else {
-        const Layer &below = layers[l - 1];
+        const DenseLayer &below = layers[l - 1];
         norm_silu(K, below.before + (at + i) * K, below.gain, input + i * lda);
       }
     }
@@ -67,8 +67,8 @@ void backward_tile(const Layer *layers, int count, long by, long at, int tile, c
 }  // namespace
 
 // y = stack(x).
-extern "C" void dense_forward(const Layer *layers, int count, long rows, const float *x, long ldx,
-                              float *y, long ldy, int threads) {
+extern "C" void dense_forward(const DenseLayer *layers, int count, long rows, const float *x,
+                              long ldx, float *y, long ldy, int threads) {
   share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
     const long at = i * TILE_ROWS;
     forward_tile(layers, count, at, 1, tile_from(at, rows), x + at * ldx, ldx, y + at * ldy, ldy);
@@ -77,9 +77,9 @@ extern "C" void dense_forward(const Layer *layers, int count, long rows, const f
 
 // The gradients of the parameters, which all lie in sums [pieces, size], of which the first is the
 // result; dx = dL/dx unless it is null.
-extern "C" void dense_backward(const Layer *layers, int count, long rows, const float *x, long ldx,
-                               const float *dy, float *dx, float *sums, long size, long pieces,
-                               int threads) {
+extern "C" void dense_backward(const DenseLayer *layers, int count, long rows, const float *x,
+                               long ldx, const float *dy, float *dx, float *sums, long size,
+                               long pieces, int threads) {
   share(pieces, threads, [&](long i) {
     std::memset(sums + i * size, 0, size * 4);
     const long end = rows * (i + 1) / pieces;

@@ -5,17 +5,7 @@
 #include <vector>
 
 #include "arithmetic.h"
-
-// Linear, RMSNorm, SiLU; the last layer of a stack may be linear alone.
-struct Layer {
-  int inputs, outputs;
-  const float *kernel;      // packed [inputs, outputs]
-  const float *transposed;  // packed [outputs, inputs], read by the backward pass
-  const float *bias;        // [outputs]
-  const float *gain;        // [outputs], or null: linear alone
-  float *before;            // [all rows, outputs] in front of the norm, or null: not kept
-  float *dkernel, *dbias, *dgain;  // gradients: [inputs, padded(outputs)], [outputs]
-};
+#include "structs.h"
 
 namespace {
 
@@ -25,8 +15,8 @@ inline int tile_from(long at, long end) {
   return static_cast<int>(end - at < TILE_ROWS ? end - at : TILE_ROWS);
 }
 
-// y = stack(x) for `tile` rows. What is kept of them goes to the rows `at`, at + apart, ...
-inline void forward_tile(const Layer *layers, int count, long at, long apart, int tile,
+// y = stack(x) for `tile` rows. What is saved of them goes to the rows `at`, at + apart, ...
+inline void forward_tile(const DenseLayer *layers, int count, long at, long apart, int tile,
                          const float *x, long ldx, float *y, long ldy) {
   long width = 0;
   for (int l = 0; l < count; l++) width = layers[l].outputs > width ? layers[l].outputs : width;
@@ -34,7 +24,7 @@ inline void forward_tile(const Layer *layers, int count, long at, long apart, in
   memory.resize(2 * TILE_ROWS * width);
   float *spare = memory.data(), *active = spare + TILE_ROWS * width;
   for (int l = 0; l < count; l++) {
-    const Layer &layer = layers[l];
+    const DenseLayer &layer = layers[l];
     const int N = layer.outputs;
     const bool last = l == count - 1;
     float *out = last ? y : active;
@@ -55,8 +45,8 @@ inline void forward_tile(const Layer *layers, int count, long at, long apart, in
   }
 }
 
-// The same of rows of which nothing is kept.
-inline void forward_tile(const Layer *layers, int count, int tile, const float *x, long ldx,
+// The same of rows of which nothing is saved.
+inline void forward_tile(const DenseLayer *layers, int count, int tile, const float *x, long ldx,
                          float *y, long ldy) {
   forward_tile(layers, count, 0, 1, tile, x, ldx, y, ldy);
 }

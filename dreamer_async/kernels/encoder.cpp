@@ -19,7 +19,7 @@ inline vec largest(const vec &a, const vec &b, const vec &c, const vec &d, ivec 
 
 // The pooled map of one group in front of the norm.
 template <int TAPS>
-void pooled_layer(const ImageLayer &layer, const Map &input, float *before, uint8_t *winner,
+void pooled_layer(const ConvLayer &layer, const Map &input, float *before, uint8_t *winner,
                   Workspace &work) {
   const Map pooled{layer.outputs, input.height / 2, input.width / 2, before};
   const auto take = [&](int c, int tile_row, int tile, const vec(&y)[TILE][TILE]) {
@@ -41,7 +41,7 @@ void pooled_layer(const ImageLayer &layer, const Map &input, float *before, uint
 
 // g = dL/d(output) becomes dL/d(input) of one group, unless nobody wants that.
 template <int TAPS>
-void pooled_layer_backward(const ImageLayer &layer, long piece, const Map &input,
+void pooled_layer_backward(const ConvLayer &layer, long piece, const Map &input,
                            const float *before, const uint8_t *winner, const float *slope, float *g,
                            float *dx, Maps &maps) {
   const Map pooled{layer.outputs, input.height / 2, input.width / 2, g};
@@ -74,14 +74,14 @@ inline void bytes_to_map(int colours, long pixels, long plane, const Group &grou
 }
 
 template <int TAPS>
-void encode(const ImageLayer *layers, int count, int height, int width, int strips,
+void encode(const ConvLayer *layers, int count, int height, int width, int strips,
             const Group &group, const uint8_t *bytes, float *features, Maps &maps) {
   const long most = most_floats(layers, count, height, width, false);
   float *x = sized(maps.input, most);
   bytes_to_map(layers[0].inputs, static_cast<long>(height) * width, map_plane(height, width), group,
                bytes, x);
   for (int l = 0; l < count; l++) {
-    const ImageLayer &layer = layers[l];
+    const ConvLayer &layer = layers[l];
     const Map input{layer.inputs, height, width, x, strips};
     height /= 2;
     width /= 2;
@@ -99,7 +99,7 @@ void encode(const ImageLayer *layers, int count, int height, int width, int stri
 }
 
 template <int TAPS>
-void encode_backward(const ImageLayer *layers, int count, int height, int width, long piece,
+void encode_backward(const ConvLayer *layers, int count, int height, int width, long piece,
                      const Group &group, const uint8_t *bytes, const float *dfeatures, Maps &maps) {
   const long most = most_floats(layers, count, height, width, false);
   float *x = sized(maps.input, most), *g = sized(maps.gradient, most), *dx = sized(maps.next, most);
@@ -119,7 +119,7 @@ void encode_backward(const ImageLayer *layers, int count, int height, int width,
          ReadFrom{dfeatures + group.first * size, size}, g);
   activate(count - 1, slope);
   for (int l = count - 1; l >= 0; l--) {
-    const ImageLayer &layer = layers[l];
+    const ConvLayer &layer = layers[l];
     const int rows = height >> l, columns = width >> l;
     if (l > 0)
       activate(l - 1, below);
@@ -150,7 +150,7 @@ extern "C" long floats_of_plane(int height, int width) { return map_plane(height
 
 // bytes [images, height, width, colours] -> features [images, pixels, channels]. What is one group
 // together may be `strips` of each image: their rows lie one after the other.
-extern "C" void encode_images(const ImageLayer *layers, int count, int taps, int height, int width,
+extern "C" void encode_images(const ConvLayer *layers, int count, int taps, int height, int width,
                               int strips, long images, const uint8_t *bytes, float *features,
                               int threads) {
   with_taps(taps, [&](auto t) {
@@ -162,7 +162,7 @@ extern "C" void encode_images(const ImageLayer *layers, int count, int taps, int
 }
 
 // Adds to the gradients of the parameters.
-extern "C" void encode_images_backward(const ImageLayer *layers, int count, int taps, int height,
+extern "C" void encode_images_backward(const ConvLayer *layers, int count, int taps, int height,
                                        int width, long images, const uint8_t *bytes,
                                        const float *dfeatures, long pieces, int threads) {
   with_taps(taps, [&](auto t) {

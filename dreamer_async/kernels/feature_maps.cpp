@@ -74,7 +74,7 @@ inline int tile(long start, long width, int C) {
 // Below, FIXED is the number of channels where the compiler is to know it, or 0.
 
 template <int FIXED, typename T>
-void pool_forward(int channels, long rows, long width, const T *large, const float *scale, T *kept,
+void pool_forward(int channels, long rows, long width, const T *large, const float *scale, T *pooled,
                   uint8_t *winner, T *small) {
   const int C = FIXED ? FIXED : channels;
   float x[TILE];
@@ -101,7 +101,7 @@ void pool_forward(int channels, long rows, long width, const T *large, const flo
       }
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) {
-        store(kept[at + k], x[k]);
+        store(pooled[at + k], x[k]);
         winner[at + k] = static_cast<uint8_t>(of[k]);
       }
       forward_tile(pixels, C, x, scale);
@@ -112,7 +112,7 @@ void pool_forward(int channels, long rows, long width, const T *large, const flo
 }
 
 template <int FIXED, typename T>
-void pool_backward(int channels, long rows, long width, const T *kept, const uint8_t *winner,
+void pool_backward(int channels, long rows, long width, const T *pooled, const uint8_t *winner,
                    const float *scale, const T *dsmall, T *dlarge, float *dscale) {
   const int C = FIXED ? FIXED : channels;
   float x[TILE], g[TILE];
@@ -124,7 +124,7 @@ void pool_backward(int channels, long rows, long width, const T *kept, const uin
       const long at = (row * width + start) * C;
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) {
-        x[k] = load(kept[at + k]);
+        x[k] = load(pooled[at + k]);
         g[k] = load(dsmall[at + k]);
         of[k] = winner[at + k];
       }
@@ -222,20 +222,20 @@ void shuffle_backward(int channels, long rows, long width, const T *small, const
 
 #define EXPORT_ALL(T)                                                                             \
   extern "C" void pool_forward_##T(int C, long rows, long width, const T *large,                  \
-                                   const float *scale, T *kept, uint8_t *winner, T *small,        \
+                                   const float *scale, T *pooled, uint8_t *winner, T *small,        \
                                    long pieces, int threads) {                                    \
     share(pieces, threads, [&](long i) {                                                          \
       PIECE;                                                                                      \
-      CALL(pool_forward, large + 4 * small_at, scale, kept + small_at, winner + small_at,         \
+      CALL(pool_forward, large + 4 * small_at, scale, pooled + small_at, winner + small_at,         \
            small + small_at)                                                                      \
     });                                                                                           \
   }                                                                                               \
-  extern "C" void pool_backward_##T(int C, long rows, long width, const T *kept,                  \
+  extern "C" void pool_backward_##T(int C, long rows, long width, const T *pooled,                  \
                                     const uint8_t *winner, const float *scale, const T *dsmall,   \
                                     T *dlarge, float *dscale, long pieces, int threads) {         \
     share(pieces, threads, [&](long i) {                                                          \
       PIECE;                                                                                      \
-      CALL(pool_backward, kept + small_at, winner + small_at, scale, dsmall + small_at,           \
+      CALL(pool_backward, pooled + small_at, winner + small_at, scale, dsmall + small_at,           \
            dlarge + 4 * small_at, dscale + i * C)                                                 \
     });                                                                                           \
   }                                                                                               \

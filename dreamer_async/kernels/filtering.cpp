@@ -5,27 +5,19 @@
 #include "recurrent.h"
 #include "threads.h"
 
-// What goes into filtering: deter0 [B, D], stoch0 [B, S K], all else [B, T, *]. keep is 0 where the
-// state is cleared. Samples come from uniform noise, or are the chosen classes if there are any.
-struct Observed {
-  long steps;
-  const float *deter0, *stoch0, *action, *token, *keep, *noise;
-  const int64_t *chosen;
-  float *deter, *stoch, *logits;  // the results
-};
-
 namespace {
 
-void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first, long rows) {
+void observe_rows(const Core &c, const Filtering &o, const Activations &activations, long first,
+                  long rows) {
   const Shape s = shape(c);
   const int n = static_cast<int>(rows);
   const long T = o.steps;
   thread_local std::vector<float> memory, spare;
   memory.resize(rows * (s.D + s.SK) + s.SK);
   float *h = memory.data(), *z = h + rows * s.D, *probs = z + rows * s.SK;
-  const bool keeps = kept.kept;
-  const Kept all = keeps ? kept : scratch(s, rows, spare);
-  const long apart = keeps ? T : 1;
+  const bool saves = activations.saved;
+  const Activations all = saves ? activations : scratch(s, rows, spare);
+  const long apart = saves ? T : 1;
   for (long t = 0; t < T; t++) {
     const long at = first * T + t;
     for (long i = 0; i < rows; i++) {
@@ -35,7 +27,7 @@ void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first
       for (int j = 0; j < s.D; j++) h[i * s.D + j] = o.keep[now] * old[j];
       for (int j = 0; j < s.SK; j++) z[i * s.SK + j] = o.keep[now] * old_z[j];
     }
-    const Kept k = keeps ? step_of(all, s, at) : all;
+    const Activations k = saves ? step_of(all, s, at) : all;
     const auto action = [&](int i) { return o.action + (at + i * T) * s.D; };
     const auto token = [&](int i) { return o.token + (at + i * T) * s.H; };
     float *fresh = o.deter + at * s.D;
@@ -51,22 +43,15 @@ void observe_rows(const Core &c, const Observed &o, const Kept &kept, long first
 
 }  // namespace
 
-// Filter all steps, in `pieces` of the B rows. kept.kept 0: nothing is kept.
-extern "C" void observe_forward(const Core *core, const Observed *observed, const Kept *kept,
-                                long rows, long pieces, int threads) {
+// Filter all steps, in `pieces` of the B rows. activations.saved 0: nothing is saved.
+extern "C" void observe_forward(const Core *core, const Filtering *filtering,
+                                const Activations *activations, long rows, long pieces,
+                                int threads) {
   share(pieces, threads, [&](long i) {
     const long first = rows * i / pieces;
-    observe_rows(*core, *observed, *kept, first, rows * (i + 1) / pieces - first);
+    observe_rows(*core, *filtering, *activations, first, rows * (i + 1) / pieces - first);
   });
 }
-
-// The gradients from outside, and what is left for those of the kernels: [B, T, *] each, and for
-// the gains what each piece of rows adds, [pieces, *].
-struct Gradients {
-  const float *deter, *stoch, *logits;
-  float *u0, *u1, *v, *gru, *o, *l;
-  float *g0, *g1, *gain, *go;
-};
 
 namespace {
 
@@ -78,10 +63,10 @@ void through_samples(const Core &c, const float *logits, const float *dlogits, c
   for (int j = 0; j < c.variables * c.classes; j++) dl[j] += dlogits[j];
 }
 
-// The gradients of one block's gates, and of h as far as it is kept; floats or vectors.
+// The gradients of one block's gates, and of h without the gates'; floats or vectors.
 template <typename T>
 struct GateGradients {
-  T reset, inner, update, kept;
+  T reset, inner, update, h;
 };
 
 // From dnew = dL/dh'. Returned in a whole, since a pointer to T would promise the alignment of a
@@ -107,19 +92,19 @@ void through_gates(int block, const float *gates, const float *h, const float *d
     store_vec(dreset + j, d.reset);
     store_vec(dinner + j, d.inner);
     store_vec(dupdate + j, d.update);
-    store_vec(dh + j, d.kept);
+    store_vec(dh + j, d.h);
   }
   for (; j < block; j++) {
     const auto d = through_gate(gates[j], inner[j], update[j], h[j], dnew[j]);
     dreset[j] = d.reset;
     dinner[j] = d.inner;
     dupdate[j] = d.update;
-    dh[j] = d.kept;
+    dh[j] = d.h;
   }
 }
 
-void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gradients &d,
-                    long piece, long first, long rows) {
+void observe_rows_backward(const Core &c, const Filtering &o, const Activations &activations,
+                           const FilteringGradients &d, long piece, long first, long rows) {
   const Shape s = shape(c);
   const int n = static_cast<int>(rows);
   const long T = o.steps;
@@ -138,7 +123,7 @@ void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gr
   const long gru_t = 3 * own_t;
   for (long t = T - 1; t >= 0; t--) {
     const long at = first * T + t;
-    const Kept k = step_of(kept, s, at);
+    const Activations k = step_of(activations, s, at);
     const long H = T * s.H, D = T * s.D, SK = T * s.SK;
     float *du0 = d.u0 + at * s.H, *du1 = d.u1 + at * s.H, *dv = d.v + at * s.D;
     float *dgru = d.gru + at * 3 * s.D, *dout = d.o + at * s.H, *dl = d.l + at * s.SK;
@@ -185,10 +170,13 @@ void unobserve_rows(const Core &c, const Observed &o, const Kept &kept, const Gr
 }  // namespace
 
 // Back through the steps, in the same pieces.
-extern "C" void observe_backward(const Core *core, const Observed *observed, const Kept *kept,
-                                 const Gradients *gradients, long rows, long pieces, int threads) {
+extern "C" void observe_backward(const Core *core, const Filtering *filtering,
+                                 const Activations *activations,
+                                 const FilteringGradients *gradients, long rows, long pieces,
+                                 int threads) {
   share(pieces, threads, [&](long i) {
     const long first = rows * i / pieces;
-    unobserve_rows(*core, *observed, *kept, *gradients, i, first, rows * (i + 1) / pieces - first);
+    observe_rows_backward(*core, *filtering, *activations, *gradients, i, first,
+                          rows * (i + 1) / pieces - first);
   });
 }

@@ -9,22 +9,8 @@
 #pragma once
 
 #include "convolution.h"
+#include "structs.h"
 #include "threads.h"
-
-// One layer: a convolution, then pooling (encoder) or a pixel shuffle (decoder), then RMSNorm and
-// SiLU, which the last layer of the decoder lacks.
-struct ImageLayer {
-  int inputs;     // channels
-  int outputs;    // channels after the pixel shuffle
-  const float *kernel;      // transformed and packed, see multiply
-  const float *turned;      // the same with inputs for outputs; null: their gradient is not wanted
-  const float *bias, *gain;  // [outputs]; the gain may be null
-  float *before;             // [groups], maps in front of the norm, or null: not kept
-  uint8_t *winner;           // a byte for each of its floats; encoder only
-  // What each piece of the groups adds: [pieces, points, inputs, padded(outputs of the
-  // convolution)], and [pieces, outputs].
-  float *dkernel, *dbias, *dgain;
-};
 
 namespace {
 
@@ -179,7 +165,7 @@ Maps &maps_of_thread() {
 
 // What one group adds to the gradients of bias and gain. g = dL/dy of the layer becomes that of the
 // map in front of its norm, if it has one.
-inline void norm_backward(const ImageLayer &layer, long piece, long pixels, long plane,
+inline void norm_backward(const ConvLayer &layer, long piece, long pixels, long plane,
                           const float *before, const float *slope, float *g, Maps &maps) {
   const int C = layer.outputs;
   if (layer.gain) {
@@ -192,13 +178,13 @@ inline void norm_backward(const ImageLayer &layer, long piece, long pixels, long
 
 // The gradient of a layer's transformed kernel that a piece adds to.
 template <int TAPS>
-inline float *kernel_gradient(const ImageLayer &layer, long piece, int outputs) {
+inline float *kernel_gradient(const ConvLayer &layer, long piece, int outputs) {
   constexpr long POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
   return layer.dkernel + piece * POINTS * layer.inputs * padded(grouped(outputs));
 }
 
 // Floats that the largest map of a group takes; each layer halves or doubles the resolution.
-inline long most_floats(const ImageLayer *layers, int count, int height, int width, bool doubles) {
+inline long most_floats(const ConvLayer *layers, int count, int height, int width, bool doubles) {
   long most = 0;
   for (int l = 0; l < count; l++) {
     const long in = layers[l].inputs * map_plane(height, width);

@@ -6,31 +6,6 @@
 #include "threads.h"
 #include "twohot.h"
 
-// What reads all states [R, H + 1, F].
-struct Head {
-  const Layer *layers;
-  int count;
-  float *y;           // [R, H + 1, outputs], or null: not kept
-  const float *bins;  // [outputs] of which the mean is wanted, or null
-  float *mean;        // [R, H + 1]
-};
-
-// What goes into imagination.
-struct Imagined {
-  ActionPart action;
-  const Layer *prior;  // [.., D] -> logits
-  int prior_count;
-  long horizon;
-  // [R, H, C] with a column for each class or dimension: uniform or normal, or the actions.
-  const float *action_noise;
-  const double *chosen_actions;
-  const float *noise;             // [R, H, S] uniform, or the classes
-  const int64_t *chosen;
-  float *feat, *actions;          // [R, H + 1, D + S K], of which step 0 is given; [R, H, C]
-  const Head *heads;              // the first is the actor's
-  int head_count;
-};
-
 namespace {
 
 // What a head says of n states; their rows in its results are `at`, at + apart, ...
@@ -44,7 +19,7 @@ void read(const Head &head, long at, long apart, int n, const float *state, long
   }
 }
 
-void imagine_rows(const Core &c, const Actor &a, const Imagined &im, long first, int n) {
+void imagine_rows(const Core &c, const Actor &a, const Imagination &im, long first, int n) {
   const Shape s = shape(c);
   const int F = s.D + s.SK, C = width(a, false), A = width(a, true);
   int most = 0;
@@ -91,14 +66,14 @@ void imagine_rows(const Core &c, const Actor &a, const Imagined &im, long first,
 
 // Roll out all steps of R rows; a tile of rows goes through all of them while it is in the cache.
 // An even number of tiles of about the same size keeps two threads busy to the end.
-extern "C" void imagine_forward(const Core *core, const Actor *actor, const Imagined *imagined,
-                                long rows, int threads) {
+extern "C" void imagine_forward(const Core *core, const Actor *actor,
+                                const Imagination *imagination, long rows, int threads) {
   const long tiles = std::max(2L, (rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS) * 2);
   const auto from = [&](long i) {  // rounded up to whole pairs, so that no tile exceeds TILE_ROWS
     return std::min(rows, (rows * i + 2 * tiles - 1) / (2 * tiles) * 2);
   };
   share(tiles, threads, [&](long i) {
     const long first = from(i);
-    imagine_rows(*core, *actor, *imagined, first, static_cast<int>(from(i + 1) - first));
+    imagine_rows(*core, *actor, *imagination, first, static_cast<int>(from(i + 1) - first));
   });
 }

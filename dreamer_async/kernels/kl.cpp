@@ -6,12 +6,8 @@
 #include <vector>
 
 #include "categorical.h"
+#include "structs.h"
 #include "threads.h"
-
-struct Categorical {
-  int variables, classes;
-  float share;
-};
 
 namespace {
 

@@ -2,21 +2,8 @@
 
 #include <cmath>
 
+#include "structs.h"
 #include "threads.h"
-
-struct Tensor {
-  long size;
-  const float *gradient;
-  float *parameter, *rms, *momentum;
-  float update_squares, parameter_squares;  // results: sums over the tensor after the step
-};
-
-struct Settings {
-  float clip, floor;                  // of the gradient's norm, relative to the parameter's
-  float beta_rms, beta_momentum;
-  float correct_rms, correct_momentum;  // 1 - beta^n
-  float eps, rate;
-};
 
 namespace {
 
@@ -27,7 +14,7 @@ float norm(long size, const float *x) {
   return std::sqrt(squares);
 }
 
-void step(Tensor &t, const Settings &s) {
+void step(OptimTensor &t, const OptimSettings &s) {
   const float bound = s.clip * std::fmax(s.floor, norm(t.size, t.parameter));
   const float excess = std::fmax(1.0f, norm(t.size, t.gradient) / bound);
   float updates = 0.0f, parameters = 0.0f;
@@ -48,6 +35,7 @@ void step(Tensor &t, const Settings &s) {
 
 }  // namespace
 
-extern "C" void optimiser_step(Tensor *tensors, long count, const Settings *settings, int threads) {
+extern "C" void optimiser_step(OptimTensor *tensors, long count, const OptimSettings *settings,
+                               int threads) {
   share(count, threads, [&](long i) { step(tensors[i], *settings); });
 }

@@ -21,32 +21,6 @@ inline T *move(T *p, long by) {
   return p ? p + by : p;
 }
 
-}  // namespace
-
-struct Core {
-  int deter, hidden, variables, classes, blocks;
-  float share;                                   // of the uniform distribution in z's
-  const float *w0, *b0, *g0;                     // packed [D, Hd]
-  const float *w1, *b1, *g1;                     // not packed [S K, Hd]
-  const float *own, *common, *gain;              // G packed [D/G, D/G]; packed [2 Hd, D]; [D]
-  const float *gru, *gru_bias;                   // G packed [D/G, 3 D/G]; [3 D], blocks first
-  const float *wo, *go, *wl, *bl;                // packed [D, Hd]; packed [Hd, S K]
-  // Packed transposes, read by the backward pass alone.
-  const float *w0_t, *w1_t, *own_t, *common_t, *gru_t, *wo_t, *wl_t;
-};
-
-// One row for each (row, step); rows are T steps apart.
-struct Kept {
-  float *u0, *u1;    // [Hd] in front of the norms of x0 and x1
-  float *x;          // [2 Hd] x0 and x1
-  float *v, *q;      // [D] in front of the norm of q, and q
-  float *gru;        // [3 D]
-  float *o, *p;      // [Hd] in front of the norm of o, and SiLU(norm(o))
-  int kept;          // or 0: all is overwritten, gru holds one block, q is v
-};
-
-namespace {
-
 struct Shape {
   int D, H, SK, G, block;
 };
@@ -55,10 +29,10 @@ inline Shape shape(const Core &c) {
   return {c.deter, c.hidden, c.variables * c.classes, c.blocks, c.deter / c.blocks};
 }
 
-inline Kept step_of(const Kept &k, const Shape &s, long at) {
+inline Activations step_of(const Activations &k, const Shape &s, long at) {
   return {move(k.u0, at * s.H), move(k.u1, at * s.H),     move(k.x, at * 2 * s.H),
           move(k.v, at * s.D),  move(k.q, at * s.D),      move(k.gru, at * 3 * s.D),
-          move(k.o, at * s.H),  move(k.p, at * s.H),    k.kept};
+          move(k.o, at * s.H),  move(k.p, at * s.H),    k.saved};
 }
 
 // h' of one block.
@@ -107,11 +81,11 @@ inline void add_classes(const Core &c, const float *z, float *u) {
   }
 }
 
-// h' of n rows; kept rows are `apart` rows apart; h and z have row strides of their own, and
-// action(i) points to what q reads of row i's.
+// h' of n rows; those of activations are `apart` rows apart; h and z have row strides of their own,
+// and action(i) points to what q reads of row i's.
 template <typename Action>
 void sequence(const Core &c, int n, const float *h, long ldh, const float *z, long ldz,
-              const Action &action, const Kept &k, long apart, float *out, long ldo) {
+              const Action &action, const Activations &k, long apart, float *out, long ldo) {
   const Shape s = shape(c);
   const long H = s.H * apart, D = s.D * apart;
   product(n, s.H, s.D, h, ldh, c.w0, c.b0, k.u0, H);
@@ -130,10 +104,10 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     product(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
             k.v + g * s.block, D);
   for (int i = 0; i < n; i++) norm_silu(s.D, k.v + i * D, c.gain, k.q + i * D);
-  // The gates of one block after the other, in the same memory where they are not kept.
-  const long ldg = k.kept ? 3 * D : 3 * s.block;
+  // The gates of one block after the other, in the same memory where they are not saved.
+  const long ldg = k.saved ? 3 * D : 3 * s.block;
   for (int g = 0; g < s.G; g++) {
-    float *gates = k.gru + (k.kept ? g * 3 * s.block : 0);
+    float *gates = k.gru + (k.saved ? g * 3 * s.block : 0);
     product(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
             c.gru_bias + g * 3 * s.block, gates, ldg);
     for (int i = 0; i < n; i++)
@@ -169,8 +143,8 @@ inline void sample(const Core &c, const float *logits, const float *noise, const
   }
 }
 
-// Memory for what is not kept of `rows` rows.
-inline Kept scratch(const Shape &s, long rows, std::vector<float> &memory) {
+// Memory for activations that are not saved of `rows` rows.
+inline Activations scratch(const Shape &s, long rows, std::vector<float> &memory) {
   memory.resize(rows * (6 * s.H + s.D + 3 * s.block));
   float *at = memory.data();
   const auto take = [&](long width) {
@@ -183,10 +157,10 @@ inline Kept scratch(const Shape &s, long rows, std::vector<float> &memory) {
   return {u0, u1, x, v, v, gru, o, p, 0};
 }
 
-// Logits of z after h', and what is kept on the way; token(i) points to what o reads of row i's.
+// Logits of z after h', and the activations on the way; token(i) points to what o reads of row i's.
 template <typename Token>
-void posterior(const Core &c, int n, const float *h, long ldh, const Token &token, const Kept &k,
-               long apart, float *logits, long ldl) {
+void posterior(const Core &c, int n, const float *h, long ldh, const Token &token,
+               const Activations &k, long apart, float *logits, long ldl) {
   const Shape s = shape(c);
   const long H = apart * s.H;
   for (int i = 0; i < n; i++) std::memcpy(k.o + i * H, token(i), s.H * 4);
