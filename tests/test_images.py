@@ -248,7 +248,7 @@ def test_of_equal_pixels_the_first_is_the_largest() -> None:
 @pytest.mark.parametrize("taps", [3, 5])
 def test_kernels_are_multiplied_at_the_points(taps: int) -> None:
     """A product of polynomials is that of their values: four outputs by interpolation."""
-    evaluation = images.evaluation(taps).double()
+    transform = images.kernel_transform(taps).double()
     points, scales = images.POINTS[taps]
     values = torch.tensor([[x**k for x in points] + [float(k == 3)] for k in range(4)])
     kernel = torch.randn(taps, generator=generator()).double()
@@ -257,7 +257,7 @@ def test_kernels_are_multiplied_at_the_points(taps: int) -> None:
     for i in range(taps):
         product[i : i + 4] += kernel[i] * signal
     at_points = torch.tensor([sum(c * x**k for k, c in enumerate(product)) for x in points])
-    ours = (evaluation @ kernel)[:-1] * (values.double().T @ signal)[:-1]
+    ours = (transform @ kernel)[:-1] * (values.double().T @ signal)[:-1]
     assert torch.allclose(ours, at_points.double() * torch.tensor(scales).double(), atol=1e-6)
 
 

@@ -39,7 +39,7 @@ class Kept(NamedTuple):
 
     y: Tensor
     """[..., O]."""
-    before: list[Tensor]
+    pre_norm: list[Tensor]
     """[N, O] in front of each norm; empty where there is none."""
 
     @staticmethod
@@ -97,8 +97,8 @@ class Stack:
         self._held = [_packed(layer) for layer in layers]
         self.count = len(layers)
         self.structures = _structures(self._held)
-        for structure, before in zip(self.structures, kept.before if kept else [], strict=False):
-            structure.before = floats(before)
+        for structure, saved in zip(self.structures, kept.pre_norm if kept else [], strict=False):
+            structure.pre_norm = floats(saved)
 
     @property
     def address(self) -> int:
@@ -119,12 +119,12 @@ def _structures(layers: Sequence[_Packed]) -> ctypes.Array[DenseLayer]:
     return structures
 
 
-def _forward(x: Tensor, layers: list[_Packed], before: list[Tensor] | None) -> Tensor:
-    """Run a stack; keep what the backward pass needs in `before`, one [N, O] per layer."""
+def _forward(x: Tensor, layers: list[_Packed], pre_norm: list[Tensor] | None) -> Tensor:
+    """Run a stack; save what the backward pass needs in `pre_norm`, one [N, O] per layer."""
     y = x.new_empty(x.shape[0], layers[-1].outputs)
     structures = _structures(layers)
-    for i, kept in enumerate(before or []):
-        structures[i].before = floats(kept)
+    for structure, saved in zip(structures, pre_norm or [], strict=False):
+        structure.pre_norm = floats(saved)
     kernels.library().dense_forward(
         structures, len(layers), x.shape[0],
         pointer(x), x.stride(0), pointer(y), y.stride(0), kernels.threads(x.numel()),
@@ -139,10 +139,10 @@ class _Stack(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kept: Kept | None, *tensors: Tensor | None) -> Tensor:
         given = [Dense(*tensors[i : i + 3]) for i in range(0, len(tensors), 3)]  # type: ignore[arg-type]
         layers = [_packed(layer) for layer in given]
-        before = kept.before if kept else Kept.room(x.shape[:1], given, x).before
-        ctx.layers, ctx.before = layers, before
+        pre_norm = kept.pre_norm if kept else Kept.room(x.shape[:1], given, x).pre_norm
+        ctx.layers, ctx.pre_norm = layers, pre_norm
         ctx.save_for_backward(x, *tensors[::3])
-        return kept.y.flatten(0, -2) if kept else _forward(x, layers, before)
+        return kept.y.flatten(0, -2) if kept else _forward(x, layers, pre_norm)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -159,7 +159,7 @@ class _Stack(torch.autograd.Function):
         parts = sums[0].split(sizes)
         for i, (s, kernel) in enumerate(zip(structures, weights, strict=True)):
             transposed.append(pack(kernel.t()) if i or dx is not None else None)
-            s.transposed, s.before = floats(transposed[i]), floats(ctx.before[i])
+            s.transposed, s.pre_norm = floats(transposed[i]), floats(ctx.pre_norm[i])
             s.dkernel, s.dbias, s.dgain = map(floats, parts[3 * i : 3 * i + 3])
         kernels.library().dense_backward(
             structures, len(layers), x.shape[0], pointer(x), x.stride(0), pointer(dy), pointer(dx),

@@ -1,7 +1,8 @@
 """The convolutional encoder and decoder as one native function each way (`kernels/encoder.cpp`,
 `kernels/decoder.cpp`).
 
-Legend: N images, H x W resolution, C channels, P points and K taps of a kernel's row.
+Legend: N images, H x W resolution, C channels, P points and K taps along a direction of a
+Winograd convolution.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ They do not depend on the number of threads, so neither does the result.
 """
 KERNELS = (3, 5)
 """Sizes of kernels that the native functions know."""
-GROUP = 4
-"""Outputs whose kernels lie side by side, as in `products.h`."""
+OUTPUT_PANEL = 4
+"""Outputs whose kernels lie side by side, as in `winograd_gemm.h`."""
 POINTS = {
     3: ((0.0, 1.0, -1.0, 2.0, -2.0), (0.25, -1 / 6, -1 / 6, 1 / 24, 1 / 24)),
     5: (
@@ -36,7 +37,7 @@ POINTS = {
 }
 """For K taps: where polynomials are evaluated, besides at infinity, and how much each value counts.
 
-The transforms of `tiles.h` belong to these points.
+The transforms of `winograd.h` belong to these points.
 """
 
 
@@ -108,29 +109,29 @@ def squared_error(image: Tensor, target: Tensor) -> Tensor:
 
 
 @cache
-def evaluation(taps: int) -> Tensor:
-    """Values of polynomials with K coefficients at all points: [P, K]."""
+def kernel_transform(taps: int) -> Tensor:
+    """G of Winograd's convolutions, values of polynomials at all points: [P, K]."""
     points, scales = POINTS[taps]
     rows = [[scale * x**k for k in range(taps)] for x, scale in zip(points, scales, strict=True)]
     return torch.tensor([*rows, [0.0] * (taps - 1) + [1.0]])
 
 
-def transformed(kernel: Tensor) -> Tensor:
-    """A kernel [out, in, K, K] as products read it: [out / GROUP, P * P, in, GROUP]."""
-    values = evaluation(kernel.shape[3])
+def transform_kernel(kernel: Tensor) -> Tensor:
+    """G g G^T of a kernel [out, in, K, K], in panels: [out / panel, P * P, in, panel]."""
+    values = kernel_transform(kernel.shape[3])
     at_points = torch.einsum("pr,qk,oirk->pqio", values, values, kernel).flatten(0, 1)
-    filled = F.pad(at_points, (0, -kernel.shape[0] % GROUP))
-    return filled.unflatten(-1, (-1, GROUP)).permute(2, 0, 1, 3).contiguous()
+    filled = F.pad(at_points, (0, -kernel.shape[0] % OUTPUT_PANEL))
+    return filled.unflatten(-1, (-1, OUTPUT_PANEL)).permute(2, 0, 1, 3).contiguous()
 
 
-def turned_transformed(kernel: Tensor) -> Tensor:
-    """What the gradient of the inputs takes: inputs for outputs."""
-    return transformed(kernel.transpose(0, 1))
+def transform_transposed_kernel(kernel: Tensor) -> Tensor:
+    """The same of the kernel [in, out, K, K], which the gradient of the inputs takes."""
+    return transform_kernel(kernel.transpose(0, 1))
 
 
 def _kernel_gradient(sums: Tensor, kernel: Tensor) -> Tensor:
     """[pieces, P, P, in, out filled up] to that of a kernel [out, in, K, K]."""
-    total, values = sums.sum(0)[..., : kernel.shape[0]], evaluation(kernel.shape[3])
+    total, values = sums.sum(0)[..., : kernel.shape[0]], kernel_transform(kernel.shape[3])
     by_rows = torch.einsum("pr,pqio->qrio", values, total)
     return torch.einsum("qk,qrio->oirk", values, by_rows)
 
@@ -148,7 +149,7 @@ class _Layers:
         self.sums: list[tuple[Tensor, Tensor]] = []
         for s, layer in zip(self.structures, layers, strict=True):
             s.inputs, s.outputs = layer.kernel.shape[1], layer.bias.shape[0]
-            s.kernel = self._hold(remember(layer.kernel, "transformed", transformed))
+            s.kernel = self._hold(remember(layer.kernel, "transformed", transform_kernel))
             s.bias = floats(layer.bias)
             s.gain = floats(layer.gain)
 
@@ -162,10 +163,10 @@ class _Layers:
         groups = -(-images // kernels.library().images_of_group())
         for s, layer, plane in zip(self.structures, self.layers, planes, strict=True):
             if layer.gain is not None:
-                before = torch.empty(groups, s.outputs, plane)
-                s.before = self._hold(before)
+                pre_norm = torch.empty(groups, s.outputs, plane)
+                s.pre_norm = self._hold(pre_norm)
                 if pooling:
-                    winner = torch.empty(before.shape, dtype=torch.uint8)
+                    winner = torch.empty(pre_norm.shape, dtype=torch.uint8)
                     self.held.append(winner)
                     s.winner = winner.data_ptr()
 
@@ -178,7 +179,8 @@ class _Layers:
             self.sums.append((dkernel, dvectors))
             s.dkernel, s.dbias, s.dgain = map(floats, (dkernel, *dvectors))
             if i or first_too:
-                s.turned = self._hold(remember(layer.kernel, "turned", turned_transformed))
+                kernel = remember(layer.kernel, "transposed", transform_transposed_kernel)
+                s.transposed = self._hold(kernel)
 
     def gradients(self) -> list[Tensor | None]:
         """Of kernel, bias and gain of each layer."""

@@ -39,7 +39,7 @@ class DenseLayer(ctypes.Structure):
         *_ints("inputs", "outputs"),
         *_pointers("kernel", "transposed"),  # packed [inputs, outputs], [outputs, inputs]
         *_pointers("bias", "gain"),  # [outputs]; gain null: linear alone
-        *_pointers("before"),  # [N, outputs] in front of the norm; null: not saved
+        *_pointers("pre_norm"),  # [N, outputs] in front of the norm; null: not saved
         *_pointers("dkernel", "dbias", "dgain"),  # [inputs, outputs filled up], [outputs]
     )
 
@@ -49,9 +49,10 @@ class ConvLayer(ctypes.Structure):
 
     _fields_ = (
         *_ints("inputs", "outputs"),  # channels; outputs after the pixel shuffle
-        *_pointers("kernel", "turned"),  # transformed and packed; inputs for outputs, or null
+        *_pointers("kernel"),  # Winograd-transformed and packed, see `images.transform_kernel`
+        *_pointers("transposed"),  # of inputs and outputs; null: no gradient of the inputs
         *_pointers("bias", "gain"),  # [outputs]; gain null: neither norm nor SiLU
-        *_pointers("before"),  # [groups] maps in front of the norm; null: not saved
+        *_pointers("pre_norm"),  # [groups] maps in front of the norm; null: not saved
         *_pointers("winner"),  # a byte for each float of them: which pixel pooling took
         *_pointers("dkernel"),  # [pieces, points, inputs, outputs filled up]
         *_pointers("dbias", "dgain"),  # [pieces, outputs]
@@ -66,7 +67,7 @@ class Core(ctypes.Structure):
 
     _fields_ = (
         *_ints("deter", "hidden", "variables", "classes", "blocks"),
-        *_floats("share"),  # of the uniform distribution in z's
+        *_floats("unimix"),  # share of the uniform distribution in z's
         *_pointers("w0", "b0", "g0"),  # packed [D, Hd]; [Hd]
         *_pointers("w1", "b1", "g1"),  # not packed [S * K, Hd]; [Hd]
         *_pointers("own", "common", "gain"),  # G packed [D/G, D/G]; packed [2 Hd, D]; [D]
@@ -144,7 +145,7 @@ class Acting(ctypes.Structure):
         ("action", ActionPart),
         *_pointers("token"),  # one `DenseLayer`: [.., E] -> [.., Hd]
         *_pointers("embed", "deter", "stoch"),  # [N, E], [N, D], [N, S * K]
-        *_pointers("before"),  # [N, C] float64, the action before the step
+        *_pointers("last_action"),  # [N, C] float64, before the step
         *_pointers("reset"),  # [N] bool
         *_pointers("noise", "chosen"),  # [N, S] uniform, or int64 classes instead
         *_pointers("action_noise", "chosen_actions"),  # [N, C], or float64 actions instead
@@ -185,7 +186,7 @@ class Imagination(ctypes.Structure):
 class Categorical(ctypes.Structure):
     """Variables side by side, with a share of the uniform distribution mixed in."""
 
-    _fields_ = (*_ints("variables", "classes"), *_floats("share"))
+    _fields_ = (*_ints("variables", "classes"), *_floats("unimix"))
 
 
 class OptimTensor(ctypes.Structure):

@@ -39,7 +39,7 @@ inline void act(const Actor &a, const float *params, const float *noise, const d
           x = static_cast<float>(chosen[k]);
         } else {
           const float deviation = (a.most - a.least) * sigmoid(params[size + k] + 2.0f) + a.least;
-          x = tangent(params[k]) + deviation * noise[k];
+          x = tanh_of(params[k]) + deviation * noise[k];
         }
         action[k] = x;
         embedded[k] = x / (std::fabs(x) > 1.0f ? std::fabs(x) : 1.0f);
@@ -49,8 +49,8 @@ inline void act(const Actor &a, const float *params, const float *noise, const d
     params += a.discrete[i] ? size : 2 * size;
     embedded += size;
     action += columns;
-    noise = move(noise, columns);
-    chosen = move(chosen, columns);
+    noise = offset(noise, columns);
+    chosen = offset(chosen, columns);
   }
 }
 

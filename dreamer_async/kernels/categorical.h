@@ -25,18 +25,18 @@ inline void softmax(int S, int K, const float *logits, float *probs) {
 }
 
 // The same with a share of the uniform distribution mixed in.
-inline void mix(int S, int K, float share, const float *probs, float *mixed) {
-  const float uniform = share / static_cast<float>(K);
-  each_vector(S * K, probs, mixed, [=](int, vec p) { return (1.0f - share) * p + uniform; });
+inline void mix_uniform(int S, int K, float unimix, const float *probs, float *mixed) {
+  const float uniform = unimix / static_cast<float>(K);
+  each_vector(S * K, probs, mixed, [=](int, vec p) { return (1.0f - unimix) * p + uniform; });
 }
 
 // Through mix and softmax: dlogits = what g = dL/dmixed becomes.
-inline void softmax_backward(int S, int K, float share, const float *probs, const float *g,
+inline void softmax_backward(int S, int K, float unimix, const float *probs, const float *g,
                              float *dlogits) {
   for (int v = 0; v < S * K; v += K) {
     float dot = 0.0f;
     for (int j = v; j < v + K; j++) dot += probs[j] * g[j];
-    for (int j = v; j < v + K; j++) dlogits[j] = (1.0f - share) * probs[j] * (g[j] - dot);
+    for (int j = v; j < v + K; j++) dlogits[j] = (1.0f - unimix) * probs[j] * (g[j] - dot);
   }
 }
 

@@ -9,9 +9,9 @@ constexpr int UP_TAPS = 3;  // of the phases of 3x3 and 5x5 kernels
 
 // The map of one group after the pixel shuffle, in front of the norm. The convolution has four
 // outputs for each channel, [2 rows, channel, 2 columns].
-void shuffled_layer(const ConvLayer &layer, const Map &input, float *before, Workspace &work) {
+void shuffled_layer(const ConvLayer &layer, const Map &input, float *pre_norm, Workspace &work) {
   const int C = layer.outputs;
-  const Map large{C, 2 * input.height, 2 * input.width, before};
+  const Map large{C, 2 * input.height, 2 * input.width, pre_norm};
   const auto take = [&](int k, int tile_row, int tile, const vec(&y)[TILE][TILE]) {
     const int c = k / 2 % C, lower = k / 2 / C, right = k % 2;
     for (int i = 0; i < TILE && TILE * tile_row + i < input.height; i++) {
@@ -25,12 +25,12 @@ void shuffled_layer(const ConvLayer &layer, const Map &input, float *before, Wor
 
 // g = dL/d(output) becomes dL/d(input) of one group.
 void shuffled_layer_backward(const ConvLayer &layer, long piece, const Map &input,
-                             const float *before, const float *slope, float *g, float *dx,
+                             const float *pre_norm, const float *slope, float *g, float *dx,
                              Maps &maps) {
   const int C = layer.outputs;
   const Map large{C, 2 * input.height, 2 * input.width, g};
-  norm_backward(layer, piece, static_cast<long>(large.height) * large.width, large.plane(), before,
-                slope, g, maps);
+  norm_backward(layer, piece, static_cast<long>(large.height) * large.width, large.plane(),
+                pre_norm, slope, g, maps);
   const auto get = [&](int k, int tile_row, int tile, vec(&y)[TILE][TILE]) {
     const int c = k / 2 % C, lower = k / 2 / C, right = k % 2;
     for (int i = 0; i < TILE; i++)
@@ -41,7 +41,7 @@ void shuffled_layer_backward(const ConvLayer &layer, long piece, const Map &inpu
                       : vec{};
       }
   };
-  convolve_backward<UP_TAPS>(input, 4 * C, layer.turned, get,
+  convolve_backward<UP_TAPS>(input, 4 * C, layer.transposed, get,
                              kernel_gradient<UP_TAPS>(layer, piece, 4 * C), dx, maps.work);
 }
 
@@ -59,15 +59,16 @@ void decode(const ConvLayer *layers, int count, int height, int width, const Gro
     width *= 2;
     const long pixels = static_cast<long>(height) * width, plane = map_plane(height, width);
     const long size = layer.outputs * plane;
-    float *before = layer.before ? layer.before + group.index * size : sized(maps.before, size);
-    shuffled_layer(layer, input, before, maps.work);
+    float *pre_norm =
+        layer.pre_norm ? layer.pre_norm + group.index * size : sized(maps.pre_norm, size);
+    shuffled_layer(layer, input, pre_norm, maps.work);
     if (layer.gain) {
-      norm_silu_planes<false>(layer.outputs, pixels, plane, before, layer.gain, x);
+      norm_silu_planes<false>(layer.outputs, pixels, plane, pre_norm, layer.gain, x);
       continue;
     }
     const long numbers = pixels * layer.outputs;
-    each_vector(static_cast<int>(size), before, before, [](int, vec x) { return sigmoid(x); });
-    from_map(layer.outputs, pixels, plane, group.lanes, before,
+    each_vector(static_cast<int>(size), pre_norm, pre_norm, [](int, vec x) { return sigmoid(x); });
+    from_map(layer.outputs, pixels, plane, group.lanes, pre_norm,
              WriteTo{images + group.first * numbers, numbers});
   }
 }
@@ -88,8 +89,8 @@ void decode_backward(const ConvLayer *layers, int count, int height, int width, 
            return dy[lane * numbers + i] * value * (1.0f - value);
          },
          g);
-  const auto before = [&](int l) {
-    return layers[l].before +
+  const auto pre_norm = [&](int l) {
+    return layers[l].pre_norm +
            group.index * layers[l].outputs * map_plane(height << (l + 1), width << (l + 1));
   };
   for (int l = count - 1; l >= 0; l--) {
@@ -97,13 +98,13 @@ void decode_backward(const ConvLayer *layers, int count, int height, int width, 
     const int rows = height << l, columns = width << l;
     const long plane = map_plane(rows, columns);
     if (l > 0)
-      norm_silu_planes<true>(layer.inputs, static_cast<long>(rows) * columns, plane, before(l - 1),
-                             layers[l - 1].gain, x, below);
+      norm_silu_planes<true>(layer.inputs, static_cast<long>(rows) * columns, plane,
+                             pre_norm(l - 1), layers[l - 1].gain, x, below);
     else
       to_map(inputs, pixels, plane, group.lanes,
              ReadFrom{features + group.first * small, small}, x);
     shuffled_layer_backward(layer, piece, Map{layer.inputs, rows, columns, x},
-                            layer.gain ? before(l) : nullptr, slope, g, dx, maps);
+                            layer.gain ? pre_norm(l) : nullptr, slope, g, dx, maps);
     std::swap(g, dx);
     std::swap(slope, below);
   }
@@ -136,7 +137,7 @@ extern "C" void decode_images_backward(const ConvLayer *layers, int count, int h
 // Sum of the squared errors of each image of `size` numbers; a byte stands for 1/255 of it.
 extern "C" void image_loss(long images, long size, const float *image, const uint8_t *bytes,
                            float *loss, int threads) {
-  share(images, threads, [&](long i) {
+  parallel_for(images, threads, [&](long i) {
     const float *x = image + i * size;
     const uint8_t *b = bytes + i * size;
     float sum = 0.0f;
@@ -152,7 +153,7 @@ extern "C" void image_loss(long images, long size, const float *image, const uin
 extern "C" void image_loss_backward(long images, long size, const float *image,
                                     const uint8_t *bytes, const float *dloss, float *dimage,
                                     int threads) {
-  share(images, threads, [&](long i) {
+  parallel_for(images, threads, [&](long i) {
     const float *x = image + i * size;
     const uint8_t *b = bytes + i * size;
 #pragma omp simd

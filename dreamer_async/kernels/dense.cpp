@@ -20,7 +20,7 @@ void backward_tile(const DenseLayer *layers, int count, long by, long at, int ti
     width = out > width ? out : width;
   }
   thread_local std::vector<float> memory, zeros;
-  const long part = TILE_ROWS * spread(padded(width));
+  const long part = TILE_ROWS * padded_stride(padded(width));
   memory.resize(3 * part);
   zeros.resize(padded(width));
   float *g = memory.data(), *next = g + part, *input = next + part;
@@ -36,30 +36,29 @@ void backward_tile(const DenseLayer *layers, int count, long by, long at, int ti
     float *dbias = layer.dbias + by, *dgain = layer.dgain + by;
     for (int i = 0; i < tile; i++) {
       float *row = g + static_cast<long>(i) * ld;
-      if (layer.gain)
-        norm_silu_backward(N, layer.before + (at + i) * N, layer.gain, row, dgain);
+      if (layer.gain) norm_silu_backward(N, layer.pre_norm + (at + i) * N, layer.gain, row, dgain);
 #pragma omp simd
       for (int c = 0; c < N; c++) dbias[c] += row[c];
     }
-    const long lda = spread(K);
+    const long lda = padded_stride(K);
     for (int i = 0; i < tile; i++) {
       if (l == 0) {
         std::memcpy(input + i * lda, x + (at + i) * ldx, K * 4);
       } else {
         const DenseLayer &below = layers[l - 1];
-        norm_silu(K, below.before + (at + i) * K, below.gain, input + i * lda);
+        norm_silu(K, below.pre_norm + (at + i) * K, below.gain, input + i * lda);
       }
     }
-    outer_product(K, ld, tile, input, lda, g, ld, layer.dkernel + by);
+    gemm_transposed(K, ld, tile, input, lda, g, ld, layer.dkernel + by);
     if (l > 0) {
       for (int i = 0; i < tile; i++)
         std::memset(next + static_cast<long>(i) * padded(K) + K, 0, (padded(K) - K) * 4);
-      product(tile, K, N, g, ld, layer.transposed, zeros.data(), next, padded(K));
+      gemm(tile, K, N, g, ld, layer.transposed, zeros.data(), next, padded(K));
       float *swap = g;
       g = next;
       next = swap;
     } else if (dx) {
-      product(tile, K, N, g, ld, layer.transposed, zeros.data(), dx + at * K, K);
+      gemm(tile, K, N, g, ld, layer.transposed, zeros.data(), dx + at * K, K);
     }
   }
 }
@@ -69,7 +68,7 @@ void backward_tile(const DenseLayer *layers, int count, long by, long at, int ti
 // y = stack(x).
 extern "C" void dense_forward(const DenseLayer *layers, int count, long rows, const float *x,
                               long ldx, float *y, long ldy, int threads) {
-  share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
+  parallel_for((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
     const long at = i * TILE_ROWS;
     forward_tile(layers, count, at, 1, tile_from(at, rows), x + at * ldx, ldx, y + at * ldy, ldy);
   });
@@ -80,14 +79,14 @@ extern "C" void dense_forward(const DenseLayer *layers, int count, long rows, co
 extern "C" void dense_backward(const DenseLayer *layers, int count, long rows, const float *x,
                                long ldx, const float *dy, float *dx, float *sums, long size,
                                long pieces, int threads) {
-  share(pieces, threads, [&](long i) {
+  parallel_for(pieces, threads, [&](long i) {
     std::memset(sums + i * size, 0, size * 4);
     const long end = rows * (i + 1) / pieces;
     for (long at = rows * i / pieces; at < end; at += TILE_ROWS)
       backward_tile(layers, count, i * size, at, tile_from(at, end), x, ldx, dy, dx);
   });
   constexpr long CHUNK = 4096;
-  share(pieces > 1 ? (size + CHUNK - 1) / CHUNK : 0, threads, [&](long chunk) {
+  parallel_for(pieces > 1 ? (size + CHUNK - 1) / CHUNK : 0, threads, [&](long chunk) {
     const long end = std::min(size, (chunk + 1) * CHUNK);
     for (long piece = 1; piece < pieces; piece++) {
       const float *more = sums + piece * size;
@@ -101,14 +100,14 @@ extern "C" void dense_backward(const DenseLayer *layers, int count, long rows, c
 extern "C" void pack_kernels(long count, long rows, long columns, const float *kernels, long apart,
                      long row, long column, float *packed) {
   for (long i = 0; i < count; i++)
-    for (long j = 0; j < columns; j += PANEL) {
-      const long some = std::min<long>(PANEL, columns - j);
+    for (long j = 0; j < columns; j += NR) {
+      const long some = std::min<long>(NR, columns - j);
       const float *from = kernels + i * apart + j * column;
-      for (long k = 0; k < rows; k++, packed += PANEL) {
+      for (long k = 0; k < rows; k++, packed += NR) {
         for (long l = 0; l < some; l++) packed[l] = from[k * row + l * column];
-        for (long l = some; l < PANEL; l++) packed[l] = 0.0f;
+        for (long l = some; l < NR; l++) packed[l] = 0.0f;
       }
     }
 }
 
-extern "C" int panel_width() { return PANEL; }
+extern "C" int panel_width() { return NR; }

@@ -4,7 +4,8 @@
 
 #include <vector>
 
-#include "arithmetic.h"
+#include "gemm.h"
+#include "norm.h"
 #include "structs.h"
 
 namespace {
@@ -30,15 +31,15 @@ inline void forward_tile(const DenseLayer *layers, int count, long at, long apar
     float *out = last ? y : active;
     const long ldo = last ? ldy : N;
     if (!layer.gain) {
-      product(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, out, ldo);
+      gemm(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, out, ldo);
       continue;
     }
-    float *before = layer.before && apart == 1 ? layer.before + at * N : spare;
-    product(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, before, N);
+    float *pre_norm = layer.pre_norm && apart == 1 ? layer.pre_norm + at * N : spare;
+    gemm(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, pre_norm, N);
     for (int i = 0; i < tile; i++) {
-      if (layer.before && apart > 1)
-        std::memcpy(layer.before + (at + i * apart) * N, before + i * N, N * 4);
-      norm_silu(N, before + i * N, layer.gain, out + i * ldo);
+      if (layer.pre_norm && apart > 1)
+        std::memcpy(layer.pre_norm + (at + i * apart) * N, pre_norm + i * N, N * 4);
+      norm_silu(N, pre_norm + i * N, layer.gain, out + i * ldo);
     }
     x = out;
     ldx = ldo;

@@ -19,9 +19,9 @@ inline vec largest(const vec &a, const vec &b, const vec &c, const vec &d, ivec 
 
 // The pooled map of one group in front of the norm.
 template <int TAPS>
-void pooled_layer(const ConvLayer &layer, const Map &input, float *before, uint8_t *winner,
+void pooled_layer(const ConvLayer &layer, const Map &input, float *pre_norm, uint8_t *winner,
                   Workspace &work) {
-  const Map pooled{layer.outputs, input.height / 2, input.width / 2, before};
+  const Map pooled{layer.outputs, input.height / 2, input.width / 2, pre_norm};
   const auto take = [&](int c, int tile_row, int tile, const vec(&y)[TILE][TILE]) {
     for (int i = 0; i < 2; i++)
       for (int j = 0; j < 2; j++) {
@@ -32,7 +32,7 @@ void pooled_layer(const ConvLayer &layer, const Map &input, float *before, uint8
                                  y[2 * i + 1][2 * j + 1], which);
         float *to = pooled.row(c, row) + column * LANES;
         store_vec(to, most + layer.bias[c]);
-        *reinterpret_cast<bytes_of_lanes *>(winner + (to - before)) =
+        *reinterpret_cast<bytes_of_lanes *>(winner + (to - pre_norm)) =
             __builtin_convertvector(which, bytes_of_lanes);
       }
   };
@@ -42,11 +42,11 @@ void pooled_layer(const ConvLayer &layer, const Map &input, float *before, uint8
 // g = dL/d(output) becomes dL/d(input) of one group, unless nobody wants that.
 template <int TAPS>
 void pooled_layer_backward(const ConvLayer &layer, long piece, const Map &input,
-                           const float *before, const uint8_t *winner, const float *slope, float *g,
-                           float *dx, Maps &maps) {
+                           const float *pre_norm, const uint8_t *winner, const float *slope,
+                           float *g, float *dx, Maps &maps) {
   const Map pooled{layer.outputs, input.height / 2, input.width / 2, g};
   norm_backward(layer, piece, static_cast<long>(pooled.height) * pooled.width, pooled.plane(),
-                before, slope, g, maps);
+                pre_norm, slope, g, maps);
   const auto get = [&](int c, int tile_row, int tile, vec(&y)[TILE][TILE]) {
     for (int i = 0; i < 2; i++)
       for (int j = 0; j < 2; j++) {
@@ -60,7 +60,7 @@ void pooled_layer_backward(const ConvLayer &layer, long piece, const Map &input,
           y[2 * i + k / 2][2 * j + k % 2] = where(which == k, value, vec{});
       }
   };
-  convolve_backward<TAPS>(input, layer.outputs, layer.turned, get,
+  convolve_backward<TAPS>(input, layer.outputs, layer.transposed, get,
                           kernel_gradient<TAPS>(layer, piece, layer.outputs), dx, maps.work);
 }
 
@@ -86,10 +86,11 @@ void encode(const ConvLayer *layers, int count, int height, int width, int strip
     height /= 2;
     width /= 2;
     const long plane = map_plane(height, width), size = layer.outputs * plane;
-    float *before = layer.before ? layer.before + group.index * size : sized(maps.before, size);
-    uint8_t *winner = layer.before ? layer.winner + group.index * size : sized(maps.winner, size);
-    pooled_layer<TAPS>(layer, input, before, winner, maps.work);
-    norm_silu_planes<false>(layer.outputs, static_cast<long>(height) * width, plane, before,
+    float *pre_norm =
+        layer.pre_norm ? layer.pre_norm + group.index * size : sized(maps.pre_norm, size);
+    uint8_t *winner = layer.pre_norm ? layer.winner + group.index * size : sized(maps.winner, size);
+    pooled_layer<TAPS>(layer, input, pre_norm, winner, maps.work);
+    norm_silu_planes<false>(layer.outputs, static_cast<long>(height) * width, plane, pre_norm,
                             layer.gain, x);
   }
   const long pixels = static_cast<long>(height) * width;
@@ -104,14 +105,14 @@ void encode_backward(const ConvLayer *layers, int count, int height, int width, 
   const long most = most_floats(layers, count, height, width, false);
   float *x = sized(maps.input, most), *g = sized(maps.gradient, most), *dx = sized(maps.next, most);
   float *slope = sized(maps.slope, most), *below = sized(maps.below, most);
-  const auto before = [&](int l) {
-    return layers[l].before +
+  const auto pre_norm = [&](int l) {
+    return layers[l].pre_norm +
            group.index * layers[l].outputs * map_plane(height >> (l + 1), width >> (l + 1));
   };
   const auto activate = [&](int l, float *slope) {
     const int rows = height >> (l + 1), columns = width >> (l + 1);
     norm_silu_planes<true>(layers[l].outputs, static_cast<long>(rows) * columns,
-                           map_plane(rows, columns), before(l), layers[l].gain, x, slope);
+                           map_plane(rows, columns), pre_norm(l), layers[l].gain, x, slope);
   };
   const int last = layers[count - 1].outputs;
   const long pixels = static_cast<long>(height >> count) * (width >> count), size = pixels * last;
@@ -126,8 +127,8 @@ void encode_backward(const ConvLayer *layers, int count, int height, int width, 
     else
       bytes_to_map(layer.inputs, static_cast<long>(rows) * columns, map_plane(rows, columns), group,
                    bytes, x);
-    const uint8_t *winner = layer.winner + (before(l) - layer.before);
-    pooled_layer_backward<TAPS>(layer, piece, Map{layer.inputs, rows, columns, x}, before(l),
+    const uint8_t *winner = layer.winner + (pre_norm(l) - layer.pre_norm);
+    pooled_layer_backward<TAPS>(layer, piece, Map{layer.inputs, rows, columns, x}, pre_norm(l),
                                 winner, slope, g, dx, maps);
     std::swap(g, dx);
     std::swap(slope, below);

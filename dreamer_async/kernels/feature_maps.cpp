@@ -12,12 +12,37 @@
 //   shuffle  small [rows, width, 2, 2, C] -> large [2 rows, 2 width, C]: norm and SiLU, and the
 //            four phases of a pixel go to their places.
 
-#include "arithmetic.h"
+#include <cstdint>
+#include <cstring>
+
+#include "norm.h"
 #include "threads.h"
 
 namespace {
 
-constexpr int TILE = 4096;  // floats; the caller checks that C is not larger
+struct bf16 {
+  uint16_t bits;
+};
+
+inline float load(float x) { return x; }
+
+inline float load(bf16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+}
+
+inline void store(float &to, float x) { to = x; }
+
+inline void store(bf16 &to, float x) {  // to the nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  to.bits = static_cast<uint16_t>(x == x ? rounded : 0x7fc0u);
+}
+
+constexpr int TILE_FLOATS = 4096;  // floats; the caller checks that C is not larger
 
 // h = x / rms(x) * scale of each pixel; also 1 / rms.
 inline void normalise(int pixels, int C, const float *x, const float *scale, float *h,
@@ -32,7 +57,7 @@ inline void normalise(int pixels, int C, const float *x, const float *scale, flo
 
 // x becomes SiLU(norm(x)).
 inline void forward_tile(int pixels, int C, float *x, const float *scale) {
-  float h[TILE], inverse[TILE];
+  float h[TILE_FLOATS], inverse[TILE_FLOATS];
   normalise(pixels, C, x, scale, h, inverse);
 #pragma omp simd
   for (int k = 0; k < pixels * C; k++) x[k] = h[k] * sigmoid(h[k]);
@@ -41,7 +66,7 @@ inline void forward_tile(int pixels, int C, float *x, const float *scale) {
 // g = dL/dy becomes dL/dx; dL/dscale is added to.
 inline void backward_tile(int pixels, int C, const float *x, float *g, const float *scale,
                           float *dscale) {
-  float h[TILE], inverse[TILE];
+  float h[TILE_FLOATS], inverse[TILE_FLOATS];
   normalise(pixels, C, x, scale, h, inverse);
 #pragma omp simd
   for (int k = 0; k < pixels * C; k++) {
@@ -66,23 +91,23 @@ inline void backward_tile(int pixels, int C, const float *x, float *g, const flo
 }
 
 // Pixels of the next tile of a row.
-inline int tile(long start, long width, int C) {
-  const long most = TILE / C;
+inline int tile_pixels(long start, long width, int C) {
+  const long most = TILE_FLOATS / C;
   return static_cast<int>(width - start < most ? width - start : most);
 }
 
 // Below, FIXED is the number of channels where the compiler is to know it, or 0.
 
 template <int FIXED, typename T>
-void pool_forward(int channels, long rows, long width, const T *large, const float *scale, T *pooled,
-                  uint8_t *winner, T *small) {
+void pool_forward(int channels, long rows, long width, const T *large, const float *scale,
+                  T *pooled, uint8_t *winner, T *small) {
   const int C = FIXED ? FIXED : channels;
-  float x[TILE];
-  int32_t of[TILE];
+  float x[TILE_FLOATS];
+  int32_t of[TILE_FLOATS];
   for (long row = 0; row < rows; row++) {
     const T *top = large + row * 4 * width * C, *bottom = top + 2 * width * C;
-    for (long start = 0; start < width; start += TILE / C) {
-      const int pixels = tile(start, width, C);
+    for (long start = 0; start < width; start += TILE_FLOATS / C) {
+      const int pixels = tile_pixels(start, width, C);
       const long at = (row * width + start) * C;
       for (int i = 0; i < pixels; i++) {
         const T *a = top + 2 * (start + i) * C, *b = bottom + 2 * (start + i) * C;
@@ -115,12 +140,12 @@ template <int FIXED, typename T>
 void pool_backward(int channels, long rows, long width, const T *pooled, const uint8_t *winner,
                    const float *scale, const T *dsmall, T *dlarge, float *dscale) {
   const int C = FIXED ? FIXED : channels;
-  float x[TILE], g[TILE];
-  int32_t of[TILE];
+  float x[TILE_FLOATS], g[TILE_FLOATS];
+  int32_t of[TILE_FLOATS];
   for (long row = 0; row < rows; row++) {
     T *top = dlarge + row * 4 * width * C, *bottom = top + 2 * width * C;
-    for (long start = 0; start < width; start += TILE / C) {
-      const int pixels = tile(start, width, C);
+    for (long start = 0; start < width; start += TILE_FLOATS / C) {
+      const int pixels = tile_pixels(start, width, C);
       const long at = (row * width + start) * C;
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) {
@@ -167,12 +192,12 @@ template <int FIXED, typename T>
 void shuffle_forward(int channels, long rows, long width, const T *small, const float *scale,
                      T *large) {
   const int C = FIXED ? FIXED : channels;
-  float x[TILE];
+  float x[TILE_FLOATS];
   for (long line = 0; line < 2 * rows; line++) {
     const T *from = small + line_start(line, width, C);
     T *to = large + line * 2 * width * C;
-    for (long start = 0; start < 2 * width; start += TILE / C) {
-      const int pixels = tile(start, 2 * width, C);
+    for (long start = 0; start < 2 * width; start += TILE_FLOATS / C) {
+      const int pixels = tile_pixels(start, 2 * width, C);
       load_phases(pixels, C, start, from, x);
       forward_tile(pixels, C, x, scale);
 #pragma omp simd
@@ -185,13 +210,13 @@ template <int FIXED, typename T>
 void shuffle_backward(int channels, long rows, long width, const T *small, const float *scale,
                       const T *dlarge, T *dsmall, float *dscale) {
   const int C = FIXED ? FIXED : channels;
-  float x[TILE], g[TILE];
+  float x[TILE_FLOATS], g[TILE_FLOATS];
   for (long line = 0; line < 2 * rows; line++) {
     const T *from = small + line_start(line, width, C);
     T *to = dsmall + line_start(line, width, C);
     const T *given = dlarge + line * 2 * width * C;
-    for (long start = 0; start < 2 * width; start += TILE / C) {
-      const int pixels = tile(start, 2 * width, C);
+    for (long start = 0; start < 2 * width; start += TILE_FLOATS / C) {
+      const int pixels = tile_pixels(start, 2 * width, C);
       load_phases(pixels, C, start, from, x);
 #pragma omp simd
       for (int k = 0; k < pixels * C; k++) g[k] = load(given[start * C + k]);
@@ -222,26 +247,26 @@ void shuffle_backward(int channels, long rows, long width, const T *small, const
 
 #define EXPORT_ALL(T)                                                                             \
   extern "C" void pool_forward_##T(int C, long rows, long width, const T *large,                  \
-                                   const float *scale, T *pooled, uint8_t *winner, T *small,        \
+                                   const float *scale, T *pooled, uint8_t *winner, T *small,      \
                                    long pieces, int threads) {                                    \
-    share(pieces, threads, [&](long i) {                                                          \
+    parallel_for(pieces, threads, [&](long i) {                                                   \
       PIECE;                                                                                      \
-      CALL(pool_forward, large + 4 * small_at, scale, pooled + small_at, winner + small_at,         \
+      CALL(pool_forward, large + 4 * small_at, scale, pooled + small_at, winner + small_at,       \
            small + small_at)                                                                      \
     });                                                                                           \
   }                                                                                               \
-  extern "C" void pool_backward_##T(int C, long rows, long width, const T *pooled,                  \
+  extern "C" void pool_backward_##T(int C, long rows, long width, const T *pooled,                \
                                     const uint8_t *winner, const float *scale, const T *dsmall,   \
                                     T *dlarge, float *dscale, long pieces, int threads) {         \
-    share(pieces, threads, [&](long i) {                                                          \
+    parallel_for(pieces, threads, [&](long i) {                                                   \
       PIECE;                                                                                      \
-      CALL(pool_backward, pooled + small_at, winner + small_at, scale, dsmall + small_at,           \
+      CALL(pool_backward, pooled + small_at, winner + small_at, scale, dsmall + small_at,         \
            dlarge + 4 * small_at, dscale + i * C)                                                 \
     });                                                                                           \
   }                                                                                               \
   extern "C" void shuffle_forward_##T(int C, long rows, long width, const T *small,               \
                                       const float *scale, T *large, long pieces, int threads) {   \
-    share(pieces, threads, [&](long i) {                                                          \
+    parallel_for(pieces, threads, [&](long i) {                                                   \
       PIECE;                                                                                      \
       CALL(shuffle_forward, small + 4 * small_at, scale, large + 4 * small_at)                    \
     });                                                                                           \
@@ -249,7 +274,7 @@ void shuffle_backward(int channels, long rows, long width, const T *small, const
   extern "C" void shuffle_backward_##T(int C, long rows, long width, const T *small,              \
                                        const float *scale, const T *dlarge, T *dsmall,            \
                                        float *dscale, long pieces, int threads) {                 \
-    share(pieces, threads, [&](long i) {                                                          \
+    parallel_for(pieces, threads, [&](long i) {                                                   \
       PIECE;                                                                                      \
       CALL(shuffle_backward, small + 4 * small_at, scale, dlarge + 4 * small_at,                  \
            dsmall + 4 * small_at, dscale + i * C)                                                 \

@@ -35,8 +35,8 @@ void observe_rows(const Core &c, const Filtering &o, const Activations &activati
     posterior(c, n, fresh, T * s.D, token, k, apart, o.logits + at * s.SK, T * s.SK);
     for (int i = 0; i < n; i++) {
       const long now = at + i * T;
-      sample(c, o.logits + now * s.SK, move(o.noise, now * c.variables),
-             move(o.chosen, now * c.variables), probs, o.stoch + now * s.SK);
+      sample(c, o.logits + now * s.SK, offset(o.noise, now * c.variables),
+             offset(o.chosen, now * c.variables), probs, o.stoch + now * s.SK);
     }
   }
 }
@@ -47,7 +47,7 @@ void observe_rows(const Core &c, const Filtering &o, const Activations &activati
 extern "C" void observe_forward(const Core *core, const Filtering *filtering,
                                 const Activations *activations, long rows, long pieces,
                                 int threads) {
-  share(pieces, threads, [&](long i) {
+  parallel_for(pieces, threads, [&](long i) {
     const long first = rows * i / pieces;
     observe_rows(*core, *filtering, *activations, first, rows * (i + 1) / pieces - first);
   });
@@ -56,10 +56,10 @@ extern "C" void observe_forward(const Core *core, const Filtering *filtering,
 namespace {
 
 // Samples pass their gradient on to the probabilities: dl = dlogits + what comes through z = dz.
-void through_samples(const Core &c, const float *logits, const float *dlogits, const float *dz,
-                     float *probs, float *dl) {
+void samples_backward(const Core &c, const float *logits, const float *dlogits, const float *dz,
+                      float *probs, float *dl) {
   softmax(c.variables, c.classes, logits, probs);
-  softmax_backward(c.variables, c.classes, c.share, probs, dz, dl);
+  softmax_backward(c.variables, c.classes, c.unimix, probs, dz, dl);
   for (int j = 0; j < c.variables * c.classes; j++) dl[j] += dlogits[j];
 }
 
@@ -72,30 +72,30 @@ struct GateGradients {
 // From dnew = dL/dh'. Returned in a whole, since a pointer to T would promise the alignment of a
 // vector, which those here do not have.
 template <typename T>
-inline GateGradients<T> through_gate(T reset, T inner, T update, T h, T dnew) {
+inline GateGradients<T> gate_backward(T reset, T inner, T update, T h, T dnew) {
   reset = sigmoid(reset);
   update = sigmoid(update - 1.0f);
-  const T cand = tangent(reset * inner);
+  const T cand = tanh_of(reset * inner);
   const T through = dnew * update * (1.0f - cand * cand);
   return {through * inner * reset * (1.0f - reset), through * reset,
           dnew * (cand - h) * update * (1.0f - update), dnew * (1.0f - update)};
 }
 
-void through_gates(int block, const float *gates, const float *h, const float *dnew, float *dgates,
-                   float *dh) {
+void gates_backward(int block, const float *gates, const float *h, const float *dnew, float *dgates,
+                    float *dh) {
   float *dreset = dgates, *dinner = dgates + block, *dupdate = dgates + 2 * block;
   const float *inner = gates + block, *update = gates + 2 * block;
   int j = 0;
   for (; j + LANES <= block; j += LANES) {
-    const auto d = through_gate(load_vec(gates + j), load_vec(inner + j), load_vec(update + j),
-                                load_vec(h + j), load_vec(dnew + j));
+    const auto d = gate_backward(load_vec(gates + j), load_vec(inner + j), load_vec(update + j),
+                                 load_vec(h + j), load_vec(dnew + j));
     store_vec(dreset + j, d.reset);
     store_vec(dinner + j, d.inner);
     store_vec(dupdate + j, d.update);
     store_vec(dh + j, d.h);
   }
   for (; j < block; j++) {
-    const auto d = through_gate(gates[j], inner[j], update[j], h[j], dnew[j]);
+    const auto d = gate_backward(gates[j], inner[j], update[j], h[j], dnew[j]);
     dreset[j] = d.reset;
     dinner[j] = d.inner;
     dupdate[j] = d.update;
@@ -133,32 +133,32 @@ void observe_rows_backward(const Core &c, const Filtering &o, const Activations 
       for (int j = 0; j < s.D; j++) old[i * s.D + j] = o.keep[now] * before[j];
       for (int j = 0; j < s.D; j++) dh[i * s.D + j] += d.deter[now * s.D + j];
       for (int j = 0; j < s.SK; j++) dz[i * s.SK + j] += d.stoch[now * s.SK + j];
-      through_samples(c, o.logits + now * s.SK, d.logits + now * s.SK, dz + i * s.SK, probs,
-                      dl + i * SK);
+      samples_backward(c, o.logits + now * s.SK, d.logits + now * s.SK, dz + i * s.SK, probs,
+                       dl + i * SK);
     }
-    product(n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
+    gemm(n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
     for (int i = 0; i < n; i++) norm_silu_backward(s.H, k.o + i * H, c.go, dout + i * H, dgo);
-    product(n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
+    gemm(n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
     for (int i = 0; i < n; i++)
       for (int g = 0; g < s.D; g += s.block)
-        through_gates(s.block, k.gru + i * 3 * D + 3 * g, old + i * s.D + g, dh + i * s.D + g,
-                      dgru + i * 3 * D + 3 * g, dold + i * s.D + g);
+        gates_backward(s.block, k.gru + i * 3 * D + 3 * g, old + i * s.D + g, dh + i * s.D + g,
+                       dgru + i * 3 * D + 3 * g, dold + i * s.D + g);
     for (int g = 0; g < s.G; g++)
-      product(n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D, c.gru_t + g * gru_t, zeros,
-              dv + g * s.block, D);
+      gemm(n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D, c.gru_t + g * gru_t, zeros,
+           dv + g * s.block, D);
     for (int i = 0; i < n; i++) norm_silu_backward(s.D, k.v + i * D, c.gain, dv + i * D, dgain);
     for (int g = 0; g < s.G; g++)
-      product(n, s.block, s.block, dv + g * s.block, D, c.own_t + g * own_t, nullptr,
-              dold + g * s.block, s.D);
-    product(n, 2 * s.H, s.D, dv, D, c.common_t, zeros, dx, 2 * s.H);
+      gemm(n, s.block, s.block, dv + g * s.block, D, c.own_t + g * own_t, nullptr,
+           dold + g * s.block, s.D);
+    gemm(n, 2 * s.H, s.D, dv, D, c.common_t, zeros, dx, 2 * s.H);
     for (int i = 0; i < n; i++) {
       std::memcpy(du0 + i * H, dx + i * 2 * s.H, s.H * 4);
       std::memcpy(du1 + i * H, dx + i * 2 * s.H + s.H, s.H * 4);
       norm_silu_backward(s.H, k.u0 + i * H, c.g0, du0 + i * H, dg0);
       norm_silu_backward(s.H, k.u1 + i * H, c.g1, du1 + i * H, dg1);
     }
-    product(n, s.D, s.H, du0, H, c.w0_t, nullptr, dold, s.D);
-    product(n, s.SK, s.H, du1, H, c.w1_t, zeros, dz, s.SK);
+    gemm(n, s.D, s.H, du0, H, c.w0_t, nullptr, dold, s.D);
+    gemm(n, s.SK, s.H, du1, H, c.w1_t, zeros, dz, s.SK);
     for (long i = 0; i < rows; i++) {
       const float live = o.keep[at + i * T];
       for (int j = 0; j < s.D; j++) dh[i * s.D + j] = live * dold[i * s.D + j];
@@ -174,7 +174,7 @@ extern "C" void observe_backward(const Core *core, const Filtering *filtering,
                                  const Activations *activations,
                                  const FilteringGradients *gradients, long rows, long pieces,
                                  int threads) {
-  share(pieces, threads, [&](long i) {
+  parallel_for(pieces, threads, [&](long i) {
     const long first = rows * i / pieces;
     observe_rows_backward(*core, *filtering, *activations, *gradients, i, first,
                           rows * (i + 1) / pieces - first);

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "convolution.h"
+#include "norm.h"
 #include "structs.h"
 #include "threads.h"
 
@@ -21,7 +22,7 @@ inline vec inverse_rms(int C, long plane, const float *x) {
     const vec a = load_vec(x + c * plane);
     squares += a * a;
   }
-  return 1.0f / root(squares / static_cast<float>(C) + EPS);
+  return 1.0f / square_root(squares / static_cast<float>(C) + EPS);
 }
 
 // y = SiLU(x / rms(x) * gain) over the channels of each pixel; its slope, too, if that is wanted.
@@ -48,7 +49,7 @@ struct Sums {
   float *of(int c) { return memory.data() + c * LANES; }
 
   void add_to(int C, float *total) {
-    for (int c = 0; c < C; c++) total[c] += sum_of(load_vec(of(c)));
+    for (int c = 0; c < C; c++) total[c] += horizontal_sum(load_vec(of(c)));
   }
 };
 
@@ -79,11 +80,11 @@ inline void sum_planes(int C, long pixels, long plane, const float *x, float *to
   for (int c = 0; c < C; c++) {
     vec sum{};
     for (long at = 0; at < pixels * LANES; at += LANES) sum += load_vec(x + c * plane + at);
-    total[c] += sum_of(sum);
+    total[c] += horizontal_sum(sum);
   }
 }
 
-constexpr int EIGHT = 8;  // numbers of an image that are turned at once
+constexpr int EIGHT = 8;  // numbers of an image that are transposed at once
 
 // f(k) for each k < n <= EIGHT; the compiler knows how many there are of whole ones.
 template <typename F>
@@ -97,16 +98,17 @@ inline void each_of_eight(int n, const F &f) {
 // A map of C channels from `lanes` images of C numbers a pixel: read(lane, index) is one of them.
 template <typename Read>
 inline void to_map(int C, long pixels, long plane, int lanes, const Read &read, float *to) {
-  float rows[LANES * EIGHT] = {}, turned[EIGHT * LANES];
+  float rows[LANES * EIGHT] = {}, transposed[EIGHT * LANES];
   const long numbers = pixels * C;
   int c = 0;
   for (long i = 0; i < numbers; i += EIGHT) {
     const int n = static_cast<int>(numbers - i < EIGHT ? numbers - i : EIGHT);
     for (int lane = 0; lane < lanes; lane++)
       each_of_eight(n, [&](int k) { rows[lane * EIGHT + k] = read(lane, i + k); });
-    for (int l = 0; l < LANES; l += 8) turn_eight(rows + l * EIGHT, EIGHT, turned + l, LANES);
+    for (int l = 0; l < LANES; l += 8)
+      transpose_8x8(rows + l * EIGHT, EIGHT, transposed + l, LANES);
     for (int k = 0; k < n; k++) {
-      store_vec(to + c * plane, load_vec(turned + k * LANES));
+      store_vec(to + c * plane, load_vec(transposed + k * LANES));
       if (++c == C) c = 0, to += LANES;
     }
   }
@@ -116,16 +118,17 @@ inline void to_map(int C, long pixels, long plane, int lanes, const Read &read, 
 template <typename Write>
 inline void from_map(int C, long pixels, long plane, int lanes, const float *from,
                      const Write &write) {
-  float rows[LANES * EIGHT], turned[EIGHT * LANES] = {};
+  float rows[LANES * EIGHT], transposed[EIGHT * LANES] = {};
   const long numbers = pixels * C;
   int c = 0;
   for (long i = 0; i < numbers; i += EIGHT) {
     const int n = static_cast<int>(numbers - i < EIGHT ? numbers - i : EIGHT);
     for (int k = 0; k < n; k++) {
-      store_vec(turned + k * LANES, load_vec(from + c * plane));
+      store_vec(transposed + k * LANES, load_vec(from + c * plane));
       if (++c == C) c = 0, from += LANES;
     }
-    for (int l = 0; l < LANES; l += 8) turn_eight(turned + l, LANES, rows + l * EIGHT, EIGHT);
+    for (int l = 0; l < LANES; l += 8)
+      transpose_8x8(transposed + l, LANES, rows + l * EIGHT, EIGHT);
     for (int lane = 0; lane < lanes; lane++)
       each_of_eight(n, [&](int k) { write(lane, i + k, rows[lane * EIGHT + k]); });
   }
@@ -153,7 +156,7 @@ struct Group {
 // Memory of a thread for images.
 struct Maps {
   Workspace work;
-  std::vector<float> input, gradient, next, before, slope, below;
+  std::vector<float> input, gradient, next, pre_norm, slope, below;
   std::vector<uint8_t> winner;
   Sums dgain;
 };
@@ -166,11 +169,11 @@ Maps &maps_of_thread() {
 // What one group adds to the gradients of bias and gain. g = dL/dy of the layer becomes that of the
 // map in front of its norm, if it has one.
 inline void norm_backward(const ConvLayer &layer, long piece, long pixels, long plane,
-                          const float *before, const float *slope, float *g, Maps &maps) {
+                          const float *pre_norm, const float *slope, float *g, Maps &maps) {
   const int C = layer.outputs;
   if (layer.gain) {
     maps.dgain.clear(C);
-    norm_silu_planes_backward(C, pixels, plane, before, layer.gain, slope, g, maps.dgain);
+    norm_silu_planes_backward(C, pixels, plane, pre_norm, layer.gain, slope, g, maps.dgain);
     maps.dgain.add_to(C, layer.dgain + piece * C);
   }
   sum_planes(C, pixels, plane, g, layer.dbias + piece * C);
@@ -179,8 +182,8 @@ inline void norm_backward(const ConvLayer &layer, long piece, long pixels, long 
 // The gradient of a layer's transformed kernel that a piece adds to.
 template <int TAPS>
 inline float *kernel_gradient(const ConvLayer &layer, long piece, int outputs) {
-  constexpr long POINTS = Points<TAPS>::COUNT * Points<TAPS>::COUNT;
-  return layer.dkernel + piece * POINTS * layer.inputs * padded(grouped(outputs));
+  constexpr long POINTS = Winograd<TAPS>::ALPHA * Winograd<TAPS>::ALPHA;
+  return layer.dkernel + piece * POINTS * layer.inputs * padded(whole_panels(outputs));
 }
 
 // Floats that the largest map of a group takes; each layer halves or doubles the resolution.
@@ -203,7 +206,7 @@ inline long groups_of(long images) { return (images + LANES - 1) / LANES; }
 template <typename Work>
 void for_groups(long images, long pieces, int threads, const Work &work) {
   const long groups = groups_of(images);
-  share(pieces, threads, [&](long i) {
+  parallel_for(pieces, threads, [&](long i) {
     Maps &maps = maps_of_thread();
     for (long g = groups * i / pieces; g < groups * (i + 1) / pieces; g++) {
       const long left = images - g * LANES;

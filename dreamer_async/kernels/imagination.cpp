@@ -28,7 +28,7 @@ void imagine_rows(const Core &c, const Actor &a, const Imagination &im, long fir
     most = std::max(most, head.layers[head.count - 1].outputs);
   }
   const int P = a.layers[a.count - 1].outputs;
-  const long H = im.horizon, ld = spread(F);
+  const long H = im.horizon, ld = padded_stride(F);
   thread_local std::vector<float> memory, own;
   memory.resize(n * (2 * ld + most + A + s.D + s.SK) + s.SK);
   float *state = memory.data(), *next = state + n * ld, *out = next + n * ld;
@@ -43,7 +43,7 @@ void imagine_rows(const Core &c, const Actor &a, const Imagination &im, long fir
     if (t == H) break;
     for (int i = 0; i < n; i++) {
       const long at = ((first + i) * H + t) * C;
-      act(a, out + i * P, move(im.action_noise, at), move(im.chosen_actions, at),
+      act(a, out + i * P, offset(im.action_noise, at), offset(im.chosen_actions, at),
           im.actions + at, embedded + i * A);
     }
     const float *first_action = im.actions + (first * H + t) * C;
@@ -52,7 +52,7 @@ void imagine_rows(const Core &c, const Actor &a, const Imagination &im, long fir
     forward_tile(im.prior, im.prior_count, n, next, ld, logits, s.SK);
     for (int i = 0; i < n; i++) {
       const long at = ((first + i) * H + t) * c.variables;
-      sample(c, logits + i * s.SK, move(im.noise, at), move(im.chosen, at), probs,
+      sample(c, logits + i * s.SK, offset(im.noise, at), offset(im.chosen, at), probs,
              next + i * ld + s.D);
       std::memcpy(feat(i, t + 1), next + i * ld, F * 4);
     }
@@ -72,7 +72,7 @@ extern "C" void imagine_forward(const Core *core, const Actor *actor,
   const auto from = [&](long i) {  // rounded up to whole pairs, so that no tile exceeds TILE_ROWS
     return std::min(rows, (rows * i + 2 * tiles - 1) / (2 * tiles) * 2);
   };
-  share(tiles, threads, [&](long i) {
+  parallel_for(tiles, threads, [&](long i) {
     const long first = from(i);
     imagine_rows(*core, *actor, *imagination, first, static_cast<int>(from(i + 1) - first));
   });

@@ -1,6 +1,6 @@
 // KL divergences between posteriors and priors of many rows, and entropies.
 //
-// Both are (1 - share) softmax + share / K, and so never 0.
+// Both are (1 - unimix) softmax + unimix / K, and so never 0.
 
 #include <cmath>
 #include <vector>
@@ -21,7 +21,7 @@ struct Row {
     const int SK = c.variables * c.classes;
     for (auto *x : {&probs, &mixed, &logs}) x->resize(SK);
     softmax(c.variables, c.classes, logits, probs.data());
-    mix(c.variables, c.classes, c.share, probs.data(), mixed.data());
+    mix_uniform(c.variables, c.classes, c.unimix, probs.data(), mixed.data());
     each_vector(SK, mixed.data(), logs.data(), [](int, vec x) { return logarithm(x); });
   }
 };
@@ -31,7 +31,7 @@ template <typename Work>
 void each_row(const Categorical &c, long rows, const float *posterior, const float *prior,
               int threads, const Work &work) {
   const long SK = c.variables * c.classes;
-  share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
+  parallel_for((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
     thread_local Row p, q;
     const long end = (i + 1) * TILE_ROWS < rows ? (i + 1) * TILE_ROWS : rows;
     for (long row = i * TILE_ROWS; row < end; row++) {
@@ -77,7 +77,7 @@ extern "C" void kl_backward(const Categorical *c, long rows, const float *poster
       dp[j] = rep * (p.logs[j] - q.logs[j]);  // and 1, which softmax does not pass on
       dq[j] = -dyn * p.mixed[j] / q.mixed[j];
     }
-    softmax_backward(S, K, c->share, p.probs.data(), dp, dposterior + row * SK);
-    softmax_backward(S, K, c->share, q.probs.data(), dq, dprior + row * SK);
+    softmax_backward(S, K, c->unimix, p.probs.data(), dp, dposterior + row * SK);
+    softmax_backward(S, K, c->unimix, q.probs.data(), dq, dprior + row * SK);
   });
 }

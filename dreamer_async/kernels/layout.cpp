@@ -1,5 +1,5 @@
-// Where the fields of all structures lie, by name. Loading compares them with those of `structs.py`:
-// a field that lay elsewhere there would be another number here, or memory of somebody else.
+// Where the fields of all structures lie, by name. Loading compares them with `structs.py`: a field
+// that lay elsewhere there would be another number here, or memory of somebody else.
 
 #include <cstddef>
 #include <string>
@@ -71,13 +71,13 @@ constexpr Field field(const char *name, std::size_t offset) {
 
 std::string layouts() {
   return LAYOUT(DenseLayer, FIELD(inputs), FIELD(outputs), FIELD(kernel), FIELD(transposed),
-                FIELD(bias), FIELD(gain), FIELD(before), FIELD(dkernel), FIELD(dbias),
+                FIELD(bias), FIELD(gain), FIELD(pre_norm), FIELD(dkernel), FIELD(dbias),
                 FIELD(dgain)) +
-         LAYOUT(ConvLayer, FIELD(inputs), FIELD(outputs), FIELD(kernel), FIELD(turned), FIELD(bias),
-                FIELD(gain), FIELD(before), FIELD(winner), FIELD(dkernel), FIELD(dbias),
-                FIELD(dgain)) +
+         LAYOUT(ConvLayer, FIELD(inputs), FIELD(outputs), FIELD(kernel), FIELD(transposed),
+                FIELD(bias), FIELD(gain), FIELD(pre_norm), FIELD(winner), FIELD(dkernel),
+                FIELD(dbias), FIELD(dgain)) +
          LAYOUT(Core, FIELD(deter), FIELD(hidden), FIELD(variables), FIELD(classes), FIELD(blocks),
-                FIELD(share), FIELD(w0), FIELD(b0), FIELD(g0), FIELD(w1), FIELD(b1), FIELD(g1),
+                FIELD(unimix), FIELD(w0), FIELD(b0), FIELD(g0), FIELD(w1), FIELD(b1), FIELD(g1),
                 FIELD(own), FIELD(common), FIELD(gain), FIELD(gru), FIELD(gru_bias), FIELD(wo),
                 FIELD(go), FIELD(wl), FIELD(bl), FIELD(w0_t), FIELD(w1_t), FIELD(own_t),
                 FIELD(common_t), FIELD(gru_t), FIELD(wo_t), FIELD(wl_t)) +
@@ -93,13 +93,13 @@ std::string layouts() {
                 FIELD(least), FIELD(most)) +
          LAYOUT(ActionPart, FIELD(layers), FIELD(count), FIELD(classes), FIELD(table)) +
          LAYOUT(Acting, FIELD(action), FIELD(token), FIELD(embed), FIELD(deter), FIELD(stoch),
-                FIELD(before), FIELD(reset), FIELD(noise), FIELD(chosen), FIELD(action_noise),
+                FIELD(last_action), FIELD(reset), FIELD(noise), FIELD(chosen), FIELD(action_noise),
                 FIELD(chosen_actions), FIELD(new_deter), FIELD(new_stoch), FIELD(actions)) +
          LAYOUT(Head, FIELD(layers), FIELD(count), FIELD(y), FIELD(bins), FIELD(mean)) +
          LAYOUT(Imagination, FIELD(action), FIELD(prior), FIELD(prior_count), FIELD(horizon),
                 FIELD(action_noise), FIELD(chosen_actions), FIELD(noise), FIELD(chosen),
                 FIELD(feat), FIELD(actions), FIELD(heads), FIELD(head_count)) +
-         LAYOUT(Categorical, FIELD(variables), FIELD(classes), FIELD(share)) +
+         LAYOUT(Categorical, FIELD(variables), FIELD(classes), FIELD(unimix)) +
          LAYOUT(OptimTensor, FIELD(size), FIELD(gradient), FIELD(parameter), FIELD(rms),
                 FIELD(momentum), FIELD(update_squares), FIELD(parameter_squares)) +
          LAYOUT(OptimSettings, FIELD(clip), FIELD(floor), FIELD(beta_rms), FIELD(beta_momentum),

@@ -1,4 +1,4 @@
-// Maps of a group of images, and the transforms of their tiles.
+// Maps of a group of images, and the Winograd transforms of their tiles.
 //
 // A map is [channels, pixels, LANES]: a vector holds the same pixel of all images of the group, so
 // that everything but sums for the gradients of kernels is done lane by lane, for small maps as
@@ -6,21 +6,21 @@
 
 #pragma once
 
-#include "products.h"
-#include "tiles.h"
+#include "winograd.h"
+#include "winograd_gemm.h"
 
 namespace {
 
 // Floats from one channel of a map to the next.
 inline long map_plane(int height, int width) {
-  return spread(static_cast<long>(height) * width * LANES);
+  return padded_stride(static_cast<long>(height) * width * LANES);
 }
 
 // Memory of a thread for convolutions.
 struct Workspace {
-  Spectrum input, output;
-  Products products;
-  std::vector<float> columns, edge, beyond, turned;
+  TransformedTiles input, output;
+  TransformedOutputs products;
+  std::vector<float> columns, edge, beyond, transposed;
 };
 
 // A map, or where one goes. Few images are cut in strips of rows, which take lanes of their own:
@@ -68,19 +68,19 @@ inline float *rows_beyond(const Map &map, int channel, std::vector<float> &memor
   return rows;
 }
 
-// What a row of tiles reads or adds to: `COUNT` rows, those outside of the map elsewhere; and which
+// What a row of tiles reads or adds to: `ALPHA` rows, those outside of the map elsewhere; and which
 // of its columns are in the map.
 template <int TAPS>
 struct Reach {
-  static constexpr int COUNT = Points<TAPS>::COUNT, HALF = TAPS / 2;
-  float *rows[COUNT];
+  static constexpr int ALPHA = Winograd<TAPS>::ALPHA, HALF = TAPS / 2;
+  float *rows[ALPHA];
   int columns, first, last;  // all columns; those in the map
   long start;                // floats from column 0 to the first of all
 
   Reach(const Map &map, int channel, int tile_row, int tile, int count, float *outside,
         float *beyond = nullptr) {
     const int column = TILE * tile - HALF;
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < ALPHA; i++) {
       const int row = TILE * tile_row - HALF + i;
       const int other = row < 0 ? row + HALF : row - map.height + HALF;  // of those beyond
       if (row >= 0 && row < map.height)
@@ -90,41 +90,41 @@ struct Reach {
       else
         rows[i] = outside;
     }
-    columns = TILE * (count - 1) + COUNT;
+    columns = TILE * (count - 1) + ALPHA;
     first = column < 0 ? -column : 0;
     last = map.width - column < columns ? map.width - column : columns;
     start = static_cast<long>(column) * LANES;
   }
 };
 
-// Of tiles [from, to) the transforms of what they read.
+// B^T d B of what tiles [from, to) read.
 template <int TAPS>
-inline void transform_windows(const Map &map, int from, int to, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
-  const long line = (TILE * map.across() + COUNT) * LANES;
-  float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
+inline void transform_inputs(const Map &map, int from, int to, Workspace &work) {
+  constexpr int ALPHA = Winograd<TAPS>::ALPHA;
+  const long line = (TILE * map.across() + ALPHA) * LANES;
+  float *columns = sized(work.columns, ALPHA * line), *outside = sized(work.edge, line);
   std::memset(outside, 0, line * 4);
   const auto transform = [&](int c, float *beyond, int tile_row, int tile, int count, int at) {
     const Reach<TAPS> reach(map, c, tile_row, tile, count, outside, beyond);
-    for (int p = 0; p < COUNT; p++) {
+    for (int p = 0; p < ALPHA; p++) {
       for (int k = 0; k < reach.first; k++) store_vec(columns + p * line + k * LANES, vec{});
       for (int k = reach.last; k < reach.columns; k++)
         store_vec(columns + p * line + k * LANES, vec{});
     }
     for (int k = reach.first; k < reach.last; k++) {
-      vec d[COUNT], f[COUNT];
-      for (int i = 0; i < COUNT; i++) d[i] = load_vec(reach.rows[i] + reach.start + k * LANES);
-      Points<TAPS>::window(d, f);
-      for (int p = 0; p < COUNT; p++) store_vec(columns + p * line + k * LANES, f[p]);
+      vec d[ALPHA], f[ALPHA];
+      for (int i = 0; i < ALPHA; i++) d[i] = load_vec(reach.rows[i] + reach.start + k * LANES);
+      Winograd<TAPS>::input_transform(d, f);
+      for (int p = 0; p < ALPHA; p++) store_vec(columns + p * line + k * LANES, f[p]);
     }
-    for (int p = 0; p < COUNT; p++)
+    for (int p = 0; p < ALPHA; p++)
       for (int t = 0; t < count; t++) {
-        vec d[COUNT], f[COUNT];
-        for (int i = 0; i < COUNT; i++)
+        vec d[ALPHA], f[ALPHA];
+        for (int i = 0; i < ALPHA; i++)
           d[i] = load_vec(columns + p * line + (TILE * t + i) * LANES);
-        Points<TAPS>::window(d, f);
-        float *to = work.input.at(c, at + t) + p * COUNT * work.input.point;
-        for (int q = 0; q < COUNT; q++) store_vec(to + q * work.input.point, f[q]);
+        Winograd<TAPS>::input_transform(d, f);
+        float *to = work.input.at(c, at + t) + p * ALPHA * work.input.point;
+        for (int q = 0; q < ALPHA; q++) store_vec(to + q * work.input.point, f[q]);
       }
   };
   for (int c = 0; c < map.channels; c++) {
@@ -134,34 +134,34 @@ inline void transform_windows(const Map &map, int from, int to, Workspace &work)
   }
 }
 
-// Adds to a channel of the gradient of a map what tiles [from, to) had read of it.
+// Back from that: adds to a channel of the gradient of a map what tiles [from, to) had read of it.
 template <int TAPS>
-inline void spread_windows(const Map &map, int c, int from, int to, const float *products,
-                           long step, Workspace &work) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
-  const long line = (TILE * map.across() + COUNT) * LANES;
-  float *columns = sized(work.columns, COUNT * line), *outside = sized(work.edge, line);
+inline void transform_inputs_backward(const Map &map, int c, int from, int to,
+                                      const float *products, long step, Workspace &work) {
+  constexpr int ALPHA = Winograd<TAPS>::ALPHA;
+  const long line = (TILE * map.across() + ALPHA) * LANES;
+  float *columns = sized(work.columns, ALPHA * line), *outside = sized(work.edge, line);
   each_row_of_tiles(map.across(), from, to, [&](int tile_row, int tile, int count, int at) {
     const Reach<TAPS> reach(map, c, tile_row, tile, count, outside);
-    for (int p = 0; p < COUNT; p++) {
-      vec before[COUNT - TILE] = {};  // of the tile to the left, in columns that both read
+    for (int p = 0; p < ALPHA; p++) {
+      vec before[ALPHA - TILE] = {};  // of the tile to the left, in columns that both read
       float *to = columns + p * line;
       for (int t = 0; t < count; t++, to += TILE * LANES) {
-        const float *from = products + (at + t) * step + p * COUNT * LANES;
-        vec d[COUNT], f[COUNT];
-        for (int q = 0; q < COUNT; q++) f[q] = load_vec(from + q * LANES);
-        Points<TAPS>::spread(f, d);
-        for (int i = 0; i < COUNT - TILE; i++) d[i] += before[i];
+        const float *from = products + (at + t) * step + p * ALPHA * LANES;
+        vec d[ALPHA], f[ALPHA];
+        for (int q = 0; q < ALPHA; q++) f[q] = load_vec(from + q * LANES);
+        Winograd<TAPS>::input_transform_backward(f, d);
+        for (int i = 0; i < ALPHA - TILE; i++) d[i] += before[i];
         for (int i = 0; i < TILE; i++) store_vec(to + i * LANES, d[i]);
-        for (int i = 0; i < COUNT - TILE; i++) before[i] = d[TILE + i];
+        for (int i = 0; i < ALPHA - TILE; i++) before[i] = d[TILE + i];
       }
-      for (int i = 0; i < COUNT - TILE; i++) store_vec(to + i * LANES, before[i]);
+      for (int i = 0; i < ALPHA - TILE; i++) store_vec(to + i * LANES, before[i]);
     }
     for (int k = reach.first; k < reach.last; k++) {
-      vec d[COUNT], f[COUNT];
-      for (int p = 0; p < COUNT; p++) f[p] = load_vec(columns + p * line + k * LANES);
-      Points<TAPS>::spread(f, d);
-      for (int i = 0; i < COUNT; i++) {
+      vec d[ALPHA], f[ALPHA];
+      for (int p = 0; p < ALPHA; p++) f[p] = load_vec(columns + p * line + k * LANES);
+      Winograd<TAPS>::input_transform_backward(f, d);
+      for (int i = 0; i < ALPHA; i++) {
         float *to = reach.rows[i] + reach.start + k * LANES;
         store_vec(to, load_vec(to) + d[i]);
       }
@@ -169,52 +169,52 @@ inline void spread_windows(const Map &map, int c, int from, int to, const float 
   });
 }
 
-// Transforms of the gradients of outputs: get(channel, row of tiles, tile, y) sets y[4, 4].
+// A dy A^T of the gradients of outputs: get(channel, row of tiles, tile, y) sets y[4, 4].
 template <int TAPS, typename Get>
-inline void transform_columns(int outputs, int across, int from, int to, const Get &get,
-                              Spectrum &s) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
+inline void transform_outputs_backward(int outputs, int across, int from, int to, const Get &get,
+                                       TransformedTiles &s) {
+  constexpr int ALPHA = Winograd<TAPS>::ALPHA;
   const auto transform = [&](int c, int t) {
-    vec y[TILE][TILE], half[COUNT][TILE];
+    vec y[TILE][TILE], half[ALPHA][TILE];
     get(c, t / across, t % across, y);
     for (int j = 0; j < TILE; j++) {
-      vec d[TILE], f[COUNT];
+      vec d[TILE], f[ALPHA];
       for (int i = 0; i < TILE; i++) d[i] = y[i][j];
-      Points<TAPS>::columns(d, f);
-      for (int p = 0; p < COUNT; p++) half[p][j] = f[p];
+      Winograd<TAPS>::output_transform_backward(d, f);
+      for (int p = 0; p < ALPHA; p++) half[p][j] = f[p];
     }
-    for (int p = 0; p < COUNT; p++) {
-      vec f[COUNT];
-      Points<TAPS>::columns(half[p], f);
-      float *to_point = s.at(c, t - from) + p * COUNT * s.point;
-      for (int q = 0; q < COUNT; q++) store_vec(to_point + q * s.point, f[q]);
+    for (int p = 0; p < ALPHA; p++) {
+      vec f[ALPHA];
+      Winograd<TAPS>::output_transform_backward(half[p], f);
+      float *to_point = s.at(c, t - from) + p * ALPHA * s.point;
+      for (int q = 0; q < ALPHA; q++) store_vec(to_point + q * s.point, f[q]);
     }
   };
   // Block by block, so that channels fill whole lines of a block one after the other.
-  for (int block = from; block < to; block += BLOCK)
+  for (int block = from; block < to; block += TILE_BLOCK)
     for (int c = 0; c < outputs; c++)
-      for (int t = block; t < to && t < block + BLOCK; t++) transform(c, t);
+      for (int t = block; t < to && t < block + TILE_BLOCK; t++) transform(c, t);
   for (int c = outputs; c < s.channels; c++)
     for (int t = 0; t < to - from; t++)
-      for (int i = 0; i < COUNT * COUNT; i++) store_vec(s.at(c, t) + i * s.point, vec{});
+      for (int i = 0; i < ALPHA * ALPHA; i++) store_vec(s.at(c, t) + i * s.point, vec{});
 }
 
-// One channel of some tiles back to outputs: take(channel, row of tiles, tile, y) gets y[4, 4].
+// A^T m A of one channel of some tiles: take(channel, row of tiles, tile, y) gets y[4, 4].
 template <int TAPS, typename Take>
 inline void transform_outputs(int c, int across, int from, int to, const float *products, long step,
                               const Take &take) {
-  constexpr int COUNT = Points<TAPS>::COUNT;
+  constexpr int ALPHA = Winograd<TAPS>::ALPHA;
   for (int t = from; t < to; t++, products += step) {
-    vec y[TILE][TILE], half[TILE][COUNT];
-    for (int p = 0; p < COUNT; p++) {
-      vec f[COUNT], d[TILE];
-      for (int q = 0; q < COUNT; q++) f[q] = load_vec(products + (p * COUNT + q) * LANES);
-      Points<TAPS>::outputs(f, d);
+    vec y[TILE][TILE], half[TILE][ALPHA];
+    for (int p = 0; p < ALPHA; p++) {
+      vec f[ALPHA], d[TILE];
+      for (int q = 0; q < ALPHA; q++) f[q] = load_vec(products + (p * ALPHA + q) * LANES);
+      Winograd<TAPS>::output_transform(f, d);
       for (int j = 0; j < TILE; j++) half[j][p] = d[j];
     }
     for (int j = 0; j < TILE; j++) {
       vec d[TILE];
-      Points<TAPS>::outputs(half[j], d);
+      Winograd<TAPS>::output_transform(half[j], d);
       for (int i = 0; i < TILE; i++) y[i][j] = d[i];
     }
     take(c, t / across, t % across, y);

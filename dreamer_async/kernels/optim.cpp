@@ -37,5 +37,5 @@ void step(OptimTensor &t, const OptimSettings &s) {
 
 extern "C" void optimiser_step(OptimTensor *tensors, long count, const OptimSettings *settings,
                                int threads) {
-  share(count, threads, [&](long i) { step(tensors[i], *settings); });
+  parallel_for(count, threads, [&](long i) { step(tensors[i], *settings); });
 }

@@ -4,7 +4,7 @@
 //   q  = SiLU(norm(action + own_g h_g + common [x0, x1]))        own_g: block-diagonal
 //   reset, cand, update = gru_g q_g + b                          block by block
 //   h' = u tanh(sigmoid(reset) cand) + (1 - u) h,  u = sigmoid(update - 1)
-//   o  = SiLU(norm(token + Wo h')),  logits = Wl o + bl,  z' ~ (1 - share) softmax + share / K
+//   o  = SiLU(norm(token + Wo h')),  logits = Wl o + bl,  z' ~ (1 - unimix) softmax + unimix / K
 //
 // `action` and `token` are the parts that depend on no state, made by the caller, biases included.
 // Names with "d" are gradients.
@@ -17,7 +17,7 @@
 namespace {
 
 template <typename T>
-inline T *move(T *p, long by) {
+inline T *offset(T *p, long by) {
   return p ? p + by : p;
 }
 
@@ -30,9 +30,9 @@ inline Shape shape(const Core &c) {
 }
 
 inline Activations step_of(const Activations &k, const Shape &s, long at) {
-  return {move(k.u0, at * s.H), move(k.u1, at * s.H),     move(k.x, at * 2 * s.H),
-          move(k.v, at * s.D),  move(k.q, at * s.D),      move(k.gru, at * 3 * s.D),
-          move(k.o, at * s.H),  move(k.p, at * s.H),    k.saved};
+  return {offset(k.u0, at * s.H), offset(k.u1, at * s.H), offset(k.x, at * 2 * s.H),
+          offset(k.v, at * s.D),  offset(k.q, at * s.D),  offset(k.gru, at * 3 * s.D),
+          offset(k.o, at * s.H),  offset(k.p, at * s.H),  k.saved};
 }
 
 // h' of one block.
@@ -48,7 +48,7 @@ inline void gate(int block, const float *gates, const float *h, float *fresh) {
     store_vec(fresh + j, (b - 1.0f + a * load_vec(h + j) * whole) / ((1.0f + a) * whole));
   }
   for (; j < block; j++) {
-    const float cand = tangent(sigmoid(gates[j]) * cands[j]), update = sigmoid(updates[j] - 1.0f);
+    const float cand = tanh_of(sigmoid(gates[j]) * cands[j]), update = sigmoid(updates[j] - 1.0f);
     fresh[j] = update * cand + (1.0f - update) * h[j];
   }
 }
@@ -88,7 +88,7 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
               const Action &action, const Activations &k, long apart, float *out, long ldo) {
   const Shape s = shape(c);
   const long H = s.H * apart, D = s.D * apart;
-  product(n, s.H, s.D, h, ldh, c.w0, c.b0, k.u0, H);
+  gemm(n, s.H, s.D, h, ldh, c.w0, c.b0, k.u0, H);
   for (int i = 0; i < n; i++) {
     float *u1 = k.u1 + i * H, *x = k.x + i * 2 * H;
     std::memcpy(u1, c.b1, s.H * 4);
@@ -97,19 +97,19 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     norm_silu(s.H, u1, c.g1, x + s.H);
     std::memcpy(k.v + i * D, action(i), s.D * 4);
   }
-  product(n, s.D, 2 * s.H, k.x, 2 * H, c.common, nullptr, k.v, D);
+  gemm(n, s.D, 2 * s.H, k.x, 2 * H, c.common, nullptr, k.v, D);
   const long packed_own = static_cast<long>(s.block) * padded(s.block);
   const long packed_gru = static_cast<long>(s.block) * padded(3 * s.block);
   for (int g = 0; g < s.G; g++)
-    product(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
-            k.v + g * s.block, D);
+    gemm(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
+         k.v + g * s.block, D);
   for (int i = 0; i < n; i++) norm_silu(s.D, k.v + i * D, c.gain, k.q + i * D);
   // The gates of one block after the other, in the same memory where they are not saved.
   const long ldg = k.saved ? 3 * D : 3 * s.block;
   for (int g = 0; g < s.G; g++) {
     float *gates = k.gru + (k.saved ? g * 3 * s.block : 0);
-    product(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
-            c.gru_bias + g * 3 * s.block, gates, ldg);
+    gemm(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
+         c.gru_bias + g * 3 * s.block, gates, ldg);
     for (int i = 0; i < n; i++)
       gate(s.block, gates + i * ldg, h + i * ldh + g * s.block, out + i * ldo + g * s.block);
   }
@@ -124,7 +124,7 @@ inline void sample(const Core &c, const float *logits, const float *noise, const
     return;
   }
   softmax(c.variables, K, logits, probs);
-  mix(c.variables, K, c.share, probs, probs);
+  mix_uniform(c.variables, K, c.unimix, probs, probs);
   if (K == 4) {
     return each_vector(SK, probs, z, [&](int at, vec p) {
       vec threshold{};
@@ -164,9 +164,9 @@ void posterior(const Core &c, int n, const float *h, long ldh, const Token &toke
   const Shape s = shape(c);
   const long H = apart * s.H;
   for (int i = 0; i < n; i++) std::memcpy(k.o + i * H, token(i), s.H * 4);
-  product(n, s.H, s.D, h, ldh, c.wo, nullptr, k.o, H);
+  gemm(n, s.H, s.D, h, ldh, c.wo, nullptr, k.o, H);
   for (int i = 0; i < n; i++) norm_silu(s.H, k.o + i * H, c.go, k.p + i * H);
-  product(n, s.SK, s.H, k.p, H, c.wl, c.bl, logits, ldl);
+  gemm(n, s.SK, s.H, k.p, H, c.wl, c.bl, logits, ldl);
 }
 
 }  // namespace

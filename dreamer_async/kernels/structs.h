@@ -14,7 +14,7 @@ struct DenseLayer {
   const float *transposed;  // packed [outputs, inputs], read by the backward pass
   const float *bias;        // [outputs]
   const float *gain;        // [outputs], or null: linear alone
-  float *before;            // [all rows, outputs] in front of the norm, or null: not saved
+  float *pre_norm;          // [all rows, outputs] in front of the norm, or null: not saved
   float *dkernel, *dbias, *dgain;  // gradients: [inputs, padded(outputs)], [outputs]
 };
 
@@ -23,10 +23,10 @@ struct DenseLayer {
 struct ConvLayer {
   int inputs;                // channels
   int outputs;               // channels after the pixel shuffle
-  const float *kernel;       // transformed and packed, see multiply
-  const float *turned;       // the same with inputs for outputs; null: their gradient is not wanted
+  const float *kernel;       // transformed and packed, see winograd_gemm
+  const float *transposed;   // of inputs and outputs; null: the inputs' gradient is not wanted
   const float *bias, *gain;  // [outputs]; the gain may be null
-  float *before;             // [groups], maps in front of the norm, or null: not saved
+  float *pre_norm;           // [groups], maps in front of the norm, or null: not saved
   uint8_t *winner;           // a byte for each of its floats; encoder only
   // What each piece of the groups adds: [pieces, points, inputs, padded(outputs of the
   // convolution)], and [pieces, outputs].
@@ -36,7 +36,7 @@ struct ConvLayer {
 // The parameters of a step of the recurrent state-space model, see recurrent.h.
 struct Core {
   int deter, hidden, variables, classes, blocks;
-  float share;                                   // of the uniform distribution in z's
+  float unimix;                                   // of the uniform distribution in z's
   const float *w0, *b0, *g0;                     // packed [D, Hd]
   const float *w1, *b1, *g1;                     // not packed [S K, Hd]
   const float *own, *common, *gain;              // G packed [D/G, D/G]; packed [2 Hd, D]; [D]
@@ -95,7 +95,7 @@ struct Acting {
   const DenseLayer *token;          // [.., E] -> what o reads of it: linear
   const float *embed;               // [N, E]
   const float *deter, *stoch;       // [N, D], [N, S K] before the step
-  const double *before;             // [N, C] action before the step
+  const double *last_action;        // [N, C] before the step
   const uint8_t *reset;             // [N] whether all these are cleared first
   const float *noise;               // [N, S] uniform, or the classes
   const int64_t *chosen;
@@ -132,7 +132,7 @@ struct Imagination {
 // Categorical variables side by side, with a share of the uniform distribution mixed in.
 struct Categorical {
   int variables, classes;
-  float share;
+  float unimix;
 };
 
 // A parameter tensor of the optimiser with its state.

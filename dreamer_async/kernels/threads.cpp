@@ -26,7 +26,8 @@ inline void rest() {
 
 class Helpers {
  public:
-  void share(long pieces, int threads, void (*work)(const void *, long), const void *context) {
+  void parallel_for(long pieces, int threads, void (*work)(const void *, long),
+                    const void *context) {
     std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
     if (threads < 2 || pieces < 2 || !turn.try_lock()) {
       for (long i = 0; i < pieces; i++) work(context, i);
@@ -108,6 +109,6 @@ const int registered = (start_anew(), pthread_atfork(nullptr, nullptr, start_ane
 
 }  // namespace
 
-void share(long pieces, int threads, void (*work)(const void *, long), const void *context) {
-  helpers->share(pieces, threads, work, context);
+void parallel_for(long pieces, int threads, void (*work)(const void *, long), const void *context) {
+  helpers->parallel_for(pieces, threads, work, context);
 }

@@ -13,19 +13,19 @@ constexpr long TILE_ROWS = 128;
 // Call work(row) for all rows.
 template <typename Work>
 void each_row(long rows, int threads, const Work &work) {
-  share((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
+  parallel_for((rows + TILE_ROWS - 1) / TILE_ROWS, threads, [&](long i) {
     const long end = std::min(rows, (i + 1) * TILE_ROWS);
     for (long row = i * TILE_ROWS; row < end; row++) work(row);
   });
 }
 
-struct Target {
+struct TwoHot {
   int lower, upper;
   float weight;  // of the lower bin
 };
 
 // The bins around x; outside them the nearest one alone. NaN gives a NaN weight.
-inline Target around(int M, const float *bins, float x) {
+inline TwoHot two_hot(int M, const float *bins, float x) {
   const int above = static_cast<int>(std::upper_bound(bins, bins + M, x) - bins);
   const int lower = std::max(above - 1, 0), upper = std::min(above, M - 1);
   const float to_lower = std::fabs(bins[lower] - x), to_upper = std::fabs(bins[upper] - x);
@@ -51,7 +51,7 @@ extern "C" void twohot_loss(int M, const float *bins, int J, const float *weight
     const float most = exponentials(M, l, e.data(), &sum);
     const float norm = most + std::log(sum);
     for (int j = 0; j < J; j++) {
-      const Target t = around(M, bins, targets[row * J + j]);
+      const TwoHot t = two_hot(M, bins, targets[row * J + j]);
       total -=
           weights[j] * (t.weight * (l[t.lower] - norm) + (1.0f - t.weight) * (l[t.upper] - norm));
     }
@@ -72,7 +72,7 @@ extern "C" void twohot_loss_backward(int M, const float *bins, int J, const floa
 #pragma omp simd
     for (int i = 0; i < M; i++) d[i] *= scale;
     for (int j = 0; j < J; j++) {
-      const Target t = around(M, bins, targets[row * J + j]);
+      const TwoHot t = two_hot(M, bins, targets[row * J + j]);
       d[t.lower] -= dloss[row] * weights[j] * t.weight;
       d[t.upper] -= dloss[row] * weights[j] * (1.0f - t.weight);
     }

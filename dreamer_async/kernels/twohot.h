@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "arithmetic.h"
+#include "vectors.h"
 
 namespace {
 
@@ -14,7 +14,7 @@ inline float exponentials(int M, const float *logits, float *e, float *sum) {
   int i = 0;
   if (M >= LANES) {
     vec mosts = load_vec(logits);
-    for (i = LANES; i + LANES <= M; i += LANES) mosts = larger(mosts, load_vec(logits + i));
+    for (i = LANES; i + LANES <= M; i += LANES) mosts = maximum(mosts, load_vec(logits + i));
     for (int l = 0; l < LANES; l++) most = mosts[l] > most ? mosts[l] : most;
   }
   for (; i < M; i++) most = logits[i] > most ? logits[i] : most;

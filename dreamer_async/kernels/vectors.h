@@ -26,7 +26,7 @@ typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4)));
 
 inline vec load_vec(const float *x) { return *reinterpret_cast<const vec *>(x); }
 inline void store_vec(float *x, vec y) { *reinterpret_cast<vec *>(x) = y; }
-inline vec all(float x) { return x - vec{}; }
+inline vec broadcast(float x) { return x - vec{}; }
 
 // y = f(index, x) of n numbers, a vector at a time; f must bear zeros behind the last one.
 template <typename F>
@@ -41,7 +41,7 @@ inline void each_vector(int n, const float *x, float *y, const F &f) {
 }
 
 // Of two numbers the larger or smaller one; of NaN in x, NaN.
-inline vec larger(vec limit, vec x) {
+inline vec maximum(vec limit, vec x) {
 #if defined(__AVX512F__)
   return _mm512_max_ps(limit, x);
 #elif defined(__AVX__) && LANE_COUNT == 8
@@ -51,7 +51,7 @@ inline vec larger(vec limit, vec x) {
 #endif
 }
 
-inline vec smaller(vec limit, vec x) {
+inline vec minimum(vec limit, vec x) {
 #if defined(__AVX512F__)
   return _mm512_min_ps(limit, x);
 #elif defined(__AVX__) && LANE_COUNT == 8
@@ -61,7 +61,7 @@ inline vec smaller(vec limit, vec x) {
 #endif
 }
 
-inline vec root(vec x) {
+inline vec square_root(vec x) {
 #if defined(__AVX512F__)
   return _mm512_sqrt_ps(x);
 #elif defined(__AVX__) && LANE_COUNT == 8
@@ -72,7 +72,7 @@ inline vec root(vec x) {
 #endif
 }
 
-inline float sum_of(vec x) {
+inline float horizontal_sum(vec x) {
   for (int half = LANES / 2; half; half /= 2)
     for (int i = 0; i < half; i++) x[i] += x[i + half];
   return x[0];
@@ -101,7 +101,7 @@ inline float exponential(float x) {
 // 2^(x scale) of a vector, to about 3 units in the last place, for x within [-most, most].
 inline vec power(vec x, float scale, float most) {
   constexpr float WHOLE = 12582912.0f;  // 1.5 * 2^23: a sum with it has no fraction
-  x = smaller(all(most), larger(all(-most), x));
+  x = minimum(broadcast(most), maximum(broadcast(-most), x));
   const vec sum = x * scale + WHOLE;
   const vec f = x * scale - (sum - WHOLE);  // in [-1/2, 1/2]; the product is not rounded
   vec p = f * 1.3264727e-3f + 9.671513e-3f;
@@ -118,11 +118,11 @@ inline vec exponential(vec x) { return power(x, LOG2E, 86.0f); }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
-inline float tangent(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
+inline float tanh_of(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
 
 inline vec sigmoid(vec x) { return 1.0f / (1.0f + power(x, -LOG2E, 86.0f)); }
 
-inline vec tangent(vec x) { return 1.0f - 2.0f / (1.0f + power(x, 2.0f * LOG2E, 43.0f)); }
+inline vec tanh_of(vec x) { return 1.0f - 2.0f / (1.0f + power(x, 2.0f * LOG2E, 43.0f)); }
 
 // ln x for normal x > 0, to about 2 units in the last place or 1e-7.
 inline vec logarithm(vec x) {
@@ -161,27 +161,27 @@ inline V fours(V x, V other = V{}) {
 }
 
 inline vec softmax_of_fours(vec x) {
-  const vec pair = larger(x, fours<1, 0, 3, 2>(x));
-  const vec e = exponential(x - larger(pair, fours<2, 3, 0, 1>(pair)));
+  const vec pair = maximum(x, fours<1, 0, 3, 2>(x));
+  const vec e = exponential(x - maximum(pair, fours<2, 3, 0, 1>(pair)));
   const vec sum = e + fours<1, 0, 3, 2>(e);
   return e / (sum + fours<2, 3, 0, 1>(sum));
 }
 
 // One-hot classes where the cumulated probabilities exceed a share of all of them.
-inline vec sample_of_fours(vec p, vec share) {
+inline vec sample_of_fours(vec p, vec level) {
   vec cdf = p + fours<LANES, 0, 1, 2>(p);
   cdf += fours<LANES, LANES + 1, 0, 1>(cdf);
   const vec total = fours<3, 3, 3, 3>(cdf);
   const ivec early = (ivec{IN_FOURS(0, 1, 2, 3)} & 3) < 3;  // the last class takes what is left
-  const ivec below = (cdf <= share * total) & early;
+  const ivec below = (cdf <= level * total) & early;
   const ivec before = fours<LANES, 0, 1, 2>(below, ~ivec{});
-  return reinterpret_cast<vec>(before & ~below & reinterpret_cast<ivec>(all(1.0f)));
+  return reinterpret_cast<vec>(before & ~below & reinterpret_cast<ivec>(broadcast(1.0f)));
 }
 
 #undef IN_FOURS
 
 // Keeps a vector in its register, where GCC would read it again for every product.
-inline void keep(vec &x) {
+inline void keep_in_register(vec &x) {
 #if defined(__AVX512F__)
   asm("" : "+v"(x));
 #elif defined(__AVX__) && LANE_COUNT == 8

@@ -1,31 +1,34 @@
-// Tiles of 4x4 outputs of a convolution, and their transforms.
+// Winograd's minimal convolutions F(4x4, 3x3) and F(4x4, 5x5): tiles of 4x4 outputs, and their
+// transforms.
 //
-// Four outputs of `taps` taps take `taps` + 3 products instead of 4 `taps` (Winograd; Toom and
-// Cook): values of polynomials are multiplied at `taps` + 3 points, 0, 1, -1, 2, -2, (1/2, -1/2)
-// and infinity. Done along columns and rows, 16 outputs take 36 products instead of 144 (3x3), or
-// 64 instead of 400 (5x5).
+//   Y = A^T [(G g G^T) * (B^T d B)] A      d: what a tile reads, g: the kernel, *: number by number
+//
+// Four outputs of `taps` taps take ALPHA = `taps` + 3 products instead of 4 `taps`: values of
+// polynomials are multiplied at ALPHA points (Toom and Cook), 0, 1, -1, 2, -2, (1/2, -1/2) and
+// infinity. Done along columns and rows, 16 outputs take 36 products instead of 144 (3x3), or 64
+// instead of 400 (5x5). G is in `images.py`, since kernels are transformed once per update.
 
 #pragma once
 
-#include "arithmetic.h"
+#include "vectors.h"
 
 namespace {
 
-constexpr int TILE = 4;
+constexpr int TILE = 4;  // outputs of a tile along one direction
 
 inline int tiles(int width) { return (width + TILE - 1) / TILE; }
 
-// The transforms along one direction: `window` of what a tile reads, `outputs` back to its four
-// outputs, and the two that gradients take, `columns` from four outputs and `spread` to what the
-// tile had read.
+// The transforms along one direction: B^T of what a tile reads, A^T to its four outputs, and
+// backward their transposes, A from the gradient of four outputs and B to that of what the tile had
+// read.
 template <int TAPS>
-struct Points;
+struct Winograd;
 
 template <>
-struct Points<3> {
-  static constexpr int COUNT = 6;
+struct Winograd<3> {
+  static constexpr int ALPHA = 6;
 
-  static inline void window(const vec *d, vec *f) {
+  static inline void input_transform(const vec *d, vec *f) {
     const vec a = d[4] - 4.0f * d[2], b = d[3] - 4.0f * d[1];
     const vec c = d[4] - d[2], e = 2.0f * (d[3] - d[1]);
     f[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
@@ -36,7 +39,7 @@ struct Points<3> {
     f[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
   }
 
-  static inline void outputs(const vec *f, vec *y) {
+  static inline void output_transform(const vec *f, vec *y) {
     const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
     y[0] = f[0] + a + c;
     y[1] = b + 2.0f * e;
@@ -44,7 +47,7 @@ struct Points<3> {
     y[3] = b + 8.0f * e + f[5];
   }
 
-  static inline void columns(const vec *y, vec *f) {
+  static inline void output_transform_backward(const vec *y, vec *f) {
     const vec a = y[0] + y[2], b = y[1] + y[3];
     const vec c = y[0] + 4.0f * y[2], e = 2.0f * y[1] + 8.0f * y[3];
     f[0] = y[0];
@@ -55,7 +58,7 @@ struct Points<3> {
     f[5] = y[3];
   }
 
-  static inline void spread(const vec *f, vec *d) {
+  static inline void input_transform_backward(const vec *f, vec *d) {
     const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
     d[0] = 4.0f * f[0];
     d[1] = 4.0f * (f[5] - b) - 2.0f * e;
@@ -67,10 +70,10 @@ struct Points<3> {
 };
 
 template <>
-struct Points<5> {
-  static constexpr int COUNT = 8;
+struct Winograd<5> {
+  static constexpr int ALPHA = 8;
 
-  static inline void window(const vec *d, vec *f) {
+  static inline void input_transform(const vec *d, vec *f) {
     const vec a = d[2] + d[6] - 4.25f * d[4], b = d[1] + d[5] - 4.25f * d[3];
     const vec c = d[6] + 0.25f * d[2] - 1.25f * d[4], e = 0.5f * d[1] - 2.5f * d[3] + 2.0f * d[5];
     const vec g = d[6] + 4.0f * d[2] - 5.0f * d[4], h = 2.0f * d[1] - 2.5f * d[3] + 0.5f * d[5];
@@ -84,7 +87,7 @@ struct Points<5> {
     f[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
   }
 
-  static inline void outputs(const vec *f, vec *y) {
+  static inline void output_transform(const vec *f, vec *y) {
     const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
     const vec g = f[5] + f[6], h = f[5] - f[6];
     y[0] = f[0] + a + c + 8.0f * g;
@@ -93,7 +96,7 @@ struct Points<5> {
     y[3] = b + 8.0f * e + h + f[7];
   }
 
-  static inline void columns(const vec *y, vec *f) {
+  static inline void output_transform_backward(const vec *y, vec *f) {
     const vec a = y[0] + y[2], b = y[1] + y[3];
     const vec c = y[0] + 4.0f * y[2], e = 2.0f * y[1] + 8.0f * y[3];
     const vec g = 8.0f * y[0] + 2.0f * y[2], h = 4.0f * y[1] + y[3];
@@ -107,7 +110,7 @@ struct Points<5> {
     f[7] = y[3];
   }
 
-  static inline void spread(const vec *f, vec *d) {
+  static inline void input_transform_backward(const vec *f, vec *d) {
     const vec a = f[1] + f[2], b = f[1] - f[2], c = f[3] + f[4], e = f[3] - f[4];
     const vec g = f[5] + f[6], h = f[5] - f[6];
     d[0] = f[0];
