@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
 from dreamer_async.aio import OwnedThread
-from dreamer_async.cuda.policy_graph import PolicyGraph
+from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PublishedWeights
 from dreamer_async.replay import Replay

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import envs
 from dreamer_async import checkpoint
-from dreamer_async.agent.report import OpenLoop, open_loop
-from dreamer_async.agent.update import Trainer
+from dreamer_async.agent.open_loop import OpenLoop, open_loop
+from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import Config, from_dict
 from dreamer_async.replay import Replay
 from dreamer_async.replay_check import check_steps

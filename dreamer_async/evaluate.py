@@ -20,7 +20,7 @@ from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, EnvConfig
 from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.events import Controlled, Evaluated
-from dreamer_async.place import Place
+from dreamer_async.fast.place import Place
 from dreamer_async.published import PublishedWeights
 from dreamer_async.run_dir import RunDir
 from dreamer_async.saved_agent import load
@@ -161,7 +161,8 @@ class Evaluator:
         seed = self._config.train.seed + 1000 + self._count
         self._count += 1
         try:
-            policy = Policy(self._spec, self._config, self._place.device, self._place.precision)
+            place = self._place
+            policy = Policy(self._spec, self._config, place.device, place.precision, place.backend)
             update, env_steps = self._published.fetch(policy.load), self._telemetry.env_steps
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamer_async.agent.report import OpenLoop, open_loop
+from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.aio import OwnedThread
 from dreamer_async.events import Controlled
 from dreamer_async.learner import Learner
@@ -91,7 +91,7 @@ class Filmer:
         noise = trainer.draw_noise(self._generator)
         noise = noise._replace(posterior=noise.posterior[:rows])
         context = min(CONTEXT, few.reward.shape[1] - 2)
-        result = open_loop(trainer.agent, few, noise, context)
+        result = open_loop(trainer.agent, few, noise, context, trainer.observe)
         meta = {
             "version": 1,
             "update": self._learner.updates,

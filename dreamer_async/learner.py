@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
-from dreamer_async.agent.lowered import compute_types
-from dreamer_async.agent.update import Batch, Noise, Trainer, Update, launches_dependently
+from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.policy import compute_types
+from dreamer_async.agent.trainer import Trainer, Update
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
-from dreamer_async.cuda import fused
-from dreamer_async.device_errors import first_line, raise_if_fatal
 from dreamer_async.events import Metrics
+from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.updates import Updates
+from dreamer_async.fast.place import Place
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import SLOTS, PublishedWeights
 from dreamer_async.replay import Replay
@@ -61,25 +63,23 @@ class _Pending:
 class Learner:
     """Owns the trainer; every method but the constructor runs in the learner thread."""
 
-    def __init__(
-        self, spec: EnvSpec, config: Config, replay: Replay, device: torch.device, precision: str
-    ) -> None:
-        train = config.train
-        self.trainer = Trainer(spec, config, device, precision)
+    def __init__(self, spec: EnvSpec, config: Config, replay: Replay, place: Place) -> None:
+        train, device = config.train, place.device
+        self.place = place
+        self.trainer = Trainer(spec, config, device, place.precision, place.backend)
+        self.accelerated: Updates | None = None
+        """Updates that can be compiled and recorded; on CPUs there are native functions instead."""
+        if train.compile and place.backend is CUDA:
+            self.accelerated = Updates(self.trainer)
+        self.update = self.accelerated or self.trainer.update
         self.replay = replay
         self.stages = Stages()
         self.updates = 0
         self.skipped = 0
         self._generator = torch.Generator(device).manual_seed(train.seed + 1)
         self._seed = train.seed
-        self.compiles = train.compile and device.type == "cuda"
-        """Whether `warm_up` is worth calling: CPUs have native functions instead."""
-        self._capture = self.compiles and train.capture
-        self._fused = {
-            "filtering": train.fused_filtering,
-            "imagination": train.fused_imagination,
-        }
-        self._dependent_launch = train.dependent_launch
+        self.compiles = self.accelerated is not None
+        """Whether `warm_up` is worth calling."""
         self._metrics_seconds = train.metrics_seconds
         self._skip_limit = train.skip_limit
         # Reading results back would wait for the GPU, so there it happens one update later.
@@ -106,59 +106,17 @@ class Learner:
         Raises what would end them, too: a full memory, a broken device.
         """
         with self._changing():
-            return "; ".join(filter(None, self._warm_up()))
+            return "; ".join(self._warm_up())
 
     def _warm_up(self) -> list[str]:
+        assert self.accelerated is not None, "nothing is compiled here"
         before = self.state()  # on the host: the device may have no room for a second state
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
         try:
-            problems = [
-                self._fuse(part, batch, noise) for part, wanted in self._fused.items() if wanted
-            ]
-            if self._dependent_launch and not launches_dependently():
-                problems.append("kernels do not start early: this PyTorch has no triton.enable_pdl")
-            problems.append(self._compile(batch, noise))
-            if self._capture:
-                problems.append(self._record(batch, noise))
+            return self.accelerated.warm_up(batch, noise)
         finally:
             self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
-        return problems
-
-    def _fuse(self, part: str, batch: Batch, noise: Noise) -> str:
-        agent = self.trainer.agent
-        try:
-            if part == "filtering":
-                self.trainer.fuse(fused.filtering(agent.dyn, agent.dtype))
-            else:
-                self.trainer.fuse_imagination(fused.imagination(agent))
-            self.trainer.update(batch, noise)
-        except fused.Unfit as error:
-            undo = self.trainer.fuse if part == "filtering" else self.trainer.fuse_imagination
-            undo(None)
-            return f"{part} is not fused: {error}"
-        return ""
-
-    def _compile(self, batch: Batch, noise: Noise) -> str:
-        self.trainer.compile()
-        try:
-            self.trainer.update(batch, noise)
-        except RuntimeError as error:
-            raise_if_fatal(error)
-            self.trainer.interpret()
-            return f"updates are not compiled, which makes them slower: {first_line(error)}"
-        return ""
-
-    def _record(self, batch: Batch, noise: Noise) -> str:
-        try:
-            self.trainer.capture(batch, noise)
-        except RuntimeError as error:
-            raise_if_fatal(error)
-            return (
-                "updates are not recorded as a CUDA graph, which makes them slower: "
-                + first_line(error)
-            )
-        return ""
 
     def step(self) -> Report:
         """Do one update; raises Diverged after too many non-finite ones in a row."""
@@ -174,7 +132,7 @@ class Learner:
             batch = staging.batch()
         noise: Noise = self.trainer.draw_noise(self._generator)
         with self.stages.measure("update"):
-            update = self.trainer.update(batch, noise)
+            update = self.update(batch, noise)
             self.updates += 1
             self.published.publish(self.trainer.parameters_of_policy(), self.updates)
         buffers = staging.buffers

@@ -17,8 +17,6 @@ from functools import partial
 
 import envs
 from dreamer_async import __version__, aio, checkpoint, process
-from dreamer_async.agent import kernels
-from dreamer_async.agent.capture import alone
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import Left, OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
@@ -34,12 +32,14 @@ from dreamer_async.device import (
 from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.failures import answer, describe, exit_code
+from dreamer_async.fast.choose import NATIVE
+from dreamer_async.fast.cuda.capture import alone
+from dreamer_async.fast.place import Place, take_place
 from dreamer_async.film import FILM, Filmer
 from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
 from dreamer_async.output import Output
-from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.restore import Saver, restore
@@ -158,8 +158,10 @@ async def build(
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
     if place.emulated:
         telemetry.warn(place.emulated)
-    learner = await learner_thread.run(Learner, spec, config, replay, device, place.precision)
-    policy = await policy_thread.run(Policy, spec, config, device, place.precision)
+    learner = await learner_thread.run(Learner, spec, config, replay, place)
+    policy = await policy_thread.run(
+        Policy, spec, config, place.device, place.precision, place.backend
+    )
     actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
     pool = stack.enter_context(await builder.run_or_leave(make_env, config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
@@ -398,7 +400,7 @@ def _started(parts: Parts) -> RunStarted:
         train_ratio=config.train.train_ratio,
         seed=config.train.seed,
         sync=config.train.sync,
-        compiled=parts.learner.compiles or kernels.ready(),
+        compiled=parts.learner.compiles or parts.place.backend is NATIVE,
         replay_capacity=ring.spec.capacity * ring.spec.num_envs,
         replay_bytes=ring.bytes,
         pid=os.getpid(),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async import checkpoint
-from dreamer_async.agent.update import check_state
+from dreamer_async.agent.trainer import check_state
 from dreamer_async.aio import OwnedThread
 from dreamer_async.collector import Collector
 from dreamer_async.config import Config, changed, from_dict, to_dict

@@ -20,7 +20,7 @@ import envs
 from dreamer_async import checkpoint
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, from_dict
-from dreamer_async.place import take_place
+from dreamer_async.fast.place import take_place
 from envs.spec import EnvSpec
 
 
@@ -41,7 +41,7 @@ class SavedAgent:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
         self.env_steps, self.updates = counters.env_steps, counters.updates
         place = take_place(replace(self.config.train, device=device))
-        self.policy = Policy(self.spec, self.config, place.device, place.precision)
+        self.policy = Policy(self.spec, self.config, place.device, place.precision, place.backend)
         self.generator = torch.Generator().manual_seed(seed)
         self._load_weights(found)
 

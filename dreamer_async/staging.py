@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamer_async.agent.batch import Batch
-from dreamer_async.agent.capture import Update
+from dreamer_async.fast.cuda.capture import Update
 from dreamer_async.replay_layout import RingSpec, SampleBuffers
 
 _STEP_FIELDS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})

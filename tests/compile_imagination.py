@@ -15,9 +15,9 @@ import triton.language as tl
 from compile_kernels import NAMES, compiled
 
 from dreamer_async.agent.actor_critic import Agent
-from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import SIZES, LossConfig, ModelConfig
-from dreamer_async.cuda import imagination
+from dreamer_async.fast.cuda import imagination
 from envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 ROWS, HORIZON = 1024, 15

@@ -21,9 +21,9 @@ from triton.compiler import ASTSource
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dreamer_async.agent.step import Latent, Weights
 from dreamer_async.config import SIZES, ModelConfig
-from dreamer_async.cuda import filtering
+from dreamer_async.fast.cuda import filtering
+from dreamer_async.fast.cuda.step import Latent, Weights
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "i64"}
 ALIGNED = [["tt.divisibility", 16]]

@@ -45,9 +45,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 if flags := os.environ.get("KERNEL_FLAGS", "").split():
     # Another build of the native functions than this processor's: see test_processors.py.
-    from dreamer_async import native
+    from dreamer_async.fast.native import build
 
-    native.FLAGS = (*native.FLAGS, *flags)
+    build.FLAGS = (*build.FLAGS, *flags)
 
 
 @pytest.fixture(scope="session")
@@ -79,17 +79,14 @@ def replay(paths: tuple[Path, Path]) -> Iterator[Replay]:
 
 @pytest.fixture
 def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compute natively, and share even small work among threads."""
+    """There are native functions, and even small work is shared among threads."""
     import torch
+    from backends import native
 
-    from dreamer_async import native
-    from dreamer_async.agent import kernels
+    from dreamer_async.fast.native import library
 
-    library, problem = native.load()
-    assert library is not None, f"these tests need a C++ compiler: {problem}"
-    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
-    kernels.use(library)
+    native()
+    monkeypatch.setattr(library, "LEAST_NUMBERS", 0)
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    kernels.use(None)

@@ -215,7 +215,7 @@ def environment_hangs(after: int) -> None:
 
 def update_hangs(after: int) -> None:
     """An update that does not come back, when somebody asks for a stop."""
-    from dreamer_async.agent.update import Trainer
+    from dreamer_async.agent.trainer import Trainer
 
     update, calls = Trainer.update, [0]
 
@@ -358,7 +358,7 @@ def environment_lies(after: int) -> None:
 
 def memory_runs_out(after: int) -> None:
     """An allocation that no machine can serve, in an update."""
-    from dreamer_async.agent.update import Trainer
+    from dreamer_async.agent.trainer import Trainer
 
     update, calls = Trainer.update, [0]
 
@@ -627,7 +627,7 @@ def trust_environments(_: Any) -> None:
 
 def poisoned_batches(count: int) -> None:
     """As many batches in a row, from the tenth on, whose rewards are not finite."""
-    from dreamer_async.agent.update import Trainer
+    from dreamer_async.agent.trainer import Trainer
 
     update, calls = Trainer.update, [0]
 
@@ -668,7 +668,7 @@ def silent_crash(_: Any) -> None:
 
 def memory_limit(megabytes: int) -> None:
     """The kernel grants this much more from the tenth update on, which then wants more."""
-    from dreamer_async.agent.update import Trainer
+    from dreamer_async.agent.trainer import Trainer
 
     update, calls, kept = Trainer.update, [0], []
 

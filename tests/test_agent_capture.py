@@ -17,19 +17,16 @@ from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamer_async.agent import Batch, Noise, Trainer, kernels
-from dreamer_async.agent.capture import WARM_UPS, Update, cuda_graph
+from dreamer_async.agent import Batch, Noise, Trainer
+from dreamer_async.agent.trainer import Update
 from dreamer_async.device import set_arithmetic
+from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.capture import WARM_UPS, cuda_graph
+from dreamer_async.fast.cuda.updates import Updates
 from envs.spec import EnvSpec, ObsSpec
 
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
 """Operations whose result the host waits for."""
-
-
-@pytest.fixture(autouse=True)
-def operations_of_torch() -> None:
-    """A tape holds no native functions."""
-    kernels.use(None)
 
 
 class Tape(TorchDispatchMode):
@@ -77,18 +74,21 @@ def inputs(trainer: Trainer, seed: int) -> tuple[Batch, Noise]:
     return make_batch(trainer.spec, trainer.config, seed), trainer.draw_noise(generator)
 
 
-def pair(spec: EnvSpec, precision: str = "float32") -> tuple[Trainer, Trainer]:
+def make_trainer(spec: EnvSpec, precision: str = "float32", device: str = "cpu") -> Trainer:
+    return Trainer(spec, make_config(lr=1e-3, warmup=0), device, precision, CUDA)
+
+
+def pair(spec: EnvSpec, precision: str = "float32") -> tuple[Trainer, Updates]:
     """An eager trainer and a captured one, in the same state."""
-    config = make_config(lr=1e-3, warmup=0)
-    eager, captured = (Trainer(spec, config, precision=precision) for _ in range(2))
-    captured.capture(*inputs(captured, 99), record)
-    captured.load_state_dict(eager.state_dict())
+    eager, captured = make_trainer(spec, precision), Updates(make_trainer(spec, precision))
+    captured.capture(*inputs(captured.trainer, 99), record)
+    captured.trainer.load_state_dict(eager.state_dict())
     return eager, captured
 
 
-def assert_same(one: Trainer, two: Trainer) -> None:
+def assert_same(one: Trainer, two: Updates) -> None:
     for name, tensor in one.state_dict().items():
-        assert torch.equal(tensor, two.state_dict()[name]), name
+        assert torch.equal(tensor, two.trainer.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("obs", [VECTOR, MIXED], ids=["vector", "mixed"])
@@ -96,47 +96,47 @@ def assert_same(one: Trainer, two: Trainer) -> None:
 def test_replaying_is_updating(obs: dict[str, ObsSpec], kind: str) -> None:
     eager, captured = pair(make_spec(obs, kind))
     for seed in range(3):
-        one, two = (t.update(*inputs(t, seed)) for t in (eager, captured))
+        one, two = (update(*inputs(eager, seed)) for update in (eager.update, captured))
         assert_same(eager, captured)
         torch.testing.assert_close(two, one, rtol=0, atol=0)
 
 
 def test_bfloat16_is_captured_too() -> None:
     eager, captured = pair(make_spec(IMAGE), "bfloat16")
-    for trainer in (eager, captured):
-        trainer.update(*inputs(trainer, 1))
+    for update in (eager.update, captured):
+        update(*inputs(eager, 1))
     assert_same(eager, captured)
 
 
 def test_a_captured_update_skips_what_is_not_finite() -> None:
     eager, captured = pair(make_spec())
-    batch, noise = inputs(captured, 0)
-    update = captured.update(batch._replace(reward=batch.reward * torch.nan), noise)
+    batch, noise = inputs(eager, 0)
+    update = captured(batch._replace(reward=batch.reward * torch.nan), noise)
     assert not update.finite
     assert_same(eager, captured)
-    assert captured.update(batch, noise).finite, "and goes on"
+    assert captured(batch, noise).finite, "and goes on"
 
 
 def test_results_outlive_the_next_update() -> None:
-    _, captured = pair(make_spec())
-    first = captured.update(*inputs(captured, 0))
+    eager, captured = pair(make_spec())
+    first = captured(*inputs(eager, 0))
     loss, deter = first.metrics["loss/total"].clone(), first.deter.clone()
-    second = captured.update(*inputs(captured, 1))
+    second = captured(*inputs(eager, 1))
     assert torch.equal(first.metrics["loss/total"], loss) and torch.equal(first.deter, deter)
     assert not torch.equal(second.deter, deter), "there is something to overwrite"
 
 
 def test_the_host_never_waits_for_an_update() -> None:
-    trainer = Trainer(make_spec(MIXED), make_config())
+    trainer = make_trainer(make_spec(MIXED))
     batch, noise = inputs(trainer, 0)
     assert not tape(lambda: trainer.update(batch, noise)).reads()
 
 
 def test_forced_noise_is_refused_instead_of_cast() -> None:
-    _, captured = pair(make_spec())
-    batch, noise = inputs(captured, 0)
+    eager, captured = pair(make_spec())
+    batch, noise = inputs(eager, 0)
     with pytest.raises(AssertionError):
-        captured.update(batch, noise._replace(posterior=(noise.posterior * 4).long()))
+        captured(batch, noise._replace(posterior=(noise.posterior * 4).long()))
 
 
 def test_control_a_branch_on_a_tensor_is_caught() -> None:
@@ -255,7 +255,8 @@ def test_a_recording_that_runs_out_of_memory_says_so(monkeypatch: pytest.MonkeyP
 def test_an_update_is_recorded_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the current one is, on which streams, graphs and their memory would be made."""
     cuda = FakeCuda(monkeypatch)
-    trainer = Trainer(make_spec(), make_config())
+    trainer = make_trainer(make_spec())
+    batch, noise = inputs(trainer, 0)
     trainer.device = torch.device("cuda", 1)
     zero = torch.zeros(())
 
@@ -263,9 +264,8 @@ def test_an_update_is_recorded_on_its_own_device(monkeypatch: pytest.MonkeyPatch
         cuda.work()
         return Update({"loss/total": zero}, zero, zero, zero)
 
-    monkeypatch.setattr(trainer, "_update", update)
-    batch, noise = inputs(Trainer(make_spec(), make_config()), 0)
-    trainer.capture(batch, noise)
+    monkeypatch.setattr(trainer, "update", update)
+    Updates(trainer).capture(batch, noise)
     assert cuda.devices and set(cuda.devices) == {torch.device("cuda", 1)}
     assert cuda.device is None, "and the current one is what it was"
 
@@ -273,16 +273,16 @@ def test_an_update_is_recorded_on_its_own_device(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_a_cuda_graph_is_the_update(compiled: bool) -> None:
-    spec, config = make_spec(MIXED), make_config(lr=1e-3, warmup=0)
+    spec = make_spec(MIXED)
     set_arithmetic(torch.device("cuda"), "float32")
-    plain, captured = (Trainer(spec, config, device="cuda") for _ in range(2))
+    plain, captured = (Updates(make_trainer(spec, device="cuda")) for _ in range(2))
     if compiled:
         plain.compile()
         captured.compile()
-    captured.capture(*on_cuda(captured, 99))
-    captured.load_state_dict(plain.state_dict())
+    captured.capture(*on_cuda(captured.trainer, 99))
+    captured.trainer.load_state_dict(plain.trainer.state_dict())
     for seed in range(3):
-        one, two = (t.update(*on_cuda(t, seed)) for t in (plain, captured))
+        one, two = (update(*on_cuda(plain.trainer, seed)) for update in (plain, captured))
         for name, value in one.metrics.items():
             torch.testing.assert_close(two.metrics[name], value, rtol=1e-3, atol=1e-4)
         assert torch.equal(one.stoch, two.stoch)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamer_async.agent import gpu_images, kernels
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.nets import initialize
+from dreamer_async.agent.ops import Part, compute_with
 from dreamer_async.config import ModelConfig
+from dreamer_async.fast.cuda import images as gpu_images
+from dreamer_async.fast.cuda.backend import OPS
 from envs.spec import ObsSpec
 
 MODEL = ModelConfig(
@@ -23,17 +25,12 @@ ROWS = 16
 Run = Callable[[], Tensor]
 
 
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
-
-
 @pytest.fixture(params=[1, 3])
 def image(request: pytest.FixtureRequest) -> dict[str, ObsSpec]:
     return {"image": ObsSpec((32, 48, request.param), "uint8")}
 
 
-def drawn(module: nn.Module) -> nn.Module:
+def drawn(module: Part) -> Part:
     """Kernels as they are drawn, and biases and gains that are not all alike."""
     generator = torch.Generator().manual_seed(0)
     initialize(module, generator)
@@ -42,7 +39,7 @@ def drawn(module: nn.Module) -> nn.Module:
     return module
 
 
-def encoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[nn.Module, Run]:
+def encoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[Part, Run]:
     encoder = Encoder(obs, MODEL)
     encoder.conv_dtype = conv_dtype
     generator = torch.Generator().manual_seed(1)
@@ -51,7 +48,7 @@ def encoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[nn.Modul
     return drawn(encoder), lambda: encoder({"image": images}, torch.float32)
 
 
-def decoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[nn.Module, Run]:
+def decoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[Part, Run]:
     decoder = Decoder(obs, MODEL)
     decoder.conv_dtype = conv_dtype
     generator = torch.Generator().manual_seed(1)
@@ -62,7 +59,7 @@ def decoding(obs: dict[str, ObsSpec], conv_dtype: torch.dtype) -> tuple[nn.Modul
     return drawn(decoder), lambda: decoder(deter, stoch)["image"]
 
 
-def results(module: nn.Module, run: Run) -> dict[str, Tensor]:
+def results(module: Part, run: Run) -> dict[str, Tensor]:
     """What comes out, and the gradients of a sum of it in which every number counts otherwise."""
     y = run()
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
@@ -76,8 +73,11 @@ def offs(one: dict[str, Tensor], two: dict[str, Tensor]) -> dict[str, float]:
     return {name: float((one[name] - x).norm() / x.norm()) for name, x in two.items()}
 
 
-def lay_out(monkeypatch: pytest.MonkeyPatch, *, wide: bool = False) -> list[tuple[int, int]]:
+def lay_out(
+    module: Part, monkeypatch: pytest.MonkeyPatch, *, wide: bool = False
+) -> list[tuple[int, int]]:
     """Compute as on a GPU from now on; inputs and outputs of convolutions, as they come."""
+    compute_with(module, OPS)
     seen: list[tuple[int, int]] = []
     convolve = F.conv2d
 
@@ -85,7 +85,6 @@ def lay_out(monkeypatch: pytest.MonkeyPatch, *, wide: bool = False) -> list[tupl
         seen.append((kernel.shape[1], kernel.shape[0]))
         return convolve(x, kernel, *args, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     monkeypatch.setattr(F, "conv2d", watched)
     if wide:
         width = gpu_images._width
@@ -98,14 +97,14 @@ def lay_out(monkeypatch: pytest.MonkeyPatch, *, wide: bool = False) -> list[tupl
 @pytest.mark.parametrize("coder", [encoding, decoding])
 @pytest.mark.parametrize("wide", [False, True])
 def test_results_and_gradients_are_the_same(
-    coder: Callable[..., tuple[nn.Module, Run]],
+    coder: Callable[..., tuple[Part, Run]],
     wide: bool,
     image: dict[str, ObsSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module, run = coder(image, torch.float32)
     here = results(module, run)
-    seen = lay_out(monkeypatch, wide=wide)
+    seen = lay_out(module, monkeypatch, wide=wide)
     there = results(module, run)
     assert any(not torch.equal(there[name], here[name]) for name in here), "control: rounded alike"
     assert max(offs(there, here).values()) < 1e-4
@@ -115,14 +114,15 @@ def test_results_and_gradients_are_the_same(
 
 @pytest.mark.parametrize("coder", [encoding, decoding])
 def test_bfloat16_is_as_close_as_the_plain_way(
-    coder: Callable[..., tuple[nn.Module, Run]],
+    coder: Callable[..., tuple[Part, Run]],
     image: dict[str, ObsSpec],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exact = results(*coder(image, torch.float32))
     plain = offs(results(*coder(image, torch.bfloat16)), exact)
-    seen = lay_out(monkeypatch)
-    ours = offs(results(*coder(image, torch.bfloat16)), exact)
+    module, run = coder(image, torch.bfloat16)
+    seen = lay_out(module, monkeypatch)
+    ours = offs(results(module, run), exact)
     assert not any(width % 8 for widths in seen for width in widths), seen
     # A gradient alone depends on which of two pixels rounding makes the larger one.
     assert ours[""] < 1.2 * plain[""] and sum(ours.values()) < 1.2 * sum(plain.values())
@@ -142,10 +142,15 @@ def test_the_gradient_of_a_maximum_goes_to_the_first_pixel() -> None:
     assert (ties > 1).any(), "control: some maxima are several"
 
 
-def test_acting_keeps_to_few_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.zeros(1)
-    assert not gpu_images.fit(x), "a CPU"
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    assert gpu_images.fit(x), "control: an update on a GPU"
+@pytest.mark.parametrize("coder", [encoding, decoding])
+def test_acting_keeps_to_few_launches(
+    coder: Callable[..., tuple[Part, Run]],
+    image: dict[str, ObsSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module, run = coder(image, torch.bfloat16)
     with torch.no_grad():
-        assert not gpu_images.fit(x)
+        plain = run()
+        seen = lay_out(module, monkeypatch)
+        assert torch.equal(run(), plain), "PyTorch's own operations"
+    assert any(width % 8 for widths in seen for width in widths), "control: nothing is widened"

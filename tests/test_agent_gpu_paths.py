@@ -7,16 +7,13 @@ import torch
 from agent_cases import MIXED, make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async.agent import Trainer, kernels
+from dreamer_async.agent import Trainer
+from dreamer_async.agent.backend import PYTORCH, Backend
+from dreamer_async.fast.cuda.backend import CUDA
 
 
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
-
-
-def gradients(kind: str) -> dict[str, Tensor]:
-    trainer = Trainer(make_spec(MIXED, kind), make_config())
+def gradients(kind: str, backend: Backend) -> dict[str, Tensor]:
+    trainer = Trainer(make_spec(MIXED, kind), make_config(), backend=backend)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for tensor in trainer.agent.parameters():
@@ -28,9 +25,9 @@ def gradients(kind: str) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_losses_and_gradients_are_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = gradients(kind)
-    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-    there = gradients(kind)
+    here = gradients(kind, PYTORCH)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)  # also what is left to a CPU otherwise
+    there = gradients(kind, CUDA)
     assert any(not torch.equal(there[name], here[name]) for name in here), "control: rounded alike"
     for name, value in here.items():
         off = (there[name] - value).norm() / value.norm().clamp(min=1e-6)

@@ -7,26 +7,21 @@ import torch
 from agent_cases import make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async.agent import Trainer, kernels
-from dreamer_async.agent.actor_critic import Imagined
-from dreamer_async.agent.lowered import Lowered
-from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent import Trainer
+from dreamer_async.agent.actor_critic import roll_out
+from dreamer_async.agent.states import RSSMState, Trajectory
+from dreamer_async.fast.cuda.lowered import Lowered
 
 
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
-
-
-def dreams(trainer: Trainer, lowered: Lowered | None) -> Imagined:
+def dreams(trainer: Trainer, lowered: Lowered | None) -> Trajectory:
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
     generator, model = torch.Generator().manual_seed(1), trainer.config.model
     rows = noise.action.shape[0]
     deter = torch.randn(rows, model.deter, generator=generator)
     stoch = torch.randint(0, model.classes, (rows, model.stoch), generator=generator)
     start: RSSMState = trainer.agent.state(deter, stoch)
-    step = lowered.imagine_step if lowered else None
-    return trainer.agent.imagine(start, noise.action, noise.prior, step)
+    step = lowered.imagine_step if lowered else trainer.agent.imagine_step
+    return roll_out(step, start, noise.action, noise.prior)
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])

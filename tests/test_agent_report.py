@@ -7,7 +7,7 @@ import torch
 from agent_cases import MIXED, make_batch, make_config, make_spec
 
 from dreamer_async.agent import Trainer
-from dreamer_async.agent.report import open_loop
+from dreamer_async.agent.open_loop import open_loop
 
 
 def test_open_loop_sees_only_the_context() -> None:

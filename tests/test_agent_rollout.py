@@ -9,10 +9,9 @@ import torch
 from agent_cases import make_config, make_spec
 from torch import Tensor
 
-from dreamer_async.agent import Trainer, kernels
-from dreamer_async.agent.actor_critic import Imagined
-from dreamer_async.agent.rollout import Rollout, fits
-from dreamer_async.agent.rssm import RSSMState
+from dreamer_async.agent import Trainer
+from dreamer_async.agent.states import RSSMState, Trajectory
+from dreamer_async.fast.cuda.rollout import Rollout, fits
 from envs.spec import ActionSpec, EnvSpec
 
 SEVERAL = ActionSpec(
@@ -20,11 +19,6 @@ SEVERAL = ActionSpec(
 )
 OFF = {"float32": 1e-5, "bfloat16": 0.05}
 """Relative norm by which one step may differ. bfloat16 keeps 8 bits, and rounds elsewhere."""
-
-
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
 
 
 def make_case(kind: str, precision: str, **widths: int) -> tuple[Trainer, RSSMState]:
@@ -46,11 +40,11 @@ def make_case(kind: str, precision: str, **widths: int) -> tuple[Trainer, RSSMSt
     return trainer, trainer.agent.state(deter, stoch)
 
 
-def dreams(trainer: Trainer, start: RSSMState, steps: int) -> tuple[Imagined, Imagined]:
+def dreams(trainer: Trainer, start: RSSMState, steps: int) -> tuple[Trajectory, Trajectory]:
     """Step by step, and laid out for few kernels."""
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
     inputs = start, noise.action[:, :steps], noise.prior[:, :steps]
-    return trainer.agent.imagine(*inputs), Rollout(trainer.agent).imagine(*inputs)
+    return trainer.agent.imagine(*inputs).trajectory, Rollout(trainer.agent).imagine(*inputs)
 
 
 def off(one: Tensor, two: Tensor) -> float:

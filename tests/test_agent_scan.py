@@ -11,17 +11,15 @@ from agent_cases import MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamer_async.agent import Batch, Noise, Trainer, kernels, scan, step
-from dreamer_async.agent.rssm import RSSM, Observed
+from dreamer_async.agent import Batch, Noise, Trainer
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import Observed
+from dreamer_async.fast.cuda import scan, step
+from dreamer_async.fast.cuda.backend import CUDA
 from envs.spec import ObsSpec
 
 PRECISIONS = {"float32": 1e-4, "bfloat16": 0.1}
 """Relative norm by which gradients may differ. bfloat16 keeps 8 bits, and rounds elsewhere."""
-
-
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
 
 
 def make_case(
@@ -40,13 +38,16 @@ def make_case(
     return trainer, batch, noise
 
 
-def filtered(trainer: Trainer, batch: Batch, noise: Noise) -> tuple[Observed, dict[str, Tensor]]:
+def filtered(
+    trainer: Trainer, batch: Batch, noise: Noise, *, plain: bool = False
+) -> tuple[Observed, dict[str, Tensor]]:
     """Filtered states, and the gradient of something that reads all of them."""
     agent = trainer.agent
+    observe = agent.dyn.observe if plain else scan.filtering(agent.dyn)
     state = agent.state(batch.deter, batch.stoch)
     tokens = agent.encode({key: value[:, 1:] for key, value in batch.obs.items()})
     action = agent.embed_action(batch.action[:, :-1])
-    observed = agent.dyn.observe(state, tokens, action, batch.is_first[:, 1:], noise.posterior)
+    observed = observe(state, tokens, action, batch.is_first[:, 1:], noise.posterior)
     generator = torch.Generator().manual_seed(1)
     total = sum(
         (x.float() * torch.randn(x.shape, generator=generator)).sum()
@@ -58,20 +59,15 @@ def filtered(trainer: Trainer, batch: Batch, noise: Noise) -> tuple[Observed, di
     return observed, dict(zip(used, torch.autograd.grad(total, list(used.values())), strict=True))
 
 
-def unroll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "fits", lambda dyn: False)
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("obs", [VECTOR, MIXED], ids=["vector", "mixed"])
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_states_and_gradients_are_those_of_single_steps(
-    obs: dict[str, ObsSpec], kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+    obs: dict[str, ObsSpec], kind: str, precision: str
 ) -> None:
     case = make_case(obs, kind, precision)
     ours, grads = filtered(*case)
-    unroll(monkeypatch)
-    theirs, wanted = filtered(*case)
+    theirs, wanted = filtered(*case, plain=True)
     off = PRECISIONS[precision]
     torch.testing.assert_close(ours.logits, theirs.logits, rtol=off, atol=off)
     assert ours.state.stoch.shape == theirs.state.stoch.shape
@@ -86,8 +82,7 @@ def test_control_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
     case = make_case()
     monkeypatch.setattr(step, "NORM_EPS", 1e-2)
     _, grads = filtered(*case)
-    unroll(monkeypatch)
-    _, wanted = filtered(*case)
+    _, wanted = filtered(*case, plain=True)
     worst = max(float((grads[n] - g).norm() / g.norm()) for n, g in wanted.items())
     assert worst > PRECISIONS["float32"]
 
@@ -95,10 +90,10 @@ def test_control_a_wrong_gradient_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_layer_is_scanned_and_more_are_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config()
     more = replace(config, model=replace(config.model, dyn_layers=2, posterior_layers=2))
-    trainer = Trainer(make_spec(), more)
+    trainer = Trainer(make_spec(), more, backend=CUDA)
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
     assert trainer.update(make_batch(trainer.spec, more), noise).finite
-    monkeypatch.setattr(RSSM, "unrolled", lambda *inputs: pytest.fail("one layer is unrolled"))
+    monkeypatch.setattr(RSSM, "observe", lambda *inputs: pytest.fail("one layer is unrolled"))
     filtered(*make_case())
 
 
@@ -114,11 +109,10 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_it_takes_fewer_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_fewer_operations() -> None:
     case = make_case(VECTOR, precision="bfloat16")
     with Count() as scanned:
         filtered(*case)
-    unroll(monkeypatch)
     with Count() as unrolled:
-        filtered(*case)
+        filtered(*case, plain=True)
     assert scanned.calls < unrolled.calls

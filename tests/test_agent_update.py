@@ -12,7 +12,7 @@ from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 
 from dreamer_async.agent import Noise, Trainer
-from dreamer_async.agent.update import gpu_options, launches_dependently, weighted_total
+from dreamer_async.agent.trainer import weighted_total
 from dreamer_async.config import Config, LossConfig, TrainConfig
 
 NAMES = {
@@ -281,16 +281,6 @@ def test_total_weighs_each_loss_once_and_observations_alike() -> None:
     names = ("dyn", "rep", "actor", "critic", "replay_critic", "cont")
     total = weighted_total(dict.fromkeys(names, one), loss)
     assert total.item() == pytest.approx(1.0 + 0.1 + 1.0 + 1.0 + 0.3 + 1.0)
-
-
-def test_kernels_start_early_only_where_somebody_asks_for_it() -> None:
-    """The name has to be inductor's, which refuses one that it does not know."""
-    wanted, unwanted = gpu_options(dependent_launch=True), gpu_options(dependent_launch=False)
-    assert wanted.keys() - unwanted.keys() == {"triton.enable_pdl"}
-    assert launches_dependently()
-    torch.compile(lambda x: x, options=wanted)
-    with pytest.raises(RuntimeError, match="enable_pdx"):
-        torch.compile(lambda x: x, options={"triton.enable_pdx": True})
 
 
 def test_unusable_settings_are_refused() -> None:

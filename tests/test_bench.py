@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer_async.agent.update import Trainer
+from dreamer_async.agent.trainer import Trainer
 from dreamer_async.bench import PARTS, measure, report, vram
 from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.memory import copier

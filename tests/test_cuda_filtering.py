@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from agent_cases import VECTOR, make_batch, make_config, make_spec, no_triton
 from torch import Tensor
 
-from dreamer_async.agent import Trainer, scan
-from dreamer_async.agent.step import Gradients, Kept, Latent, Weights, cast
-from dreamer_async.cuda import fused
+from dreamer_async.agent import Trainer
+from dreamer_async.fast.cuda import fused, scan
+from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.step import Gradients, Kept, Latent, Weights, cast
+from dreamer_async.fast.cuda.updates import Updates
 
 if reason := no_triton():
     pytest.skip(reason, allow_module_level=True)
-from dreamer_async.cuda import filtering
+from dreamer_async.fast.cuda import filtering
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FLOAT32 = 2e-6 if DEVICE.type == "cpu" else 2e-5
@@ -187,14 +189,15 @@ class Counted:
 def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, config = make_spec(VECTOR), make_config(length=4, horizon=2)
     batch = make_batch(spec, config).map(lambda x: x.to(DEVICE))
-    trainer = Trainer(spec, config, DEVICE)
+    trainer = Trainer(spec, config, DEVICE, backend=CUDA)
+    updates = Updates(trainer)
     noise = trainer.draw_noise(torch.Generator(DEVICE).manual_seed(0))
-    trainer.fuse(scan.EAGER.in_time())
+    updates.fuse_filtering(scan.EAGER.in_time())
     _, wanted = trainer.gradients(batch, noise)
     calls: list[str] = []
     for name in ("filter_forward", "filter_backward"):
         monkeypatch.setattr(filtering, name, Counted(getattr(filtering, name), name, calls))
-    trainer.fuse(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
+    updates.fuse_filtering(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
     _, grads = trainer.gradients(batch, noise)
     assert calls == ["filter_forward", "filter_backward"]
     for name, a, b in zip(trainer.optim.names, grads, wanted, strict=True):

@@ -7,17 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from agent_cases import make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async.agent import Trainer, kernels
-from dreamer_async.agent.rollout import Imagination
-from dreamer_async.agent.rssm import RSSMState
-from dreamer_async.cuda import fused
+from dreamer_async.agent import Trainer
+from dreamer_async.agent.states import RSSMState, Trajectory
+from dreamer_async.fast.cuda import fused
+from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.rollout import Imagination
+from dreamer_async.fast.cuda.updates import Updates
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA, or by itself")
 
@@ -32,16 +33,11 @@ SHARED = {80: 166_912, 90: 232_448, 120: 101_376}
 KINDS = pytest.mark.parametrize("kind", ["discrete", "continuous"])
 
 
-@pytest.fixture(autouse=True)
-def no_native_functions() -> None:
-    kernels.use(None)
-
-
 def make_case(kind: str, precision: str, **widths: int) -> tuple[Trainer, RSSMState]:
     """A trainer whose parameters all matter, and 18 states from where to imagine, two tiles."""
     config = make_config()
     config = replace(config, model=replace(config.model, **widths))
-    trainer = Trainer(make_spec(kind=kind), config, DEVICE, precision)
+    trainer = Trainer(make_spec(kind=kind), config, DEVICE, precision, CUDA)
     generator, model = torch.Generator().manual_seed(3), config.model
     with torch.no_grad():
         for tensor in trainer.agent.parameters():
@@ -54,12 +50,12 @@ def make_case(kind: str, precision: str, **widths: int) -> tuple[Trainer, RSSMSt
 
 def dreams(
     trainer: Trainer, start: RSSMState, steps: int, other: Imagination | None = None
-) -> tuple[Any, Any]:
+) -> tuple[Trajectory, Trajectory]:
     """Step by step, and in one kernel."""
     noise = trainer.draw_noise(torch.Generator(DEVICE).manual_seed(0))
     inputs = start, noise.action[:, :steps], noise.prior[:, :steps]
     kernel = other or fused.imagination(trainer.agent)
-    return trainer.agent.imagine(*inputs), kernel.imagine(*inputs)
+    return trainer.agent.imagine(*inputs).trajectory, kernel.imagine(*inputs)
 
 
 def off(one: Tensor, two: Tensor) -> float:
@@ -86,7 +82,7 @@ def test_bfloat16_by_norm(kind: str) -> None:
 
 
 def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreamer_async.cuda import imagination
+    from dreamer_async.fast.cuda import imagination
 
     monkeypatch.setattr(imagination, "NORM_EPS", 1e-2)
     plain, kernel = dreams(*make_case("continuous", "float32", **WIDTHS["narrow"]), 1)
@@ -98,7 +94,7 @@ def test_a_whole_update_has_the_same_losses() -> None:
     batch = make_batch(trainer.spec, trainer.config).map(lambda x: x.to(DEVICE))
     noise = trainer.draw_noise(torch.Generator(DEVICE).manual_seed(0))
     plain = trainer.forward(batch, noise).maps
-    trainer.fuse_imagination(fused.imagination(trainer.agent))
+    Updates(trainer).fuse_imagination(fused.imagination(trainer.agent))
     for name, value in trainer.forward(batch, noise).maps.items():
         torch.testing.assert_close(value, plain[name], rtol=1e-3, atol=1e-4)
 

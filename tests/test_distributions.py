@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from dreamer_async.agent import distributions as dist
+from dreamer_async.agent.losses import twohot_loss
+from dreamer_async.fast.cuda import ops
 
 NAN = float("nan")
 
@@ -115,30 +117,41 @@ def test_twohot_interpolates_in_raw_space() -> None:
 def test_twohot_keeps_nan() -> None:
     """A NaN target must make the loss NaN, or a broken reward would be trained on."""
     bins = torch.tensor([-1.0, 0.0, 1.0])
-    loss = dist.twohot_loss(torch.zeros(1, 3).log_softmax(-1), torch.tensor([NAN]), bins)
+    loss = dist.twohot_cross_entropy(torch.zeros(1, 3).log_softmax(-1), torch.tensor([NAN]), bins)
     assert loss.isnan().all()
 
 
 def test_twohot_loss() -> None:
     bins = torch.tensor([-1.0, 0.0, 1.0])
     logprobs = torch.tensor([[0.5, 0.25, 0.25]]).log()
-    loss = dist.twohot_loss(logprobs, torch.tensor([-0.5]), bins)
+    loss = dist.twohot_cross_entropy(logprobs, torch.tensor([-0.5]), bins)
     assert loss.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
 
 
-def test_weighted_entries_are_what_gathering_gives() -> None:
-    """A GPU is given this instead, gradients included."""
+def test_what_a_gpu_is_given_instead_of_gathering_is_the_same() -> None:
+    """Gradients included."""
     generator = torch.Generator().manual_seed(0)
-    logprobs = torch.randn(5, 9, generator=generator, dtype=torch.float64).requires_grad_()
+    logits = torch.randn(5, 9, generator=generator, dtype=torch.float64).requires_grad_()
     bins = dist.twohot_bins(9).double()
-    lower, upper, low = dist.twohot(torch.tensor([0.3, -4e7, 0.0, 9e9, -2.0]).double(), bins)
-    pairs = (lower[:, None], low[:, None]), (upper[:, None], 1.0 - low[:, None])
-    sums = dist.weighted(logprobs, *pairs)
-    gathered = sum((w * logprobs.gather(-1, i)).squeeze(-1) for i, w in pairs)
-    assert isinstance(gathered, torch.Tensor)
-    torch.testing.assert_close(sums, gathered, rtol=1e-12, atol=1e-12)
-    grads = [torch.autograd.grad(x.square().sum(), logprobs)[0] for x in (sums, gathered)]
-    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+    targets = (
+        (1.0, torch.tensor([0.3, -4e7, 0.0, 9e9, -2.0]).double()),
+        (0.5, torch.randn(5, generator=generator, dtype=torch.float64)),
+    )
+    for given in (targets, targets[:1]):
+        sums, gathered = (loss(logits, bins, *given) for loss in (ops.twohot_loss, twohot_loss))
+        torch.testing.assert_close(sums, gathered, rtol=1e-12, atol=1e-12)
+        grads = [torch.autograd.grad(x.square().sum(), logits)[0] for x in (sums, gathered)]
+        torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
+def test_log_probabilities_of_classes_are_gathered() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logprobs = torch.randn(5, 9, generator=generator).requires_grad_()
+    index = torch.randint(0, 9, (5,), generator=generator)
+    ours, gathered = dist.class_logprob(logprobs, index), logprobs.gather(-1, index[:, None])[:, 0]
+    assert torch.equal(ours, gathered)
+    grads = [torch.autograd.grad(x.square().sum(), logprobs)[0] for x in (ours, gathered)]
+    assert torch.equal(*grads)
 
 
 def test_twohot_mean_of_symmetric_logits_is_exactly_zero() -> None:

@@ -10,7 +10,7 @@ import torch
 from tiny_run import make_run
 
 from dreamer_async import pipeline
-from dreamer_async.agent.report import OpenLoop
+from dreamer_async.agent.open_loop import OpenLoop
 from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.cli import main
 from dreamer_async.dream import GAP, NothingToSee, compose, draw

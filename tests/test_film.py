@@ -81,7 +81,7 @@ asyncio_sleep = asyncio.sleep
 
 
 def test_long_vectors_and_large_images_are_thinned_out() -> None:
-    from dreamer_async.agent.report import OpenLoop
+    from dreamer_async.agent.open_loop import OpenLoop
 
     large = torch.rand(2, 3, 200, 150, 4)
     name, pixels = film._pictures("camera", OpenLoop(large, large, large), True)

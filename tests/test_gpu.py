@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreamer_async.agent import Batch, Noise, Policy, Trainer
 from dreamer_async.device import set_arithmetic
+from dreamer_async.fast.choose import choose
 from dreamer_async.pipeline import main
 
 pytestmark = pytest.mark.gpu
@@ -32,7 +33,8 @@ def inputs(trainer: Trainer) -> tuple[Batch, Noise]:
 
 
 def gradients(kind: str, device: str, precision: str = "float32") -> dict[str, Tensor]:
-    trainer = Trainer(make_spec(MIXED, kind), make_config(), device, precision)
+    backend, _ = choose(torch.device(device), native=False)
+    trainer = Trainer(make_spec(MIXED, kind), make_config(), device, precision, backend)
     _, grads = trainer.gradients(*inputs(trainer))
     return {n: g.cpu() for n, g in zip(trainer.optim.names, grads, strict=True)}
 
@@ -63,7 +65,8 @@ def test_the_policy_acts_alike(kind: str) -> None:
     first = torch.ones(4, dtype=torch.bool)
     results = []
     for device in ("cpu", "cuda"):
-        policy = Policy(spec, config, device)
+        backend, _ = choose(torch.device(device), native=False)
+        policy = Policy(spec, config, device, backend=backend)
         policy.load(source)
         acted, _ = policy.act(obs, first, policy.initial(4), torch.Generator().manual_seed(1))
         results.append(torch.as_tensor(acted.action).float())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from torch import Tensor
 
-from dreamer_async.agent import feature_maps, images, kernels
+from dreamer_async.agent import ops
 from dreamer_async.agent.coders import Decoder, Encoder
-from dreamer_async.agent.images import ImageLayer
 from dreamer_async.agent.nets import initialize
+from dreamer_async.agent.ops import ImageLayer, Part, compute_with
 from dreamer_async.config import ModelConfig
+from dreamer_async.fast.native import images, library
+from dreamer_async.fast.native.backend import OPS
 from envs.spec import ObsSpec
 
 SHAPES = [(32, 32, 3), (16, 16, 1), (48, 80, 4), (64, 48, 2)]
@@ -33,8 +36,9 @@ def config(depth: int, kernel: int = 5) -> ModelConfig:
     )  # fmt: skip
 
 
-def perturbed(module: torch.nn.Module) -> torch.nn.Module:
-    """Biases and gains that are not their initial constants."""
+def perturbed(module: Part) -> Part:
+    """Biases and gains that are not their initial constants, computed natively."""
+    compute_with(module, OPS)
     initialize(module, generator(1))
     with torch.no_grad():
         for parameter in module.parameters():
@@ -50,6 +54,14 @@ LEAST_GAP = 4e-6
 """Several times what either way computes wrong."""
 
 
+@contextmanager
+def plainly(module: Part) -> Iterator[None]:
+    """PyTorch computes for a while."""
+    compute_with(module, ops.PYTORCH)
+    yield
+    compute_with(module, OPS)
+
+
 def least_gap(encoder: Encoder, obs: Tensor, patch: pytest.MonkeyPatch) -> float:
     """How far any two largest of 2x2 pooled pixels lie apart, in standard deviations of the map."""
     gaps = []
@@ -60,9 +72,8 @@ def least_gap(encoder: Encoder, obs: Tensor, patch: pytest.MonkeyPatch) -> float
         gaps.append(float((first - second).min() / x.std()))
         return first
 
-    with patch.context() as p, torch.no_grad():
-        p.setattr(kernels, "_library", None)
-        p.setattr(feature_maps.F, "max_pool2d", pool)
+    with patch.context() as p, torch.no_grad(), plainly(encoder):
+        p.setattr(ops.F, "max_pool2d", pool)
         encoder({"image": obs}, torch.float32)
     assert gaps, "nothing was pooled"
     return min(gaps)
@@ -79,14 +90,13 @@ def untied(
     raise AssertionError("all pictures have ties")
 
 
-def both_ways(compute: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+def both_ways(
+    module: Part, compute: Callable[[], list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor]]:
     """Natively and with PyTorch."""
     ours = compute()
-    library = kernels.library()
-    kernels.use(None)
-    theirs = compute()
-    kernels.use(library)
-    return ours, theirs
+    with plainly(module):
+        return ours, compute()
 
 
 def close(ours: list[Tensor], theirs: list[Tensor], tolerance: float = 2e-5) -> None:
@@ -112,7 +122,7 @@ def test_the_encoder_agrees_with_torch(
     encoder = perturbed(Encoder({"image": spec}, config(depth, kernel)))
     assert isinstance(encoder, Encoder)
     obs = untied(encoder, 3, shape, monkeypatch)
-    ours, theirs = both_ways(lambda: encoded(encoder, obs))
+    ours, theirs = both_ways(encoder, lambda: encoded(encoder, obs))
     close(ours, theirs)
     assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
 
@@ -137,7 +147,7 @@ def test_the_decoder_and_its_loss_agree_with_torch(
     spec = ObsSpec(shape, "uint8")
     decoder = perturbed(Decoder({"image": spec}, config(2 * depth, kernel)))
     assert isinstance(decoder, Decoder)
-    ours, theirs = both_ways(lambda: decoded(decoder, pictures(3, shape)))
+    ours, theirs = both_ways(decoder, lambda: decoded(decoder, pictures(3, shape)))
     close(ours, theirs, 1e-4)
     assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
 
@@ -148,13 +158,13 @@ def test_wide_layers_agree_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = perturbed(Encoder({"image": spec}, config(32)))
     assert isinstance(encoder, Encoder)
     obs = untied(encoder, 2, spec.shape, monkeypatch)
-    close(*both_ways(lambda: encoded(encoder, obs)))
+    close(*both_ways(encoder, lambda: encoded(encoder, obs)))
 
 
 def test_without_gradients_the_encoder_gives_the_same_bits() -> None:
     spec = ObsSpec((32, 32, 3), "uint8")
     encoder = perturbed(Encoder({"image": spec}, config(8)))
-    obs = {"image": pictures(kernels.library().images_of_group() + 1, spec.shape)}
+    obs = {"image": pictures(library.functions().images_of_group() + 1, spec.shape)}
     with torch.no_grad():
         alone = encoder(obs, torch.float32)
     assert torch.equal(alone, encoder(obs, torch.float32))
@@ -181,7 +191,7 @@ def test_few_images_are_cut_in_strips(
     with torch.no_grad():
         cut = encoder(obs, torch.float32)
     close([cut], [whole], 5e-6)
-    assert asked[0] * rows <= kernels.library().images_of_group()
+    assert asked[0] * rows <= library.functions().images_of_group()
     assert asked[0] > 1 or rows == 3, "not cut"
 
 
@@ -239,7 +249,7 @@ def test_of_equal_pixels_the_first_is_the_largest() -> None:
     encoder = perturbed(Encoder({"image": spec}, config(8)))
     assert isinstance(encoder, Encoder)
     flat = torch.full((2, 32, 32, 1), 51, dtype=torch.uint8)
-    ours, theirs = both_ways(lambda: encoded(encoder, flat))
+    ours, theirs = both_ways(encoder, lambda: encoded(encoder, flat))
     # Rounding chooses among equal pixels, so that only sums over them must agree.
     biases = [i for i, (name, _) in enumerate(encoder.named_parameters(), 1) if "bias" in name]
     close([ours[i] for i in (0, *biases)], [theirs[i] for i in (0, *biases)], 1e-4)
@@ -264,8 +274,7 @@ def test_kernels_are_multiplied_at_the_points(taps: int) -> None:
 def test_other_kernels_are_left_to_torch() -> None:
     layer = ImageLayer(torch.zeros(8, 1, 7, 7), torch.zeros(8), torch.ones(8))
     known = ImageLayer(torch.zeros(8, 1, 5, 5), torch.zeros(8), torch.ones(8))
-    obs = pictures(1, (32, 32, 1))
-    assert images.fit(obs, [known])
-    assert not images.fit(obs, [layer])
-    assert not images.fit(obs, [known, layer])
-    assert not images.fit(obs, [known._replace(kernel=known.kernel.double())])
+    assert images._fit([known])
+    assert not images._fit([layer])
+    assert not images._fit([known, layer])
+    assert not images._fit([known._replace(kernel=known.kernel.double())])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,15 +10,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from agent_cases import MIXED, MODEL, VECTOR, make_batch, make_config, make_spec
+from backends import native
 from torch import Tensor
 
-from dreamer_async.agent import Policy, Trainer, distributions, kernels, twohot
-from dreamer_async.agent.dense import Dense, dense_stack
-from dreamer_async.agent.kl import latent_losses
-from dreamer_async.agent.optim import LaProp
+from dreamer_async.agent import Policy, Trainer, distributions, losses
+from dreamer_async.agent.backend import PYTORCH, Observe
+from dreamer_async.agent.ops import Dense
 from dreamer_async.agent.policy import PolicyNoise
-from dreamer_async.agent.rssm import RSSM, RSSMState
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import ModelConfig, OptimConfig
+from dreamer_async.fast.native import twohot
+from dreamer_async.fast.native.dense import dense_stack
+from dreamer_async.fast.native.losses import latent_losses
 from envs.spec import ActionSpec, EnvSpec
 
 WIDE = replace(MODEL, deter=48, hidden=24, units=40, classes=5, stoch=6, blocks=3)
@@ -36,17 +39,6 @@ SEVERAL = ActionSpec.several(
 
 
 pytestmark = pytest.mark.usefixtures("native_functions")
-
-
-@contextmanager
-def without() -> Iterator[None]:
-    """PyTorch computes for a while."""
-    library = kernels.library()
-    kernels.use(None)
-    try:
-        yield
-    finally:
-        kernels.use(library)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -150,8 +142,7 @@ def test_twohot_losses_agree_with_torch() -> None:
     pairs = ((1.0, targets[0]), (0.3, targets[1]))
     given = torch.randn(7, 30, generator=g)
     ours = twohot.twohot_loss(logits, bins, *pairs)
-    with without():
-        theirs = twohot.twohot_loss(logits, bins, *pairs)
+    theirs = losses.twohot_loss(logits, bins, *pairs)
     close(ours, theirs)
     one, other = (torch.autograd.grad(loss, logits, given)[0] for loss in (ours, theirs))
     close(one, other)
@@ -189,14 +180,13 @@ def test_losses_of_latents_agree_with_torch(variables: int, classes: int) -> Non
     leaves = posterior.requires_grad_(), prior.requires_grad_()
     weights = torch.randn(2, 9, 10, generator=g)
 
-    def losses(share: float = 0.01) -> list[Tensor]:
-        result = latent_losses(*leaves, share, 1.0)
+    def found(of: Callable[..., losses.LatentLosses], share: float = 0.01) -> list[Tensor]:
+        result = of(*leaves, share, 1.0)
         total = (torch.stack(result[:2]) * weights).sum()
         return [x.detach() for x in result] + list(torch.autograd.grad(total, leaves))
 
-    ours = losses()
-    with without():
-        theirs, other = losses(), losses(0.05)
+    ours, plain = found(latent_losses), losses.latent_losses
+    theirs, other = found(plain), found(plain, 0.05)
     for one, two in zip(ours, theirs, strict=True):
         close(one, two)
     assert (ours[0][0, :5] == 1).all() and (ours[4][0, :5] == 0).all()
@@ -214,7 +204,7 @@ def rssm(model: ModelConfig = WIDE) -> RSSM:
     return dyn
 
 
-def observed(dyn: RSSM, noise_seed: int = 5) -> list[Tensor]:
+def observed(dyn: RSSM, observe: Observe, noise_seed: int = 5) -> list[Tensor]:
     """All results of filtering, and all gradients of random sums of them."""
     g, (batch, steps), config = generator(4), (5, 7), dyn.config
     classes = torch.randint(0, config.classes, (batch, config.stoch), generator=g)
@@ -226,7 +216,7 @@ def observed(dyn: RSSM, noise_seed: int = 5) -> list[Tensor]:
     action = 2 * torch.randn(batch, steps, 3, generator=g)
     reset = torch.rand(batch, steps, generator=g) < 0.3
     noise = torch.rand(batch, steps, config.stoch, generator=generator(noise_seed))
-    result = dyn.observe(state, embed, action, reset, noise)
+    result = observe(state, embed, action, reset, noise)
     outputs = [result.state.deter, result.state.stoch, result.logits]
     total = sum((x * torch.randn(x.shape, generator=g)).sum() for x in outputs)
     inputs = [embed, *(p for name, p in dyn.named_parameters() if "prior" not in name)]
@@ -238,9 +228,8 @@ def observed(dyn: RSSM, noise_seed: int = 5) -> list[Tensor]:
 def test_filtering_agrees_with_the_loop_over_time(model: ModelConfig, threads: int) -> None:
     torch.set_num_threads(threads)
     dyn = rssm(model)
-    ours = observed(dyn)
-    with without():
-        theirs, other = observed(dyn), observed(dyn, noise_seed=6)
+    ours = observed(dyn, native().filtering(dyn))
+    theirs, other = observed(dyn, dyn.observe), observed(dyn, dyn.observe, noise_seed=6)
     for one, two in zip(ours, theirs, strict=True):
         close(one, two, 1e-4)
     assert torch.equal(ours[1], theirs[1]) and not torch.equal(ours[1], other[1])
@@ -248,9 +237,7 @@ def test_filtering_agrees_with_the_loop_over_time(model: ModelConfig, threads: i
 
 def test_networks_with_other_counts_of_layers_are_left_to_torch() -> None:
     dyn = rssm(replace(WIDE, dyn_layers=2, posterior_layers=2))
-    ours = observed(dyn)
-    with without():
-        theirs = observed(dyn)
+    ours, theirs = observed(dyn, native().filtering(dyn)), observed(dyn, dyn.observe)
     for one, two in zip(ours, theirs, strict=True):
         close(one, two, 1e-4)
 
@@ -265,7 +252,7 @@ def test_acting_agrees_with_torch(kind: str, rows: int) -> None:
     """Three steps, with other weights from the second on, which must not go unnoticed."""
     spec = EnvSpec("toy", "case", VECTOR, action_of(kind))
     config, g = replace(make_config(), model=WIDE), generator(7)
-    policy = Policy(spec, config)
+    policy, plain = (Policy(spec, config, backend=backend) for backend in (native(), PYTORCH))
     carry = policy.initial(rows)
     for step in range(3):
         if step < 2:
@@ -274,16 +261,17 @@ def test_acting_agrees_with_torch(kind: str, rows: int) -> None:
                 for parameter in weights.parameters():
                     parameter.add_(torch.randn(parameter.shape, generator=g) * 0.2)
             policy.load(weights)
+            plain.load(weights)
         obs = {"vector": torch.randn(rows, 3, generator=g)}
-        reset, noise = torch.rand(rows, generator=g) < 0.3, policy.draw_noise(rows, g)
+        flags = torch.rand(rows, 2, generator=g) < 0.3
+        reset, noise = flags[:, 0], policy.draw_noise(rows, g)  # which are not beside each other
         ours = policy.step(obs, reset, carry, noise)
         forced = PolicyNoise(
             ours.stoch.argmax(-1), ours.action if kind == "discrete" else ours.action.double()
         )
         again = policy.step(obs, reset, carry, forced)
-        with without():
-            theirs = policy.step(obs, reset, carry, noise)
-            other = policy.step(obs, ~reset, carry, noise)
+        theirs = plain.step(obs, reset, carry, noise)
+        other = plain.step(obs, ~reset, carry, noise)
         assert torch.equal(ours.stoch, theirs.stoch) and ours.action.dtype == theirs.action.dtype
         for result in (ours, again):
             close(result.deter, theirs.deter)
@@ -296,15 +284,16 @@ def test_acting_agrees_with_torch(kind: str, rows: int) -> None:
 @torch.no_grad()
 def test_an_action_that_is_no_class_is_none() -> None:
     spec, config = make_spec(kind="discrete"), make_config()
-    policy, g = Policy(spec, config), generator()
-    policy.load(Trainer(spec, config).agent)
+    policy, plain = (Policy(spec, config, backend=backend) for backend in (native(), PYTORCH))
+    g, agent = generator(), Trainer(spec, config).agent
+    policy.load(agent)
+    plain.load(agent)
     obs, reset = {"vector": torch.randn(3, 3, generator=g)}, torch.zeros(3, dtype=torch.bool)
     noise = policy.draw_noise(3, g)
     start = policy.initial(3)._replace(deter=torch.randn(3, 16, generator=g))
     carry = start._replace(action=torch.tensor([-1, 3, 2**40]))
     ours = policy.step(obs, reset, carry, noise)
-    with without():
-        theirs, other = (policy.step(obs, reset, x, noise) for x in (carry, start))
+    theirs, other = (plain.step(obs, reset, x, noise) for x in (carry, start))
     close(ours.deter, theirs.deter)
     assert not torch.allclose(theirs.deter, other.deter)
 
@@ -314,21 +303,24 @@ def test_an_action_that_is_no_class_is_none() -> None:
 def test_imagination_agrees_with_the_loop_over_time(kind: str, forced: bool) -> None:
     spec = EnvSpec("toy", "case", VECTOR, action_of(kind))
     config = replace(make_config(batch=10, length=9), model=WIDE)
-    trainer, g = Trainer(spec, config), generator(8)
+    trainer, plain = (Trainer(spec, config, backend=backend) for backend in (native(), PYTORCH))
+    g = generator(8)
     with torch.no_grad():
         for parameter in trainer.agent.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=g) * 0.2)
+    plain.load_state_dict(trainer.state_dict())
     classes = torch.randint(0, 5, (90, 6), generator=g)
     start = RSSMState(torch.randn(90, 48, generator=g), F.one_hot(classes, 5).float())
     noise = trainer.draw_noise(g)
-    drawn = trainer.agent.imagine(start, noise.action, noise.prior)
+    drawn = trainer.imagine(start, noise.action, noise.prior).trajectory
     if forced:  # the same again, by the samples instead of by the random numbers
         stoch = drawn.feat[:, 1:, 48:].unflatten(-1, (6, 5)).argmax(-1)
         action = drawn.action if kind == "discrete" else drawn.action.double()
         noise = noise._replace(action=action, prior=stoch)
-    ours = trainer.agent.imagine(start, noise.action, noise.prior)
-    with without():
-        theirs = trainer.agent.imagine(start, noise.action, noise.prior)
+    read, wanted = (x.imagine(start, noise.action, noise.prior) for x in (trainer, plain))
+    ours, theirs = read.trajectory, wanted.trajectory
+    for one, other in zip((*read.policy, *read[2:]), (*wanted.policy, *wanted[2:]), strict=True):
+        close(one, other, 1e-4)
     assert ours.action.dtype == theirs.action.dtype
     close(ours.feat, theirs.feat)
     close(ours.action.float(), theirs.action.float())
@@ -342,9 +334,8 @@ def test_whole_updates_agree(kind: str) -> None:
     """Twice, so that whatever the first one left behind of the old parameters would be seen."""
     spec, config = make_spec(MIXED, kind), make_config(lr=1e-3, warmup=0)
     states, metrics = [], []
-    for library in (kernels.library(), None):
-        kernels.use(library)
-        trainer, g = Trainer(spec, config), generator()
+    for backend in (native(), PYTORCH):
+        trainer, g = Trainer(spec, config, backend=backend), generator()
         before = [p.detach().clone() for p in trainer.optim.params]
         trainer.update(make_batch(spec, config), trainer.draw_noise(g))
         update = trainer.update(make_batch(spec, config, seed=1), trainer.draw_noise(g))
@@ -366,10 +357,9 @@ def test_the_optimiser_agrees_with_torch() -> None:
     grads[0][0] = torch.randn(70, 40, generator=g)[:, :33]  # rows apart
     start = [torch.randn(shape, generator=g) for shape in shapes]
     results = []
-    for library in (kernels.library(), None):
-        kernels.use(library)
+    for backend in (native(), PYTORCH):
         params = {str(i): x.clone().requires_grad_() for i, x in enumerate(start)}
-        optim = LaProp(params, OptimConfig(lr=1e-2, warmup=2))
+        optim = backend.optimiser(params, OptimConfig(lr=1e-2, warmup=2))
         for part in grads[:-1]:
             optim.step(part, torch.tensor(True))
         metrics = optim.step(grads[-1], torch.tensor(True))

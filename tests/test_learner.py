@@ -15,12 +15,14 @@ import torch
 from tiny_run import TINY
 
 import envs
-from dreamer_async import cuda
-from dreamer_async.agent import scan
-from dreamer_async.agent.capture import Update
+from dreamer_async.agent.backend import PYTORCH
 from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.trainer import Update
 from dreamer_async.config import Config, resolve
-from dreamer_async.cuda import fused
+from dreamer_async.fast.cuda import fused, scan, updates
+from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.updates import Updates
+from dreamer_async.fast.place import Place
 from dreamer_async.learner import Learner, MetricMeans, _Pending
 from dreamer_async.replay_setup import open_replay
 from dreamer_async.run_dir import RunDir
@@ -47,18 +49,32 @@ def test_nothing_finite_means_no_report() -> None:
     assert means.take() is None
 
 
-def make_learner(tmp_path: Path, **changes: str) -> tuple[Learner, Config]:
+CPU = Place(torch.device("cpu"), "float32", PYTORCH)
+GPU = CPU._replace(backend=CUDA)
+"""What a GPU computes with, on a CPU."""
+
+
+def make_learner(tmp_path: Path, place: Place = CPU, **changes: str) -> tuple[Learner, Config]:
     overrides = [f"{k}={v}" for k, v in changes.items()]
     config = resolve("toy", "catch", size="tiny", overrides=(*TINY, *overrides))
     run = RunDir.create(tmp_path, "toy")
     spec = envs.spec("toy", "catch")
     replay = open_replay(config, spec, run, resume=False)
-    return Learner(spec, config, replay, torch.device("cpu"), "float32"), config
+    return Learner(spec, config, replay, place), config
 
 
-def test_warming_up_changes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, _ = make_learner(tmp_path)
-    monkeypatch.setattr(learner.trainer, "compile", lambda: None)
+def uncompiled(tmp_path: Path, **changes: str) -> tuple[Learner, Updates]:
+    """A learner as on a GPU, whose compiler leaves all as it is, and which records nothing."""
+    learner, _ = make_learner(
+        tmp_path, GPU, **{"train.compile": "true", "train.capture": "false", **changes}
+    )
+    assert learner.accelerated is not None
+    learner.accelerated.compile = lambda backend="": None
+    return learner, learner.accelerated
+
+
+def test_warming_up_changes_no_state(tmp_path: Path) -> None:
+    learner, _ = uncompiled(tmp_path)
     before = {n: t.clone() for n, t in learner.trainer.state_dict().items()}
     generator = learner.state()["learner/generator"].clone()
     learner.warm_up()
@@ -68,24 +84,22 @@ def test_warming_up_changes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert learner.updates == 0
 
 
-def test_what_does_not_compile_trains_uncompiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    learner, _ = make_learner(tmp_path)
+def test_what_does_not_compile_trains_uncompiled(tmp_path: Path) -> None:
+    learner, accelerated = uncompiled(tmp_path)
     trainer = learner.trainer
 
     def broken(*inputs: object) -> NoReturn:
         raise RuntimeError("no such compiler\nand a long story")
 
-    def compile_broken() -> None:
-        trainer._regions = trainer._regions._replace(world_model_losses=broken)
+    def compile_broken(backend: str = "") -> None:
+        trainer.regions = trainer.regions._replace(world_model_losses=broken)
 
-    monkeypatch.setattr(trainer, "compile", compile_broken)
+    accelerated.compile = compile_broken
     before = {n: t.clone() for n, t in trainer.state_dict().items()}
     problem = learner.warm_up()
     assert "no such compiler" in problem and "story" not in problem
     assert all(torch.equal(before[name], t) for name, t in trainer.state_dict().items())
-    assert learner.warm_up() and trainer.update(
+    assert learner.warm_up() and learner.update(
         learner._staging[0].batch(), trainer.draw_noise(torch.Generator())
     ), "and goes on"
 
@@ -99,21 +113,21 @@ def test_a_warm_up_without_memory_or_device_is_not_one_that_cannot_compile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, error: Exception
 ) -> None:
     """Eager updates, which take more memory, would fail later."""
-    learner, _ = make_learner(tmp_path)
-    trainer, learner._capture = learner.trainer, True
+    learner, accelerated = uncompiled(tmp_path, **{"train.capture": "true"})
+    trainer = learner.trainer
     before = {n: t.clone() for n, t in trainer.state_dict().items()}
-    update = trainer._update
+    update = trainer.update
 
     def spoil(*inputs: Any) -> Update:
         update(*inputs)
         raise error
 
-    def compile_() -> None:
+    def compile_(backend: str = "") -> None:
         if phase == "compile":
-            trainer._update = spoil  # type: ignore[method-assign]
+            monkeypatch.setattr(trainer, "update", spoil)
 
-    monkeypatch.setattr(trainer, "compile", compile_)
-    monkeypatch.setattr(trainer, "capture", spoil)
+    monkeypatch.setattr(accelerated, "compile", compile_)
+    monkeypatch.setattr(accelerated, "capture", spoil)
     with pytest.raises(type(error)) as caught:
         learner.warm_up()
     assert caught.value is error
@@ -124,7 +138,7 @@ def test_a_warm_up_without_memory_or_device_is_not_one_that_cannot_compile(
 def test_what_cannot_be_fused_trains_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    learner, _ = make_learner(tmp_path, **{"train.fused_filtering": "true"})
+    learner, _ = uncompiled(tmp_path, **{"train.fused_filtering": "true"})
     trainer = learner.trainer
 
     def refuse(*inputs: object) -> NoReturn:
@@ -134,19 +148,18 @@ def test_what_cannot_be_fused_trains_as_before(
         return scan.Loops(refuse, refuse) if late else refuse()
 
     monkeypatch.setattr(fused, "filtering", filtering)
-    monkeypatch.setattr(trainer, "compile", lambda: None)
     before = {n: t.clone() for n, t in trainer.state_dict().items()}
     assert learner.warm_up() == "filtering is not fused: out of shared memory"
     assert all(torch.equal(before[name], t) for name, t in trainer.state_dict().items())
     noise = trainer.draw_noise(torch.Generator())
-    assert trainer.update(learner._staging[0].batch(), noise), "and goes on"
+    assert learner.update(learner._staging[0].batch(), noise), "and goes on"
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "by the kernel"])
 def test_what_cannot_imagine_at_once_imagines_as_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    learner, _ = make_learner(tmp_path, **{"train.fused_imagination": "true"})
+    learner, _ = uncompiled(tmp_path, **{"train.fused_imagination": "true"})
 
     def refuse(*inputs: object) -> NoReturn:
         raise fused.Unfit("out of shared memory")
@@ -155,21 +168,19 @@ def test_what_cannot_imagine_at_once_imagines_as_before(
         return SimpleNamespace(imagine=refuse) if late else refuse()
 
     monkeypatch.setattr(fused, "imagination", imagination)
-    monkeypatch.setattr(learner.trainer, "compile", lambda: None)
     before = {n: t.clone() for n, t in learner.trainer.state_dict().items()}
     assert learner.warm_up() == "imagination is not fused: out of shared memory"
     assert all(torch.equal(before[name], t) for name, t in learner.trainer.state_dict().items())
     noise = learner.trainer.draw_noise(torch.Generator())
-    assert learner.trainer.update(learner._staging[0].batch(), noise), "and goes on"
+    assert learner.update(learner._staging[0].batch(), noise), "and goes on"
 
 
 def test_an_old_inductor_launches_as_it_always_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learner, _ = make_learner(tmp_path, **{"train.dependent_launch": "true"})
-    monkeypatch.setattr(learner.trainer, "compile", lambda: None)
+    learner, _ = uncompiled(tmp_path, **{"train.dependent_launch": "true"})
     assert learner.warm_up() == ""
-    monkeypatch.setattr("dreamer_async.learner.launches_dependently", lambda: False)
+    monkeypatch.setattr(updates, "launches_dependently", lambda: False)
     assert "no triton.enable_pdl" in learner.warm_up()
 
 
@@ -189,8 +200,8 @@ def test_other_layers_are_filtered_one_step_after_the_other() -> None:
 
 def test_fusing_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "dreamer_async.cuda.filtering", raising=False)
-    monkeypatch.delattr(cuda, "filtering", raising=False)
+    monkeypatch.delitem(sys.modules, "dreamer_async.fast.cuda.filtering", raising=False)
+    monkeypatch.delattr("dreamer_async.fast.cuda.filtering", raising=False)
     config = resolve("toy", "catch", size="tiny").model
     with pytest.raises(fused.Unfit, match="Triton comes with PyTorch for CUDA"):
         fused.filtering(RSSM(config, embed=8, action=3), torch.float32)

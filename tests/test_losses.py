@@ -14,9 +14,9 @@ from dreamer_async.agent.losses import (
     kl_losses,
     lambda_return,
     replay_return,
-    returns_at_once,
 )
 from dreamer_async.agent.normalize import ReturnRange, percentile, return_scale, update_range
+from dreamer_async.fast.cuda import ops
 
 
 def test_lambda_return() -> None:
@@ -43,11 +43,11 @@ def test_replay_return_stops_at_the_end() -> None:
     """No value beyond a terminal step; beyond a time limit only the bootstrap of that step."""
     reward, boot = torch.tensor([[0.0, 1.0, 5.0]]), torch.tensor([[7.0, 10.0, 20.0]])
     yes, no = torch.tensor([[False, True, False]]), torch.zeros(1, 3, dtype=torch.bool)
-    kept = {"discount": 0.5, "lam": 0.5}
-    assert replay_return(reward, yes, yes, boot, **kept).tolist() == [[1.0, 15.0]]
-    assert replay_return(reward, no, yes, boot, **kept).tolist() == [[6.0, 15.0]]
+    kept = 0.5, 0.5  # discount, lambda
+    assert replay_return(reward, yes, yes, boot, *kept).tolist() == [[1.0, 15.0]]
+    assert replay_return(reward, no, yes, boot, *kept).tolist() == [[6.0, 15.0]]
     # ret_0 = 1 + 0.5 (0.5 * 10 + 0.5 * 15)
-    assert replay_return(reward, no, no, boot, **kept).tolist() == [[7.25, 15.0]]
+    assert replay_return(reward, no, no, boot, *kept).tolist() == [[7.25, 15.0]]
 
 
 def test_weight_starts_with_the_start_state() -> None:
@@ -114,5 +114,5 @@ def test_returns_as_sums_are_those_of_the_recursion() -> None:
     generator = torch.Generator().manual_seed(0)
     reward, live, cont, boot = torch.rand(4, 7, 20, generator=generator, dtype=torch.float64)
     live[:, 5], cont[:, 11], live[2] = 0.0, 0.0, 0.0
-    sums = returns_at_once(reward + live * (1.0 - cont) * boot, live * cont, boot[:, -1:])
+    sums = ops.lambda_return(reward, live, cont, boot)
     torch.testing.assert_close(sums, lambda_return(reward, live, cont, boot), rtol=1e-12, atol=0.0)

@@ -9,25 +9,39 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from agent_cases import IMAGE, make_batch, make_config, make_spec
+from backends import native
 from torch import Tensor
 
-from dreamer_async import compile_cache, native
-from dreamer_async.agent import Trainer, kernels
-from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
-from dreamer_async.config import TrainConfig
+from dreamer_async import compile_cache
+from dreamer_async.agent import Trainer, ops
+from dreamer_async.agent.backend import PYTORCH
+from dreamer_async.fast.choose import choose
+from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
+from dreamer_async.fast.native import build, library
+from dreamer_async.fast.native.feature_maps import pool_norm_silu, shuffle_norm_silu
 
-Block = Callable[[Tensor, Tensor], Tensor]
+Block = Callable[..., Tensor]
 CPU = torch.device("cpu")
+
+
+PLAIN: dict[Block, Block] = {
+    pool_norm_silu: ops.pool_norm_silu,
+    shuffle_norm_silu: ops.shuffle_norm_silu,
+}
 
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    assert native.use(TrainConfig(), CPU) == "", "these tests need a C++ compiler"
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    kernels.use(None)
+
+
+def problem() -> str:
+    """Why there are no native functions."""
+    return choose(CPU, native=True)[1]
 
 
 def results(block: Block, x: Tensor, scale: Tensor) -> list[Tensor]:
@@ -36,17 +50,6 @@ def results(block: Block, x: Tensor, scale: Tensor) -> list[Tensor]:
     y = block(x, scale)
     given = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
     return [y.detach(), *torch.autograd.grad(y, (x, scale), given)]
-
-
-def plain(block: Block) -> Block:
-    def without(x: Tensor, scale: Tensor) -> Tensor:
-        kernels.use(None)
-        try:
-            return block(x, scale)
-        finally:
-            native.use(TrainConfig(), CPU)
-
-    return without
 
 
 def inputs(block: Block, channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -76,7 +79,7 @@ def test_native_functions_agree_with_torch(
     block: Block, channels: int, height: int, width: int
 ) -> None:
     x, scale = inputs(block, channels, height, width)
-    for ours, theirs in zip(results(block, x, scale), results(plain(block), x, scale), strict=True):
+    for ours, theirs in zip(results(block, x, scale), results(PLAIN[block], x, scale), strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
@@ -84,7 +87,7 @@ def test_native_functions_agree_with_torch(
 def test_in_bfloat16_only_the_last_rounding_differs(block: Block) -> None:
     x, scale = inputs(block, 12, 4, 5)
     x = x.to(torch.bfloat16)
-    exact = results(plain(block), x.float(), scale)
+    exact = results(PLAIN[block], x.float(), scale)
     for ours, wanted in zip(results(block, x, scale), exact, strict=True):
         step = 2.0**-8 * wanted.abs().max()
         assert ours.dtype == (torch.float32 if ours.ndim == 1 else torch.bfloat16)
@@ -96,7 +99,7 @@ def test_the_comparison_sees_a_wrong_scale() -> None:
     x, scale = inputs(pool_norm_silu, 8, 2, 2)
     ours, wrong = (
         results(pool_norm_silu, x, scale),
-        results(plain(pool_norm_silu), x, scale * 1.001),
+        results(PLAIN[pool_norm_silu], x, scale * 1.001),
     )
     assert not any(
         torch.allclose(a, b, atol=2e-5, rtol=2e-5) for a, b in zip(ours, wrong, strict=True)
@@ -106,7 +109,7 @@ def test_the_comparison_sees_a_wrong_scale() -> None:
 def test_of_equal_pixels_the_first_one_gets_the_gradient() -> None:
     x = torch.tensor([[1.0, 2.0], [2.0, 2.0]]).view(1, 2, 2, 1).expand(-1, -1, -1, 8).contiguous()
     _, dx, _ = results(pool_norm_silu, x, torch.linspace(0.5, 2.0, 8))
-    _, wanted, _ = results(plain(pool_norm_silu), x, torch.linspace(0.5, 2.0, 8))
+    _, wanted, _ = results(PLAIN[pool_norm_silu], x, torch.linspace(0.5, 2.0, 8))
     torch.testing.assert_close(dx, wanted)
     assert dx[0, 0, 1].all() and not dx[0, 1].any()
 
@@ -118,7 +121,7 @@ def test_extreme_values_end_as_with_torch(block: Block, dtype: torch.dtype, valu
     """NaN must stay NaN: it is how an update is found to be bad."""
     x, scale = inputs(block, 8, 2, 2)
     x = torch.full_like(x, value).to(dtype)
-    ours, theirs = block(x, scale), plain(block)(x, scale)
+    ours, theirs = block(x, scale), PLAIN[block](x, scale)
     torch.testing.assert_close(ours, theirs, equal_nan=True, atol=1e-6, rtol=0.01)
 
 
@@ -126,7 +129,7 @@ def test_extreme_values_end_as_with_torch(block: Block, dtype: torch.dtype, valu
 def test_every_number_of_threads_fills_the_same_maps(
     block: Block, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
+    monkeypatch.setattr(library, "LEAST_NUMBERS", 0)
     x, scale = inputs(block, 8, 7, 5)
     torch.set_num_threads(1)
     one = results(block, x, scale)
@@ -138,9 +141,8 @@ def test_every_number_of_threads_fills_the_same_maps(
 def test_a_whole_update_is_the_same() -> None:
     spec, config = make_spec(IMAGE), make_config()
     gradients = []
-    for library in (native.load()[0], None):
-        kernels.use(library)
-        trainer = Trainer(spec, config)
+    for backend in (native(), PYTORCH):
+        trainer = Trainer(spec, config, backend=backend)
         noise = trainer.draw_noise(torch.Generator().manual_seed(0))
         forward, grads = trainer.gradients(make_batch(spec, config), noise)
         gradients.append([forward.total.detach(), *grads])
@@ -148,18 +150,25 @@ def test_a_whole_update_is_the_same() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
-def test_mixed_precision_keeps_everything_but_convolutions_in_float32() -> None:
+def test_mixed_precision_keeps_everything_but_convolutions_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spec, config = make_spec(IMAGE), make_config()
-    trainer = Trainer(spec, config, precision="mixed")
-    seen = []
-    for conv in (trainer.agent.enc.cnn[0][0], trainer.agent.dec.imgout):
-        conv.register_forward_hook(lambda _, x, y: seen.append((x[0].dtype, y.dtype)))
+    trainer = Trainer(spec, config, precision="mixed", backend=native())
+    seen, convolve = [], F.conv2d
+
+    def watched(x: Tensor, *inputs: object, **options: object) -> Tensor:
+        y = convolve(x, *inputs, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        seen.append((x.dtype, y.dtype))
+        return y
+
+    monkeypatch.setattr(F, "conv2d", watched)
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
     forward = trainer.forward(make_batch(spec, config), noise)
-    assert seen == [(torch.bfloat16, torch.bfloat16)] * 2
+    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
     assert forward.tokens.dtype == forward.observed.state.deter.dtype == torch.float32
     assert all(m.dtype == torch.float32 for m in forward.maps.values())
-    full = Trainer(spec, config).forward(make_batch(spec, config), noise)
+    full = Trainer(spec, config, backend=native()).forward(make_batch(spec, config), noise)
     for name, value in forward.maps.items():
         close = torch.isclose(value.mean(), full.maps[name].mean(), rtol=0.02, atol=0.02)
         assert close, (name, value.mean(), full.maps[name].mean())
@@ -173,18 +182,18 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache, and no memory of a library."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    native.load.cache_clear()
+    build.load.cache_clear()
     yield cache
-    native.load.cache_clear()
+    build.load.cache_clear()
 
 
 def test_it_is_built_once_where_only_its_user_can_write(unbuilt: Path) -> None:
-    assert native.use(TrainConfig(), CPU) == ""
+    assert problem() == ""
     [path] = unbuilt.iterdir()
     assert stat.S_IMODE(unbuilt.stat().st_mode) == 0o700
     before = path.stat()
-    native.load.cache_clear()
-    assert native.use(TrainConfig(), CPU) == "" and path.stat() == before
+    build.load.cache_clear()
+    assert problem() == "" and path.stat() == before
 
 
 @pytest.mark.parametrize(
@@ -199,9 +208,8 @@ def test_without_a_working_compiler_torch_does_it(
         broken.write_text(f"#!/bin/sh\n{script}\n")
         broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
-    assert said in native.use(TrainConfig(), CPU)
-    x, scale = inputs(pool_norm_silu, 8, 2, 2)
-    assert torch.equal(pool_norm_silu(x, scale), plain(pool_norm_silu)(x, scale))
+    backend, why = choose(CPU, native=True)
+    assert said in why and backend is WITHOUT_NATIVE
     assert not unbuilt.exists() or not os.listdir(unbuilt), "no litter"
 
 
@@ -221,7 +229,7 @@ def test_a_compiler_that_is_none_is_named(
     unbuilt: Path, monkeypatch: pytest.MonkeyPatch, given: str, said: str
 ) -> None:
     monkeypatch.setenv("CXX", given)
-    assert said in native.use(TrainConfig(), CPU).replace("\\", "\\\\")
+    assert said in problem().replace("\\", "\\\\")
 
 
 def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
@@ -231,12 +239,12 @@ def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
     copying.write_text("#!/bin/sh\nexit 1\n")
     copying.chmod(0o755)
     monkeypatch.setenv("CXX", str(copying))
-    left = unbuilt / f"{native.SCRATCH}{'0' * 16}"
+    left = unbuilt / f"{build.SCRATCH}{'0' * 16}"
     left.mkdir(parents=True)
     unbuilt.chmod(0o700)
     (left / "x.o").touch()
-    living = compile_cache.scratch(unbuilt, native.SCRATCH)
-    assert "failed" in native.use(TrainConfig(), CPU)
+    living = compile_cache.scratch(unbuilt, build.SCRATCH)
+    assert "failed" in problem()
     assert list(unbuilt.iterdir()) == [living]
 
 
@@ -252,17 +260,25 @@ def test_only_libraries_that_nobody_else_can_write_are_loaded(
     assert not compile_cache.is_trusted(link) and not compile_cache.is_trusted(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("train", "device"),
-    [(TrainConfig(native=False), CPU), (TrainConfig(), torch.device("cuda"))],
-)
-def test_it_is_used_where_it_is_wanted_only(train: TrainConfig, device: torch.device) -> None:
-    assert native.use(train, device) == ""
-    assert not kernels.ready()
+def test_it_is_used_where_it_is_wanted_only() -> None:
+    assert choose(CPU, native=True)[0].name == "native"
+    assert choose(CPU, native=False) == (WITHOUT_NATIVE, "")
+    for wanted in (True, False):
+        assert choose(torch.device("cuda", 0), native=wanted) == (CUDA, "")
+
+
+def test_what_one_agent_computes_with_is_nothing_to_another() -> None:
+    """Nothing is switched in the process: a choice for one leaves the other as it was."""
+    spec, config = make_spec(IMAGE), make_config()
+    one = Trainer(spec, config, backend=native())
+    ops_of = lambda trainer: trainer.agent.enc.ops  # noqa: E731
+    other = Trainer(spec, config, backend=choose(torch.device("cuda", 0), native=True)[0])
+    third = Trainer(spec, config)
+    assert (ops_of(one), ops_of(other), ops_of(third)) == (native().ops, CUDA.ops, PYTORCH.ops)
 
 
 def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "LEAST_NUMBERS", 0)
+    monkeypatch.setattr(library, "LEAST_NUMBERS", 0)
     torch.set_num_threads(3)
     x, scale = inputs(pool_norm_silu, 8, 7, 5)
     wanted = pool_norm_silu(x, scale)

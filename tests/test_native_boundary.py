@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from dreamer_async import native
-from dreamer_async.agent import kernels, signatures, structs
-from dreamer_async.agent.kernels import pointer
-from dreamer_async.agent.signatures import FUNCTIONS, Memory, Signature
+from dreamer_async.fast.native import build, signatures, structs
+from dreamer_async.fast.native.library import pointer
+from dreamer_async.fast.native.signatures import FUNCTIONS, Memory, Signature
 
 
 @pytest.fixture
 def library() -> ctypes.CDLL:
-    found, problem = native.load()
+    found, problem = build.load()
     assert found is not None, problem
     return found
 
@@ -88,13 +87,13 @@ def test_structures_that_only_one_side_has_are_refused(library: ctypes.CDLL) -> 
 
 def test_a_library_with_other_structures_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither is it left aside: whoever changes one side only must notice."""
-    native.load()
+    build.load()
     first, second, *rest = fields_of(structs.Core)
     check, given = structs.check, changed(structs.Core, [second, first, *rest])
     monkeypatch.setattr(structs, "check", lambda library: check(library, given))
-    native.load.cache_clear()
+    build.load.cache_clear()
     with pytest.raises(TypeError, match="Core in Python and in C"):
-        native.load()
+        build.load()
 
 
 def test_every_structure_of_python_is_in_the_list() -> None:
@@ -138,7 +137,7 @@ def declared_functions(source: str) -> Iterator[tuple[str, Signature]]:
 
 
 def all_declared() -> dict[str, Signature]:
-    sources = [path.read_text() for path in sorted(native.FOLDER.glob("*.cpp"))]
+    sources = [path.read_text() for path in sorted(build.FOLDER.glob("*.cpp"))]
     return {name: found for source in sources for name, found in declared_functions(source)}
 
 
@@ -178,7 +177,7 @@ def test_the_library_exports_these_functions_and_no_others(library: ctypes.CDLL)
     ],
 )
 def test_a_function_that_changes_in_cpp_alone_is_found(before: str, after: str) -> None:
-    source = (native.FOLDER / "dense.cpp").read_text()
+    source = (build.FOLDER / "dense.cpp").read_text()
     as_it_is, as_changed = (
         dict(declared_functions(re.sub(r"\s+", " ", text).replace(given, to)))
         for text, given, to in ((source, "", ""), (source, before, after))
@@ -189,7 +188,7 @@ def test_a_function_that_changes_in_cpp_alone_is_found(before: str, after: str) 
 
 
 def test_a_function_that_changes_in_all_types_of_maps_is_found() -> None:
-    source = (native.FOLDER / "feature_maps.cpp").read_text()
+    source = (build.FOLDER / "feature_maps.cpp").read_text()
     as_it_is = dict(declared_functions(source))
     assert len(as_it_is) == 8
     ours = {name: FUNCTIONS[name] for name in as_it_is}
@@ -264,4 +263,4 @@ def test_a_function_that_the_library_lacks_is_named(
 def test_tensors_reach_functions_by_their_addresses_alone() -> None:
     with pytest.raises(TypeError, match="is no address"):
         Memory.from_param(torch.zeros(1))
-    assert Memory.from_param(kernels.pointer(None)).value is None
+    assert Memory.from_param(pointer(None)).value is None

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from dreamer_async.agent.flat import WIDTH, Flat
 from dreamer_async.agent.optim import (
     LaProp,
     clip_by_agc,
@@ -18,6 +17,8 @@ from dreamer_async.agent.optim import (
     scale_by_rms,
 )
 from dreamer_async.config import OptimConfig
+from dreamer_async.fast.cuda.flat import WIDTH, Flat
+from dreamer_async.fast.cuda.optim import FlatLaProp
 
 YES, NO = torch.tensor(True), torch.tensor(False)
 
@@ -85,7 +86,7 @@ def pair(flat: bool) -> tuple[LaProp, list[list[torch.Tensor]]]:
     generator = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     params = {"kernel": draw(40, 30), "row": draw(WIDTH), "one": draw(1), "bias": draw(WIDTH + 1)}
-    return LaProp(params, OptimConfig(lr=0.1, warmup=3), flat=flat), [
+    return (FlatLaProp if flat else LaProp)(params, OptimConfig(lr=0.1, warmup=3)), [
         [draw(*p.shape) * 10**scale for p in params.values()] for scale in (-3, 0, 3)
     ]
 
@@ -93,6 +94,7 @@ def pair(flat: bool) -> tuple[LaProp, list[list[torch.Tensor]]]:
 @pytest.mark.parametrize("backend", [None, "aot_eager"])
 def test_flat_tensors_are_updated_alike(backend: str | None) -> None:
     (plain, steps), (flat, _) = pair(False), pair(True)
+    assert isinstance(flat, FlatLaProp)
     if backend:
         flat.compile(partial(torch.compile, backend=backend, fullgraph=True, dynamic=False))
     for grads in steps:

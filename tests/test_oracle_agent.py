@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from agent_cases import no_triton
+from backends import backend
 from oracle_cases import (
     Case,
     close,
@@ -25,26 +25,28 @@ from oracle_cases import (
 )
 from torch import Tensor
 
-from dreamer_async import native
-from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, kernels
+from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, ops
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
-from dreamer_async.agent.update import Forward
-from dreamer_async.cuda import fused
+from dreamer_async.agent.trainer import Forward
 from dreamer_async.device import set_arithmetic
+from dreamer_async.fast.cuda import fused
+from dreamer_async.fast.cuda.updates import Updates
 
 pytestmark = pytest.mark.oracle
-NATIVE = " native"
-"""At the end of a case's name: with the native functions for feature maps."""
-FUSED = " fused"
-"""Likewise, with Triton's kernels for filtering."""
-CASES = [
-    *(names("g_*") or ["g_none"]),
-    *(name + NATIVE for name in names("g_img_*")),
-    *(name + FUSED for name in names("g_vec_*") if not no_triton()),
-]
+FUSED = "fused"
+"""Instead of a backend: the card's, with Triton's kernels for filtering."""
 DEVICE = os.environ.get("ORACLE_DEVICE", "cpu")
 """Where the update is computed, such as cuda."""
+WAYS = ["PyTorch", "native", "CUDA"] if DEVICE == "cpu" else ["PyTorch", "CUDA"]
+CASES = [
+    *(f"{name} {way}" for name in names("g_*") or ["g_none"] for way in WAYS),
+    *(f"{name} {FUSED}" for name in names("g_vec_*") if not no_triton()),
+]
 TOLERANCE = 5e-5
+TIED = 2e-4
+"""Instead, for the encoder's gradients where rounding decides which pixel of a pool is largest."""
+TIE = 1e-5
+"""How near two of 2x2 pixels are, in standard deviations of the map, for rounding to decide."""
 LOSSES = {
     "rew": "reward", "con": "cont", "policy": "actor", "value": "critic",
     "repval": "replay_critic",
@@ -61,17 +63,6 @@ class Run(NamedTuple):
     before: Forward
     grads: dict[str, Tensor]
     update: Update
-
-
-@pytest.fixture(autouse=True)
-def as_the_name_says(name: str) -> Iterator[None]:
-    library = None
-    if name.endswith(NATIVE):
-        library, problem = native.load()
-        assert library is not None, problem
-    kernels.use(library)
-    yield
-    kernels.use(None)
 
 
 def forced(action: Tensor) -> Tensor:
@@ -94,12 +85,15 @@ def make_batch(case: Case, trainer: Trainer) -> Batch:
 
 @functools.cache
 def run(name: str) -> Run:
-    case = load(name.removesuffix(NATIVE).removesuffix(FUSED))
+    case, way = load(name.split()[0]), name.split()[1]
     set_arithmetic(torch.device(DEVICE), "float32")
-    trainer = Trainer(env_spec(case.settings), config(case.settings), DEVICE)
+    chosen = backend("CUDA" if way == FUSED else way)
+    settings = env_spec(case.settings), config(case.settings)
+    trainer = Trainer(*settings, DEVICE, backend=chosen)
     set_parameters(trainer.agent, case.under("params/"))
-    if name.endswith(FUSED):
-        trainer.fuse(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
+    if way == FUSED:
+        loops = fused.filtering(trainer.agent.dyn, trainer.agent.dtype)
+        Updates(trainer).fuse_filtering(loops)
     trainer.range.low.copy_(case["state/retnorm/lo/value"])
     trainer.range.high.copy_(case["state/retnorm/hi/value"])
     batch = make_batch(case, trainer).map(lambda tensor: tensor.to(DEVICE))
@@ -204,7 +198,39 @@ def test_every_gradient(name: str) -> None:
     expected = ours(r.case.under("grads/"))
     assert sorted(expected) == sorted(r.grads)
     for key, value in expected.items():
-        close(r.grads[key], value, TOLERANCE, key)
+        close(r.grads[key], value, TIED if key in turned_ties(r, name) else TOLERANCE, key)
+
+
+def turned_ties(r: Run, name: str) -> set[str]:
+    """Gradients that are off where that may be because two pixels of a pool are as large.
+
+    PyTorch's own operations round as the official code does in all recordings.
+    """
+    if name.endswith("PyTorch"):
+        return set()
+    official = ours(r.case.under("grads/"))
+    off = {
+        key
+        for key, grad in r.grads.items()
+        if (grad - official[key]).abs().max() > TOLERANCE * official[key].abs().max()
+    }
+    return {key for key in off if key.startswith("enc.cnn") and least_gap(r) < TIE}
+
+
+def least_gap(r: Run) -> float:
+    """How far apart the two largest of any 2x2 pooled pixels are, in standard deviations."""
+    gaps, pool, encoder = [], ops.F.max_pool2d, fresh(r).agent.enc
+
+    def watched(x: Tensor, size: int) -> Tensor:
+        four = torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
+        first, second = four.topk(2, dim=0).values
+        gaps.append(float((first - second).min() / x.std()))
+        return pool(x, size)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(ops.F, "max_pool2d", watched)
+        encoder({key: x[:, 1:].flatten(0, 1) for key, x in r.batch.obs.items()}, torch.float32)
+    return min(gaps)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -215,16 +241,27 @@ def test_parameters_after_the_update(name: str) -> None:
     assert len(expected) == len(own)
     for key, value in expected.items():
         error = (own[our_name(key)].detach() - layout(value, key)).abs()
-        mask = r.case.tensors.get(f"ill_conditioned/{key}")
-        if mask is not None:
-            error = error[~layout(mask, key)]
-        assert error.max() <= 5e-6, (key, error.max())
+        error = error[~undecided(r, key)]
+        assert not error.numel() or error.max() <= 5e-6, (key, error.max())
+
+
+def undecided(r: Run, key: str) -> Tensor:
+    """Where rounding decides about the first step, which is as long for any gradient but zero.
+
+    That is what the recording says, and where a gradient within the tolerance of zero has another
+    sign here.
+    """
+    critic = key.replace("slowval/", "val/")  # which the slow one follows
+    official, own = layout(r.case[f"grads/{critic}"], key), r.grads[our_name(critic)]
+    turned = (official * own < 0) & (own.abs() <= TOLERANCE * official.abs().max())
+    known = r.case.tensors.get(f"ill_conditioned/{key}")
+    return turned if known is None else turned | layout(known, key)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_update_moved_parameters_and_slow_critic(name: str) -> None:
     """Negative control: the comparison above would notice a missing update."""
-    case = load(name.removesuffix(NATIVE).removesuffix(FUSED))
+    case = load(name.split()[0])
     before, after = case.under("params/"), case.under("params_after/")
     for part in ("dyn/", "val/", "slowval/"):
         change = max((after[k] - before[k]).abs().max() for k in after if k.startswith(part))
@@ -275,7 +312,8 @@ def test_replay_write_back(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_one_policy_call(name: str) -> None:
     r = run(name)
-    policy = Policy(r.trainer.spec, r.trainer.config)
+    chosen = backend(name.split()[1].replace(FUSED, "CUDA"))
+    policy = Policy(r.trainer.spec, r.trainer.config, backend=chosen)
     policy.load(r.trainer.agent)
     carry = PolicyCarry(
         r.case["policy/carry/deter"],
@@ -300,3 +338,19 @@ def test_one_wrong_class_is_noticed(name: str) -> None:
     forward = fresh(r).forward(r.batch, r.noise._replace(posterior=posterior))
     with pytest.raises(AssertionError, match="deter"):
         close(forward.observed.state.deter, r.case["out/repfeat/deter"], TOLERANCE, "deter")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_rounding_decides_is_little(name: str) -> None:
+    """Negative control: nearly all parameters are compared, as in the recording."""
+    r, left_out, known = run(name), 0, 0
+    for key in r.case.under("params_after/"):
+        left_out += int(undecided(r, key).sum())
+        known += int(r.case.tensors.get(f"ill_conditioned/{key}", torch.zeros(1)).sum())
+    assert left_out - known <= 1e-3 * sum(g.numel() for g in r.grads.values())
+
+
+def test_ties_explain_little() -> None:
+    """Negative control: nearly all gradients of encoders are compared strictly, too."""
+    turned = [name for name in CASES if turned_ties(run(name), name)]
+    assert len(turned) <= 1, turned

@@ -37,7 +37,7 @@ def gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def twohot_loss(logits: Tensor, target: Tensor, bins: Tensor) -> Tensor:
-    return dist.twohot_loss(torch.log_softmax(logits, -1), target, bins)
+    return dist.twohot_cross_entropy(torch.log_softmax(logits, -1), target, bins)
 
 
 def test_symlog_and_symexp(a: Case) -> None:

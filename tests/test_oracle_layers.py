@@ -7,17 +7,20 @@ from typing import Any
 import pytest
 import torch
 from agent_cases import no_triton
+from backends import backend
 from oracle_cases import Case, close, load, set_parameters
 from torch import Tensor, nn
 
-from dreamer_async.agent import scan
+from dreamer_async.agent.backend import Observe
 from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import categorical_entropy, categorical_kl, onehot, unimix
 from dreamer_async.agent.losses import kl_losses
 from dreamer_async.agent.nets import MLP, BlockLinear, Conv, Linear, RMSNorm, from_blocks, to_blocks
-from dreamer_async.agent.rssm import RSSM, RSSMState
+from dreamer_async.agent.ops import compute_with
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import ModelConfig
-from dreamer_async.cuda import fused
+from dreamer_async.fast.cuda import fused, scan
 from envs.spec import ObsSpec
 
 pytestmark = pytest.mark.oracle
@@ -92,10 +95,15 @@ def spec_of(x: Tensor) -> ObsSpec:
     return ObsSpec(shape, "float32") if x.is_floating_point() else ObsSpec(shape, "int32", 6)
 
 
+BACKENDS = pytest.mark.parametrize("way", ["PyTorch", "native", "CUDA"])
+
+
+@BACKENDS
 @pytest.mark.parametrize("name", ["enc_img", "enc_vec", "enc_both"])
-def test_encoder(c: Case, name: str) -> None:
+def test_encoder(c: Case, name: str, way: str) -> None:
     obs = c.under(f"{name}/obs/")
     encoder = Encoder({k: spec_of(v) for k, v in obs.items()}, model_config(c.settings))
+    compute_with(encoder, backend(way).ops)
     set_parameters(encoder, c.under(f"{name}/params/"))
     tokens = encoder({k: v.flatten(0, 1) for k, v in obs.items()}, torch.float32)
     expected = c[f"{name}/tokens"].flatten(0, 1)
@@ -103,10 +111,12 @@ def test_encoder(c: Case, name: str) -> None:
     match(tokens, expected)
 
 
+@BACKENDS
 @pytest.mark.parametrize("name", ["dec_img", "dec_both"])
-def test_decoder(c: Case, name: str) -> None:
+def test_decoder(c: Case, name: str, way: str) -> None:
     target = c.under(f"{name}/target/")
     decoder = Decoder({k: spec_of(v) for k, v in target.items()}, model_config(c.settings))
+    compute_with(decoder, backend(way).ops)
     params = {f"dec/{k}": v for k, v in c.under(f"{name}/params/").items()}
     set_parameters(nn.ModuleDict({"dec": decoder}), params)
     deter, stoch = (c[f"{name}/feat/{k}"].flatten(0, 1) for k in ("deter", "stoch"))
@@ -164,23 +174,26 @@ def test_one_observation(d: Case, kind: str) -> None:
     match(logits, d[f"{kind}/observe/post_logit"])
 
 
-def steps_of(model: RSSM, how: str) -> scan.Steps | None:
-    """As the model sees fit, or all at once in Triton kernels."""
-    if how == "as on a CPU":
-        return None
-    return scan.EAGER._replace(loops=fused.filtering(model, torch.float32))
+def filtering(model: RSSM, way: str) -> Observe:
+    """By a backend, or all at once in Triton kernels."""
+    if way != "fused":
+        return backend(way).filtering(model)
+    steps = scan.EAGER._replace(loops=fused.filtering(model, torch.float32))
+    return scan.filtering(model, steps)
 
 
-@pytest.mark.parametrize("how", ["as on a CPU", *([] if no_triton() else ["fused"])])
+WAYS = ["PyTorch", "native", "CUDA", *([] if no_triton() else ["fused"])]
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str, how: str) -> None:
+def test_a_sequence_with_resets_and_its_gradients(d: Case, kind: str, way: str) -> None:
     model, share = rssm(d, kind), d.settings["unimix"]
-    steps = steps_of(model, how)
     seq = {k: d[f"{kind}/seq/{k}"] for k in ("tokens", "reset", "post_index")}
     assert seq["reset"].any() and not seq["reset"].all()
     action = actions(d, kind, "seq/action")
     inputs = seq["tokens"], action, seq["reset"], seq["post_index"]
-    observed = model.observe(carry(d, kind), *inputs, steps)
+    observed = filtering(model, way)(carry(d, kind), *inputs)
     state, prior_logits = observed.state, model.prior(observed.state.deter)
     match(state.deter, d[f"{kind}/seq/deter"])
     match(observed.logits, d[f"{kind}/seq/post_logit"])

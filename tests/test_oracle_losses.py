@@ -86,8 +86,10 @@ def test_imagination_losses_and_gradients(e: Case, kind: str) -> None:
     actor = actor_loss(logprob, entropy, advantage, weight, s["actent"])
     close(actor, e[f"imag/{kind}/loss/policy"], TOLERANCE, "policy")
     logits = torch.log_softmax(inputs.value_logits[:, :-1], -1)
-    critic = dist.twohot_loss(logits, ret, bins)
-    critic = weight * (critic + s["slowreg"] * dist.twohot_loss(logits, slow[:, :-1], bins))
+    critic = dist.twohot_cross_entropy(logits, ret, bins)
+    critic = weight * (
+        critic + s["slowreg"] * dist.twohot_cross_entropy(logits, slow[:, :-1], bins)
+    )
     close(critic, e[f"imag/{kind}/loss/value"], TOLERANCE, "value")
     expected = e.under(f"imag/{kind}/grad/")
     grads = torch.autograd.grad(
@@ -119,8 +121,8 @@ def test_replay_critic_loss(e: Case) -> None:
     logits = e["imag/value_logits"].clone().requires_grad_()
     slow = dist.twohot_mean(e["imag/slow_logits"], bins)[:, :-1]
     logprobs = torch.log_softmax(logits[:, :-1], -1)
-    loss = dist.twohot_loss(logprobs, ret, bins)
-    loss = loss + s["slowreg"] * dist.twohot_loss(logprobs, slow, bins)
+    loss = dist.twohot_cross_entropy(logprobs, ret, bins)
+    loss = loss + s["slowreg"] * dist.twohot_cross_entropy(logprobs, slow, bins)
     loss = (1.0 - last[:, :-1].float()) * loss
     close(loss, e["repl/loss"], TOLERANCE)
     (grad,) = torch.autograd.grad(loss.mean(), logits)

@@ -10,8 +10,7 @@ import pytest
 import torch
 from oracle_cases import layout, our_name, read_csv
 
-from dreamer_async.agent import Agent
-from dreamer_async.agent.update import build_agent
+from dreamer_async.agent import Agent, Trainer
 from dreamer_async.config import SIZES, Config, LossConfig, ModelConfig
 from envs.spec import ActionSpec, EnvSpec, ObsSpec
 
@@ -71,7 +70,7 @@ def test_initial_statistics() -> None:
     groups = {(r["task"], r["size"]) for r in rows}
     for task, size in sorted(groups):
         config = Config(size=size, model=model(size))
-        agent = build_agent(spec(task), config, torch.device("cpu"), "float32")
+        agent = Trainer(spec(task), config).agent
         own = dict(agent.named_parameters())
         for row in rows:
             if (row["task"], row["size"]) == (task, size):

@@ -17,23 +17,17 @@ from agent_cases import IMAGE, MIXED, VECTOR, make_config, make_obs, make_spec
 from test_agent_actions import SEVERAL
 from test_agent_capture import FakeCuda, record, tape
 
-from dreamer_async.agent import Agent, Policy, Trainer, kernels
-from dreamer_async.agent.capture import RECORDING, Replay, cuda_graph
-from dreamer_async.agent.lowered import compute_types
-from dreamer_async.agent.update import PRECISIONS
+from dreamer_async.agent import Agent, Policy, Trainer
+from dreamer_async.agent.nets import PRECISIONS
+from dreamer_async.agent.policy import compute_types
 from dreamer_async.collector import Actor
-from dreamer_async.cuda.parcel import ALIGNED, Field, Parcel
-from dreamer_async.cuda.policy_graph import PolicyGraph
+from dreamer_async.fast.cuda.capture import RECORDING, Relaunch, cuda_graph
+from dreamer_async.fast.cuda.parcel import ALIGNED, Field, Parcel
+from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.published import PublishedWeights
 from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 ENVS, ROWS = 5, 3
-
-
-@pytest.fixture(autouse=True)
-def operations_of_torch() -> None:
-    """A tape holds no native functions."""
-    kernels.use(None)
 
 
 def spec_of(obs: dict[str, ObsSpec], kind: str) -> EnvSpec:
@@ -64,7 +58,7 @@ def steps(spec: EnvSpec, rows: int = ROWS) -> Iterator[StepBatch]:
 
 
 def pair(
-    spec: EnvSpec, record: Callable[..., Replay] = record, precision: str = "float32"
+    spec: EnvSpec, record: Callable[..., Relaunch] = record, precision: str = "float32"
 ) -> tuple[Actor, Actor, PolicyGraph]:
     """An actor as on a CPU, and one that acts as on a GPU."""
     plain, other = (Actor(Policy(spec, make_config(), "cpu", precision), ENVS, 7) for _ in range(2))
@@ -126,7 +120,7 @@ def test_only_on_a_gpu_actors_act_through_a_recording(monkeypatch: pytest.Monkey
 def test_each_number_of_rows_is_recorded_once() -> None:
     spec, made = make_spec(), []
 
-    def counting(work: Callable[[], None]) -> Replay:
+    def counting(work: Callable[[], None]) -> Relaunch:
         made.append(work)
         return record(work)
 
@@ -149,7 +143,7 @@ def test_control_a_step_that_reads_other_rows_is_noticed() -> None:
 def test_what_cannot_be_recorded_is_done_step_by_step() -> None:
     tried = []
 
-    def broken(work: Callable[[], None]) -> Replay:
+    def broken(work: Callable[[], None]) -> Relaunch:
         tried.append(work)
         work()
         raise RuntimeError("no graph today\nand a long story")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from dreamer_async.agent import imagination, recurrent
+from dreamer_async.agent.actions import embed_action
 from dreamer_async.agent.heads import Actor, TwohotHead
 from dreamer_async.agent.losses import (
     actor_loss,
@@ -20,8 +20,8 @@ from dreamer_async.agent.losses import (
     replay_return,
 )
 from dreamer_async.agent.normalize import ReturnRange, return_scale, update_range
-from dreamer_async.agent.rssm import RSSM, RSSMState
-from dreamer_async.agent.twohot import twohot_loss
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import Imagined, RSSMState, Trajectory
 from dreamer_async.agent.world_model import WorldModel
 from dreamer_async.config import LossConfig, ModelConfig
 
@@ -29,17 +29,6 @@ if TYPE_CHECKING:
     from envs.spec import EnvSpec
 
 ImagineStep = Callable[[RSSMState, Tensor, Tensor], tuple[RSSMState, Tensor]]
-
-
-class Imagined(NamedTuple):
-    """Trajectories of the policy inside the world model; no gradient flows into them."""
-
-    feat: Tensor
-    """[R, H+1, F] start state and imagined states."""
-    action: Tensor
-    """[R, H] or [R, H, A] action taken in each state but the last."""
-    read: imagination.Read | None = None
-    """What the heads say of the states, if they were asked on the way."""
 
 
 class Replayed(NamedTuple):
@@ -98,40 +87,25 @@ class Agent(WorldModel):
         self.slowval.requires_grad_(False)
 
     def imagine_step(
-        self,
-        state: RSSMState,
-        action_noise: Tensor,
-        prior_noise: Tensor,
-        dyn: RSSM | None = None,
-        pol: Actor | None = None,
+        self, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
-        """Act, then let the world model answer; also return the action.
+        """Act, then let the world model answer; also return the action."""
+        return imagine_step(self.dyn, self.pol, state, action_noise, prior_noise)
 
-        dyn and pol stand in for the agent's own (see `Lowered`).
-        """
-        dyn, pol = dyn or self.dyn, pol or self.pol
-        action = pol.sample(pol(state.feat), action_noise)
-        return dyn.imagine_step(state, self.embed_action(action), prior_noise), action
+    def imagine(self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
+        """Roll out H steps from [R, ...] states with noise [R, H, ...], and read them."""
+        return self.read(roll_out(self.imagine_step, start, action_noise, prior_noise))
 
-    @torch.no_grad()
-    def imagine(
-        self,
-        start: RSSMState,
-        action_noise: Tensor,
-        prior_noise: Tensor,
-        step: ImagineStep | None = None,
-    ) -> Imagined:
-        """Roll out H steps from [R, ...] states with noise [R, H, ...]."""
-        if step is None and recurrent.fits(self.dyn, *start):
-            return Imagined(*imagination.imagine(self, start.feat, action_noise, prior_noise))
-        step = step or self.imagine_step
-        state, feats, actions = start, [start.feat], []
-        noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
-        for action_noise_t, prior_noise_t in noise:
-            state, action = step(state, action_noise_t, prior_noise_t)
-            feats.append(state.feat)
-            actions.append(action)
-        return Imagined(torch.stack(feats, 1), torch.stack(actions, 1))
+    def read(self, trajectory: Trajectory) -> Imagined:
+        """What the heads say of imagined states."""
+        feat = trajectory.feat
+        value_logits = self.val(feat)
+        with torch.no_grad():
+            reward = self.rew.mean(self.rew(feat))
+            cont = torch.sigmoid(self.con(feat))
+            value = self.val.mean(value_logits)
+            slow = self.slowval.mean(self.slowval(feat))
+        return Imagined(trajectory, self.pol(feat), value_logits, value, reward, cont, slow)
 
     def actor_critic_losses(
         self, imagined: Imagined, replayed: Replayed, moving: ReturnRange
@@ -139,24 +113,16 @@ class Agent(WorldModel):
         """Eq. 7 to 12: returns, advantages, policy loss and both value losses."""
         cfg = self.loss
         discount = 1.0 if cfg.discount_in_cont else self.discount
-        feat, read = imagined.feat, imagined.read
-        value_logits = self.val(feat, read and read.value)  # [R, H+1, M]
+        _, policy, value_logits, value, reward, cont, slow = imagined
         with torch.no_grad():
-            if read is not None:
-                reward, value, slow = read.reward, read.mean_value, read.slow
-                cont = torch.sigmoid(read.cont)
-            else:
-                reward = self.rew.mean(self.rew(feat))
-                cont = torch.sigmoid(self.con(feat))
-                value = self.val.mean(value_logits)
-                slow = self.slowval.mean(self.slowval(feat))
-            ret = imagined_return(reward, discount * cont, value, cfg.return_lambda)
+            returns = self.ops.lambda_return
+            ret = imagined_return(reward, discount * cont, value, cfg.return_lambda, returns)
             weight = imagined_weight(cont, discount)[:, :-1]
             moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
             advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)
         # Slices of the small outputs: a slice of the features would be a large copy.
-        policy = tuple(param[:, :-1] for param in self.pol(feat, read and read.policy))
-        logprob = self.pol.logprob(policy, imagined.action)
+        policy = tuple(param[:, :-1] for param in policy)
+        logprob = self.pol.logprob(policy, imagined.trajectory.action)
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
         # The last step has no return; its loss is left out here, which costs less than a slice.
@@ -172,7 +138,7 @@ class Agent(WorldModel):
 
     def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
         """Eq. 10: twohot(return) + regularizer * twohot(slow critic)."""
-        return twohot_loss(logits, self.val.bins, (1.0, ret), (self.loss.slow_regularizer, slow))
+        return self.val.loss(logits, (1.0, ret), (self.loss.slow_regularizer, slow))
 
     def replay_critic_loss(
         self, replayed: Replayed, boot: Tensor, slow: Tensor
@@ -188,7 +154,31 @@ class Agent(WorldModel):
             boot,
             self.discount,
             self.loss.return_lambda,
+            self.ops.lambda_return,
         )
         live = 1.0 - replayed.is_last[:, :-1].float()
         loss = self.critic_loss(self.val(replayed.feat[:, :-1]), ret, slow[:, :-1])
         return live * loss, ret
+
+
+def imagine_step(
+    dyn: RSSM, pol: Actor, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
+) -> tuple[RSSMState, Tensor]:
+    """Act, then let the world model answer; also return the action."""
+    action = pol.sample(pol(state.feat), action_noise)
+    embedded = embed_action(pol.action, action, state.deter.dtype)
+    return dyn.imagine_step(state, embedded, prior_noise), action
+
+
+@torch.no_grad()
+def roll_out(
+    step: ImagineStep, start: RSSMState, action_noise: Tensor, prior_noise: Tensor
+) -> Trajectory:
+    """H steps from [R, ...] states with noise [R, H, ...]."""
+    state, feats, actions = start, [start.feat], []
+    noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
+    for action_noise_t, prior_noise_t in noise:
+        state, action = step(state, action_noise_t, prior_noise_t)
+        feats.append(state.feat)
+        actions.append(action)
+    return Trajectory(torch.stack(feats, 1), torch.stack(actions, 1))

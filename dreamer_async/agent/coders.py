@@ -12,11 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer_async.agent import gpu_images
-from dreamer_async.agent import images as native
 from dreamer_async.agent.distributions import categorical_loss, onehot, symlog, symlog_mse
-from dreamer_async.agent.feature_maps import pool_norm_silu, shuffle_norm_silu
-from dreamer_async.agent.images import ImageLayer
 from dreamer_async.agent.nets import (
     MLP,
     BlockLinear,
@@ -25,9 +21,10 @@ from dreamer_async.agent.nets import (
     RMSNorm,
     UpConv,
     add_stack,
-    run_stack,
+    dense_layers,
     to_blocks,
 )
+from dreamer_async.agent.ops import Part
 from dreamer_async.config import ModelConfig
 from envs.spec import check_observations
 
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
 Obs = Mapping[str, Tensor]
 
 
-class Encoder(nn.Module):
+class Encoder(Part):
     """tokens = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
@@ -64,7 +61,7 @@ class Encoder(nn.Module):
     def forward(self, obs: Obs, dtype: torch.dtype) -> Tensor:
         outs = []
         if self.vectors:
-            outs.append(run_stack(self.mlp, self.flat_vectors(obs).to(dtype)))
+            outs.append(self.ops.dense(self.flat_vectors(obs).to(dtype), dense_layers(self.mlp)))
         if self.images:
             outs.append(self._encode_images(obs, dtype))
         return torch.cat(outs, -1)
@@ -78,16 +75,8 @@ class Encoder(nn.Module):
         first, *others = [obs[key] for key in self.images]
         # Joining is slow, three bytes at a time.
         images = torch.cat([first, *others], -1) if others else first
-        layers = [ImageLayer(conv.kernel, conv.bias, norm.scale) for conv, norm in self.cnn]
-        conv_dtype = self.conv_dtype or dtype
-        if conv_dtype == torch.float32 and native.fit(images, layers):
-            return native.encode(images, layers)
-        if gpu_images.fit(images):
-            return gpu_images.encode(images, layers, conv_dtype).to(dtype)
-        x = images.to(conv_dtype) / 255.0 - 0.5
-        for conv, norm in self.cnn:
-            x = pool_norm_silu(conv(x), norm.scale)
-        return x.flatten(1).to(dtype)  # in the order row, column, channel
+        layers = [conv.image_layer(norm) for conv, norm in self.cnn]
+        return self.ops.encode_images(images, layers, self.conv_dtype or dtype).to(dtype)
 
     def _add_cnn(self, inputs: int, config: ModelConfig) -> None:
         for i, multiplier in enumerate(config.multipliers):
@@ -98,7 +87,7 @@ class Encoder(nn.Module):
             inputs = outputs
 
 
-class VectorOutput(nn.Module):
+class VectorOutput(Part):
     """One linear output per vector key: symlog means for floats, logits for integers."""
 
     def __init__(self, inputs: int, spec: ObsSpec) -> None:
@@ -120,7 +109,7 @@ class VectorOutput(nn.Module):
         return symlog_mse(output, target)
 
 
-class Decoder(nn.Module):
+class Decoder(Part):
     """Reconstructions from the latent state: images in (0, 1), vectors in symlog space."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
@@ -159,7 +148,7 @@ class Decoder(nn.Module):
         """Reconstruction loss of each row: {key: [N]}; images sum over all pixels."""
         losses = {key: self.outputs[key].loss(outs[key], obs[key]) for key in self.vectors}
         for key in self.images:
-            losses[key] = native.squared_error(outs[key], obs[key])
+            losses[key] = self.ops.image_loss(outs[key], obs[key])
         return losses
 
     def _decode_images(self, deter: Tensor, stoch: Tensor) -> Tensor:
@@ -170,14 +159,7 @@ class Decoder(nn.Module):
         x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
         x = x.to(self.conv_dtype or x.dtype)
         layers = [conv.image_layer(norm) for conv, norm in self.cnn]
-        layers.append(self.imgout.image_layer(None))
-        if x.dtype == torch.float32 and native.fit(x, layers):
-            return native.decode(x, layers)
-        if gpu_images.fit(x):
-            return gpu_images.decode(x, layers)
-        for conv, norm in self.cnn:
-            x = shuffle_norm_silu(conv.phases(x), norm.scale)
-        return torch.sigmoid(self.imgout(x).float())
+        return self.ops.decode_images(x, [*layers, self.imgout.image_layer(None)])
 
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
         config = self.config

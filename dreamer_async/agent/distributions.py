@@ -43,10 +43,12 @@ def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
     if not noise.dtype.is_floating_point:
         return noise.long()
     cdf = probs.cumsum(-1)
-    # A compiled GPU makes one kernel of all this with a sum, two with the end of a running sum.
-    total = probs.sum(-1, keepdim=True) if probs.is_cuda else cdf[..., -1:]
-    threshold = noise.unsqueeze(-1) * total
-    return (cdf <= threshold).sum(-1).clamp(max=probs.shape[-1] - 1)
+    return class_below(cdf, noise.unsqueeze(-1) * cdf[..., -1:])
+
+
+def class_below(cdf: Tensor, threshold: Tensor) -> Tensor:
+    """The class in which a threshold [..., 1] on running sums [..., K] falls: [...]."""
+    return (cdf <= threshold).sum(-1).clamp(max=cdf.shape[-1] - 1)
 
 
 def onehot(index: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
@@ -71,20 +73,12 @@ def categorical_kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def class_logprob(logprobs: Tensor, index: Tensor) -> Tensor:
-    """Log probability of class indices: [..., K], [...] -> [...]."""
-    index = index.unsqueeze(-1).long()
-    if logprobs.is_cuda:
-        return weighted(logprobs, (index, 1.0))
-    return logprobs.gather(-1, index).squeeze(-1)
+    """Log probability of class indices: [..., K], [...] -> [...].
 
-
-def weighted(x: Tensor, *chosen: tuple[Tensor, Tensor | float]) -> Tensor:
-    """Sum of some entries of the last axis times weights, each [..., 1]: [..., K] -> [...].
-
-    What gathering gives. Compiled, it is part of the kernels around it, the gradient as well.
+    What gathering gives; compiled, this is part of the kernels around it, the gradient as well.
     """
-    place = torch.arange(x.shape[-1], device=x.device)
-    return sum((torch.where(place == i, w * x, 0.0) for i, w in chosen), x.new_zeros(())).sum(-1)
+    place = torch.arange(logprobs.shape[-1], device=logprobs.device)
+    return torch.where(place == index.unsqueeze(-1), logprobs, 0.0).sum(-1)
 
 
 # -- bounded normal ----------------------------------------------------------------------------
@@ -153,13 +147,10 @@ def twohot(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return lower, upper, torch.where((lower == upper) & ~x.isnan(), 1.0, weight)
 
 
-def twohot_loss(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
+def twohot_cross_entropy(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
     """Eq. 10: cross entropy of log probabilities [..., M] and the two-hot targets [...]."""
     assert logprobs.shape == (*target.shape, *bins.shape), (logprobs.shape, target.shape)
     lower, upper, weight = twohot(target, bins)
-    if logprobs.is_cuda:
-        low, high = weight.unsqueeze(-1), 1.0 - weight.unsqueeze(-1)
-        return -weighted(logprobs, (lower.unsqueeze(-1), low), (upper.unsqueeze(-1), high))
     picked = logprobs.gather(-1, torch.stack([lower, upper], -1))
     return -(weight * picked[..., 0] + (1.0 - weight) * picked[..., 1])
 

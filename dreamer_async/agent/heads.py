@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dreamer_async.agent import kernels
 from dreamer_async.agent.actions import join_action, split_action
-from dreamer_async.agent.dense import Dense, Kept, dense_stack
 from dreamer_async.agent.distributions import (
     bounded_normal,
     categorical_entropy,
     class_logprob,
     normal_entropy,
     normal_logprob,
-    sample_class,
     sample_normal,
     twohot_bins,
 )
 from dreamer_async.agent.nets import MLP, Linear, dense_layers
-from dreamer_async.agent.twohot import twohot_loss, twohot_mean
+from dreamer_async.agent.ops import Dense, Part
 from dreamer_async.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -36,7 +33,7 @@ UNIT_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 """Entropy of a standard normal, in nats."""
 
 
-class Outputs(nn.Module):
+class Outputs(Part):
     """Named linear outputs of a head, all with one initial scale."""
 
     def __init__(self, inputs: int, outputs: dict[str, int], outscale: float) -> None:
@@ -44,31 +41,30 @@ class Outputs(nn.Module):
         for name, size in outputs.items():
             self.add_module(name, Linear(inputs, size, outscale))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(layer(x).float() for layer in self.linears())
-
     def linears(self) -> list[Linear]:
         """The layers, in the order of the outputs."""
         return list(self.children())  # type: ignore[arg-type]
 
 
-class Head(nn.Module):
-    """Hidden layers, and outputs from the last of them."""
+class Head(Part):
+    """Hidden layers, and an output from the last of them."""
 
     def __init__(self, mlp: MLP, outputs: dict[str, int], outscale: float) -> None:
         super().__init__()
         self.mlp = mlp
         self.head = Outputs(mlp.units, outputs, outscale)
 
-    def read(self, feat: Tensor, kept: Kept | None) -> Tensor:
-        """The only output: [..., F] -> [..., *] float32; `kept` if it was computed before."""
-        if kernels.fit(feat):
-            return dense_stack(feat, self.layers(), kept)
-        return self.head(self.mlp(feat))[0]
+    def forward(self, feat: Tensor) -> Tensor:
+        """The output: [..., F] -> [..., *] float32."""
+        return self.ops.heads(feat, self.hidden(), self.outputs())[0]
 
-    def layers(self) -> list[Dense]:
-        """All layers as native functions take them."""
-        return [*dense_layers(self.mlp.stack), last_layer(self.head.linears())]
+    def hidden(self) -> list[Dense]:
+        """The hidden layers as operations take them."""
+        return dense_layers(self.mlp.stack)
+
+    def outputs(self) -> list[Dense]:
+        """The last layer, likewise."""
+        return [linear.layer() for linear in self.head.linears()]
 
 
 class TwohotHead(Head):
@@ -80,14 +76,12 @@ class TwohotHead(Head):
         super().__init__(MLP(inputs, units, layers), {"logits": bins}, 0.0)
         self.register_buffer("bins", twohot_bins(bins), persistent=False)
 
-    def forward(self, feat: Tensor, kept: Kept | None = None) -> Tensor:
-        return self.read(feat, kept)
-
     def mean(self, logits: Tensor) -> Tensor:
-        return twohot_mean(logits, self.bins)
+        return self.ops.twohot_mean(logits, self.bins)
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        return twohot_loss(logits, self.bins, (1.0, target))
+    def loss(self, logits: Tensor, *targets: tuple[float, Tensor]) -> Tensor:
+        """Weighted sum of the cross entropies with some targets [...]: [...]."""
+        return self.ops.twohot_loss(logits, self.bins, *targets)
 
 
 class ContHead(Head):
@@ -97,13 +91,13 @@ class ContHead(Head):
         super().__init__(MLP(inputs, units, layers), {"logit": 1}, 1.0)
 
     def forward(self, feat: Tensor) -> Tensor:
-        return self.read(feat, None).squeeze(-1)
+        return super().forward(feat).squeeze(-1)
 
 
 class ActionHead(Outputs):
     """The distribution of one action: categorical, or a bounded normal.
 
-    `forward` gives its parameters, which the other methods take: log probabilities [..., A], or
+    `params` gives its parameters, which the other methods take: log probabilities [..., A], or
     mean and standard deviation, each [..., A].
     """
 
@@ -116,9 +110,6 @@ class ActionHead(Outputs):
         self.entropies = (0.0, math.log(max(2, action.size))) if self.discrete else (least, most)
         """Entropy of the most certain and of the least certain distribution, in nats."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.params(super().forward(x))
-
     def params(self, outs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the linear layers gave, as parameters."""
         if self.discrete:
@@ -129,7 +120,7 @@ class ActionHead(Outputs):
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
         """Class indices [...] or vectors [..., A]; noise as in `distributions`."""
         if self.discrete:
-            return sample_class(params[0].exp(), noise)
+            return self.ops.sample_class(params[0].exp(), noise)
         mean, std = params
         return sample_normal(mean, std, noise)
 
@@ -145,7 +136,7 @@ class ActionHead(Outputs):
         return categorical_entropy(params[0]) if self.discrete else normal_entropy(params[1])
 
 
-class Actor(nn.Module):
+class Actor(Part):
     """pi(a | h, z): one head per action; several are independent given the state.
 
     `forward` gives the parameters of all heads in a row. As in the official code, the log
@@ -168,24 +159,25 @@ class Actor(nn.Module):
             sum(ends) for ends in zip(*(h.entropies for h in self.heads), strict=True)
         ]
 
-    def forward(self, feat: Tensor, kept: Kept | None = None) -> tuple[Tensor, ...]:
-        if not kernels.fit(feat):
-            x = self.mlp(feat)
-            return tuple(param for head in self.heads for param in head(x))
-        return self.params(dense_stack(feat, self.layers(), kept))
+    def forward(self, feat: Tensor) -> tuple[Tensor, ...]:
+        return self.params(self.ops.heads(feat, self.hidden(), self.outputs()))
 
-    def params(self, outs: Tensor) -> tuple[Tensor, ...]:
-        """The parameters of all heads, of what their linear layers gave side by side: [..., P]."""
-        parts = iter(outs.split([linear.bias.shape[0] for linear in self.linears()], -1))
+    def params(self, outs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The parameters of all heads, of what their linear layers gave."""
+        parts = iter(outs)
         return tuple(
             param
             for head in self.heads
             for param in head.params([next(parts) for _ in head.linears()])
         )
 
-    def layers(self) -> list[Dense]:
-        """The hidden layers, and one for all parameters of all parts."""
-        return [*dense_layers(self.mlp.stack), last_layer(self.linears())]
+    def hidden(self) -> list[Dense]:
+        """The hidden layers as operations take them."""
+        return dense_layers(self.mlp.stack)
+
+    def outputs(self) -> list[Dense]:
+        """The layers of all parameters, likewise."""
+        return [linear.layer() for linear in self.linears()]
 
     def linears(self) -> list[Linear]:
         """The layers of all parameters, in their order."""
@@ -229,14 +221,6 @@ class Actor(nn.Module):
             (head, params[start : start + count])
             for head, start, count in zip(self.heads, starts, counts, strict=True)
         ]
-
-
-def last_layer(linears: list[Linear]) -> Dense:
-    """Linear layers of one input side by side."""
-    if len(linears) == 1:
-        return Dense(linears[0].kernel, linears[0].bias, None)
-    kernel = torch.cat([linear.kernel for linear in linears], 1)
-    return Dense(kernel, torch.cat([linear.bias for linear in linears]), None)
 
 
 def _head_name(name: str) -> str:

@@ -5,10 +5,41 @@ Legend: B batch, T time, H horizon, R imagined rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.distributions import categorical_kl
+from dreamer_async.agent.distributions import (
+    categorical_entropy,
+    categorical_kl,
+    twohot_cross_entropy,
+    unimix,
+)
+
+Returns = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Something that computes what `lambda_return` does."""
+
+
+class LatentLosses(NamedTuple):
+    """Eq. 5, and how certain both sides are."""
+
+    dyn: Tensor
+    """[B, T] of the prior."""
+    rep: Tensor
+    """[B, T] of the posterior."""
+    posterior_entropy: Tensor
+    """[] mean over all steps, in nats."""
+    prior_entropy: Tensor
+    """[]."""
+
+
+def latent_losses(posterior: Tensor, prior: Tensor, share: float, free_nats: float) -> LatentLosses:
+    """Of raw logits [B, T, S, K], with a share of the uniform distribution mixed into both."""
+    post, pri = (unimix(logits, share).log() for logits in (posterior, prior))
+    means = [categorical_entropy(x.detach()).sum(-1).mean() for x in (post, pri)]
+    return LatentLosses(*kl_losses(post, pri, free_nats), *means)
 
 
 def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Tensor, Tensor]:
@@ -32,38 +63,31 @@ def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> T
     assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
     inputs = reward + live * (1.0 - cont) * boot
     decay = live * cont
-    if reward.is_cuda:
-        return returns_at_once(inputs, decay, boot[:, -1:])
     returns = [boot[:, -1]]
     for t in range(reward.shape[1] - 1, 0, -1):
         returns.append(inputs[:, t] + decay[:, t] * returns[-1])
     return torch.stack(returns[:0:-1], 1)
 
 
-def returns_at_once(inputs: Tensor, decay: Tensor, boot: Tensor) -> Tensor:
-    """The recursion of `lambda_return` as sums, which compiled is one kernel instead of T.
-
-    ret_t = sum over k > t of decay_{t+1} .. decay_{k-1} inputs_k, where boot [N, 1] times its
-    decay belongs to the last input: [N, T], [N, T] -> [N, T-1].
-    """
-    later = torch.arange(inputs.shape[1] - 1, device=inputs.device)  # k - 1
-    now = later[:, None]
-    reach = torch.where(later > now, decay[:, None, :-1], 1.0).cumprod(-1)  # [N, T-1, T-1]
-    last = (later == later.shape[0] - 1) * decay[:, 1:] * boot
-    return torch.where(later >= now, reach * (inputs[:, 1:] + last)[:, None], 0.0).sum(-1)
-
-
-def imagined_return(reward: Tensor, cont: Tensor, value: Tensor, lam: float) -> Tensor:
+def imagined_return(
+    reward: Tensor, cont: Tensor, value: Tensor, lam: float, returns: Returns = lambda_return
+) -> Tensor:
     """Eq. 7 in imagination: [R, H+1] -> [R, H]; cont already contains the discount."""
-    return lambda_return(reward, cont, torch.full_like(cont, lam), value)
+    return returns(reward, cont, torch.full_like(cont, lam), value)
 
 
 def replay_return(
-    reward: Tensor, terminal: Tensor, last: Tensor, boot: Tensor, discount: float, lam: float
+    reward: Tensor,
+    terminal: Tensor,
+    last: Tensor,
+    boot: Tensor,
+    discount: float,
+    lam: float,
+    returns: Returns = lambda_return,
 ) -> Tensor:
     """Eq. 7 on replay, bootstrapped from imagined returns: [B, L] -> [B, L-1]."""
     live = discount * (1.0 - terminal.float())
-    return lambda_return(reward, live, lam * (1.0 - last.float()), boot)
+    return returns(reward, live, lam * (1.0 - last.float()), boot)
 
 
 def imagined_weight(cont: Tensor, discount: float = 1.0) -> Tensor:
@@ -77,3 +101,10 @@ def actor_loss(
     """Eq. 11: -sg(weight) (log pi(a) sg(advantage) + scale entropy), each [R, H]."""
     assert logprob.shape == advantage.shape == weight.shape, (logprob.shape, weight.shape)
     return -weight.detach() * (logprob * advantage.detach() + scale * entropy)
+
+
+def twohot_loss(logits: Tensor, bins: Tensor, *targets: tuple[float, Tensor]) -> Tensor:
+    """Eq. 10: weighted sum of cross entropies of logits [..., M] and two-hot targets [...]."""
+    logprobs = torch.log_softmax(logits, -1)
+    losses = [weight * twohot_cross_entropy(logprobs, x, bins) for weight, x in targets]
+    return torch.stack(losses).sum(0) if len(losses) > 1 else losses[0]

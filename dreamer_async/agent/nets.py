@@ -14,19 +14,29 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dreamer_async.agent import kernels
-from dreamer_async.agent.dense import Dense, dense_stack
-from dreamer_async.agent.feature_maps import pixel_shuffle, rms_norm
-from dreamer_async.agent.images import ImageLayer
+from dreamer_async.agent.ops import (
+    Dense,
+    ImageLayer,
+    Part,
+    convolve,
+    phases,
+    pixel_shuffle,
+    rms_norm,
+)
 
+PRECISIONS = {
+    "float32": (torch.float32, torch.float32),
+    "mixed": (torch.float32, torch.bfloat16),
+    "bfloat16": (torch.bfloat16, torch.bfloat16),
+}
+"""Compute types by name: of everything, and of convolutions."""
 TRUNCATED_STD = 1.1368
 """One over the standard deviation of a standard normal truncated to [-2, 2]."""
 
 
-class Kernel(nn.Module):
+class Kernel(Part):
     """A weight and a bias with the official initialisation (see `initialize`)."""
 
     def __init__(
@@ -53,12 +63,11 @@ class Linear(Kernel):
         super().__init__((inputs, outputs), outputs, inputs, outscale)
 
     def forward(self, x: Tensor) -> Tensor:
-        if kernels.fit(x, self.kernel):
-            return dense_stack(x, [Dense(self.kernel, self.bias, None)])
-        # One flat product: F.linear sometimes makes a small one per row of a 3-d input.
-        flat = x.reshape(-1, x.shape[-1])
-        y = torch.addmm(self.bias.to(x.dtype), flat, self.kernel.to(x.dtype))
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return self.ops.dense(x, [self.layer()])
+
+    def layer(self, norm: RMSNorm | None = None) -> Dense:
+        """This layer and what follows it."""
+        return Dense(self.kernel, self.bias, None if norm is None else norm.scale)
 
 
 class BlockLinear(Kernel):
@@ -74,15 +83,7 @@ class BlockLinear(Kernel):
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         """Apply to blocks [G, N, *] and, without repeating it, to a shared input [N, *]."""
-        blocks, inputs, outputs = self.kernel.shape
-        assert x.shape[0] == blocks, (x.shape, self.kernel.shape)
-        bias = self.bias.to(x.dtype).view(blocks, 1, outputs)
-        own, common = self.kernel.to(x.dtype).split([x.shape[-1], inputs - x.shape[-1]], 1)
-        if x.is_cuda:  # there a sum begins with a copy, unless what reads the product adds it
-            y = torch.bmm(x, own) + bias
-            return y if shared is None else y + shared @ common
-        y = torch.baddbmm(bias, x, own)
-        return y if shared is None else torch.baddbmm(y, shared.expand(blocks, -1, -1), common)
+        return self.ops.block_linear(x, self.kernel, self.bias, shared)
 
     def parts(self) -> tuple[Tensor, Tensor]:
         """What each block reads of its own, [G, out/G, out/G], and what all share, [*, out].
@@ -109,10 +110,13 @@ class Conv(Kernel):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__((outputs, inputs, kernel, kernel), outputs, inputs * kernel * kernel)
-        self.padding = kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return _conv(x, self.kernel.to(x.dtype), self.bias.to(x.dtype), self.padding)
+        return convolve(x, self.kernel, self.bias)
+
+    def image_layer(self, norm: RMSNorm | None) -> ImageLayer:
+        """This layer and what follows it."""
+        return ImageLayer(self.kernel, self.bias, None if norm is None else norm.scale)
 
 
 class UpConv(Conv):
@@ -132,16 +136,10 @@ class UpConv(Conv):
         self.register_buffer("taps", both, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return pixel_shuffle(self.phases(x))
-
-    def phases(self, x: Tensor) -> Tensor:
-        """The four output pixels of each input pixel beside each other: N H W 4C."""
-        kernel = self.phase_kernel().permute(0, 2, 1, 3, 4, 5).flatten(0, 2).to(x.dtype)
-        bias = self.bias.to(x.dtype).repeat(4)
-        return _conv(x, kernel, bias, kernel.shape[-1] // 2)
+        return pixel_shuffle(phases(x, self.image_layer(None)))
 
     def image_layer(self, norm: RMSNorm | None) -> ImageLayer:
-        """This layer and what follows it, as native functions take them."""
+        """The smaller convolutions, and what follows them."""
         gain = None if norm is None else norm.scale
         return ImageLayer(self.phase_kernel().flatten(0, 2), self.bias, gain)
 
@@ -150,7 +148,7 @@ class UpConv(Conv):
         return torch.einsum("pqabkl,oikl->poqiab", self.taps, self.kernel)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Part):
     """Root mean square norm of the last axis in float32, with a gain."""
 
     def __init__(self, features: int) -> None:
@@ -161,7 +159,7 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.scale)
 
 
-class MLP(nn.Module):
+class MLP(Part):
     """Hidden layers of (linear, norm, SiLU) on the last axis."""
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
@@ -171,7 +169,7 @@ class MLP(nn.Module):
         self.stack = add_stack(self, names, inputs, units)
 
     def forward(self, x: Tensor) -> Tensor:
-        return run_stack(self.stack, x)
+        return self.ops.dense(x, dense_layers(self.stack))
 
 
 def add_stack(
@@ -187,18 +185,9 @@ def add_stack(
     return stack
 
 
-def run_stack(stack: Sequence[tuple[Linear, RMSNorm]], x: Tensor) -> Tensor:
-    """Apply (layer, norm, SiLU) for each layer of a stack."""
-    if kernels.fit(x):
-        return dense_stack(x, dense_layers(stack))
-    for layer, norm in stack:
-        x = F.silu(norm(layer(x)))
-    return x
-
-
 def dense_layers(stack: Sequence[tuple[Linear, RMSNorm]]) -> list[Dense]:
-    """A stack as native functions take it."""
-    return [Dense(layer.kernel, layer.bias, norm.scale) for layer, norm in stack]
+    """A stack as operations take it."""
+    return [layer.layer(norm) for layer, norm in stack]
 
 
 def lower(module: nn.Module, dtype: torch.dtype) -> None:
@@ -213,11 +202,6 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
     for layer in module.modules():
         if isinstance(layer, Kernel):
             layer.initialize(generator)
-
-
-def _conv(x: Tensor, kernel: Tensor, bias: Tensor, padding: int) -> Tensor:
-    y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=padding)
-    return y.permute(0, 2, 3, 1)
 
 
 def _phase_taps(kernel: int) -> Tensor:

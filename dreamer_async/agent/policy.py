@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dreamer_async.agent.acting import NativeStep
-from dreamer_async.agent.actions import draw_action_noise, embed_action
+from dreamer_async.agent.actions import draw_action_noise
 from dreamer_async.agent.actor_critic import Agent
+from dreamer_async.agent.backend import PYTORCH, Backend
 from dreamer_async.agent.coders import Encoder
 from dreamer_async.agent.heads import Actor
-from dreamer_async.agent.nets import lower
-from dreamer_async.agent.recurrent import fits
-from dreamer_async.agent.rssm import RSSM, RSSMState
-from dreamer_async.agent.update import PRECISIONS
+from dreamer_async.agent.nets import PRECISIONS, Conv, Kernel, lower
+from dreamer_async.agent.ops import compute_with
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import Config
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Policy:
         config: Config,
         device: torch.device | str = "cpu",
         precision: str = "float32",
+        backend: Backend = PYTORCH,
     ) -> None:
         self.spec, self.config, self.device = spec, config, torch.device(device)
         model = config.model
@@ -97,7 +98,8 @@ class Policy:
         self._by_type: dict[torch.dtype, list[str]] = {}
         for name, weight in self._weights.items():
             self._by_type.setdefault(weight.dtype, []).append(name)
-        self._native = NativeStep(self.dyn, self.pol)
+        compute_with(parts, backend.ops)
+        self._act = backend.acting(self.dyn, self.pol)
 
     @torch.no_grad()
     def load(self, source: Agent | Mapping[str, Tensor]) -> None:
@@ -152,13 +154,20 @@ class Policy:
     ) -> PolicyCarry:
         """Encode, observe, act: everything that happens on the device."""
         embed = self.enc(obs, self.dtype)
-        if fits(self.dyn, embed, carry.deter, carry.stoch):
-            return PolicyCarry(*self._native(*carry, embed, is_first, *noise))
-        previous = embed_action(self.spec.action, carry.action, self.dtype)
         state = RSSMState(carry.deter, carry.stoch)
-        state, _ = self.dyn.observe_step(state, embed, previous, is_first, noise.posterior)
-        action = self.pol.sample(self.pol(state.feat), noise.action)
+        state, action = self._act(state, carry.action, embed, is_first, *noise)
         return PolicyCarry(*state, action)
 
     def _tensor(self, x: NDArray[Any] | Tensor) -> Tensor:
         return torch.as_tensor(x).to(self.device)
+
+
+def compute_types(agent: Agent) -> dict[str, torch.dtype]:
+    """In what type the layers of an agent compute, by the names of their kernels and biases."""
+    types = {}
+    for name, layer in agent.named_modules():
+        if isinstance(layer, Kernel):
+            of_convs = agent.enc.conv_dtype or agent.dtype
+            dtype = of_convs if isinstance(layer, Conv) else agent.dtype
+            types |= {f"{name}.{own}": dtype for own, _ in layer.named_parameters(recurse=False)}
+    return types

@@ -5,50 +5,26 @@ Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action,
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dreamer_async.agent import recurrent, scan
-from dreamer_async.agent.distributions import sample_class, straight_through, unimix
+from dreamer_async.agent.distributions import straight_through, unimix
 from dreamer_async.agent.nets import (
     BlockLinear,
     Linear,
     RMSNorm,
     add_stack,
+    dense_layers,
     from_blocks,
-    run_stack,
     to_blocks,
 )
+from dreamer_async.agent.ops import Part
+from dreamer_async.agent.states import Observed, RSSMState
 from dreamer_async.config import ModelConfig
 
 
-class RSSMState(NamedTuple):
-    """The latent state, in the compute type."""
-
-    deter: Tensor
-    """[..., D] deterministic state h."""
-    stoch: Tensor
-    """[..., S, K] one-hot samples z."""
-
-    @property
-    def feat(self) -> Tensor:
-        """[..., D + S * K] what the heads read."""
-        return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
-
-
-class Observed(NamedTuple):
-    """The posterior states of a sequence."""
-
-    state: RSSMState
-    """[B, T, ...] states after each observation."""
-    logits: Tensor
-    """[B, T, S, K] raw posterior logits, float32."""
-
-
-class RSSM(nn.Module):
+class RSSM(Part):
     """h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
 
     def __init__(self, config: ModelConfig, embed: int, action: int) -> None:
@@ -73,8 +49,6 @@ class RSSM(nn.Module):
         names = [(f"prior{i}", f"prior{i}norm") for i in range(config.prior_layers)]
         self.prior_stack = add_stack(self, names, deter, hidden)
         self.priorlogit = Linear(hidden, latent)
-        self.packed: recurrent.Known | None = None
-        """Parameters as native functions read them, if they did."""
 
     def initial(self, rows: int, dtype: torch.dtype, device: torch.device | None) -> RSSMState:
         """All zeros: the state before any episode."""
@@ -103,12 +77,13 @@ class RSSM(nn.Module):
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
         """Raw logits of z given h and the encoded observation: [..., S, K] float32."""
-        x = run_stack(self.obs_stack, torch.cat([deter, embed], -1))
+        x = self.ops.dense(torch.cat([deter, embed], -1), dense_layers(self.obs_stack))
         return self._logits(self.obslogit(x))
 
     def prior(self, deter: Tensor) -> Tensor:
         """Raw logits of z given h alone: [..., S, K] float32."""
-        return self._logits(self.priorlogit(run_stack(self.prior_stack, deter)))
+        x = self.ops.dense(deter, dense_layers(self.prior_stack))
+        return self._logits(self.priorlogit(x))
 
     def observe_step(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
@@ -127,31 +102,9 @@ class RSSM(nn.Module):
         return RSSMState(deter, self.sample(self.prior(deter), noise, deter.dtype))
 
     def observe(
-        self,
-        state: RSSMState,
-        embed: Tensor,
-        action: Tensor,
-        reset: Tensor,
-        noise: Tensor,
-        steps: scan.Steps | None = None,
-    ) -> Observed:
-        """Filter a sequence [B, T, ...] step by step, starting after `state`.
-
-        `steps` are compiled ones, for where there are no native functions.
-        """
-        inputs = embed, action, reset, noise
-        if steps is None and recurrent.fits(self, *state, embed, action):
-            deter, stoch, logits = recurrent.observe(self, state.deter, state.stoch, *inputs)
-            return Observed(RSSMState(deter, stoch), logits)
-        if scan.fits(self):
-            deter, stoch, logits = scan.observe(self, state.deter, state.stoch, *inputs, steps)
-            return Observed(RSSMState(deter, stoch), logits)
-        return self.unrolled(state, *inputs)
-
-    def unrolled(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> Observed:
-        """The same for any number of layers, with the gradient that autograd finds."""
+        """Filter a sequence [B, T, ...] step by step, starting after `state`."""
         state = RSSMState(*(x.detach() for x in state))
         states, logits = [], []
         inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
@@ -166,7 +119,7 @@ class RSSM(nn.Module):
     def sample(self, logits: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
         """Straight-through sample of z from raw logits: [..., S, K]."""
         probs = unimix(logits, self.config.unimix)
-        return straight_through(sample_class(probs.detach(), noise), probs, dtype)
+        return straight_through(self.ops.sample_class(probs.detach(), noise), probs, dtype)
 
     def _logits(self, x: Tensor) -> Tensor:
         return x.float().unflatten(-1, (self.config.stoch, self.config.classes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dreamer_async.agent.actions import embed_action
 from dreamer_async.agent.coders import Decoder, Encoder
@@ -18,8 +18,9 @@ from dreamer_async.agent.distributions import (
     unimix,
 )
 from dreamer_async.agent.heads import ContHead, TwohotHead
-from dreamer_async.agent.kl import latent_losses
-from dreamer_async.agent.rssm import RSSM, Observed, RSSMState
+from dreamer_async.agent.ops import Part
+from dreamer_async.agent.rssm import RSSM
+from dreamer_async.agent.states import Observed, RSSMState
 from dreamer_async.config import LossConfig, ModelConfig
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class WorldModelLosses(NamedTuple):
     """[] mean entropy of z before the observation, in nats."""
 
 
-class WorldModel(nn.Module):
+class WorldModel(Part):
     """p(h', z', r, c, o | h, z, a) and q(z | h, o)."""
 
     def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
@@ -98,10 +99,10 @@ class WorldModel(nn.Module):
         outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
         flat = {key: value.flatten(0, 1) for key, value in obs.items()}
         maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
-        maps["reward"] = self.rew.loss(self.rew(feat), reward)
+        maps["reward"] = self.rew.loss(self.rew(feat), (1.0, reward))
         maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
         prior = self.dyn.prior(state.deter)
-        maps["dyn"], maps["rep"], *entropies = latent_losses(
+        maps["dyn"], maps["rep"], *entropies = self.ops.latent_losses(
             observed.logits, prior, self.model.unimix, self.loss.free_nats
         )
         return WorldModelLosses(maps, *entropies)

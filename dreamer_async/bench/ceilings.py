@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.update import PRECISIONS
+from dreamer_async.agent.trainer import PRECISIONS
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.device import (

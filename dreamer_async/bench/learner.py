@@ -10,7 +10,6 @@ from contextlib import contextmanager
 
 import torch
 
-from dreamer_async.agent import kernels
 from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
@@ -22,8 +21,9 @@ from dreamer_async.device import (
     use_device,
     wait_for,
 )
+from dreamer_async.fast.choose import NATIVE
+from dreamer_async.fast.place import take_place
 from dreamer_async.learner import Learner
-from dreamer_async.place import take_place
 from envs.spec import EnvSpec
 
 
@@ -42,14 +42,19 @@ def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:
     if gpu:
         detail["held_gb"] = torch.cuda.memory_reserved(device) / 1e9
     batch = f"{config.train.batch_size}x{config.train.batch_length}"
-    how = "native" if kernels.ready() else "eager"
-    if subject.compiles:
-        how = "captured" if subject.trainer.captured else "compiled"
+    how = how_updates_are_made(subject)
     return [
         timing("learner", f"update {batch}, {how}", "s/update", times, **detail),
         *alone,
         timing("learner", f"everything up to the first update, {how}", "s", [first]),
     ]
+
+
+def how_updates_are_made(subject: Learner) -> str:
+    """In a word."""
+    if subject.accelerated is not None:
+        return "captured" if subject.accelerated.captured else "compiled"
+    return "native" if subject.place.backend is NATIVE else "eager"
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def ready(config: Config, spec: EnvSpec) -> Iterator[tuple[Learner, float]]:
     use_device(place.device)
     with filled_replay(config, spec) as replay:
         began = time.perf_counter()
-        subject = Learner(spec, config, replay, place.device, place.precision)
+        subject = Learner(spec, config, replay, place)
         if subject.compiles and (problem := subject.warm_up()):
             print(problem, file=sys.stderr)
         subject.step()

@@ -35,7 +35,7 @@ def updates_alone(subject: Learner) -> Timing:
     events = [torch.cuda.Event(enable_timing=True) for _ in range(ROUNDS + 1)]
     events[0].record(stream)
     for event in events[1:]:
-        subject.trainer.update(batch, noise)
+        subject.update(batch, noise)
         event.record(stream)
     events[-1].synchronize()
     times = [a.elapsed_time(b) / 1e3 for a, b in pairwise(events)]
@@ -54,7 +54,7 @@ def _profiled(subject: Learner) -> list[Span]:
     noise = subject.trainer.draw_noise(torch.Generator().manual_seed(0))
     with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as recorded:
         for _ in range(PROFILED):
-            subject.trainer.update(batch, noise)
+            subject.update(batch, noise)
         wait_for(subject.trainer.device)
     return [
         Span(event.time_range.start, event.time_range.end)

@@ -15,8 +15,8 @@ from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.collector import Actor
 from dreamer_async.config import Config
 from dreamer_async.device import use_cpu_threads, use_device, use_own_stream, wait_for
+from dreamer_async.fast.place import Place, take_place
 from dreamer_async.learner import Learner
-from dreamer_async.place import Place, take_place
 from envs.spec import EnvSpec
 
 
@@ -72,7 +72,8 @@ def _updating(subject: Learner, place: Place) -> Iterator[None]:
 def _act(
     config: Config, spec: EnvSpec, place: Place, rows: int, seconds: float, how: str = ""
 ) -> Timing:
-    actor = Actor(Policy(spec, config, place.device, place.precision), rows, seed=0)
+    subject = Policy(spec, config, place.device, place.precision, place.backend)
+    actor = Actor(subject, rows, seed=0)
     step = random_rows(spec, rows, np.random.default_rng(0))
     times = timed(lambda: actor.act(step), seconds)  # its results are on the host
     late = float(np.quantile(times, 0.99))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity
 
-from dreamer_async.agent.update import STAGE
+from dreamer_async.agent.trainer import STAGE
 from dreamer_async.bench.learner import ready
 from dreamer_async.config import Config
 from dreamer_async.device import choose_device, wait_for

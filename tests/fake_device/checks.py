@@ -18,10 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreamer_async.agent import Batch, Noise, Policy, Trainer, lowered, policy, update
-from dreamer_async.agent.nets import Kernel
+from dreamer_async.agent import Batch, Noise, Policy, Trainer, policy
+from dreamer_async.agent import trainer as update
+from dreamer_async.agent.nets import PRECISIONS, Kernel
 from dreamer_async.agent.policy import PolicyNoise
-from dreamer_async.agent.update import PRECISIONS
+from dreamer_async.fast.cuda import lowered
+from dreamer_async.fast.cuda.backend import CUDA
 from envs.spec import ActionSpec, EnvSpec
 
 WAITS = "_local_scalar_dense", "nonzero", "unique", "masked_select"
@@ -106,7 +108,7 @@ def trainer_of(spec: EnvSpec, precision: str) -> tuple[Trainer, Batch, Noise]:
     """A trainer on the device, with a batch and the noise of one update."""
     config = make_config(batch=2, length=2, horizon=2)
     with torch.device("cuda"):
-        trainer = Trainer(spec, config, "cuda:0", precision)
+        trainer = Trainer(spec, config, "cuda:0", precision, CUDA)
     batch = make_batch(make_spec(dict(spec.obs)), config)
     lead = batch.action.shape
     dtype = getattr(torch, spec.action.dtype)
@@ -132,7 +134,7 @@ def test_an_update_stays_on_the_device(action: str, obs: str, precision: str) ->
 def test_an_acting_step_stays_on_the_device(action: str, obs: str, precision: str) -> None:
     spec = dataclasses.replace(make_spec(OBSERVATIONS[obs]), action=ACTIONS[action])
     with torch.device("cuda"):
-        subject = Policy(spec, make_config(), "cuda:0", precision)
+        subject = Policy(spec, make_config(), "cuda:0", precision, CUDA)
     drawn = subject.draw_noise(4, torch.Generator().manual_seed(0))
     noise = PolicyNoise(*(tensor.to("cuda:0") for tensor in drawn))
     given = {

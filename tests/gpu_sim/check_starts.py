@@ -65,7 +65,7 @@ def test_a_run_on_the_cpu_opens_no_context(card: Card) -> None:
 def test_a_call_that_breaks_a_recording_is_seen(card: Card) -> None:
     """The control of all that asks for an empty `broken`."""
     words = (
-        "import torch; from dreamer_async.agent.capture import cuda_graph\n"
+        "import torch; from dreamer_async.fast.cuda.capture import cuda_graph\n"
         "x = torch.ones(9, device='cuda:0')\n"
         "cuda_graph(lambda: x.sum().item())"
     )

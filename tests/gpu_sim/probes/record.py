@@ -21,6 +21,8 @@ import envs  # noqa: E402
 from dreamer_async.agent import Batch, Trainer  # noqa: E402
 from dreamer_async.config import Config, resolve  # noqa: E402
 from dreamer_async.device import set_arithmetic, use_own_stream  # noqa: E402
+from dreamer_async.fast.cuda.backend import CUDA  # noqa: E402
+from dreamer_async.fast.cuda.updates import Updates  # noqa: E402
 from dreamer_async.replay_setup import ring_spec  # noqa: E402
 from dreamer_async.staging import Staging  # noqa: E402
 from envs.spec import EnvSpec  # noqa: E402
@@ -31,13 +33,14 @@ def record(config: Config, spec: EnvSpec) -> dict[str, float]:
     device = torch.device("cuda", 0)
     use_own_stream(device)
     set_arithmetic(device, "bfloat16")
-    trainer = Trainer(spec, config, device, "bfloat16")
+    trainer = Trainer(spec, config, device, "bfloat16", CUDA)
+    updates = Updates(trainer)
     batch: Batch = Staging(ring_spec(config, spec, 0), config.train.batch_size, device).batch()
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
-    trainer.compile()
-    trainer.update(batch, noise)
-    trainer.capture(batch, noise)
-    trainer.update(batch, noise)
+    updates.compile()
+    updates(batch, noise)
+    updates.capture(batch, noise)
+    updates(batch, noise)
     runtime = ctypes.CDLL("libcudart.so.13")
     runtime.fake_peak.restype = ctypes.c_size_t
     return {

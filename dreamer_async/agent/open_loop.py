@@ -1,0 +1,76 @@
+"""Open-loop prediction: what the model expects to see when it only knows the actions.
+
+Legend: B batch, T time, C context steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.actor_critic import Agent
+from dreamer_async.agent.backend import Observe
+from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.distributions import symexp
+from dreamer_async.agent.states import RSSMState
+
+
+class OpenLoop(NamedTuple):
+    """One observation key, three ways; images in [0, 1], vectors in their own units."""
+
+    real: Tensor
+    """[B, T, *] what was observed."""
+    reconstruction: Tensor
+    """[B, T, *] decoded from states that saw every observation."""
+    prediction: Tensor
+    """[B, T, *] decoded from states that saw only the first C observations."""
+
+
+@torch.no_grad()
+def open_loop(
+    agent: Agent, batch: Batch, noise: Noise, context: int = 5, observe: Observe | None = None
+) -> dict[str, OpenLoop]:
+    """Observe a batch, and predict it from its first `context` steps and its actions.
+
+    `observe` filters instead of the model itself, if it is given. Every observation key is in the
+    result; only `noise.posterior` [B, T, S] is used, for both
+    the posterior samples and the imagined ones.
+    """
+    length = batch.reward.shape[1] - 1
+    if not 0 < context < length:
+        raise ValueError(f"context is {context}; use 1 to {length - 1} for {length} steps")
+    obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+    actions = agent.embed_action(batch.action[:, :-1])
+    start = agent.state(batch.deter, batch.stoch)
+    first = batch.is_first[:, 1:]
+    observe = observe or agent.dyn.observe
+    observed = observe(start, agent.encode(obs), actions, first, noise.posterior).state
+    state = RSSMState(*(part[:, context - 1] for part in observed))
+    states = [RSSMState(*(part[:, t] for part in observed)) for t in range(context)]
+    for t in range(context, length):
+        state = agent.dyn.imagine_step(state, actions[:, t], noise.posterior[:, t])
+        states.append(state)
+    imagined = RSSMState(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
+    seen, expected = decode(agent, observed), decode(agent, imagined)
+    return {key: OpenLoop(real(obs[key]), seen[key], expected[key]) for key in agent.spec.obs}
+
+
+def real(observation: Tensor) -> Tensor:
+    """Scale images to [0, 1]; leave everything else as it is."""
+    return observation.float() / 255.0 if observation.dtype == torch.uint8 else observation
+
+
+def decode(agent: Agent, state: RSSMState) -> dict[str, Tensor]:
+    """Reconstruct observations from states [B, T, ...]; integers as their likeliest class."""
+    outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
+    lead = state.deter.shape[:2]
+    for key, spec in agent.spec.obs.items():
+        out = outs[key]
+        if spec.classes:
+            out = out.argmax(-1)
+        elif not spec.is_image:
+            out = symexp(out)
+        outs[key] = out.reshape(*lead, *spec.shape)
+    return outs

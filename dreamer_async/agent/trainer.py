@@ -1,0 +1,335 @@
+"""One training step: forward, losses, gradients, optimiser, slow critic, return range.
+
+`update` is a plain function of state, batch and random numbers: no `.item()`, no Python branch
+on a tensor, fixed shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from dreamer_async.agent.actor_critic import ActorCriticLosses, Agent, Replayed
+from dreamer_async.agent.backend import PYTORCH, Backend
+from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.nets import PRECISIONS, initialize
+from dreamer_async.agent.normalize import ReturnRange, return_scale
+from dreamer_async.agent.ops import Ops, compute_with
+from dreamer_async.agent.optim import global_norm, keep_if
+from dreamer_async.agent.states import Observed, RSSMState, Trajectory
+from dreamer_async.agent.world_model import WorldModelLosses
+from dreamer_async.config import Config, LossConfig
+
+if TYPE_CHECKING:
+    from envs.spec import EnvSpec
+
+STAGE = "stage/"
+"""Profiles show the parts of an update under names that begin with this."""
+
+
+class Update(NamedTuple):
+    """What an update hands back; all tensors stay on the device."""
+
+    metrics: dict[str, Tensor]
+    """{slashed name: 0-d float32}."""
+    deter: Tensor
+    """[B, T, D] float16, fresh h of the trained steps; zeros if not finite."""
+    stoch: Tensor
+    """[B, T, S] uint8, fresh classes of z of the trained steps; zeros if not finite."""
+    finite: Tensor
+    """[] bool; False means that nothing was changed."""
+
+
+class Forward(NamedTuple):
+    """Everything that one update computes before its gradients."""
+
+    total: Tensor
+    """[] weighted sum of the means of all loss maps."""
+    maps: dict[str, Tensor]
+    """{name: loss map} before weights."""
+    tokens: Tensor
+    """[B, T, E] encoded observations."""
+    observed: Observed
+    """[B, T, ...] posterior states."""
+    imagined: Trajectory
+    """[R, H+1, ...] imagined trajectories."""
+    world_model: WorldModelLosses
+    actor_critic: ActorCriticLosses
+
+
+Behaviour = Callable[
+    [RSSMState, Noise, Replayed, ReturnRange], tuple[Trajectory, ActorCriticLosses]
+]
+
+
+class Regions(NamedTuple):
+    """The functions that an update is made of; a compiler may put others in their places."""
+
+    encode: Callable[[dict[str, Tensor]], Tensor]
+    observe: Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], Observed]
+    world_model_losses: Callable[..., WorldModelLosses]
+    behaviour: Behaviour
+    total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
+    finite: Callable[[Tensor, Tensor], Tensor]
+    finish: Callable[[ReturnRange, RSSMState, Tensor], tuple[Tensor, Tensor]]
+    metrics: Callable[[Forward], dict[str, Tensor]]
+
+
+class Trainer:
+    """Owns the agent and everything that changes when it learns.
+
+    >>> trainer = Trainer(spec, config, device="cpu", precision="float32")
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> update = trainer.update(batch, trainer.draw_noise(generator))
+    >>> update.metrics["loss/total"]
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: Config,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        backend: Backend = PYTORCH,
+    ) -> None:
+        """Build a freshly initialised agent, whose updates `backend` computes."""
+        check_config(config)
+        self.spec, self.config, self.device = spec, config, torch.device(device)
+        self.agent = build_agent(spec, config, self.device, precision, backend.ops)
+        trained = {n: p for n, p in self.agent.named_parameters() if p.requires_grad}
+        self.optim = backend.optimiser(trained, config.optim)
+        self.range = ReturnRange.initial(self.device)
+        self.observe = backend.filtering(self.agent.dyn)
+        self.imagine = backend.imagination(self.agent)
+        self._slow: list[Tensor] = list(self.agent.slowval.parameters())
+        self._fast: list[Tensor] = list(self.agent.val.parameters())
+        self.regions = self.plain_regions()
+
+    def plain_regions(self) -> Regions:
+        """Regions as they are written here."""
+        agent = self.agent
+        last = weighted_total, all_finite, self._finish, self._forward_metrics
+        return Regions(agent.encode, self.observe, agent.world_model_losses, self._behave, *last)
+
+    def _behave(
+        self, start: RSSMState, noise: Noise, replayed: Replayed, moving: ReturnRange
+    ) -> tuple[Trajectory, ActorCriticLosses]:
+        """Imagine, and learn from it."""
+        with stage("imagine"):
+            imagined = self.imagine(start, noise.action, noise.prior)
+        with stage("actor and critic losses"):
+            losses = self.agent.actor_critic_losses(imagined, replayed, moving)
+        return imagined.trajectory, losses
+
+    def draw_noise(self, generator: torch.Generator) -> Noise:
+        """Draw every random number of one update."""
+        return Noise.draw(generator, self.config, self.spec.action, self.device)
+
+    def update(self, batch: Batch, noise: Noise) -> Update:
+        """Take one training step; a non-finite loss or gradient changes nothing."""
+        forward, grads = self.gradients(batch, noise)
+        run, (deter, stoch) = self.regions, forward.observed.state
+        with stage("optimiser"):
+            grad_norm = global_norm(grads)
+            finite = run.finite(forward.total.detach(), grad_norm)
+            metrics = self.optim.step(grads, finite)
+            state = RSSMState(deter.detach(), stoch.detach())
+            kept = run.finish(forward.actor_critic.range, state, finite)
+        with stage("metrics"):
+            metrics |= run.metrics(forward) | self._grad_metrics(grad_norm, finite)
+        return Update(metrics, *kept, finite)
+
+    def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
+        """Compute all losses and the gradient of every trained parameter."""
+        forward = self.forward(batch, noise)
+        with stage("backward"):
+            return forward, list(torch.autograd.grad(forward.total, self.optim.params))
+
+    def forward(self, batch: Batch, noise: Noise) -> Forward:
+        """Compute all losses of a batch; index 0 only gives the state and action before."""
+        agent, run = self.agent, self.regions
+        obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+        reward, last, terminal = batch.reward[:, 1:], batch.is_last[:, 1:], batch.is_terminal[:, 1:]
+        with stage("encoder"):
+            tokens = run.encode(obs)
+        with stage("observe"):
+            observed = run.observe(
+                agent.state(batch.deter, batch.stoch),
+                tokens,
+                agent.embed_action(batch.action[:, :-1]),
+                batch.is_first[:, 1:],
+                noise.posterior,
+            )
+        with stage("world model losses"):
+            world_model = run.world_model_losses(observed, obs, reward, terminal)
+        starts = self.config.loss.imagine_last or reward.shape[1]
+        start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
+        replayed = Replayed(
+            observed.state.feat[:, -starts:],
+            reward[:, -starts:],
+            last[:, -starts:],
+            terminal[:, -starts:],
+        )
+        imagined, actor_critic = run.behaviour(start, noise, replayed, self.range)
+        maps = world_model.maps | {
+            "actor": actor_critic.actor,
+            "critic": actor_critic.critic,
+            "replay_critic": actor_critic.replay_critic,
+        }
+        total = run.total(maps, self.config.loss)
+        return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
+
+    def parameters_of_policy(self) -> dict[str, Tensor]:
+        """Return the live tensors that a policy needs, by name (enc, dyn, pol)."""
+        return {
+            name: tensor.detach()
+            for name, tensor in self.agent.named_parameters()
+            if name.split(".")[0] in ("enc", "dyn", "pol")
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all state as one flat dictionary of the live tensors."""
+        state = {f"agent.{name}": p.detach() for name, p in self.agent.named_parameters()}
+        for kind, moments in (("rms", self.optim.rms), ("momentum", self.optim.momentum)):
+            state |= {
+                f"{kind}.{name}": m for name, m in zip(self.optim.names, moments, strict=True)
+            }
+        state |= {"count": self.optim.count, "return.low": self.range.low}
+        return state | {"return.high": self.range.high}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy a state in; raise ValueError naming the first difference, and change nothing."""
+        own = self.state_dict()
+        check_state(own, state)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def _finish(
+        self, moved: ReturnRange, state: RSSMState, finite: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Let everything follow that does; return h and the classes of z as the replay keeps them.
+
+        A state that is not finite becomes zeros.
+        """
+        self._follow(moved, finite)
+        zero = torch.zeros((), device=self.device)
+        classes = state.stoch.argmax(-1).to(torch.uint8)
+        return (
+            torch.where(finite, state.deter, zero).to(torch.float16),
+            torch.where(finite, classes, zero.to(torch.uint8)),
+        )
+
+    def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
+        """Move the slow critic towards the critic, and the return percentiles."""
+        slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
+        keep_if(finite, self._slow, list(slow))
+        keep_if(finite, list(self.range), list(moved))
+
+    @torch.no_grad()
+    def _forward_metrics(self, forward: Forward) -> dict[str, Tensor]:
+        ac, floor = forward.actor_critic, self.config.loss.return_floor
+        scale = return_scale(ac.range, floor)
+        metrics = {f"loss/{name}": value.mean() for name, value in forward.maps.items()}
+        metrics |= {
+            "loss/total": forward.total.detach(),
+            "return/S": scale,
+            "return/p5": ac.range.low,
+            "return/p95": ac.range.high,
+            "return/mean": ac.ret.mean(),
+            "return/min": ac.ret.min(),
+            "return/max": ac.ret.max(),
+            "return/rate": (((ac.ret - ac.range.low) / scale).abs() >= 1.0).float().mean(),
+            "policy/entropy": ac.entropy.mean(),
+            "policy/randomness": self.agent.pol.randomness(ac.entropy).mean(),
+            "adv/mean": ac.advantage.mean(),
+            "adv/std": ac.advantage.std(correction=0),
+            "adv/mag": ac.advantage.abs().mean(),
+            "value/mean": ac.value.mean(),
+            "value/slow": ac.slow.mean(),
+            "imagine/reward": ac.reward.mean(),
+            "imagine/cont": ac.cont.mean(),
+            "imagine/weight": ac.weight.mean(),
+            "rssm/posterior_entropy": forward.world_model.posterior_entropy,
+            "rssm/prior_entropy": forward.world_model.prior_entropy,
+        }
+        return {name: value.detach().clone() for name, value in metrics.items()}
+
+    def _grad_metrics(self, grad_norm: Tensor, finite: Tensor) -> dict[str, Tensor]:
+        return {
+            "opt/grad_norm": grad_norm,
+            "opt/grad_rms": grad_norm / self.optim.size**0.5,
+            "opt/finite": finite.float(),
+        }
+
+
+def stage(name: str) -> record_function:
+    """Mark a part of an update for profiles; costs microseconds when none is taken."""
+    return record_function(STAGE + name)
+
+
+def build_agent(
+    spec: EnvSpec, config: Config, device: torch.device, precision: str, ops: Ops
+) -> Agent:
+    """Build a freshly initialised agent; the seed alone decides its weights, on any device."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is unknown; use one of {sorted(PRECISIONS)}")
+    agent = Agent(spec, config.model, config.loss)
+    compute_with(agent, ops)
+    initialize(agent, torch.Generator().manual_seed(config.train.seed))
+    agent.slowval.load_state_dict(agent.val.state_dict())
+    agent.dtype, agent.enc.conv_dtype = PRECISIONS[precision]
+    agent.dec.conv_dtype = agent.enc.conv_dtype
+    return agent.to(device)
+
+
+def all_finite(total: Tensor, grad_norm: Tensor) -> Tensor:
+    """Whether an update may change anything: []."""
+    return torch.isfinite(total) & torch.isfinite(grad_norm)
+
+
+def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
+    """Eq. 4: sum of weight * mean over all loss maps; observation keys share one weight."""
+    weights = {
+        "reward": loss.reward,
+        "cont": loss.cont,
+        "dyn": loss.dyn,
+        "rep": loss.rep,
+        "actor": loss.actor,
+        "critic": loss.critic,
+        "replay_critic": loss.replay_critic,
+    }
+    terms = [weights.get(name, loss.reconstruction) * m.mean() for name, m in maps.items()]
+    return torch.stack(terms).sum()
+
+
+def check_config(config: Config) -> None:
+    """Raise ValueError for lengths that leave nothing to learn from."""
+    starts = config.loss.imagine_last or config.train.batch_length
+    if min(starts, config.train.batch_length) < 2:
+        raise ValueError(
+            f"loss.imagine_last={config.loss.imagine_last} and train.batch_length="
+            f"{config.train.batch_length} leave fewer than 2 steps; use at least 2"
+        )
+
+
+def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError naming the first key, shape, type or value that does not fit."""
+    for name in [*own, *state]:
+        if name not in state:
+            raise ValueError(f"state has no {name!r}")
+        if name not in own:
+            raise ValueError(f"state has an unknown entry {name!r}")
+        mine, other = own[name], state[name]
+        if mine.shape != other.shape or mine.dtype != other.dtype:
+            raise ValueError(
+                f"{name!r} is {other.dtype} {tuple(other.shape)}, "
+                f"expected {mine.dtype} {tuple(mine.shape)}"
+            )
+        if not torch.isfinite(other).all():
+            raise ValueError(f"{name!r} holds values that are not finite")

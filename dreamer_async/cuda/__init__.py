@@ -1,1 +1,0 @@
-"""Kernels of our own for NVIDIA GPUs, in Triton, which is imported only where they are chosen."""

@@ -1,0 +1,62 @@
+"""What a GPU computes with; and what a CPU does that has no native functions.
+
+`CUDA` is made of the same equations laid out for few kernels. `updates.Updates` compiles and
+records what a trainer makes of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreamer_async.agent import backend, ops
+from dreamer_async.agent.actor_critic import Agent
+from dreamer_async.agent.backend import Imagine
+from dreamer_async.agent.states import Imagined, RSSMState
+from dreamer_async.fast.cuda import images, rollout, scan
+from dreamer_async.fast.cuda.lowered import Lowered
+from dreamer_async.fast.cuda.ops import block_linear, lambda_return, sample_class, twohot_loss
+from dreamer_async.fast.cuda.optim import FlatLaProp
+
+OPS = ops.PYTORCH._replace(
+    block_linear=block_linear,
+    encode_images=images.encode,
+    decode_images=images.decode,
+    sample_class=sample_class,
+    twohot_loss=twohot_loss,
+    lambda_return=lambda_return,
+)
+
+
+def dreaming(agent: Agent) -> rollout.Imagination:
+    """What rolls an agent out with the fewest kernels."""
+    return rollout.Rollout(agent) if rollout.fits(agent) else casting_once(agent)
+
+
+def casting_once(agent: Agent) -> rollout.Imagination:
+    """What rolls an agent out as it is written, without casting its parameters in every step."""
+    return Lowered(agent) if agent.dtype != torch.float32 else rollout.Stepwise(agent.imagine_step)
+
+
+def reading(agent: Agent, dreaming: rollout.Imagination) -> Imagine:
+    """Imagination by something that rolls an agent out."""
+
+    def imagine(start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
+        return agent.read(dreaming.imagine(start, action_noise, prior_noise))
+
+    return imagine
+
+
+CUDA = backend.Backend(
+    "CUDA",
+    OPS,
+    scan.filtering,
+    lambda agent: reading(agent, dreaming(agent)),
+    backend.acting,
+    FlatLaProp,
+)
+WITHOUT_NATIVE = backend.PYTORCH._replace(
+    filtering=scan.filtering,
+    imagination=lambda agent: reading(agent, casting_once(agent)),
+)
+"""A CPU's, where no native functions can be had: PyTorch's operations, in fewer steps."""

@@ -1,0 +1,37 @@
+"""What CPUs compute with: C++ functions of float32, built once for the machine's processor."""
+
+from __future__ import annotations
+
+from dreamer_async.agent import ops
+from dreamer_async.agent.backend import Backend
+from dreamer_async.fast.native.acting import acting
+from dreamer_async.fast.native.dense import dense, heads
+from dreamer_async.fast.native.filtering import filtering
+from dreamer_async.fast.native.images import decode_images, encode_images, image_loss
+from dreamer_async.fast.native.imagination import imagination
+from dreamer_async.fast.native.losses import latent_losses
+from dreamer_async.fast.native.optim import NativeLaProp
+from dreamer_async.fast.native.twohot import twohot_loss, twohot_mean
+
+OPS = ops.PYTORCH._replace(
+    dense=dense,
+    heads=heads,
+    encode_images=encode_images,
+    decode_images=decode_images,
+    image_loss=image_loss,
+    latent_losses=latent_losses,
+    twohot_mean=twohot_mean,
+    twohot_loss=twohot_loss,
+)
+
+
+def native(otherwise: Backend) -> Backend:
+    """The native functions, and for loops that they do not know another backend's."""
+    return Backend(
+        "native",
+        OPS,
+        lambda dyn: filtering(dyn, otherwise.filtering(dyn)),
+        lambda agent: imagination(agent, otherwise.imagination(agent)),
+        lambda dyn, actor: acting(dyn, actor, otherwise.acting(dyn, actor)),
+        NativeLaProp,
+    )

@@ -1,0 +1,39 @@
+"""Where networks compute, and how: chosen together, so that every part of a run agrees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from dreamer_async.agent.backend import Backend
+from dreamer_async.config import TrainConfig
+from dreamer_async.device import choose_device, choose_precision, emulates, set_arithmetic
+from dreamer_async.fast.choose import choose
+
+
+class Place(NamedTuple):
+    """A device, and who computes on it."""
+
+    device: torch.device
+    precision: str
+    """One of the names in `agent.nets.PRECISIONS`."""
+    backend: Backend
+    """Who computes there."""
+    problem: str = ""
+    """Why native functions are missing where they would be used; else empty."""
+    emulated: str = ""
+    """That the device only emulates the precision; mostly empty."""
+
+
+def take_place(train: TrainConfig) -> Place:
+    """Choose for `train`, and set how GPUs multiply in this process accordingly.
+
+    Building native functions takes seconds, once per machine. Raises ValueError for a device that
+    is absent.
+    """
+    device = choose_device(train.device)
+    backend, problem = choose(device, native=train.native)
+    precision = choose_precision(train.precision, device, native=train.native and not problem)
+    set_arithmetic(device, precision, repeatable=train.sync)
+    return Place(device, precision, backend, problem, emulates(device, precision))
