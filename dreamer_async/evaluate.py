@@ -162,7 +162,8 @@ class Evaluator:
         self._count += 1
         try:
             policy = Policy(self._spec, self._config, self._place.device, self._place.precision)
-            update, env_steps = self._published.fetch(policy.load), self._telemetry.env_steps
+            update = self._published.fetch(policy.load)
+            env_steps = self._telemetry.position.env_steps
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)
         except Exception as error:

@@ -95,7 +95,7 @@ class Filmer:
         meta = {
             "version": 1,
             "update": self._learner.updates,
-            "env_steps": self._telemetry.env_steps,
+            "env_steps": self._telemetry.position.env_steps,
             "context": context,
             "time": time.time(),
         }

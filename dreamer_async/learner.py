@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamer_async import checkpoint
 from dreamer_async.agent.lowered import compute_types
 from dreamer_async.agent.update import Batch, Noise, Trainer, Update, launches_dependently
 from dreamer_async.aio import OwnedThread
+from dreamer_async.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.config import Config
 from dreamer_async.cuda import fused
 from dreamer_async.device_errors import first_line, raise_if_fatal
@@ -122,7 +122,7 @@ class Learner:
             if self._capture:
                 problems.append(self._record(batch, noise))
         finally:
-            self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
+            self.trainer.load_state_dict(under(before, TRAINER))
         return problems
 
     def _fuse(self, part: str, batch: Batch, noise: Noise) -> str:
@@ -219,8 +219,7 @@ class Learner:
         memory, which it writes by itself, and waited for once.
         """
         self.settle()
-        for name, tensor in self.trainer.state_dict().items():
-            key = f"trainer/{name}"
+        for key, tensor in keyed(TRAINER, self.trainer.state_dict()).items():
             if key not in self._copies:
                 self._copies[key] = torch.empty(
                     tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
@@ -229,12 +228,12 @@ class Learner:
         if self._on_gpu:
             with self._gpu_wait():
                 torch.cuda.current_stream().synchronize()
-        return self._copies | {"learner/generator": self._generator.get_state()}
+        return self._copies | {LEARNER_GENERATOR: self._generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Restore `state()`; raises ValueError naming the first tensor that does not fit."""
-        self.trainer.load_state_dict(checkpoint.under(tensors, "trainer/"))
-        self._restore_generator(tensors["learner/generator"], int(counters["updates"]))
+        self.trainer.load_state_dict(under(tensors, TRAINER))
+        self._restore_generator(tensors[LEARNER_GENERATOR], int(counters["updates"]))
         self.updates = int(counters["updates"])
         self.skipped = int(counters["skipped"])
         self.publish()
@@ -324,7 +323,6 @@ async def learn_once(
     await ratio.notify()
     skipped = learner.skipped
     report = await thread.run(learner.step)
-    telemetry.updates = report.update
     if report.skipped > skipped:
         telemetry.warn(f"update {report.update} was not finite and was skipped")
     if report.values is not None:

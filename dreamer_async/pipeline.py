@@ -35,6 +35,7 @@ from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.film import FILM, Filmer
+from dreamer_async.gauges import RunGauges
 from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
@@ -42,8 +43,10 @@ from dreamer_async.output import Output
 from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
-from dreamer_async.restore import Saver, restore
+from dreamer_async.resume import go_on
 from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
+from dreamer_async.run_state import RunState
+from dreamer_async.saver import Saver
 from dreamer_async.telemetry import PlainLog, Telemetry
 from dreamer_async.tensorboard import TensorBoard
 from envs.findings import Inspection
@@ -62,7 +65,9 @@ class Parts:
     replay: Replay
     ratio: TrainRatio
     learner: Learner
+    actor: Actor
     collector: Collector
+    state: RunState
     saver: Saver
     filmer: Filmer
     evaluator: Evaluator
@@ -173,9 +178,12 @@ async def build(
         prefill=prefill_windows(config),
         inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
     )
-    saver = Saver(home, config, learner, collector, run_dir.path)
+    state = RunState(learner, replay, ratio, pool, actor, collector, lockstep=train.sync)
+    telemetry.follow(lambda: state.position)
+    saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
     filmer = Filmer(home.pictures / FILM, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.published, telemetry)
+    gauges = RunGauges(home.path, pool, actor, replay, ratio, learner, collector.stages)
     return Parts(
         config=config,
         run_dir=run_dir,
@@ -185,11 +193,13 @@ async def build(
         replay=replay,
         ratio=ratio,
         learner=learner,
+        actor=actor,
         collector=collector,
+        state=state,
         saver=saver,
         filmer=filmer,
         evaluator=evaluator,
-        monitor=Monitor(home, telemetry, collector, learner, saver, filmer, evaluator, stop),
+        monitor=Monitor(home, telemetry, gauges, ratio, saver, filmer, evaluator, stop),
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
@@ -201,12 +211,10 @@ async def build(
 async def begin(parts: Parts, *, resume: bool) -> None:
     """Restore a resumed run; only then take over its replay, its config and its stream."""
     config, run_dir, telemetry = parts.config, parts.run_dir, parts.telemetry
-    learner, restored = parts.learner, None
-    await parts.learner_thread.run(learner.publish)
+    resumption = None
+    await parts.learner_thread.run(parts.learner.publish)
     if resume:
-        restored = await parts.learner_thread.run(
-            restore, run_dir, config, learner, parts.collector
-        )
+        resumption = await parts.learner_thread.run(go_on, run_dir, config, parts.state)
     parts.replay.claim()
     if to_dict(config) != read_json(run_dir.config_path):
         write_json_atomic(run_dir.config_path, to_dict(config))
@@ -214,12 +222,10 @@ async def begin(parts: Parts, *, resume: bool) -> None:
     telemetry.emit(_started(parts))
     if warning := paging_warning(parts.replay.bytes, available_memory()):
         telemetry.warn(warning)
-    if restored is not None:
-        resumed, warnings = restored
-        parts.saver.kept(resumed.checkpoint, resumed.updates)
-        telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
-        telemetry.emit(resumed)
-        for message in warnings:
+    if resumption is not None:
+        parts.saver.kept(resumption.resumed.checkpoint, resumption.resumed.updates)
+        telemetry.emit(resumption.resumed)
+        for message in resumption.warnings:
             telemetry.warn(message)
 
 
@@ -239,7 +245,6 @@ async def train(parts: Parts, stop: Stop) -> None:
         if trouble is not None and isinstance(_innermost(error), OSError):
             raise trouble from error  # the disk: this says what is lost
         raise
-    parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     if parts.collector.inspection is not None:  # a short run saw less than it takes to say so
         parts.collector.report(parts.collector.inspection.finish())
@@ -250,7 +255,6 @@ async def train(parts: Parts, stop: Stop) -> None:
 
 async def _save_after_failure(parts: Parts) -> Exception | None:
     """Save what was learned; trouble with it is a warning, as the first failure counts."""
-    parts.telemetry.updates = parts.learner.updates
     if not parts.ratio.inserted and not parts.learner.updates:
         return None  # nothing was done yet
     try:
@@ -269,7 +273,7 @@ async def work(parts: Parts, stop: Stop) -> None:
     train = parts.config.train
     parts.ratio.compiling = parts.learner.compiles
     parts.telemetry.enter(parts.ratio.phase)
-    await parts.policy_thread.run(parts.collector.actor.warm_up, parts.env.batch_size)
+    await parts.policy_thread.run(parts.actor.warm_up, parts.env.batch_size)
     if train.sync:
         await aio.first(compile_updates(parts), stop.interrupt())
         if parts.learner_thread.left:  # a device that is recorded must not be waited for
@@ -378,7 +382,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
     telemetry.enter("finished")
-    telemetry.emit(RunFinished(reason, telemetry.env_steps, telemetry.updates, code, message))
+    telemetry.emit(RunFinished(reason, *telemetry.position, code, message))
 
 
 def _started(parts: Parts) -> RunStarted:

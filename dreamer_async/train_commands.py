@@ -145,9 +145,9 @@ def resume(
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
-        from dreamer_async.restore import find
+        from dreamer_async.checkpoint import to_resume
 
-        find(run)  # its error comes before anything is lost
+        to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):

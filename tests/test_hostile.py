@@ -23,6 +23,7 @@ from test_ring import schema, write_header
 from tiny_run import make_run, newest
 
 from dreamer_async import checkpoint, cli, pipeline
+from dreamer_async.checkpoint_layout import Counters
 from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
 from dreamer_async.events import Record, RunFinished, Warned, decode_line, encode_line
 from dreamer_async.replay import Replay
@@ -90,7 +91,7 @@ def test_spoiled_counters_are_refused_or_sane(data: Any) -> None:
     if not isinstance(data, dict):
         return
     try:
-        counters = checkpoint.Counters.read(data)
+        counters = Counters.read(data)
     except ValueError as error:
         assert str(error).isprintable()
     else:
