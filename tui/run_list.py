@@ -11,11 +11,11 @@ from dreamer_async.events import Record
 from dreamer_async.regular_file import open_regular
 from dreamer_async.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
+from tui.rows import fit
 from tui.state import reduce
 from tui.tail import Tail, decode
 from tui.text import clean, count, short
 from tui.view import RunView
-from tui.widgets.panel import fit
 
 TAIL_BYTES = 1 << 17
 EPISODE_BYTES = 1 << 21

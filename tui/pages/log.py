@@ -8,11 +8,12 @@ from pathlib import Path
 from textual.app import ComposeResult
 
 from dreamer_async.regular_file import open_regular
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.rows import Part, Row
+from tui.shown import Shown
 from tui.text import clean, clock
 from tui.view import LogLine, RunView
 from tui.widgets.listing import Listing
-from tui.widgets.panel import Part, Row
 
 LEVELS = ("info", "warning", "error")
 _LOOKS = {"warning": "warn", "error": "bad"}
