@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from dreamer_async.regular_file import NotRegular, open_regular, read_regular
+from dreamer_async.regular_file import NotRegular, read_regular, reading
 from dreamer_async.schema import parse_json
 
 FORMAT = 1
@@ -151,7 +151,7 @@ def _verifies(path: Path) -> bool:
     """Whether the files of a checkpoint match their hashes, in little memory."""
     try:
         manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
-        with open(open_regular(path / STATE), "rb") as file:
+        with reading(path / STATE) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return manifest["sha256"] == digest and manifest[OWN_HASH] == _manifest_hash(manifest)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

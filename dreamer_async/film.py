@@ -28,7 +28,6 @@ from dreamer_async.learner import Learner
 from dreamer_async.run_dir import replacing
 from dreamer_async.telemetry import Telemetry
 
-FILM = "film.npz"
 """Name of the newest film below `pictures/` of the run."""
 PERIOD_SECONDS = 120.0
 MOST_TIME = 0.01

@@ -34,7 +34,7 @@ from dreamer_async.device import (
 from dreamer_async.evaluate import Evaluator
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.failures import answer, describe, exit_code
-from dreamer_async.film import FILM, Filmer
+from dreamer_async.film import Filmer
 from dreamer_async.gauges import RunGauges
 from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
@@ -181,7 +181,7 @@ async def build(
     state = RunState(learner, replay, ratio, pool, actor, collector, lockstep=train.sync)
     telemetry.follow(lambda: state.position)
     saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
-    filmer = Filmer(home.pictures / FILM, learner, telemetry)
+    filmer = Filmer(home.film_path, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.published, telemetry)
     gauges = RunGauges(home.path, pool, actor, replay, ratio, learner, collector.stages)
     return Parts(

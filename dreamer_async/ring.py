@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import open_regular, reading
 from dreamer_async.run_dir import DRAFT
 from dreamer_async.run_lock import RunInUse, lock_file, unlock_file
 from dreamer_async.schema import named, parse_json, shown
@@ -242,11 +242,8 @@ def check_space(path: Path, needed: int) -> int:
 
 def stored_schema(path: Path) -> Schema:
     """Read what the header of an existing file says about it."""
-    fd = open_regular(path)
-    try:
-        found = _read_schema(fd, path)
-    finally:
-        os.close(fd)
+    with reading(path) as file:
+        found = _read_schema(file.fileno(), path)
     try:
         arrays = {
             name: Field(tuple(shape), kind) for name, (kind, shape) in found["arrays"].items()

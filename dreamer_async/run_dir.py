@@ -69,6 +69,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.control = self.path / "control"
         self.pictures = self.path / "pictures"
+        self.film_path = self.pictures / "film.npz"
         self.tensorboard = self.path / "tensorboard"
         self.replay_path, self.latents_path = self.replay_paths()
 

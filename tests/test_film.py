@@ -12,12 +12,12 @@ import torch
 from tiny_run import make_run, newest, read
 
 from dreamer_async import events, film, pipeline
-from dreamer_async.film import FILM, Filmer
+from dreamer_async.film import Filmer
 from dreamer_async.run_dir import RunDir
 
 
 def load(run: RunDir) -> dict[str, np.ndarray]:
-    with np.load(run.pictures / FILM, allow_pickle=False) as file:
+    with np.load(run.film_path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -41,7 +41,7 @@ def test_images_are_filmed_three_ways(tmp_path: Path, monkeypatch: pytest.Monkey
     assert np.array_equal(seen[:, :5], expected[:, :5]), "the context is observed"
     assert not np.array_equal(seen[:, 5:], expected[:, 5:]), "the rest is not"
     assert content["is_first"].shape == (4, 8)
-    assert [path.name for path in run.pictures.iterdir()] == [FILM], "no scratch file stays"
+    assert [path.name for path in run.pictures.iterdir()] == ["film.npz"], "no scratch file stays"
 
 
 def test_vectors_are_filmed_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_lockstep_does_not_notice_films_and_evaluations(
     monkeypatch.setattr("dreamer_async.monitor.asyncio.sleep", lambda _: asyncio_sleep(0.02))
     assert pipeline.main(watched, plain=False, resume=False) == 0
     assert any(isinstance(event, events.Evaluated) for event in read(watched))
-    assert (watched.pictures / FILM).exists()
+    assert (watched.film_path).exists()
     before, after = newest(quiet).tensors, newest(watched).tensors
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

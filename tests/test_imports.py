@@ -23,7 +23,7 @@ FLOOR = {
     for name in (
         *("schema", "settings", "config", "run_dir", "run_lock"),
         *("events", "limiter", "aio"),
-        *("exit_codes", "interpreter", "regular_file", "console"),
+        *("exit_codes", "interpreter", "regular_file", "console", "disk"),
     )
 }
 """Standard library only; aio starts uvloop inside a function."""
@@ -102,10 +102,10 @@ def violations(module: str, source: str) -> list[str]:
         rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if package == "tui":
-        seen = {f"dreamer_async.{name}" for name in ("events", "run_dir", "curves", "regular_file")}
+        seen = ("events", "run_dir", "curves", "regular_file", "exit_codes")
         rule(
-            "tui knows events, run_dir, regular_file, curves",
-            {n for n in ours if top(n) != "tui"} - seen,
+            f"tui knows {', '.join(seen)}",
+            {n for n in ours if top(n) != "tui"} - {f"dreamer_async.{name}" for name in seen},
         )
         rule(
             "tui uses numpy, rich, textual", third_party(everywhere) - {"numpy", "rich", "textual"}

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dreamer_async.events import Record
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import reading
 from dreamer_async.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
 from tui.rows import fit
@@ -70,12 +70,7 @@ def _lines(path: Path, start: int, stop: int) -> list[bytes]:
     if stop <= start:
         return []
     try:
-        fd = open_regular(path)
+        with reading(path) as file:
+            return os.pread(file.fileno(), stop - start, start).split(b"\n")
     except OSError:
         return []
-    try:
-        return os.pread(fd, stop - start, start).split(b"\n")
-    except OSError:
-        return []
-    finally:
-        os.close(fd)
