@@ -21,7 +21,7 @@ from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
 from dreamer_async.aio import OwnedThread
 from dreamer_async.cuda.policy_graph import PolicyGraph
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import PolicyWeights
 from dreamer_async.replay import Replay
 from dreamer_async.suite_scores import SuiteScores
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
@@ -45,10 +45,10 @@ class Actor:
         on_gpu = policy.device.type == "cuda"
         self._graph = PolicyGraph(policy, self.carry) if on_gpu else None
 
-    def refresh(self, published: PublishedWeights) -> None:
+    def refresh(self, weights: PolicyWeights) -> None:
         """Take over newer weights, if there are any."""
-        if published.version != self.version:
-            self.version = published.fetch(self.policy.load, have=self.version)
+        if weights.version != self.version:
+            self.version = weights.fetch(self.policy.load, have=self.version)
 
     def warm_up(self, rows: int) -> None:
         """Get ready for batches of so many rows, where that takes a while."""
@@ -108,7 +108,7 @@ class Collector:
         self,
         env: VectorEnv,
         actor: Actor,
-        published: PublishedWeights,
+        weights: PolicyWeights,
         replay: Replay,
         ratio: TrainRatio,
         telemetry: Telemetry,
@@ -117,7 +117,7 @@ class Collector:
     ) -> None:
         self._env = env
         self._actor = actor
-        self._published = published
+        self._weights = weights
         self._replay = replay
         self._ratio = ratio
         self._telemetry = telemetry
@@ -153,7 +153,7 @@ class Collector:
     def act(self, step: StepBatch) -> Acted:
         """Act on the rows with the newest weights."""
         with self.stages.measure("policy"):
-            self._actor.refresh(self._published)
+            self._actor.refresh(self._weights)
             return self._actor.act(step)
 
     def state(self) -> dict[str, Tensor]:

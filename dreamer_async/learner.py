@@ -26,7 +26,7 @@ from dreamer_async.cuda import fused
 from dreamer_async.device_errors import first_line, raise_if_fatal
 from dreamer_async.events import Metrics
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import SLOTS, PublishedWeights
+from dreamer_async.published import SLOTS, PolicyWeights
 from dreamer_async.replay import Replay
 from dreamer_async.staging import Staging
 from dreamer_async.telemetry import Stages, Telemetry
@@ -87,8 +87,8 @@ class Learner:
         # changes nothing.
         self._on_gpu = device.type == "cuda"
         self._late = self._on_gpu and not train.sync
-        weights, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
-        self.published = PublishedWeights(weights, slots, compute_types(self.trainer.agent))
+        live, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
+        self.weights = PolicyWeights(live, slots, compute_types(self.trainer.agent))
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()
@@ -176,7 +176,7 @@ class Learner:
         with self.stages.measure("update"):
             update = self.trainer.update(batch, noise)
             self.updates += 1
-            self.published.publish(self.trainer.parameters_of_policy(), self.updates)
+            self.weights.publish(self.trainer.parameters_of_policy(), self.updates)
         buffers = staging.buffers
         previous = self._pending
         staging.take_back(update)
@@ -205,7 +205,7 @@ class Learner:
 
     def publish(self) -> None:
         """Publish the present weights, after a restore."""
-        self.published.publish(self.trainer.parameters_of_policy(), self.updates)
+        self.weights.publish(self.trainer.parameters_of_policy(), self.updates)
 
     def last_batch(self) -> Batch | None:
         """The batch of the newest update, on the device; None before the first."""

@@ -171,7 +171,7 @@ async def build(
     collector = Collector(
         pool,
         actor,
-        learner.published,
+        learner.weights,
         replay,
         ratio,
         telemetry,
@@ -182,7 +182,7 @@ async def build(
     telemetry.follow(lambda: state.position)
     saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
     filmer = Filmer(home.film_path, learner, telemetry)
-    evaluator = Evaluator(spec, config, place, learner.published, telemetry)
+    evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
     gauges = RunGauges(home.path, pool, actor, replay, ratio, learner, collector.stages)
     return Parts(
         config=config,

@@ -86,6 +86,6 @@ def test_the_lag_of_the_policy_is_that_of_what_it_loaded() -> None:
         device=torch.device("cpu"), initial=lambda rows: (), load=lambda weights: None
     )
     actor = Actor(policy, 1, 0)
-    published: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
-    actor.refresh(published)
+    weights: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
+    actor.refresh(weights)
     assert actor.version == 5
