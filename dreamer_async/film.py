@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from dreamer_async.agent.report import OpenLoop, open_loop
 from dreamer_async.aio import OwnedThread
 from dreamer_async.events import Controlled
+from dreamer_async.json_file import replacing
 from dreamer_async.learner import Learner
-from dreamer_async.run_dir import replacing
 from dreamer_async.telemetry import Telemetry
 
 """Name of the newest film below `pictures/` of the run."""

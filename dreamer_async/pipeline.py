@@ -36,6 +36,7 @@ from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_gene
 from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.film import Filmer
 from dreamer_async.gauges import RunGauges
+from dreamer_async.json_file import read_json, write_json_atomic
 from dreamer_async.learner import Learner, learn, learn_once
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
@@ -44,7 +45,7 @@ from dreamer_async.place import Place, take_place
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
 from dreamer_async.resume import go_on
-from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
+from dreamer_async.run_dir import RunDir
 from dreamer_async.run_state import RunState
 from dreamer_async.saver import Saver
 from dreamer_async.telemetry import PlainLog, Telemetry

@@ -21,9 +21,10 @@ from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, to_dict
 from dreamer_async.device import cpu_threads
 from dreamer_async.events import Checkpointed
+from dreamer_async.json_file import write_json_atomic
 from dreamer_async.learner import Learner
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.run_dir import RunDir, write_json_atomic
+from dreamer_async.run_dir import RunDir
 from dreamer_async.run_state import RunState
 from dreamer_async.telemetry import Telemetry
 

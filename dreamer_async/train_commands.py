@@ -16,7 +16,7 @@ import typer
 
 from dreamer_async import checkpoint_room, exit_codes
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
-from dreamer_async.disk import existing
+from dreamer_async.directory import existing
 from dreamer_async.inputs import (
     as_overrides,
     configure,

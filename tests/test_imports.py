@@ -23,7 +23,8 @@ FLOOR = {
     for name in (
         *("schema", "settings", "config", "run_dir", "run_lock"),
         *("events", "limiter", "aio"),
-        *("exit_codes", "interpreter", "regular_file", "console", "disk"),
+        *("exit_codes", "interpreter", "regular_file", "console"),
+        *("directory", "json_file", "control_dir"),
     )
 }
 """Standard library only; aio starts uvloop inside a function."""
@@ -102,7 +103,7 @@ def violations(module: str, source: str) -> list[str]:
         rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if package == "tui":
-        seen = ("events", "run_dir", "curves", "regular_file", "exit_codes")
+        seen = ("events", "run_dir", "json_file", "curves", "regular_file", "exit_codes")
         rule(
             f"tui knows {', '.join(seen)}",
             {n for n in ours if top(n) != "tui"} - {f"dreamer_async.{name}" for name in seen},
