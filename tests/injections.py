@@ -35,6 +35,7 @@ from dreamer_async import (
     learner,
     limiter,
     monitor,
+    parts,
     pipeline,
     process,
     replay_files,
@@ -259,7 +260,7 @@ def slow_environments(seconds: float) -> None:
         time.sleep(seconds)
         raise AssertionError("nobody wants them any more")
 
-    pipeline.make_env = build
+    parts.make_env = build
 
 
 def compiling_hangs(_: Any) -> None:
@@ -607,7 +608,7 @@ def swallow_fsync_errors(_: Any) -> None:
 
 def thread_setup_fails(name: str) -> None:
     """The named thread of the pipeline cannot be set up, as where its device is refused."""
-    original = pipeline._thread
+    original = parts._thread
 
     def refused() -> None:
         raise RuntimeError("the device refused")
@@ -615,7 +616,7 @@ def thread_setup_fails(name: str) -> None:
     def thread(stack: Any, which: str, threads: int, also: Any = lambda: None) -> aio.OwnedThread:
         return original(stack, which, threads, refused if which == name else also)
 
-    pipeline._thread = thread
+    parts._thread = thread
 
 
 # -- environments, memory ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tiny_run import make_run, newest, read
 
 from dreamer_async import events, film, pipeline
 from dreamer_async.film import Filmer
+from dreamer_async.learner import Learner
 from dreamer_async.run_dir import RunDir
 
 
@@ -127,14 +128,14 @@ def test_a_film_that_cannot_be_written_is_refused_and_training_goes_on(tmp_path:
 
 def run_film(run: RunDir) -> None:
     """Train, asking for a film after the first update."""
-    step = pipeline.Learner.step
+    step = Learner.step
     build = Filmer.__init__
 
     def keep(self: Filmer, *args: object, **options: object) -> None:
         build(self, *args, **options)  # type: ignore[arg-type]
         filmers.append(self)
 
-    def ask(self: pipeline.Learner) -> object:
+    def ask(self: Learner) -> object:
         report = step(self)
         if self.updates == 3:
             loop.call_soon_threadsafe(filmers[0].ask)
@@ -151,6 +152,6 @@ def run_film(run: RunDir) -> None:
     loop: asyncio.AbstractEventLoop
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Filmer, "__init__", keep)
-        patch.setattr(pipeline.Learner, "step", ask)
+        patch.setattr(Learner, "step", ask)
         patch.setattr(pipeline, "train", remember)
         assert pipeline.main(run, plain=False, resume=False) == 0
