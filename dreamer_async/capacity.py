@@ -11,6 +11,8 @@ OFFICIAL_CAPACITY = 5_000_000
 PAGING_SHARE = 0.8
 """Share of the available memory above which a replay is read from the disk all the time."""
 
+_UNLIMITED = 1 << 62
+
 Reader = Callable[[str], str]
 """Returns the text of a file, or raises OSError."""
 
@@ -52,12 +54,12 @@ def memory_limit(read: Reader = read_text) -> int:
     Those are the limits of its control groups, and of its address space (`ulimit -v`), which a
     mapped replay takes from as well.
     """
-    return min(_meminfo(read, "MemTotal"), *_cgroup_limits(read), address_space(read))
+    return min(_meminfo(read, "MemTotal"), cgroup_limit(read), address_space(read))
 
 
 def available_memory(read: Reader = read_text) -> int:
     """Bytes that can be had without swapping, bounded by the limits of the control groups."""
-    return min(_meminfo(read, "MemAvailable"), *_cgroup_limits(read))
+    return min(_meminfo(read, "MemAvailable"), cgroup_limit(read))
 
 
 def paging_warning(replay_bytes: int, available: int) -> str | None:
@@ -78,7 +80,7 @@ def address_space(read: Reader = read_text) -> int:
         limit = next(line.split()[3] for line in lines if line.startswith("Max address space"))
         return max(0, int(limit) - int(mapped) * os.sysconf("SC_PAGE_SIZE"))
     except (OSError, ValueError, LookupError, StopIteration):
-        return 1 << 62  # no limit, or none that is told
+        return _UNLIMITED  # no limit, or none that is told
 
 
 def _meminfo(read: Reader, name: str) -> int:
@@ -88,16 +90,16 @@ def _meminfo(read: Reader, name: str) -> int:
     raise ValueError(f"/proc/meminfo has no {name}")
 
 
-def _cgroup_limits(read: Reader) -> list[int]:
-    """Collect every limit between our control groups (version 1 or 2) and their roots."""
-    limits = [1 << 62]
+def cgroup_limit(read: Reader = read_text) -> int:
+    """Smallest limit in bytes between our control groups (version 1 or 2) and their roots."""
+    limits = [_UNLIMITED]
     for path in _limit_files(read):
         try:
             limits.append(int(read(path)))
         except (OSError, ValueError):
             # Not there (another version, another mount), or "max": no limit.
             continue
-    return limits
+    return min(limits)
 
 
 def _limit_files(read: Reader) -> Iterator[str]:

@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from dreamer_async.regular_file import NotRegular, open_regular, read_regular
-from dreamer_async.schema import LARGEST, decode, parse_json, shown
+from dreamer_async.regular_file import NotRegular, read_regular, reading
+from dreamer_async.schema import parse_json
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -47,31 +47,6 @@ MAX_HEADER = 1 << 20
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or does not verify; the message names file and reason."""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """The part of a manifest that says where the run stood."""
-
-    env_steps: int
-    updates: int
-    skipped: int
-    ratio_started: bool
-    ratio_debt: float
-    """Replayed steps that were due."""
-    replay_steps: int
-    """Steps that the ring had ever seen."""
-    torch: str
-    threads: int
-
-    @classmethod
-    def read(cls, manifest: Mapping[str, Any]) -> Counters:
-        """Take the counters out of a manifest; raises ValueError that names the wrong one."""
-        counters = decode(cls, manifest, extra=True)
-        for name, value in vars(counters).items():
-            if isinstance(value, int) and not 0 <= value <= LARGEST:
-                raise ValueError(f"{name} {shown(value)} cannot be")
-        return counters
 
 
 @dataclass(frozen=True)
@@ -133,6 +108,17 @@ def newest(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     return _first_valid(candidates(directory))
 
 
+def to_resume(directory: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that verifies; raises CheckpointError if all there are do not.
+
+    A run that was killed before its first checkpoint has none at all, and may go on.
+    """
+    found, skipped = newest(directory)
+    if found is None and skipped:
+        raise CheckpointError("no valid checkpoint: " + "; ".join(skipped))
+    return found and replace(found, skipped=tuple(skipped))
+
+
 def best(directory: Path) -> tuple[Checkpoint | None, list[str]]:
     """Return the checkpoint with the highest score that verifies, and why others were skipped.
 
@@ -165,7 +151,7 @@ def _verifies(path: Path) -> bool:
     """Whether the files of a checkpoint match their hashes, in little memory."""
     try:
         manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
-        with open(open_regular(path / STATE), "rb") as file:
+        with reading(path / STATE) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return manifest["sha256"] == digest and manifest[OWN_HASH] == _manifest_hash(manifest)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -176,11 +162,6 @@ def _errno(error: SafetensorError) -> int:
     """The number of the system's error behind one of the library, which says it in its text."""
     found = re.search(r"\(os error ([0-9]+)\)", str(error))
     return int(found[1]) if found else errno.EIO
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the tensors of one owner and drop the prefix from their names."""
-    return {n[len(prefix) :]: tensor for n, tensor in tensors.items() if n.startswith(prefix)}
 
 
 def candidates(directory: Path) -> Iterator[Path]:

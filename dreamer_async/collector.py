@@ -21,7 +21,7 @@ from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
 from dreamer_async.aio import OwnedThread
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import PolicyWeights
 from dreamer_async.replay import Replay
 from dreamer_async.suite_scores import SuiteScores
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
@@ -45,10 +45,10 @@ class Actor:
         on_gpu = policy.device.type == "cuda"
         self._graph = PolicyGraph(policy, self.carry) if on_gpu else None
 
-    def refresh(self, published: PublishedWeights) -> None:
+    def refresh(self, weights: PolicyWeights) -> None:
         """Take over newer weights, if there are any."""
-        if published.version != self.version:
-            self.version = published.fetch(self.policy.load, have=self.version)
+        if weights.version != self.version:
+            self.version = weights.fetch(self.policy.load, have=self.version)
 
     def warm_up(self, rows: int) -> None:
         """Get ready for batches of so many rows, where that takes a while."""
@@ -74,15 +74,14 @@ class Actor:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that acting depends on besides the weights."""
-        names = PolicyCarry._fields
-        carry = {f"policy/{n}": t.clone() for n, t in zip(names, self.carry, strict=True)}
-        return carry | {"policy/generator": self.generator.get_state()}
+        carry = {name: part.clone() for name, part in self.carry._asdict().items()}
+        return carry | {"generator": self.generator.get_state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore `state()` in place; the weights come from the learner."""
-        for name, part in zip(PolicyCarry._fields, self.carry, strict=True):
-            part.copy_(state[f"policy/{name}"])
-        self.generator.set_state(state["policy/generator"])
+        for name, part in self.carry._asdict().items():
+            part.copy_(state[name])
+        self.generator.set_state(state["generator"])
 
 
 def stored_fields(step: StepBatch, action: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -109,83 +108,82 @@ class Collector:
         self,
         env: VectorEnv,
         actor: Actor,
-        published: PublishedWeights,
+        weights: PolicyWeights,
         replay: Replay,
         ratio: TrainRatio,
         telemetry: Telemetry,
         prefill: int,
         inspection: Inspection | None = None,
     ) -> None:
-        self.env = env
-        self.actor = actor
-        self.published = published
-        self.replay = replay
-        self.ratio = ratio
-        self.telemetry = telemetry
+        self._env = env
+        self._actor = actor
+        self._weights = weights
+        self._replay = replay
+        self._ratio = ratio
+        self._telemetry = telemetry
         self.prefill = prefill
         """Complete windows in the replay before the first update."""
         self.inspection = inspection
         """Of the first rows of a run whose environment may be anybody's."""
         self.running = False
         """Whether the environments already run (a lockstep run that was restored exactly)."""
-        self.episodes = EpisodeTracker(env.num_envs)
-        self.scores: deque[float] = deque(maxlen=SCORED_EPISODES)
+        self._episodes = EpisodeTracker(env.num_envs)
+        self._scores: deque[float] = deque(maxlen=SCORED_EPISODES)
         """Of the newest episodes of this process."""
-        self.suite_scores = SuiteScores(env.spec.suite)
+        self._suite_scores = SuiteScores(env.spec.suite)
         self.stages = Stages()
 
     async def collect(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> None:
         """Collect until cancelled; the environments must have been started."""
         while True:
             with self.stages.measure("env_wait"):
-                step = await env_thread.run_or_leave(self.env.recv)
+                step = await env_thread.run_or_leave(self._env.recv)
             with self.stages.measure("ratio_wait"):
-                await self.ratio.room()
+                await self._ratio.room()
             acted = await policy_thread.run(self.act, step)
-            self.env.send(acted.action, step.env_id)
+            self._env.send(acted.action, step.env_id)
             self.store(step, acted)
-            await self.ratio.notify()
+            await self._ratio.notify()
 
     def report(self, findings: Sequence[str]) -> None:
         """Warn of what is wrong with the environment."""
         for finding in findings:
-            self.telemetry.warn(f"about the environment: {finding}")
+            self._telemetry.warn(f"about the environment: {finding}")
 
     def act(self, step: StepBatch) -> Acted:
         """Act on the rows with the newest weights."""
         with self.stages.measure("policy"):
-            self.actor.refresh(self.published)
-            return self.actor.act(step)
+            self._actor.refresh(self._weights)
+            return self._actor.act(step)
 
     def state(self) -> dict[str, Tensor]:
         """The running episodes' scores and lengths."""
-        return {f"episodes/{n}": torch.from_numpy(a) for n, a in self.episodes.state().items()}
+        return {name: torch.from_numpy(a) for name, a in self._episodes.state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Restore `state()`, after the environments and the actor were restored."""
-        self.episodes.load_state({n: state[f"episodes/{n}"].numpy() for n in self.episodes.state()})
+        self._episodes.load_state({name: tensor.numpy() for name, tensor in state.items()})
 
     @property
     def score(self) -> float | None:
         """Mean score of the last SCORED_EPISODES, None before there are as many."""
-        full = len(self.scores) == SCORED_EPISODES
-        return sum(self.scores) / SCORED_EPISODES if full else None
+        full = len(self._scores) == SCORED_EPISODES
+        return sum(self._scores) / SCORED_EPISODES if full else None
 
     def store(self, step: StepBatch, acted: Acted) -> None:
         """Append the rows to the replay and count them; pass on what the environments report."""
-        for notice in [*self.env.notices(), *self.actor.notices()]:
-            self.telemetry.warn(notice)
+        for notice in [*self._env.notices(), *self._actor.notices()]:
+            self._telemetry.warn(notice)
         with self.stages.measure("insert"):
-            append(self.replay, step, acted)
+            append(self._replay, step, acted)
         if self.inspection is not None:
             self.report(self.inspection.add(step))
-        self.ratio.insert(len(step.env_id))
-        self.telemetry.env_steps = self.ratio.inserted
-        for episode in self.episodes.update(step, self.ratio.inserted):
-            self.telemetry.emit(episode)
-            if scores := self.suite_scores.add(episode, self.telemetry.updates):
-                self.telemetry.emit(scores)
-            self.scores.append(episode.score or 0.0)
-        if not self.ratio.started and self.replay.windows >= self.prefill:
-            self.ratio.start()
-            self.telemetry.enter(self.ratio.phase)
+        self._ratio.insert(len(step.env_id))
+        for episode in self._episodes.update(step, self._ratio.inserted):
+            self._telemetry.emit(episode)
+            if scores := self._suite_scores.add(episode, self._telemetry.position.updates):
+                self._telemetry.emit(scores)
+            self._scores.append(episode.score or 0.0)
+        if not self._ratio.started and self._replay.windows >= self.prefill:
+            self._ratio.start()
+            self._telemetry.enter(self._ratio.phase)

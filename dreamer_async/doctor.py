@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_async import __version__, compiler, nvidia
+from dreamer_async.capacity import cgroup_limit
 from dreamer_async.compile_cache import isolate_compile_cache
+from dreamer_async.directory import existing
 
 
 class Finding(NamedTuple):
@@ -138,26 +140,14 @@ def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = cgroup_limit()
     text = f"{total / 1e9:.1f} GB"
-    if limit is not None and limit < total:
+    if limit < total:
         text += f", this process may use {limit / 1e9:.1f} GB (cgroup)"
     return Finding("memory", "ok", text)
 
 
-def cgroup_limit() -> int | None:
-    """Memory limit in bytes of this process's control group, None if there is none."""
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return int(Path(file).read_text())
-        except (OSError, ValueError):
-            continue
-    return None
-
-
 def _disk(name: str, path: Path) -> Finding:
     """Free space where `path` is or would be made, and whether it can be written."""
-    there = path.absolute()
-    while not there.exists():
-        there = there.parent
+    there = existing(path)
     usage = shutil.disk_usage(there)
     text = f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free at {there}"
     try:

@@ -17,6 +17,7 @@ import envs
 from dreamer_async import checkpoint
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.agent.trainer import Trainer
+from dreamer_async.checkpoint_layout import TRAINER, under
 from dreamer_async.config import Config, from_dict
 from dreamer_async.replay import Replay
 from dreamer_async.replay_check import check_steps
@@ -58,7 +59,7 @@ def dreams(
     if not images:
         raise NothingToSee(f"{run_dir.name} observes no images, only {', '.join(spec.obs)}")
     trainer = Trainer(spec, config)
-    trainer.load_state_dict(checkpoint.under(found.tensors, "trainer/"))
+    trainer.load_state_dict(under(found.tensors, TRAINER))
     staging = sample(run_dir, config, spec, seed)
     noise = trainer.draw_noise(torch.Generator().manual_seed(seed))
     result = open_loop(trainer.agent, staging.batch(), noise, context)

@@ -21,7 +21,7 @@ from dreamer_async.config import Config, EnvConfig
 from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.events import Controlled, Evaluated
 from dreamer_async.fast.place import Place
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import PolicyWeights
 from dreamer_async.run_dir import RunDir
 from dreamer_async.saved_agent import load
 from dreamer_async.telemetry import EpisodeTracker, Telemetry
@@ -111,13 +111,13 @@ class Evaluator:
         spec: EnvSpec,
         config: Config,
         place: Place,
-        published: PublishedWeights,
+        weights: PolicyWeights,
         telemetry: Telemetry,
     ) -> None:
         self._spec = spec
         self._config = config
         self._place = place
-        self._published = published
+        self._weights = weights
         self._telemetry = telemetry
         self._asked = asyncio.Event()
         self._episodes = 0
@@ -163,7 +163,8 @@ class Evaluator:
         try:
             place = self._place
             policy = Policy(self._spec, self._config, place.device, place.precision, place.backend)
-            update, env_steps = self._published.fetch(policy.load), self._telemetry.env_steps
+            update = self._weights.fetch(policy.load)
+            env_steps = self._telemetry.position.env_steps
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)
         except Exception as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, get_args
 
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import open_regular, reading
 from dreamer_async.schema import LARGEST as LARGEST
 from dreamer_async.schema import SchemaError, decode, encode
 
@@ -327,7 +327,7 @@ class EventReader:
         """
         records: list[Record] = []
         try:
-            with open(open_regular(self.path), "rb") as file:
+            with reading(self.path) as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
                     self.offset = 0
                 file.seek(self.offset)

@@ -7,6 +7,8 @@ import errno
 UNEXPECTED = 1
 """Nobody foresaw the error: it is printed with its traceback."""
 WRONG_INPUT = 2
+STOPPED_BY_OWNER = 10
+"""Of the dashboard's process alone: its user asked for a stop and saw it happen."""
 UNUSABLE = 65
 """No checkpoint verifies, or the replay belongs to other settings."""
 ENVIRONMENT = 69

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.aio import OwnedThread
 from dreamer_async.events import Controlled
+from dreamer_async.json_file import replacing
 from dreamer_async.learner import Learner
-from dreamer_async.run_dir import replacing
 from dreamer_async.telemetry import Telemetry
 
-FILM = "film.npz"
 """Name of the newest film below `pictures/` of the run."""
 PERIOD_SECONDS = 120.0
 MOST_TIME = 0.01
@@ -95,7 +94,7 @@ class Filmer:
         meta = {
             "version": 1,
             "update": self._learner.updates,
-            "env_steps": self._telemetry.env_steps,
+            "env_steps": self._telemetry.position.env_steps,
             "context": context,
             "time": time.time(),
         }

@@ -26,8 +26,6 @@ from dreamer_async.run_dir import RunDir
 from dreamer_async.schema import ConfigError
 from dreamer_async.terminal import on_terminal
 
-ASKED_TO_STOP = 10
-"""Exit code of a dashboard whose user asked for a stop and saw it happen."""
 LOG_TAIL = 15
 """Lines of the log that are shown when a trainer fails."""
 _MODES = (1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026, 2048)
@@ -49,8 +47,7 @@ def start_trainer(
 ) -> subprocess.Popen[bytes]:
     """Start the trainer in a session of its own; what it prints goes to the run's log."""
     options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    log = os.open(run.log_path, flags, 0o644)
+    log = open_regular(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         return subprocess.Popen(
             command("dreamer_async", "trainer", *options, run.path),
@@ -146,7 +143,7 @@ class Foreground:
             except _HungUp:
                 self._end_dashboard()
                 return 0
-            spoiled.set(code not in (None, 0, ASKED_TO_STOP))
+            spoiled.set(code not in (None, 0, exit_codes.STOPPED_BY_OWNER))
         return self._conclude(code)
 
     # -- waiting -----------------------------------------------------------------------------
@@ -168,7 +165,7 @@ class Foreground:
             if trainer_gone and (self._asked or self._dashboard is None):
                 return code
             if self._dashboard is not None and code is not None and not self._asked:
-                if code == ASKED_TO_STOP:
+                if code == exit_codes.STOPPED_BY_OWNER:
                     self._trainer.wait()
                 return code
             # WNOWAIT: only learn that a child ended; its Popen collects it

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamer_async import checkpoint
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.policy import compute_types
 from dreamer_async.agent.trainer import Trainer, Update
 from dreamer_async.aio import OwnedThread
+from dreamer_async.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.config import Config
 from dreamer_async.events import Metrics
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import SLOTS, PublishedWeights
+from dreamer_async.published import SLOTS, PolicyWeights
 from dreamer_async.replay import Replay
 from dreamer_async.staging import Staging
 from dreamer_async.telemetry import Stages, Telemetry
@@ -87,8 +87,8 @@ class Learner:
         # changes nothing.
         self._on_gpu = device.type == "cuda"
         self._late = self._on_gpu and not train.sync
-        weights, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
-        self.published = PublishedWeights(weights, slots, compute_types(self.trainer.agent))
+        live, slots = self.trainer.parameters_of_policy(), SLOTS if self._late else 1
+        self.weights = PolicyWeights(live, slots, compute_types(self.trainer.agent))
         self._staging = [Staging(replay.spec, train.batch_size, device) for _ in range(2)]
         self._pending: _Pending | None = None
         self._metrics = MetricMeans()
@@ -116,7 +116,7 @@ class Learner:
         try:
             return self.accelerated.warm_up(batch, noise)
         finally:
-            self.trainer.load_state_dict(checkpoint.under(before, "trainer/"))
+            self.trainer.load_state_dict(under(before, TRAINER))
 
     def step(self) -> Report:
         """Do one update; raises Diverged after too many non-finite ones in a row."""
@@ -134,7 +134,7 @@ class Learner:
         with self.stages.measure("update"):
             update = self.update(batch, noise)
             self.updates += 1
-            self.published.publish(self.trainer.parameters_of_policy(), self.updates)
+            self.weights.publish(self.trainer.parameters_of_policy(), self.updates)
         buffers = staging.buffers
         previous = self._pending
         staging.take_back(update)
@@ -163,7 +163,7 @@ class Learner:
 
     def publish(self) -> None:
         """Publish the present weights, after a restore."""
-        self.published.publish(self.trainer.parameters_of_policy(), self.updates)
+        self.weights.publish(self.trainer.parameters_of_policy(), self.updates)
 
     def last_batch(self) -> Batch | None:
         """The batch of the newest update, on the device; None before the first."""
@@ -177,8 +177,7 @@ class Learner:
         memory, which it writes by itself, and waited for once.
         """
         self.settle()
-        for name, tensor in self.trainer.state_dict().items():
-            key = f"trainer/{name}"
+        for key, tensor in keyed(TRAINER, self.trainer.state_dict()).items():
             if key not in self._copies:
                 self._copies[key] = torch.empty(
                     tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda
@@ -187,12 +186,12 @@ class Learner:
         if self._on_gpu:
             with self._gpu_wait():
                 torch.cuda.current_stream().synchronize()
-        return self._copies | {"learner/generator": self._generator.get_state()}
+        return self._copies | {LEARNER_GENERATOR: self._generator.get_state()}
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
         """Restore `state()`; raises ValueError naming the first tensor that does not fit."""
-        self.trainer.load_state_dict(checkpoint.under(tensors, "trainer/"))
-        self._restore_generator(tensors["learner/generator"], int(counters["updates"]))
+        self.trainer.load_state_dict(under(tensors, TRAINER))
+        self._restore_generator(tensors[LEARNER_GENERATOR], int(counters["updates"]))
         self.updates = int(counters["updates"])
         self.skipped = int(counters["skipped"])
         self.publish()
@@ -282,7 +281,6 @@ async def learn_once(
     await ratio.notify()
     skipped = learner.skipped
     report = await thread.run(learner.step)
-    telemetry.updates = report.update
     if report.skipped > skipped:
         telemetry.warn(f"update {report.update} was not finite and was skipped")
     if report.values is not None:

@@ -10,68 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 
-import envs
 from dreamer_async import __version__, aio, checkpoint, process
-from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import Left, OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
-from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config, from_dict, override, to_dict
-from dreamer_async.device import (
-    choose_device,
-    cpu_threads,
-    use_cpu_threads,
-    use_own_stream,
-    wait_for,
-)
-from dreamer_async.evaluate import Evaluator
+from dreamer_async.device import wait_for
 from dreamer_async.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.cuda.capture import alone
-from dreamer_async.fast.place import Place, take_place
-from dreamer_async.film import FILM, Filmer
-from dreamer_async.learner import Learner, learn, learn_once
-from dreamer_async.limiter import TrainRatio
-from dreamer_async.monitor import Monitor
+from dreamer_async.json_file import read_json, write_json_atomic
+from dreamer_async.learner import learn, learn_once
 from dreamer_async.output import Output
-from dreamer_async.replay import Replay
-from dreamer_async.replay_setup import open_replay, prefill_windows
-from dreamer_async.restore import Saver, restore
-from dreamer_async.run_dir import RunDir, read_json, write_json_atomic
+from dreamer_async.parts import Parts, build
+from dreamer_async.resume import go_on
+from dreamer_async.run_dir import RunDir
 from dreamer_async.telemetry import PlainLog, Telemetry
 from dreamer_async.tensorboard import TensorBoard
-from envs.findings import Inspection
-from envs.vector import VectorEnv
-
-
-@dataclass
-class Parts:
-    """Everything that one run is made of."""
-
-    config: Config
-    run_dir: RunDir
-    place: Place
-    telemetry: Telemetry
-    env: VectorEnv
-    replay: Replay
-    ratio: TrainRatio
-    learner: Learner
-    collector: Collector
-    saver: Saver
-    filmer: Filmer
-    evaluator: Evaluator
-    monitor: Monitor
-    learner_thread: OwnedThread
-    policy_thread: OwnedThread
-    env_thread: OwnedThread
-    writer_thread: OwnedThread
-    evaluation_thread: OwnedThread
 
 
 def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
@@ -131,84 +90,13 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     return 0
 
 
-async def build(
-    config: Config,
-    run_dir: RunDir,
-    telemetry: Telemetry,
-    stop: Stop,
-    stack: ExitStack,
-    *,
-    resume: bool,
-) -> Parts:
-    """Make every part, in an order that fails early and cheaply; `stack` releases them.
-
-    Nothing that the run has on disk is changed here.
-    """
-    train, env = config.train, config.env
-    device = choose_device(train.device)
-    threads = cpu_threads(config)
-    builder = stack.enter_context(OwnedThread("builder"))
-    spec = await builder.run_or_leave(envs.spec, env.suite, env.task)
-    home = stack.enter_context(run_dir.held())
-    replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
-    learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
-    policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    place = await learner_thread.run_or_leave(take_place, train)
-    if place.problem:
-        telemetry.warn(f"updates are slower without native functions: {place.problem}")
-    if place.emulated:
-        telemetry.warn(place.emulated)
-    learner = await learner_thread.run(Learner, spec, config, replay, place)
-    policy = await policy_thread.run(
-        Policy, spec, config, place.device, place.precision, place.backend
-    )
-    actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
-    pool = stack.enter_context(await builder.run_or_leave(make_env, config))
-    ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
-    collector = Collector(
-        pool,
-        actor,
-        learner.published,
-        replay,
-        ratio,
-        telemetry,
-        prefill=prefill_windows(config),
-        inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
-    )
-    saver = Saver(home, config, learner, collector, run_dir.path)
-    filmer = Filmer(home.pictures / FILM, learner, telemetry)
-    evaluator = Evaluator(spec, config, place, learner.published, telemetry)
-    return Parts(
-        config=config,
-        run_dir=run_dir,
-        place=place,
-        telemetry=telemetry,
-        env=pool,
-        replay=replay,
-        ratio=ratio,
-        learner=learner,
-        collector=collector,
-        saver=saver,
-        filmer=filmer,
-        evaluator=evaluator,
-        monitor=Monitor(home, telemetry, collector, learner, saver, filmer, evaluator, stop),
-        learner_thread=learner_thread,
-        policy_thread=policy_thread,
-        env_thread=_thread(stack, "env", 1),
-        writer_thread=_thread(stack, "checkpoint", 1),
-        evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
-    )
-
-
 async def begin(parts: Parts, *, resume: bool) -> None:
     """Restore a resumed run; only then take over its replay, its config and its stream."""
     config, run_dir, telemetry = parts.config, parts.run_dir, parts.telemetry
-    learner, restored = parts.learner, None
-    await parts.learner_thread.run(learner.publish)
+    resumption = None
+    await parts.learner_thread.run(parts.learner.publish)
     if resume:
-        restored = await parts.learner_thread.run(
-            restore, run_dir, config, learner, parts.collector
-        )
+        resumption = await parts.learner_thread.run(go_on, run_dir, config, parts.state)
     parts.replay.claim()
     if to_dict(config) != read_json(run_dir.config_path):
         write_json_atomic(run_dir.config_path, to_dict(config))
@@ -216,12 +104,10 @@ async def begin(parts: Parts, *, resume: bool) -> None:
     telemetry.emit(_started(parts))
     if warning := paging_warning(parts.replay.bytes, available_memory()):
         telemetry.warn(warning)
-    if restored is not None:
-        resumed, warnings = restored
-        parts.saver.kept(resumed.checkpoint, resumed.updates)
-        telemetry.env_steps, telemetry.updates = resumed.env_steps, resumed.updates
-        telemetry.emit(resumed)
-        for message in warnings:
+    if resumption is not None:
+        parts.saver.kept(resumption.resumed.checkpoint, resumption.resumed.updates)
+        telemetry.emit(resumption.resumed)
+        for message in resumption.warnings:
             telemetry.warn(message)
 
 
@@ -241,7 +127,6 @@ async def train(parts: Parts, stop: Stop) -> None:
         if trouble is not None and isinstance(_innermost(error), OSError):
             raise trouble from error  # the disk: this says what is lost
         raise
-    parts.telemetry.updates = parts.learner.updates  # the last update was waited for
     parts.monitor.report()
     if parts.collector.inspection is not None:  # a short run saw less than it takes to say so
         parts.collector.report(parts.collector.inspection.finish())
@@ -252,7 +137,6 @@ async def train(parts: Parts, stop: Stop) -> None:
 
 async def _save_after_failure(parts: Parts) -> Exception | None:
     """Save what was learned; trouble with it is a warning, as the first failure counts."""
-    parts.telemetry.updates = parts.learner.updates
     if not parts.ratio.inserted and not parts.learner.updates:
         return None  # nothing was done yet
     try:
@@ -271,7 +155,7 @@ async def work(parts: Parts, stop: Stop) -> None:
     train = parts.config.train
     parts.ratio.compiling = parts.learner.compiles
     parts.telemetry.enter(parts.ratio.phase)
-    await parts.policy_thread.run(parts.collector.actor.warm_up, parts.env.batch_size)
+    await parts.policy_thread.run(parts.actor.warm_up, parts.env.batch_size)
     if train.sync:
         await aio.first(compile_updates(parts), stop.interrupt())
         if parts.learner_thread.left:  # a device that is recorded must not be waited for
@@ -347,31 +231,6 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
         await save_if_due()
 
 
-def make_env(config: Config) -> VectorEnv:
-    """Open the environments: all in one batch in lockstep, else half of them per batch."""
-    env = config.env
-    batch = env.num_envs if config.train.sync else env.batch_size or max(1, env.num_envs // 2)
-    return envs.make(
-        env.suite,
-        env.task,
-        num_envs=env.num_envs,
-        batch_size=batch,
-        seed=config.train.seed,
-        threads=env.threads,
-        resize=env.resize,
-    )
-
-
-def _thread(
-    stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
-) -> OwnedThread:
-    def setup() -> None:
-        use_cpu_threads(threads)
-        also()
-
-    return stack.enter_context(OwnedThread(name, setup))
-
-
 def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -380,7 +239,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
     telemetry.enter("finished")
-    telemetry.emit(RunFinished(reason, telemetry.env_steps, telemetry.updates, code, message))
+    telemetry.emit(RunFinished(reason, *telemetry.position, code, message))
 
 
 def _started(parts: Parts) -> RunStarted:

@@ -38,7 +38,7 @@ class Mark(Protocol):
         ...
 
 
-class PublishedWeights:
+class PolicyWeights:
     """The newest weights that the policy may use, with the update they came from.
 
     With one slot readers wait for the newest weights, with `SLOTS` they take what is complete.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -48,9 +49,14 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o644) -> int
     return descriptor
 
 
+def reading(path: Path) -> BufferedReader:
+    """`open_regular` for a `with`, which closes it again; read by the file or its descriptor."""
+    return open(open_regular(path), "rb")
+
+
 def read_regular(path: Path, limit: int) -> bytes:
     """Read a whole regular file; raises ValueError, before reading, beyond `limit` bytes."""
-    with open(open_regular(path), "rb") as file:
+    with reading(path) as file:
         if os.fstat(file.fileno()).st_size <= limit:
             data = file.read(limit + 1)  # it may have grown
             if len(data) <= limit:

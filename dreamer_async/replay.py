@@ -33,7 +33,7 @@ from dreamer_async.replay_layout import (
     spans,
 )
 from dreamer_async.replay_state import COUNTERS, parse_state
-from dreamer_async.ring import RingFile, Schema, stored_schema
+from dreamer_async.ring import FileSpec, RingFile, stored_file_spec
 
 SLICED = 512
 """Steps of at least so many bytes are copied as slices of a window, smaller ones by index."""
@@ -148,9 +148,9 @@ class Replay:
         return self._files.generation
 
     @staticmethod
-    def stored_spec(path: Path) -> Schema:
+    def stored_spec(path: Path) -> FileSpec:
         """Read num_envs, capacity and arrays from the header of an existing ring."""
-        return stored_schema(path)
+        return stored_file_spec(path)
 
     def stored(self) -> Iterator[tuple[str, list[Array]]]:
         """Every column with the steps that each environment has: [steps, *shape], in any order.
@@ -383,7 +383,7 @@ class Replay:
 
     @property
     def _identity(self) -> str:
-        return self._files.ring.schema.identity
+        return self._files.ring.spec.identity
 
     def state(self) -> dict[str, Any]:
         """Describe everything that the next samples depend on besides the files, as JSON."""

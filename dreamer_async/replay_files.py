@@ -51,7 +51,7 @@ class ReplayFiles:
         if os.stat(path.parent).st_dev == os.stat(latents_path.parent).st_dev:
             check_space(path, sum(ring_bytes(spec)))
         ring_id, latents_id = uuid.uuid4().hex, uuid.uuid4().hex
-        ring = RingFile.create(path, spec.ring_schema(ring_id), Record(1, partner=latents_id))
+        ring = RingFile.create(path, spec.ring_file_spec(ring_id), Record(1, partner=latents_id))
         try:
             latents = _fresh_latents(latents_path, spec, ring_id, latents_id)
         except BaseException:
@@ -70,7 +70,7 @@ class ReplayFiles:
         `readonly` also if the latents are not those of the ring.
         """
         check_capacity(spec)
-        ring = RingFile.open(path, spec.ring_schema(), readonly=readonly)
+        ring = RingFile.open(path, spec.ring_file_spec(), readonly=readonly)
         try:
             _check_cursors(ring)
             latents = _open_latents(latents_path, spec, ring, readonly=readonly)
@@ -90,10 +90,10 @@ class ReplayFiles:
             return
         if isinstance(self.latents, Path):
             self.latents.unlink(missing_ok=True)
-            ring_id, identity = self.ring.schema.identity, uuid.uuid4().hex
+            ring_id, identity = self.ring.spec.identity, uuid.uuid4().hex
             self.latents = _fresh_latents(self.latents, self._spec, ring_id, identity)
         self.generation += 1
-        self.ring.write_record(Record(self.generation, partner=self.latents.schema.identity))
+        self.ring.write_record(Record(self.generation, partner=self.latents.spec.identity))
 
     def close(self) -> None:
         """Unmap both, and remove what nobody claimed; may be called twice."""
@@ -118,15 +118,15 @@ def _check_cursors(ring: RingFile) -> None:
 
 def _fresh_latents(path: Path, spec: RingSpec, ring_id: str, identity: str) -> RingFile:
     """Make an empty latent file that belongs to the ring `ring_id`."""
-    return RingFile.create(path, spec.latents_schema(identity), Record(partner=ring_id))
+    return RingFile.create(path, spec.latents_file_spec(identity), Record(partner=ring_id))
 
 
 def _open_latents(path: Path, spec: RingSpec, ring: RingFile, *, readonly: bool) -> RingFile | Path:
     """Open the ring's latent file; its path for a writer if it is missing or belongs elsewhere."""
-    ring_id, wanted = ring.schema.identity, ring.record.partner
+    ring_id, wanted = ring.spec.identity, ring.record.partner
     try:
-        latents = RingFile.open(path, spec.latents_schema(), readonly=readonly)
-        if latents.record.partner == ring_id and latents.schema.identity == wanted:
+        latents = RingFile.open(path, spec.latents_file_spec(), readonly=readonly)
+        if latents.record.partner == ring_id and latents.spec.identity == wanted:
             return latents
         latents.close()
         raise RingMismatch(f"{path} holds the latents of another replay")

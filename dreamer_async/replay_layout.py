@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.ring import PAGE, Field, Schema
+from dreamer_async.ring import PAGE, Field, FileSpec
 
 NO_IDENTITY = "0" * 32
 FLAGS = ("is_first", "is_last")
@@ -61,15 +61,15 @@ class RingSpec:
         """Bytes of one step without its latents and any overhead."""
         return sum(f.nbytes for f in self.fields.values())
 
-    def ring_schema(self, identity: str = NO_IDENTITY) -> Schema:
+    def ring_file_spec(self, identity: str = NO_IDENTITY) -> FileSpec:
         """Describe the ring file."""
         size = (self.num_envs, self.capacity)
         arrays = {"cursors": Field((2, self.num_envs), "int64")}
         for name, item in self.fields.items():
             arrays[f"field/{name}"] = Field((*size, *item.shape), item.dtype)
-        return Schema("replay ring", identity, *size, arrays)
+        return FileSpec("replay ring", identity, *size, arrays)
 
-    def latents_schema(self, identity: str = NO_IDENTITY) -> Schema:
+    def latents_file_spec(self, identity: str = NO_IDENTITY) -> FileSpec:
         """Describe the latent file."""
         size = (self.num_envs, self.capacity)
         arrays = {
@@ -77,12 +77,12 @@ class RingSpec:
             "deter": Field((*size, self.deter), "float16"),
             "stoch": Field((*size, self.stoch), "uint8"),
         }
-        return Schema("replay latents", identity, *size, arrays)
+        return FileSpec("replay latents", identity, *size, arrays)
 
 
 def ring_bytes(spec: RingSpec) -> tuple[int, int]:
     """Sizes of the ring file and of the latent file."""
-    return spec.ring_schema().offsets()[1], spec.latents_schema().offsets()[1]
+    return spec.ring_file_spec().offsets()[1], spec.latents_file_spec().offsets()[1]
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """One mmapped file of aligned arrays behind a checked header: what the replay is stored in.
 
-A file is `page 0 (and more, if the schema is long): magic, version, schema, writer record`, then
+A file is `page 0 (and more, if the spec is long): magic, version, spec, writer record`, then
 one 4 KiB aligned array after the other. It is shared by every process that maps it, and the
 kernel keeps its pages when the process is killed. docs/replay.md draws the memory map.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import open_regular, reading
 from dreamer_async.run_dir import DRAFT
 from dreamer_async.run_lock import RunInUse, lock_file, unlock_file
 from dreamer_async.schema import named, parse_json, shown
@@ -33,13 +33,13 @@ MAGIC = b"DRMRRING"
 VERSION = 1
 PAGE = 4096
 
-_HEAD = struct.Struct("<8sIIQ")  # magic, version, crc32 of all of this without itself, schema bytes
+_HEAD = struct.Struct("<8sIIQ")  # magic, version, crc32 of all of this without itself, spec bytes
 _RECORD = struct.Struct("<QQ16s")  # generation, writer pid, partner id
 _CRC = struct.Struct("<I")
 _IDENTITY = re.compile("[0-9a-f]{32}")
 _RECORD_AT = 64
-_SCHEMA_AT = 128
-_SCHEMA_LIMIT = 1 << 20
+_SPEC_AT = 128
+_SPEC_LIMIT = 1 << 20
 _NO_SPACE = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -91,7 +91,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Schema:
+class FileSpec:
     """What a header says about its file, apart from the writer."""
 
     kind: str
@@ -106,7 +106,7 @@ class Schema:
     """Every array in file order, with its full shape."""
 
     def encode(self) -> bytes:
-        """Write the schema as JSON."""
+        """Write the spec as JSON."""
         arrays = {name: array.describe() for name, array in self.arrays.items()}
         return json.dumps(
             {
@@ -120,7 +120,7 @@ class Schema:
 
     def offsets(self) -> tuple[dict[str, int], int]:
         """Place the arrays behind the header; the second result is the size of the file."""
-        end = _pages(_SCHEMA_AT + len(self.encode()))
+        end = _pages(_SPEC_AT + len(self.encode()))
         offsets = {}
         for name, array in self.arrays.items():
             offsets[name] = end
@@ -143,12 +143,12 @@ class Record:
 class RingFile:
     """A mapped file; `arrays` are views of it until `close`."""
 
-    def __init__(self, path: Path, schema: Schema, fd: int, *, readonly: bool) -> None:
+    def __init__(self, path: Path, spec: FileSpec, fd: int, *, readonly: bool) -> None:
         """Map the open file `fd` and take it over."""
         self.path = path
-        self.schema = schema
+        self.spec = spec
         self._fd = fd
-        offsets, self.nbytes = schema.offsets()
+        offsets, self.nbytes = spec.offsets()
         protection = mmap.PROT_READ if readonly else mmap.PROT_READ | mmap.PROT_WRITE
         try:
             self._map = mmap.mmap(fd, self.nbytes, mmap.MAP_SHARED, protection)
@@ -156,11 +156,11 @@ class RingFile:
             text = f"{path.name} of {self.nbytes:,} bytes cannot be mapped ({error.strerror})"
             raise MemoryError(f"{text}; raise ulimit -v, or -s replay.capacity_gb=N") from error
         self.arrays = {
-            name: _view(self._map, offsets[name], array) for name, array in schema.arrays.items()
+            name: _view(self._map, offsets[name], array) for name, array in spec.arrays.items()
         }
 
     @classmethod
-    def create(cls, path: Path, schema: Schema, record: Record) -> RingFile:
+    def create(cls, path: Path, spec: FileSpec, record: Record) -> RingFile:
         """Allocate a file of zeros that appears under its name only when it is complete.
 
         Raises ReplaySpaceError, with nothing left behind, if the disk has no room for all of it.
@@ -172,10 +172,10 @@ class RingFile:
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             lock_file(fd)  # so that nobody takes the draft for one that was left behind
-            _allocate(fd, path, schema.offsets()[1])
-            _write_all(fd, _head(schema.encode()), 0)
-            _write_all(fd, schema.encode(), _SCHEMA_AT)
-            ring = cls(path, schema, fd, readonly=False)
+            _allocate(fd, path, spec.offsets()[1])
+            _write_all(fd, _head(spec.encode()), 0)
+            _write_all(fd, spec.encode(), _SPEC_AT)
+            ring = cls(path, spec, fd, readonly=False)
             ring.write_record(record)
             draft.rename(path)
         except BaseException:
@@ -185,22 +185,22 @@ class RingFile:
         return ring
 
     @classmethod
-    def open(cls, path: Path, expected: Schema, *, readonly: bool = False) -> RingFile:
+    def open(cls, path: Path, expected: FileSpec, *, readonly: bool = False) -> RingFile:
         """Map an existing file after checking that it is what `expected` says.
 
         Only the identity may differ. Raises RingMismatch with the reason, or FileNotFoundError.
         """
         fd = open_regular(path, os.O_RDONLY if readonly else os.O_RDWR)
         try:
-            found = _read_schema(fd, path)
-            schema = _verify(found, expected, path)
-            size, needed = os.fstat(fd).st_size, schema.offsets()[1]
+            found = _read_spec(fd, path)
+            spec = _verify(found, expected, path)
+            size, needed = os.fstat(fd).st_size, spec.offsets()[1]
             if size != needed:
                 raise RingMismatch(f"{path} has {size:,} bytes, its header asks for {needed:,}")
             last = _read_record(fd, path)
             if not readonly:
                 _take(fd, path, last, needed)
-            return cls(path, schema, fd, readonly=readonly)
+            return cls(path, spec, fd, readonly=readonly)
         except BaseException:
             os.close(fd)
             raise
@@ -240,13 +240,10 @@ def check_space(path: Path, needed: int) -> int:
     return free
 
 
-def stored_schema(path: Path) -> Schema:
+def stored_file_spec(path: Path) -> FileSpec:
     """Read what the header of an existing file says about it."""
-    fd = open_regular(path)
-    try:
-        found = _read_schema(fd, path)
-    finally:
-        os.close(fd)
+    with reading(path) as file:
+        found = _read_spec(file.fileno(), path)
     try:
         arrays = {
             name: Field(tuple(shape), kind) for name, (kind, shape) in found["arrays"].items()
@@ -254,9 +251,9 @@ def stored_schema(path: Path) -> Schema:
         num_envs, capacity = int(found["num_envs"]), int(found["capacity"])
         if min(num_envs, capacity) < 1:
             raise ValueError(f"{num_envs} environments, {capacity} steps")
-        return Schema(str(found["kind"]), str(found["identity"]), num_envs, capacity, arrays)
+        return FileSpec(str(found["kind"]), str(found["identity"]), num_envs, capacity, arrays)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RingMismatch(f"the schema of {path} cannot be read: {error!r}") from error
+        raise RingMismatch(f"the header of {path} cannot be read: {error!r}") from error
 
 
 def _pages(nbytes: int) -> int:
@@ -295,15 +292,15 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _head(schema: bytes) -> bytes:
-    return _HEAD.pack(MAGIC, VERSION, _head_crc(VERSION, schema), len(schema))
+def _head(spec: bytes) -> bytes:
+    return _HEAD.pack(MAGIC, VERSION, _head_crc(VERSION, spec), len(spec))
 
 
-def _head_crc(version: int, schema: bytes) -> int:
-    return zlib.crc32(_HEAD.pack(MAGIC, version, 0, len(schema)) + schema)
+def _head_crc(version: int, spec: bytes) -> int:
+    return zlib.crc32(_HEAD.pack(MAGIC, version, 0, len(spec)) + spec)
 
 
-def _read_schema(fd: int, path: Path) -> dict[str, Any]:
+def _read_spec(fd: int, path: Path) -> dict[str, Any]:
     """Read and check everything in front of the arrays that never changes."""
     head = os.pread(fd, _HEAD.size, 0)
     if len(head) < _HEAD.size or head[: len(MAGIC)] != MAGIC:
@@ -311,15 +308,15 @@ def _read_schema(fd: int, path: Path) -> dict[str, Any]:
     _, version, crc, length = _HEAD.unpack(head)
     if version != VERSION:
         raise RingMismatch(f"{path} has format version {version}, this program reads {VERSION}")
-    data = os.pread(fd, min(length, _SCHEMA_LIMIT), _SCHEMA_AT)
+    data = os.pread(fd, min(length, _SPEC_LIMIT), _SPEC_AT)
     if len(data) != length or _head_crc(version, data) != crc:
         raise RingMismatch(f"the header of {path} is damaged (wrong checksum)")
     try:
         found = parse_json(data)
     except ValueError as error:
-        raise RingMismatch(f"the schema of {path} is not JSON") from error
+        raise RingMismatch(f"the header of {path} is not JSON") from error
     if not isinstance(found, dict):
-        raise RingMismatch(f"the schema of {path} is {type(found).__name__}, not an object")
+        raise RingMismatch(f"the header of {path} is {type(found).__name__}, not an object")
     return found
 
 
@@ -332,8 +329,8 @@ def _read_record(fd: int, path: Path) -> Record:
     return Record(generation, pid, partner.hex())
 
 
-def _verify(found: dict[str, Any], expected: Schema, path: Path) -> Schema:
-    """Compare a stored schema with the expected one; the result carries the stored identity."""
+def _verify(found: dict[str, Any], expected: FileSpec, path: Path) -> FileSpec:
+    """Compare a stored spec with the expected one; the result carries the stored identity."""
     wanted = json.loads(expected.encode())
     for key in ("kind", "num_envs", "capacity"):
         if found.get(key) != wanted[key]:
@@ -351,4 +348,4 @@ def _verify(found: dict[str, Any], expected: Schema, path: Path) -> Schema:
     identity = found.get("identity")
     if not isinstance(identity, str) or not _IDENTITY.fullmatch(identity):
         raise RingMismatch(f"{path} has no valid identity: {shown(identity)}")
-    return Schema(expected.kind, identity, expected.num_envs, expected.capacity, expected.arrays)
+    return FileSpec(expected.kind, identity, expected.num_envs, expected.capacity, expected.arrays)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -19,22 +18,19 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from dreamer_async.control_dir import ControlDir, Request
+from dreamer_async.directory import make_private
 from dreamer_async.events import EventReader
-from dreamer_async.regular_file import read_regular
+from dreamer_async.json_file import write_json_atomic
 from dreamer_async.run_lock import RunLock
-from dreamer_async.schema import nearest, parse_json, shown
+from dreamer_async.schema import nearest, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 DRAFT = ".tmp"
 """Ending of a replay file that is not finished."""
-COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
-"""Requests that a trainer understands."""
-JSON_LIMIT = 1 << 20
-"""Largest JSON file in bytes that is read."""
 
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -43,17 +39,6 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 class RunNotFound(ValueError):
     """There is no such run; the message names close matches."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What someone asks of a running trainer."""
-
-    command: str
-    """One of COMMANDS."""
-    args: Mapping[str, Any]
-    time: float
-    """Unix time in seconds of the request."""
 
 
 class RunDir:
@@ -69,6 +54,7 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.control = self.path / "control"
         self.pictures = self.path / "pictures"
+        self.film_path = self.pictures / "film.npz"
         self.tensorboard = self.path / "tensorboard"
         self.replay_path, self.latents_path = self.replay_paths()
 
@@ -245,36 +231,11 @@ class RunDir:
 
     def request(self, command: str, **args: Any) -> None:
         """Ask the trainer for something; it takes requests in the order of their time."""
-        assert command in COMMANDS, f"{command} is none of {COMMANDS}"
-        self.control.mkdir(mode=0o700, exist_ok=True)
-        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
-        body = {"command": command, "args": args, "time": time.time()}
-        write_json_atomic(self.control / name, body)
+        ControlDir(self.control).ask(command, args)
 
     def take_requests(self) -> list[Request]:
-        """Take all waiting requests, oldest first; what is not a request is thrown away.
-
-        Only files of this user count, so that a shared directory gives nobody else control.
-        """
-        taken = []
-        for path in sorted(self._waiting()):
-            try:
-                if path.lstat().st_uid == os.geteuid():
-                    taken.append(_as_request(read_json(path)))
-            except (OSError, ValueError, OverflowError):
-                pass  # junk, or gone: either way it is not a request
-            finally:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        return taken
-
-    def _waiting(self) -> list[Path]:
-        try:
-            entries = list(os.scandir(self.control))
-        except OSError:
-            return []
-        files = (e for e in entries if not e.is_dir(follow_symlinks=False))
-        return [Path(e.path) for e in files if e.name.endswith(".json")]
+        """Take all waiting requests, oldest first."""
+        return ControlDir(self.control).take()
 
 
 def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
@@ -324,79 +285,3 @@ def list_runs(root: Path) -> list[RunDir]:
     return sorted(
         filter(RunDir.exists, runs), key=lambda run: (run.began(), run.name), reverse=True
     )
-
-
-def make_private(directory: Path) -> bool:
-    """Make a directory that only this user may open (0700), or close one of this user's.
-
-    False if that cannot be: a link, another user's, no directory, a disk that refuses.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_uid != os.geteuid():
-                return False
-            os.fchmod(descriptor, 0o700)
-        finally:
-            os.close(descriptor)
-    except OSError:
-        return False
-    return True
-
-
-# -- JSON files ------------------------------------------------------------------------------
-
-
-def write_json_atomic(path: Path, value: Any) -> None:
-    """Replace `path` by the JSON of `value`, durably."""
-    data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
-    with replacing(path) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_directory(path.parent)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes the place of `path` at the end, and is gone after an error.
-
-    Readers see the old or the new file, never a part. What must survive a power failure has to
-    be synced, too.
-    """
-    scratch = path.with_name(f".tmp-{secrets.token_hex(8)}")
-    try:
-        with open(scratch, "xb") as file:
-            yield file
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def read_json(path: Path) -> Any:
-    """Read a small, regular JSON file; raises ValueError that names the file if it is not one."""
-    data = read_regular(path, JSON_LIMIT)
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
-def _as_request(data: Any) -> Request:
-    """Read one request; raises ValueError if it is none."""
-    if not isinstance(data, dict) or data.get("command") not in COMMANDS:
-        raise ValueError("not a request")
-    args, when = data.get("args", {}), data.get("time", 0.0)
-    if not isinstance(args, dict) or not isinstance(when, (int, float)):
-        raise ValueError("not a request")
-    return Request(data["command"], args, float(when))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import open_regular, reading
 from dreamer_async.schema import parse_json
 
 _registry_lock = threading.Lock()
@@ -79,14 +79,12 @@ class RunLock:
             if mine is not None:
                 return dict(mine)
             try:
-                fd = open_regular(self.path)
+                file = reading(self.path)
             except OSError:
                 return None
-            try:
-                pid = _holder(fd)
-                return None if pid is None else _owner(fd, pid)
-            finally:
-                os.close(fd)
+            with file:
+                pid = _holder(file.fileno())
+                return None if pid is None else _owner(file.fileno(), pid)
 
     def _held(self) -> dict[str, Any] | None:
         """What this process wrote into the lock file, if it holds the lock."""
@@ -125,17 +123,12 @@ def unlock_file(fd: int) -> None:
 
 def locked(path: Path) -> bool:
     """Tell whether someone has locked a file with `lock_file`, without touching the lock."""
+    ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        fd = open_regular(path)
+        with reading(path) as file:
+            return _FLOCK.unpack(fcntl.fcntl(file, fcntl.F_OFD_GETLK, ask))[0] != fcntl.F_UNLCK
     except OSError:
         return False
-    try:
-        ask = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        return _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, ask))[0] != fcntl.F_UNLCK
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
 
 
 def _lock_key(status: os.stat_result) -> tuple[int, int, int]:

@@ -20,7 +20,8 @@ from dreamer_async.events import (
     RunStarted,
     read_events,
 )
-from dreamer_async.run_dir import RunDir, bytes_of, read_json
+from dreamer_async.json_file import read_json
+from dreamer_async.run_dir import RunDir, bytes_of
 
 REASONS = ("completed", "stopped", "failed")
 """How a run says that it ended."""

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 import envs
 from dreamer_async import checkpoint
 from dreamer_async.agent.policy import Policy, PolicyCarry
+from dreamer_async.checkpoint_layout import AGENT, Counters, under
 from dreamer_async.config import Config, from_dict
 from dreamer_async.fast.place import take_place
 from envs.spec import EnvSpec
@@ -35,7 +36,7 @@ class SavedAgent:
         self.path, self.skipped = found.path, found.skipped
         try:
             self.config: Config = from_dict(found.manifest.get("config"))
-            counters = checkpoint.Counters.read(found.manifest)
+            counters = Counters.read(found.manifest)
             self.spec: EnvSpec = envs.spec(self.config.env.suite, self.config.env.task)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
@@ -88,7 +89,7 @@ class SavedAgent:
     def _load_weights(self, found: checkpoint.Checkpoint) -> None:
         """Copy the policy's part of the trainer's state; raises CheckpointError if it lacks any."""
         try:
-            self.policy.load(checkpoint.under(found.tensors, "trainer/agent."))
+            self.policy.load(under(found.tensors, AGENT))
         except (ValueError, RuntimeError) as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,13 @@ from dreamer_async.events import (
     Warned,
 )
 from envs.spec import StepBatch
+
+
+class Position(NamedTuple):
+    """Where a run stands."""
+
+    env_steps: int = 0
+    updates: int = 0
 
 
 class Stages:
@@ -129,9 +136,17 @@ class Telemetry:
     def __init__(self, writer: EventWriter, *listeners: Listener) -> None:
         self._writer = writer
         self._listeners = list(listeners)
+        self._owners: Callable[[], Position] = Position
         self.phase = "starting"
-        self.env_steps = 0
-        self.updates = 0
+
+    def follow(self, owners: Callable[[], Position]) -> None:
+        """Ask whoever counts steps and updates where the run stands, from now on."""
+        self._owners = owners
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands now; from any thread."""
+        return self._owners()
 
     def emit(self, event: Event) -> None:
         """Write one event, and show it to the listeners; one that fails is not asked again."""
@@ -153,7 +168,7 @@ class Telemetry:
         """Announce a phase, once."""
         if phase != self.phase:
             self.phase = phase
-            self.emit(PhaseChanged(phase, self.env_steps, self.updates))
+            self.emit(PhaseChanged(phase, *self.position))
 
     def warn(self, message: str, level: str = "warning") -> None:
         """Tell people something: a warning, or with level `info` a piece of news."""

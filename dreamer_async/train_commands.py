@@ -16,6 +16,7 @@ import typer
 
 from dreamer_async import checkpoint_room, exit_codes
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
+from dreamer_async.directory import existing
 from dreamer_async.inputs import (
     as_overrides,
     configure,
@@ -145,9 +146,9 @@ def resume(
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
-        from dreamer_async.restore import find
+        from dreamer_async.checkpoint import to_resume
 
-        find(run)  # its error comes before anything is lost
+        to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
@@ -208,7 +209,7 @@ def _check_room(config: Config, root: Path) -> str:
 
     A replay whose size is not chosen takes no more than half of what is free.
     """
-    place, runs = map(_existing, (Path(config.replay.directory or root), root))
+    place, runs = map(existing, (Path(config.replay.directory or root), root))
     chosen = config.replay.capacity or config.replay.capacity_gb
     if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
         return ""
@@ -220,13 +221,6 @@ def _check_room(config: Config, root: Path) -> str:
     if shutil.disk_usage(runs).free - beside >= checkpoint_room.PLENTY:
         return ""
     return checkpoint_room.room_for_new(config, runs, beside)
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from envs import names, needs
-from envs.pool_task import PoolTask, open_pool, pool_suite
+from envs.pool_suite import open_pool, pool_suite
+from envs.pool_task import PoolTask
 from envs.suite import Options, Suite
 from envs.vector import VectorEnv
 

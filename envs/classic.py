@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from envs import names
-from envs.pool_task import PoolTask, pool_suite
+from envs.pool_suite import pool_suite
+from envs.pool_task import PoolTask
 
 ENV_IDS = {
     "cartpole": "CartPole-v1",

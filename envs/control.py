@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envs import names
-from envs.pool_task import PoolTask, pool_suite
+from envs.pool_suite import pool_suite
+from envs.pool_task import PoolTask
 from envs.suite import Suite
 
 BOX2D = {

@@ -17,7 +17,8 @@ import re
 
 from envs import names, needs
 from envs.names import UnknownTask
-from envs.pool_task import PoolTask, describe, open_pool
+from envs.pool_suite import describe, open_pool
+from envs.pool_task import PoolTask
 from envs.spec import EnvSpec
 from envs.suite import Options, Suite
 from envs.vector import VectorEnv

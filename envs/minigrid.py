@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import names
-from envs.pool_task import PoolTask, Reader, pool_suite
+from envs.pool_suite import pool_suite
+from envs.pool_task import PoolTask, Reader
 from envs.spec import ObsSpec
 
 _MINIGRID = """

@@ -31,14 +31,16 @@ from dreamer_async import (
     events,
     exit_codes,
     failures,
+    gauges,
     learner,
     limiter,
     monitor,
+    parts,
     pipeline,
     process,
     replay_files,
-    restore,
     ring,
+    saver,
     telemetry,
 )
 from dreamer_async.replay import Replay
@@ -135,17 +137,17 @@ def keep_litter(_: Any) -> None:
 
 def acknowledge_first(_: Any) -> None:
     """A wrong save: said to be on the disk before it is."""
-    announce = restore.Saver._announce
+    announce = saver.Saver._announce
 
-    async def save(self: restore.Saver, learner_thread: Any, writer_thread: Any) -> None:
+    async def save(self: saver.Saver, learner_thread: Any, writer_thread: Any) -> None:
         path = self._run_dir.checkpoints / "step-000000000000"
         if not path.exists():
-            await learner_thread.run(self._learner.state)
+            await learner_thread.run(self._state.learned)
             path.mkdir(parents=True, exist_ok=True)
             (path / checkpoint.STATE).write_bytes(b"")
-        announce(self, path, self.counters(), 0.0)
+        announce(self, path, self._state.counters(), 0.0)
 
-    restore.Saver.save = save
+    saver.Saver.save = save
 
 
 def publish_early(_: Any) -> None:
@@ -166,13 +168,13 @@ def publish_early(_: Any) -> None:
 
 def file_limit(nbytes: int) -> None:
     """No file may grow beyond this once there is a checkpoint: the disk is full."""
-    announce = restore.Saver._announce
+    announce = saver.Saver._announce
 
-    def then_limit(self: restore.Saver, path: Path, counters: Any, seconds: float) -> None:
+    def then_limit(self: saver.Saver, path: Path, counters: Any, seconds: float) -> None:
         announce(self, path, counters, seconds)
         resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, nbytes))
 
-    restore.Saver._announce = then_limit
+    saver.Saver._announce = then_limit
 
 
 def fsync_error(after: int) -> None:
@@ -258,7 +260,7 @@ def slow_environments(seconds: float) -> None:
         time.sleep(seconds)
         raise AssertionError("nobody wants them any more")
 
-    pipeline.make_env = build
+    parts.make_env = build
 
 
 def compiling_hangs(_: Any) -> None:
@@ -458,9 +460,9 @@ def clock_jumps(_: Any) -> None:
 def intervals_by_wall_clock(_: Any) -> None:
     """A wrong trainer: rates and the time between checkpoints come from the wall clock."""
     jumping = _jumping()
-    rates = monitor.Rates
-    monitor.Rates = lambda: rates(clock=jumping)
-    restore.time = SimpleNamespace(monotonic=jumping)
+    rates = gauges.Rates
+    gauges.Rates = lambda: rates(clock=jumping)
+    saver.time = SimpleNamespace(monotonic=jumping)
 
 
 # -- disks ---------------------------------------------------------------------------------------
@@ -504,13 +506,13 @@ def small_disk(directory: str) -> None:
 def small_disk_for_a_while(directory: str) -> None:
     """As `small_disk`, but somebody makes room after the first save that failed."""
     small_disk(directory)
-    failed = restore.Saver._failed
+    failed = saver.Saver._failed
 
-    def then_grow(self: restore.Saver, error: OSError) -> None:
+    def then_grow(self: saver.Saver, error: OSError) -> None:
         failed(self, error)
         _mount("tmpfs", Path(directory), "tmpfs", 1 << 5, "size=40m")
 
-    restore.Saver._failed = then_grow
+    saver.Saver._failed = then_grow
 
 
 def disk_that_fills(given: Sequence[Any]) -> None:
@@ -527,34 +529,34 @@ def disk_that_fills(given: Sequence[Any]) -> None:
 
 def file_limit_at_the_end(nbytes: int) -> None:
     """No file may grow beyond this from the last save on."""
-    save_last = restore.Saver.save_last
+    save_last = saver.Saver.save_last
 
-    async def limited(self: restore.Saver, *args: Any, **options: Any) -> None:
+    async def limited(self: saver.Saver, *args: Any, **options: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, nbytes))
         await save_last(self, *args, **options)
 
-    restore.Saver.save_last = limited
+    saver.Saver.save_last = limited
 
 
 def last_save_as_any(_: Any) -> None:
     """A wrong end: a last save that fails is a warning, as if another one came."""
 
     async def save(
-        self: restore.Saver, learner_thread: Any, writer_thread: Any, *, exact: bool
+        self: saver.Saver, learner_thread: Any, writer_thread: Any, *, exact: bool
     ) -> None:
         await self.save(learner_thread, writer_thread)
 
-    restore.Saver.save_last = save
+    saver.Saver.save_last = save
 
 
 def makes_no_room(_: Any) -> None:
     """A wrong end: what a last checkpoint is worth more than stays."""
-    restore.Saver._make_room = lambda self, error: 0
+    saver.Saver._make_room = lambda self, error: 0
 
 
 def gives_up_at_once(_: Any) -> None:
     """A wrong trainer: the first save that fails ends it."""
-    restore.SAVE_FAILURES = 1
+    saver.SAVE_FAILURES = 1
 
 
 def events_refused(first: int, last: int = 60) -> None:
@@ -606,7 +608,7 @@ def swallow_fsync_errors(_: Any) -> None:
 
 def thread_setup_fails(name: str) -> None:
     """The named thread of the pipeline cannot be set up, as where its device is refused."""
-    original = pipeline._thread
+    original = parts._thread
 
     def refused() -> None:
         raise RuntimeError("the device refused")
@@ -614,7 +616,7 @@ def thread_setup_fails(name: str) -> None:
     def thread(stack: Any, which: str, threads: int, also: Any = lambda: None) -> aio.OwnedThread:
         return original(stack, which, threads, refused if which == name else also)
 
-    pipeline._thread = thread
+    parts._thread = thread
 
 
 # -- environments, memory ------------------------------------------------------------------------

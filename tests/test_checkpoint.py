@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
 import json
@@ -15,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dreamer_async import checkpoint
+from dreamer_async import checkpoint_layout as layout
 from dreamer_async.checkpoint import CheckpointError
+from dreamer_async.checkpoint_layout import keyed, under
 
 
 def state(value: float) -> dict[str, torch.Tensor]:
@@ -263,7 +266,23 @@ def test_a_disk_error_keeps_the_old_and_leaves_no_litter(
 
 def test_one_owners_tensors_are_selected_by_prefix() -> None:
     tensors = {"env/a": torch.tensor(1), "env/b/c": torch.tensor(2), "my/env/a": torch.tensor(3)}
-    assert checkpoint.under(tensors, "env/") == {"a": torch.tensor(1), "b/c": torch.tensor(2)}
+    own = {"a": torch.tensor(1), "b/c": torch.tensor(2)}
+    assert under(tensors, "env/") == own
+    assert keyed("env/", own) == {name: tensors[name] for name in ("env/a", "env/b/c")}
+
+
+def spelled(source: str) -> list[str]:
+    """Strings that begin like names of tensors; `policy/` is left out, as metrics begin so, too."""
+    prefixes = layout.TRAINER, layout.LEARNER_GENERATOR, layout.EPISODES, layout.ENV
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    texts = [node.value for node in nodes if isinstance(node.value, str)]
+    return [text for text in texts if text.startswith(prefixes)]
+
+
+def test_names_of_tensors_are_spelled_in_one_module() -> None:
+    package = Path(checkpoint.__file__).parent
+    spelling = {path.stem for path in package.rglob("*.py") if spelled(path.read_text())}
+    assert spelling == {"checkpoint_layout"}
 
 
 @pytest.mark.parametrize(

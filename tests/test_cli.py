@@ -31,7 +31,8 @@ from dreamer_async.events import (
     PhaseChanged,
     RunFinished,
 )
-from dreamer_async.run_dir import RunDir, list_runs, read_json, write_json_atomic
+from dreamer_async.json_file import read_json, write_json_atomic
+from dreamer_async.run_dir import RunDir, list_runs
 from dreamer_async.runs import load_config
 
 ROOT = Path(__file__).resolve().parent.parent

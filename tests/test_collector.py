@@ -27,15 +27,21 @@ class Stream:
         self.events.append(event)
 
 
-def collector(stream: Stream, windows: int, notices: tuple[str, ...] = ()) -> Collector:
-    """One environment whose replay holds this many complete windows."""
+def collector(
+    stream: Stream,
+    windows: int,
+    notices: tuple[str, ...] = (),
+    ratio: TrainRatio | None = None,
+    acting: tuple[str, ...] = (),
+) -> Collector:
+    """One environment whose replay holds this many complete windows; notices of both sides."""
     replay: Any = SimpleNamespace(windows=windows, add=lambda *_: None)
     writer: Any = stream
     spec = SimpleNamespace(suite="toy")
     env: Any = SimpleNamespace(num_envs=1, spec=spec, notices=lambda: notices)
-    actor: Any = SimpleNamespace(notices=lambda: [])
+    actor: Any = SimpleNamespace(notices=lambda: acting)
     unused: Any = None
-    ratio = TrainRatio(32.0, cost=64)
+    ratio = ratio or TrainRatio(32.0, cost=64)
     return Collector(env, actor, unused, replay, ratio, Telemetry(writer), prefill=10)
 
 
@@ -54,10 +60,11 @@ def test_the_end_of_the_prefill_does_not_end_a_pause(
 ) -> None:
     """A batch that had passed the gate is stored after the run was paused."""
     stream = Stream()
-    made = collector(stream, windows)
-    made.ratio.paused = paused
+    ratio = TrainRatio(32.0, cost=64)
+    made = collector(stream, windows, ratio=ratio)
+    ratio.paused = paused
     made.store(*one_row())
-    assert made.ratio.started == (windows >= 10)
+    assert ratio.started == (windows >= 10)
     assert [e.phase for e in stream.events if isinstance(e, PhaseChanged)] == phases
 
 
@@ -69,9 +76,7 @@ def test_what_environments_report_becomes_a_warning() -> None:
 
 def test_what_the_actor_reports_becomes_a_warning() -> None:
     stream = Stream()
-    made = collector(stream, 0)
-    made.actor.notices = lambda: ["acting is not recorded"]
-    made.store(*one_row())
+    collector(stream, 0, acting=("acting is not recorded",)).store(*one_row())
     assert stream.events == [Warned("warning", "acting is not recorded")]
 
 
@@ -81,6 +86,6 @@ def test_the_lag_of_the_policy_is_that_of_what_it_loaded() -> None:
         device=torch.device("cpu"), initial=lambda rows: (), load=lambda weights: None
     )
     actor = Actor(policy, 1, 0)
-    published: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
-    actor.refresh(published)
+    weights: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
+    actor.refresh(weights)
     assert actor.version == 5

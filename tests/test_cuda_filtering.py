@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from agent_cases import VECTOR, make_batch, make_config, make_spec, no_triton
+from compiling import SHARED, compiled_apart
 from torch import Tensor
 
 from dreamer_async.agent import Trainer
@@ -206,10 +203,6 @@ def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) 
 
 # -- compiled for cards that are not here --------------------------------------------------------
 
-SHARED = {80: 166_912, 90: 232_448, 120: 101_376}
-"""Bytes of shared memory that a program may have, by compute capability."""
-
-
 REGISTERS = 65_536
 """Of one processor, for all threads of a program."""
 
@@ -219,14 +212,7 @@ REGISTERS = 65_536
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_it_compiles_for(capability: int, dtype: str) -> None:
     """Down to machine code, by Triton's own assembler: a minute for each, without any GPU."""
-    script = Path(__file__).parent / "compile_kernels.py"
-    done = subprocess.run(
-        [sys.executable, script, str(capability), dtype],
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = {name: [*map(int, taken)] for name, *taken in map(str.split, done.stdout.splitlines())}
+    found = compiled_apart("compile_kernels.py", capability, dtype)
     assert set(found) == {"filter_forward", "filter_backward"}
     for shared, registers, stack in found.values():
         assert 0 < shared <= SHARED[capability], found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from agent_cases import make_batch, make_config, make_spec
+from compiling import SHARED, compiled_apart
 from torch import Tensor
 
 from dreamer_async.agent import Trainer
@@ -28,8 +25,6 @@ WIDTHS = {
     "wide actor": {"deter": 64, "hidden": 16, "units": 128, "actor_layers": 1, "prior_layers": 3},
     "wide model": {"deter": 128, "hidden": 128, "units": 16, "stoch": 8, "classes": 2},
 }
-SHARED = {80: 166_912, 90: 232_448, 120: 101_376}
-"""Bytes of shared memory that a program may have, by compute capability."""
 KINDS = pytest.mark.parametrize("kind", ["discrete", "continuous"])
 
 
@@ -104,16 +99,9 @@ def test_a_whole_update_has_the_same_losses() -> None:
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
 def test_it_compiles_for(capability: int, dtype: str) -> None:
     """Down to machine code, by Triton's own assembler: half a minute for each, without any GPU."""
-    script = Path(__file__).parent / "compile_imagination.py"
-    done = subprocess.run(
-        [sys.executable, script, str(capability), dtype],
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = dict(line.split() for line in done.stdout.splitlines())
+    found = compiled_apart("compile_imagination.py", capability, dtype)
     assert set(found) == {"discrete", "continuous"}
-    assert all(0 < int(shared) <= SHARED[capability] for shared in found.values()), found
+    assert all(0 < shared <= SHARED[capability] for (shared,) in found.values()), found
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 import envs
 from envs import EnvError, VectorEnv, atari, needs
 from envs.pool import PoolEnv
-from envs.pool_task import PoolTask, open_pool
+from envs.pool_suite import open_pool
+from envs.pool_task import PoolTask
 from envs.raw_pool import RawPool, RawRows
 from envs.spec import ObsSpec
 from envs.suite import Options

@@ -12,12 +12,13 @@ import torch
 from tiny_run import make_run, newest, read
 
 from dreamer_async import events, film, pipeline
-from dreamer_async.film import FILM, Filmer
+from dreamer_async.film import Filmer
+from dreamer_async.learner import Learner
 from dreamer_async.run_dir import RunDir
 
 
 def load(run: RunDir) -> dict[str, np.ndarray]:
-    with np.load(run.pictures / FILM, allow_pickle=False) as file:
+    with np.load(run.film_path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -41,7 +42,7 @@ def test_images_are_filmed_three_ways(tmp_path: Path, monkeypatch: pytest.Monkey
     assert np.array_equal(seen[:, :5], expected[:, :5]), "the context is observed"
     assert not np.array_equal(seen[:, 5:], expected[:, 5:]), "the rest is not"
     assert content["is_first"].shape == (4, 8)
-    assert [path.name for path in run.pictures.iterdir()] == [FILM], "no scratch file stays"
+    assert [path.name for path in run.pictures.iterdir()] == ["film.npz"], "no scratch file stays"
 
 
 def test_vectors_are_filmed_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,7 @@ def test_lockstep_does_not_notice_films_and_evaluations(
     monkeypatch.setattr("dreamer_async.monitor.asyncio.sleep", lambda _: asyncio_sleep(0.02))
     assert pipeline.main(watched, plain=False, resume=False) == 0
     assert any(isinstance(event, events.Evaluated) for event in read(watched))
-    assert (watched.pictures / FILM).exists()
+    assert (watched.film_path).exists()
     before, after = newest(quiet).tensors, newest(watched).tensors
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -127,14 +128,14 @@ def test_a_film_that_cannot_be_written_is_refused_and_training_goes_on(tmp_path:
 
 def run_film(run: RunDir) -> None:
     """Train, asking for a film after the first update."""
-    step = pipeline.Learner.step
+    step = Learner.step
     build = Filmer.__init__
 
     def keep(self: Filmer, *args: object, **options: object) -> None:
         build(self, *args, **options)  # type: ignore[arg-type]
         filmers.append(self)
 
-    def ask(self: pipeline.Learner) -> object:
+    def ask(self: Learner) -> object:
         report = step(self)
         if self.updates == 3:
             loop.call_soon_threadsafe(filmers[0].ask)
@@ -151,6 +152,6 @@ def run_film(run: RunDir) -> None:
     loop: asyncio.AbstractEventLoop
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Filmer, "__init__", keep)
-        patch.setattr(pipeline.Learner, "step", ask)
+        patch.setattr(Learner, "step", ask)
         patch.setattr(pipeline, "train", remember)
         assert pipeline.main(run, plain=False, resume=False) == 0

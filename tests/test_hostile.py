@@ -19,16 +19,18 @@ from experience import Experience, make_spec
 from hostile import JSON, spoiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ring import schema, write_header
+from test_ring import spec, write_header
 from tiny_run import make_run, newest
 
 from dreamer_async import checkpoint, cli, pipeline
+from dreamer_async.checkpoint_layout import Counters
 from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
 from dreamer_async.events import Record, RunFinished, Warned, decode_line, encode_line
+from dreamer_async.json_file import write_json_atomic
 from dreamer_async.replay import Replay
 from dreamer_async.ring import Record as WriterRecord
-from dreamer_async.ring import RingFile, RingMismatch, stored_schema
-from dreamer_async.run_dir import RunDir, write_json_atomic
+from dreamer_async.ring import RingFile, RingMismatch, stored_file_spec
+from dreamer_async.run_dir import RunDir
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +92,7 @@ def test_spoiled_counters_are_refused_or_sane(data: Any) -> None:
     if not isinstance(data, dict):
         return
     try:
-        counters = checkpoint.Counters.read(data)
+        counters = Counters.read(data)
     except ValueError as error:
         assert str(error).isprintable()
     else:
@@ -117,29 +119,29 @@ def test_any_manifest_is_refused_even_with_the_right_hash(
     assert checkpoint._score(path) <= float("inf")
 
 
-SCHEMA = json.loads(schema().encode())
+SPEC = json.loads(spec().encode())
 
 
 @FUZZ
-@given(spoiled(SCHEMA) | JSON)
+@given(spoiled(SPEC) | JSON)
 def test_a_spoiled_ring_header_is_refused_even_with_the_right_checksum(
     tmp_path_factory: pytest.TempPathFactory, data: Any
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "spoiled.ring"
     if not path.exists():
-        RingFile.create(path, schema(), WriterRecord()).close()
+        RingFile.create(path, spec(), WriterRecord()).close()
     identity = data.get("identity") if isinstance(data, dict) else None
-    same = json.dumps(data) == json.dumps(SCHEMA | {"identity": identity})
+    same = json.dumps(data) == json.dumps(SPEC | {"identity": identity})
     write_header(path, json.dumps(data).encode())
     before = path.read_bytes()
     try:
-        RingFile.open(path, schema()).close()
+        RingFile.open(path, spec()).close()
     except RingMismatch:
         assert path.read_bytes() == before, "nothing is written before the comparison"
     else:
         assert same
     try:
-        found = stored_schema(path)
+        found = stored_file_spec(path)
     except RingMismatch:
         return
     assert found.num_envs >= 1 and found.capacity >= 1
@@ -169,7 +171,7 @@ def test_cursors_that_no_run_reaches_are_refused(tmp_path: Path, head: int) -> N
     paths, spec = (tmp_path / "ring", tmp_path / "latents"), make_spec()
     Replay.create(*paths, spec, seed=0).close()
     for value, fits in ((1 << 40, True), (head + (head == 1 << 48), False)):
-        ring = RingFile.open(paths[0], spec.ring_schema())
+        ring = RingFile.open(paths[0], spec.ring_file_spec())
         ring.arrays["cursors"][:] = value
         ring.close()
         if fits:  # steps of years; taking a state over costs no time in proportion
@@ -314,8 +316,8 @@ def gigabytes_of_holes(run: RunDir) -> None:
 def steps_that_cannot_be(name: str, value: float) -> Callable[[RunDir], None]:
     def spoil(run: RunDir) -> None:
         path = run.latents_path if name == "stoch" else run.replay_path
-        schema = stored_schema(path)
-        ring = RingFile.open(path, schema)
+        spec = stored_file_spec(path)
+        ring = RingFile.open(path, spec)
         column = ring.arrays[name]
         (column.view("uint8") if column.dtype == bool else column)[0, 1] = value
         ring.close()

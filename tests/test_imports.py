@@ -6,7 +6,7 @@ import ast
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ FLOOR = {
         *("schema", "settings", "config", "run_dir", "run_lock"),
         *("events", "limiter", "aio"),
         *("exit_codes", "interpreter", "regular_file", "console"),
+        *("directory", "json_file", "control_dir"),
     )
 }
 """Standard library only; aio starts uvloop inside a function."""
@@ -102,10 +103,10 @@ def violations(module: str, source: str) -> list[str]:
         rule("envs knows none of our packages", {n for n in ours if top(n) != "envs"})
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if package == "tui":
-        seen = {f"dreamer_async.{name}" for name in ("events", "run_dir", "curves", "regular_file")}
+        seen = ("events", "run_dir", "json_file", "curves", "regular_file", "exit_codes")
         rule(
-            "tui knows events, run_dir, regular_file, curves",
-            {n for n in ours if top(n) != "tui"} - seen,
+            f"tui knows {', '.join(seen)}",
+            {n for n in ours if top(n) != "tui"} - {f"dreamer_async.{name}" for name in seen},
         )
         rule(
             "tui uses numpy, rich, textual", third_party(everywhere) - {"numpy", "rich", "textual"}
@@ -169,6 +170,41 @@ def test_the_checker_sees_every_package() -> None:
     assert {*FLOOR, *DATA, *FRONT, *LIGHT} <= set(SOURCES)
 
 
+# -- circles ---------------------------------------------------------------------------------
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Every group of modules each of which leads to all others of it, by any way."""
+    beyond: dict[str, set[str]] = {}
+    for module in graph:
+        beyond[module], waiting = set(), [module]
+        while waiting:
+            new = graph[waiting.pop()] - beyond[module]
+            beyond[module] |= new
+            waiting += new
+    groups = {
+        frozenset(other for other in beyond[module] if module in beyond[other]) for module in graph
+    }
+    return sorted(sorted(group) for group in groups if group)
+
+
+def test_no_modules_need_each_other() -> None:
+    """Imports in functions and for types count; inside the agent and its kernels some still do."""
+    graph = {
+        module: {name for name in imports(path.read_text(), module) if name in SOURCES}
+        for module, path in SOURCES.items()
+    }
+    rest = ("dreamer_async.agent.", "dreamer_async.fast.cuda.")
+    assert [group for group in circles(graph) if not group[0].startswith(rest)] == []
+
+
+def test_circles_are_seen() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}, "e": set()}
+    assert circles(graph) == [["b", "c"], ["d"]]
+    source = "if TYPE_CHECKING:\n    from tui.main_screen import Main"
+    assert list(imports(source, "tui.widgets.metric")) == ["tui.main_screen"]
+
+
 # -- what really gets loaded -----------------------------------------------------------------
 
 
@@ -219,6 +255,11 @@ def test_watch_loads_little_before_the_dashboard(
 def test_the_dashboard_loads_other_pages_when_they_are_turned_to() -> None:
     loaded = modules_after("import tui.app")
     assert "tui.main_screen" in loaded and "tui.pages.world" not in loaded
+
+
+@pytest.mark.parametrize("module", ["pictures", "picture", "rows", "stages", "alarms", "shown"])
+def test_what_is_shown_is_decided_without_textual(module: str) -> None:
+    assert "textual" not in loaded_after(f"import tui.{module}")
 
 
 def test_the_probe_sees_a_heavy_import() -> None:

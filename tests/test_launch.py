@@ -349,6 +349,12 @@ def test_the_log_is_never_a_link(run: RunDir, tmp_path: Path) -> None:
         start_trainer(run, resume=False)
 
 
+def test_a_pipe_in_place_of_the_log_is_refused_and_not_waited_for(run: RunDir) -> None:
+    os.mkfifo(run.log_path)
+    with pytest.raises(OSError, match="is a pipe, not a regular file"):
+        start_trainer(run, resume=False)
+
+
 # -- everything together ---------------------------------------------------------------------
 
 

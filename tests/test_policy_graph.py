@@ -24,7 +24,7 @@ from dreamer_async.collector import Actor
 from dreamer_async.fast.cuda.capture import RECORDING, Relaunch, cuda_graph
 from dreamer_async.fast.cuda.parcel import ALIGNED, Field, Parcel
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
-from dreamer_async.published import PublishedWeights
+from dreamer_async.published import PolicyWeights
 from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 ENVS, ROWS = 5, 3
@@ -266,12 +266,12 @@ def test_weights_are_published_in_the_types_that_a_policy_keeps(precision: str) 
         for parameter in trainer.agent.parameters():
             parameter.add_(torch.randn_like(parameter))
     weights = trainer.parameters_of_policy()
-    published = PublishedWeights(weights, types=compute_types(trainer.agent))
-    published.publish(weights, 1)
+    kept = PolicyWeights(weights, types=compute_types(trainer.agent))
+    kept.publish(weights, 1)
     straight.load(trainer.agent)
-    published.fetch(fetched.load)
+    kept.fetch(fetched.load)
     for name, weight in fetched._weights.items():
-        assert published._slots[0].weights[name].dtype == weight.dtype, name
+        assert kept._slots[0].weights[name].dtype == weight.dtype, name
         assert torch.equal(weight, straight._weights[name]), name
 
 

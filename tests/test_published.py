@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dreamer_async.published import SLOTS, PublishedWeights, _Slot
+from dreamer_async.published import SLOTS, PolicyWeights, _Slot
 
 NAMES = ("one", "two")
 
@@ -91,10 +91,10 @@ class Device:
 class World:
     """A learner and readers around published weights, each number being the update it is from."""
 
-    def __init__(self, slots: int, kind: type[PublishedWeights] = PublishedWeights) -> None:
+    def __init__(self, slots: int, kind: type[PolicyWeights] = PolicyWeights) -> None:
         self.device = Device()
         self.live = {name: torch.zeros(()) for name in NAMES}
-        self.published = kind(self.live, slots, mark=lambda: FakeEvent(self.device))
+        self.slots = kind(self.live, slots, mark=lambda: FakeEvent(self.device))
         self.updates = 0
         self.have: dict[str, int] = {}
         self.updated: list[Operation] = []
@@ -115,7 +115,7 @@ class World:
         with self.device.on("learner"):
             self.device.enqueue(Operation(update))
             with mock.patch.object(torch, "_foreach_copy_", self.device.copy):
-                self.published.publish(self.live, version)
+                self.slots.publish(self.live, version)
             self.updated.append(self.device.enqueue(Operation()))
         self.updates += 1
         flying = sum(not operation.done for operation in self.updated)
@@ -137,7 +137,7 @@ class World:
         version = -1
         before = self.have.get(reader)
         with self.device.on(reader):
-            version = self.published.fetch(load, before)
+            version = self.slots.fetch(load, before)
         assert bool(taken) == (version != before), "what is there already is not loaded again"
         self.have[reader] = version
         return version
@@ -198,7 +198,7 @@ def test_the_newest_complete_weights_are_taken_while_an_update_runs() -> None:
     world.publish()
     world.device.finish()
     world.publish()
-    assert world.fetch("policy") == 1 and world.published.version == 2
+    assert world.fetch("policy") == 1 and world.slots.version == 2
     assert not world.device.waited
     world.device.finish()
     assert world.fetch("policy") == 2
@@ -214,7 +214,7 @@ def test_control_with_one_slot_the_policy_waits_for_the_update() -> None:
     assert not world.wrong
 
 
-class Careless(PublishedWeights):
+class Careless(PolicyWeights):
     """Takes the slot that was written first, whoever reads it."""
 
     def _writable(self) -> _Slot:
@@ -244,27 +244,27 @@ def test_what_is_complete_stays_however_far_the_learner_runs_ahead() -> None:
 def test_before_anything_is_complete_reading_waits_for_the_first() -> None:
     device = Device()
     live = {name: torch.zeros(()) for name in NAMES}
-    published = PublishedWeights(live, SLOTS, mark=lambda: FakeEvent(device))
+    kept = PolicyWeights(live, SLOTS, mark=lambda: FakeEvent(device))
     with mock.patch.object(torch, "_foreach_copy_", device.copy):
         for version in range(2):
-            published.publish(live, version)
+            kept.publish(live, version)
     with device.on("policy"):
-        assert published.fetch(lambda weights: None) == 0
+        assert kept.fetch(lambda weights: None) == 0
     assert device.waited == ["policy"]
 
 
 def test_nothing_can_be_read_before_it_was_published() -> None:
     with pytest.raises(AssertionError, match="nothing was published"):
-        PublishedWeights({"w": torch.ones(3)}).fetch(lambda weights: None)
+        PolicyWeights({"w": torch.ones(3)}).fetch(lambda weights: None)
 
 
 def test_published_weights_are_copies_with_a_version() -> None:
     weights = {"w": torch.ones(3)}
-    published = PublishedWeights(weights)
-    assert published.version == -1
+    kept = PolicyWeights(weights)
+    assert kept.version == -1
     weights["w"].fill_(2.0)
-    published.publish(weights, 7)
+    kept.publish(weights, 7)
     weights["w"].fill_(3.0)
     taken: dict[str, torch.Tensor] = {}
-    version = published.fetch(lambda source: taken.update(w=source["w"].clone()))
+    version = kept.fetch(lambda source: taken.update(w=source["w"].clone()))
     assert version == 7 and torch.equal(taken["w"], torch.full((3,), 2.0))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.regular_file import NotRegular, open_regular, read_regular
+from dreamer_async.regular_file import NotRegular, open_regular, read_regular, reading
 
 
 def pipe(path: Path) -> None:
@@ -84,6 +84,9 @@ def test_regular_files_are_opened_and_made(tmp_path: Path) -> None:
     os.close(open_regular(path, os.O_RDWR | os.O_CREAT))
     path.write_bytes(b"12345")
     assert read_regular(path, 5) == b"12345"
+    with reading(path) as file:
+        assert os.pread(file.fileno(), 2, 3) == b"45" == file.read()[3:]
+    assert file.closed
 
 
 def test_a_giant_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -17,15 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async import run_dir
-from dreamer_async.run_dir import (
-    RUN_NAME,
-    RunDir,
-    RunNotFound,
-    list_runs,
-    read_json,
-    write_json_atomic,
-)
+from dreamer_async import json_file, run_dir
+from dreamer_async.json_file import read_json, write_json_atomic
+from dreamer_async.run_dir import RUN_NAME, RunDir, RunNotFound, list_runs
 from dreamer_async.run_lock import RunInUse
 
 
@@ -301,7 +295,7 @@ def test_what_is_no_request_is_thrown_away(run: RunDir, tmp_path: Path) -> None:
             '{"command": "stop", "time": "now"}',
             '{"command": "stop", "time": 1' + "0" * 400 + "}",
             "[" * 100_000,
-            "x" * (run_dir.JSON_LIMIT + 1),
+            "x" * (json_file.JSON_LIMIT + 1),
         ]
     ):
         (run.control / f"{number}.json").write_text(text)

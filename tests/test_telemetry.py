@@ -25,6 +25,7 @@ from dreamer_async.events import (
 from dreamer_async.telemetry import (
     EpisodeTracker,
     PlainLog,
+    Position,
     Rates,
     Stages,
     Telemetry,
@@ -193,6 +194,19 @@ def test_a_listener_that_fails_is_said_once_and_not_asked_again(tmp_path: Path) 
     assert lost.startswith("Listening fails and gets no more events") and "No space" in lost
     written, _ = read_events(tmp_path / "events.jsonl")
     assert len(written) == 5
+
+
+def test_where_the_run_stands_is_what_its_owners_count(tmp_path: Path) -> None:
+    """Asked anew each time: nobody has to pass a copy on."""
+    steps = 0
+    listening = Listening(fails=False)
+    with EventWriter(tmp_path / "events.jsonl", 0) as writer:
+        telemetry = Telemetry(writer, listening)
+        telemetry.enter("prefill")
+        telemetry.follow(lambda: Position(steps, updates=steps // 10))
+        steps = 70
+        telemetry.enter("training")
+    assert listening.heard == [PhaseChanged("prefill", 0, 0), PhaseChanged("training", 70, 7)]
 
 
 def test_memory_counts_the_processes_of_environments() -> None:

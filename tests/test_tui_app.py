@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
+from dreamer_async import exit_codes
 from dreamer_async.events import (
     Checkpointed,
     Controlled,
@@ -33,7 +34,7 @@ from dreamer_async.events import (
 )
 from dreamer_async.run_dir import RunDir
 from tui.__main__ import cli
-from tui.app import DETACHED, STOPPED, Dashboard
+from tui.app import DETACHED, Dashboard
 from tui.options import SMOOTHINGS
 from tui.state import rebuild
 from tui.widgets.dialogs import ConfirmStop, Help
@@ -362,7 +363,7 @@ async def test_stopping_asks_first(run: RunDir) -> None:
             assert not isinstance(app.screen, ConfirmStop), "asked already"
             append(run, RunFinished("stopped", 9, 9, 0))
             await settle(pilot)
-    assert app.return_value == STOPPED
+    assert app.return_value == exit_codes.STOPPED_BY_OWNER
 
 
 @driven
@@ -420,7 +421,7 @@ async def test_a_stop_ends_when_the_trainer_is_gone(run: RunDir) -> None:
             await settle(pilot)
             await pilot.press("Q", "y")
         await settle(pilot)
-    assert app.return_value == STOPPED
+    assert app.return_value == exit_codes.STOPPED_BY_OWNER
 
 
 @pytest.mark.parametrize("key", ["Q", "ctrl+c"])
@@ -431,7 +432,7 @@ async def test_nothing_is_asked_of_a_finished_run(run: RunDir, key: str) -> None
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         await pilot.press(key)
-    assert app.return_value == STOPPED
+    assert app.return_value == exit_codes.STOPPED_BY_OWNER
     assert run.take_requests() == []
 
 
@@ -445,7 +446,7 @@ async def test_ctrl_c_of_the_owner_stops_without_a_question(run: RunDir) -> None
             assert [request.command for request in run.take_requests()] == ["stop"]
             append(run, RunFinished("stopped", 9, 9, 0))
             await settle(pilot)
-    assert app.return_value == STOPPED
+    assert app.return_value == exit_codes.STOPPED_BY_OWNER
 
 
 @driven

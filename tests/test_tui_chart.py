@@ -23,8 +23,9 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
-from tui.widgets.chart import Chart, Curve, Picture, legend_row
-from tui.widgets.panel import Part, Row
+from tui.picture import Curve, Picture
+from tui.rows import Part, Row
+from tui.widgets.chart import Chart, legend_row
 
 
 def array(*values: float) -> NDArray[np.float64]:

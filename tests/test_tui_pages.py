@@ -47,7 +47,7 @@ def run(tmp_path: Path) -> RunDir:
     (path / "control").mkdir(parents=True)
     (path / "pictures").mkdir()
     (path / "events.jsonl").write_bytes(RECORDED.read_bytes())
-    shot(path / "pictures" / film.FILM)
+    shot(path / "pictures" / "film.npz")
     return RunDir(path)
 
 

@@ -22,7 +22,6 @@ import pytest
 from dreamer_async import exit_codes
 from dreamer_async.events import RunFinished, encode_line
 from dreamer_async.run_dir import RunDir
-from tui.app import FAILED
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
@@ -243,7 +242,7 @@ def test_an_exception_is_one_line_a_code_and_a_clean_terminal(run: RunDir, where
     """Before there is a screen, in a timer, and in a worker."""
     screen = Terminal(run, "--owner", words=("-c", BROKEN.format(where)))
     try:
-        assert screen.exit_code() == FAILED == exit_codes.DASHBOARD
+        assert screen.exit_code() == exit_codes.DASHBOARD == 76
         shown = screen.output
         line = b"error: the dashboard failed: ValueError: no such [31mcolour at all (<string>:6)"
         assert line in shown and shown.count(b"Traceback") == 0
@@ -265,7 +264,7 @@ def test_the_owner_stops_the_run_and_waits(run: RunDir, by: str) -> None:
         screen.wait_for(b"STOPPING")
         assert [request.command for request in run.take_requests()] == ["stop"]
         finish(run)
-        assert screen.exit_code() == 10
+        assert screen.exit_code() == exit_codes.STOPPED_BY_OWNER == 10
         assert screen.is_clean()
     finally:
         screen.close()

@@ -9,10 +9,11 @@ import pytest
 from dreamer_async import curves
 from dreamer_async.events import Episode, Record, RunStarted
 from tui.pictures import Options, returns
+from tui.rows import cells
 from tui.state import rebuild
 from tui.view import RunView
 from tui.widgets.chart import legend_row
-from tui.widgets.panel import LOOKS, cells
+from tui.widgets.panel import LOOKS
 
 STARTED = RunStarted(
     run="r", suite="atari", task="pong", size="size200m", parameters=1, device="cuda",

@@ -21,7 +21,6 @@ from textual.pilot import Pilot
 
 from dreamer_async.run_dir import RunDir
 from tui.app import Dashboard
-from tui.film import FILM
 from tui.main_screen import NAMES
 from tui.themes import NIGHT, THEMES
 
@@ -37,7 +36,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     run = made(tmp_path / "20261122-222755-toy-catch", RECORDED.read_bytes(), lr=4e-5)
-    film(run.pictures / FILM)
+    film(run.film_path)
     with run.lock():
         yield run
     monkeypatch.undo()

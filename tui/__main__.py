@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dreamer_async import exit_codes
 from tui.pages import NAMES
 from tui.terminal import end_with_parent
 
@@ -57,7 +58,6 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
     if not (on_terminal or options.web is not None or options.screenshot is not None):
         parser.error("the dashboard needs a terminal; --screenshot FILE works without one")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # nothing here multiplies matrices
-    from tui.app import FAILED
 
     if options.web:
         end_with_parent(signal.SIGKILL, options.web)
@@ -65,7 +65,7 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
         return _show(options, shown)
     except Exception as error:
         print(_in_a_line(error), file=sys.stderr)
-        return FAILED
+        return exit_codes.DASHBOARD
 
 
 def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tui.progress import Phase
+from tui.rows import Part, Row
 from tui.text import count, duration, plural, short
 from tui.view import SCALE_FLOOR, Alert, RunView
-from tui.widgets.panel import Part, Row
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
 SILENT_SECONDS = 30.0

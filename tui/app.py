@@ -21,6 +21,7 @@ from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from dreamer_async import exit_codes
 from dreamer_async.events import Controlled
 from tui import terminal
 from tui.main_screen import Main
@@ -37,10 +38,6 @@ from tui.widgets.panel import COMPONENTS
 
 DETACHED = 0
 """Exit code: the dashboard was closed, whatever the trainer does."""
-STOPPED = 10
-"""Exit code: a stop was asked for here and the trainer has ended."""
-FAILED = 76
-"""Exit code: the dashboard failed; it never touches the run."""
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
@@ -275,7 +272,7 @@ class Dashboard(App[int]):
 
     def _leave_when_stopped(self) -> None:
         if self.source.trainer.stop_requested_at is not None and not self.source.may_run:
-            self.exit(STOPPED)
+            self.exit(exit_codes.STOPPED_BY_OWNER)
 
     def request_stop(self) -> None:
         """Ask the trainer to save and end, once; the dashboard leaves after it."""
@@ -324,12 +321,12 @@ class Dashboard(App[int]):
         elif self.source.may_run:
             self.request_stop()
         else:
-            self.exit(STOPPED)
+            self.exit(exit_codes.STOPPED_BY_OWNER)
 
     def action_ask_stop(self) -> None:
         """Ask before the trainer is stopped; without a trainer there is nothing to ask."""
         if not self.source.may_run:
-            self.exit(STOPPED)
+            self.exit(exit_codes.STOPPED_BY_OWNER)
         elif self.source.trainer.stop_requested_at is None:
             self.push_screen(ConfirmStop(), self._answered)
 
@@ -417,7 +414,7 @@ class Dashboard(App[int]):
     def _interrupted(self) -> None:
         """Do what ctrl+c does, but leave at once if the trainer has just ended."""
         if self.source.owner and self.source.run_dir.owner() is None:
-            self.exit(STOPPED)
+            self.exit(exit_codes.STOPPED_BY_OWNER)
         else:
             self.action_interrupt()
 

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import reading
 from tui.state import number
 from tui.text import clean
 
-FILM = "film.npz"
 MAX_BYTES = 64_000_000
 VERSIONS = ("real", "reconstruction", "open-loop dream")
 """What the three versions of a sequence are."""
@@ -90,7 +89,7 @@ class Film:
 
 def load(path: Path) -> Film:
     """Read a film; raises ValueError or OSError for anything that is none."""
-    with open(open_regular(path), "rb") as file:
+    with reading(path) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise ValueError(f"not a film: larger than {MAX_BYTES:,} bytes")
         try:

@@ -18,7 +18,8 @@ from tui.export import file_name, to_csv
 from tui.glossary import find
 from tui.options import AXES, LOG_MODES, SMOOTHINGS, Options
 from tui.pages import NAMES, make
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.shown import Shown
 from tui.source import Source
 from tui.text import clean
 from tui.widgets.chart import Chart
@@ -244,7 +245,9 @@ class Main(Screen[None]):
     def action_explain(self, name: str = "") -> None:
         """Say what a number means, beginning with the most wanted one of this page."""
         if self.shown is not None:
-            self.app.push_screen(MetricScreen(self, self.shown, self._topics(self.shown, name)))
+            topics = self._topics(self.shown, name)
+            curves, export = self.run_action, self.action_export
+            self.app.push_screen(MetricScreen(self.shown, topics, curves=curves, export=export))
 
     def _topics(self, shown: Shown, first: str = "") -> list[str]:
         """Every number that can be explained or drawn, the most wanted of this page first."""

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from tui.chart import Trace
+from tui.picture import Curve, Picture
 from tui.source import Source
-from tui.widgets.chart import Chart, Curve, Picture
+from tui.widgets.chart import Chart
 
 CHART_SIZE = 118, 36
 """Columns and rows of the measured chart."""

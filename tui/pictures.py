@@ -10,12 +10,12 @@ from dreamer_async import curves as published
 from tui.chart import Trace
 from tui.names import FLOORS, label, matching, optional_charts, required_charts
 from tui.options import Options, along, frames_per_step, window
+from tui.picture import Curve, Entry, Picture
 from tui.progress import Counter, rate
+from tui.rows import Part, Row
 from tui.series import Series
 from tui.text import count, plain, plural, short
 from tui.view import SCALE_FLOOR, RunView
-from tui.widgets.chart import Curve, Entry, Picture
-from tui.widgets.panel import Part, Row
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""

@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from dreamer_async.events import Record
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import reading
 from dreamer_async.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
+from tui.rows import fit
 from tui.state import reduce
 from tui.tail import Tail, decode
 from tui.text import clean, count, short
 from tui.view import RunView
-from tui.widgets.panel import fit
 
 TAIL_BYTES = 1 << 17
 EPISODE_BYTES = 1 << 21
@@ -70,12 +70,7 @@ def _lines(path: Path, start: int, stop: int) -> list[bytes]:
     if stop <= start:
         return []
     try:
-        fd = open_regular(path)
+        with reading(path) as file:
+            return os.pread(file.fileno(), stop - start, start).split(b"\n")
     except OSError:
         return []
-    try:
-        return os.pread(fd, stop - start, start).split(b"\n")
-    except OSError:
-        return []
-    finally:
-        os.close(fd)

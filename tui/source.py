@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamer_async.run_dir import RunDir
-from tui.film import FILM, FilmFile
+from tui.film import FilmFile
 from tui.progress import Phase, Trainer, phase
 from tui.state import reduce
 from tui.tail import Tail, seek_time
@@ -45,7 +45,7 @@ class Source:
         self.caught_up = False
         self.epoch = 0
         """Grows whenever `view` is replaced by another one."""
-        self.film = FilmFile(self.run_dir.pictures / FILM)
+        self.film = FilmFile(self.run_dir.film_path)
         self._clock = clock
         self._opened = clock()
         self._misses = 0

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import NamedTuple
 
+from tui.picture import Meter
 from tui.progress import Phase
 from tui.text import count, plain, plural, short
 from tui.view import RunView
-from tui.widgets.meters import Meter
 
 AVERAGED = 10
 """Gauges events, that is seconds, that the strips average."""

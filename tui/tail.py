@@ -17,7 +17,7 @@ from dreamer_async.events import (
     Record,
     decode_line,
 )
-from dreamer_async.regular_file import open_regular
+from dreamer_async.regular_file import open_regular, reading
 
 _GAUGES = b'{"type":"gauges",'
 _FREQUENT = (_GAUGES, b'{"type":"metrics",', b'{"type":"episode",')
@@ -182,10 +182,11 @@ def seek_time(path: Path, seconds: float) -> int:
     0 if the file is younger, unreadable, or its lines carry no times.
     """
     try:
-        fd = open_regular(path)
+        file = reading(path)
     except OSError:
         return 0
-    try:
+    with file:
+        fd = file.fileno()
         size = os.fstat(fd).st_size
         newest = _time_after(fd, max(0, size - 2 * _HEAD_BYTES))
         if newest is None:
@@ -199,8 +200,6 @@ def seek_time(path: Path, seconds: float) -> int:
             else:
                 high = middle
         return _line_after(fd, low) if low else 0
-    finally:
-        os.close(fd)
 
 
 def _time_after(fd: int, offset: int) -> float | None:

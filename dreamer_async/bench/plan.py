@@ -14,6 +14,7 @@ from dreamer_async.bench.vram import estimate
 from dreamer_async.checkpoint_room import checkpoint_bytes
 from dreamer_async.config import Config
 from dreamer_async.device import choose_device, choose_precision
+from dreamer_async.directory import existing
 from dreamer_async.replay_setup import bytes_per_step, ring_spec, steps_to_keep
 from envs.spec import EnvSpec
 
@@ -38,8 +39,7 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
     """
     spec = envs.spec(config.env.suite, config.env.task)
     device = choose_device(config.train.device)
-    while not directory.exists():
-        directory = directory.parent
+    directory = existing(directory)
     ring = ring_spec(config, spec, steps_to_keep(config, spec, directory))
     kept = ring.capacity * ring.num_envs
     train = config.train

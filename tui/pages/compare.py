@@ -8,14 +8,15 @@ from textual.app import ComposeResult
 
 from tui import pictures
 from tui.compare import differences, settings
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
 from tui.progress import rate
+from tui.rows import Part, Row, fit
+from tui.shown import Shown
 from tui.source import Source
 from tui.text import count, plain, short
 from tui.view import RunView
 from tui.widgets.chart import Chart
 from tui.widgets.listing import Listing
-from tui.widgets.panel import Part, Row, fit
 
 _KEY, _VALUE = 26, 20
 _LOOKS = ("line", *pictures.OTHERS)

@@ -8,13 +8,15 @@ from textual.containers import Horizontal, Vertical
 
 from tui.chart import Trace
 from tui.options import along, window
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.picture import Curve, Meter, Picture
+from tui.rows import Part, Row, bar
+from tui.shown import Shown
 from tui.text import clock, count, plural, short
 from tui.view import RunView
-from tui.widgets.chart import Chart, Curve, Picture
+from tui.widgets.chart import Chart
 from tui.widgets.listing import Listing
-from tui.widgets.meters import Meter, Meters
-from tui.widgets.panel import Part, Row, bar
+from tui.widgets.meters import Meters
 
 _HEADING = f"{'#':>5} {'ended':>8} {'step':>6} {'env':>4} {'score':>7} {'length':>6}"
 _SPANS = (20, 100, 1000)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from textual.app import ComposeResult
 
-from dreamer_async.regular_file import open_regular
-from tui.pages.page import Page, Shown
+from dreamer_async.regular_file import reading
+from tui.pages.page import Page
+from tui.rows import Part, Row
+from tui.shown import Shown
 from tui.text import clean, clock
 from tui.view import LogLine, RunView
 from tui.widgets.listing import Listing
-from tui.widgets.panel import Part, Row
 
 LEVELS = ("info", "warning", "error")
 _LOOKS = {"warning": "warn", "error": "bad"}
@@ -81,10 +82,10 @@ def _passes(line: LogLine, level: str) -> bool:
 def last_words(path: Path) -> list[LogLine]:
     """The end of log.txt, where a trainer that failed says why."""
     try:
-        fd = open_regular(path)
+        file = reading(path)
     except OSError:
         return []
-    with open(fd, "rb") as file:
-        file.seek(max(0, os.fstat(fd).st_size - TAIL_BYTES))
+    with file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
         lines = file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-30:]
     return [LogLine("log.txt", clean(line, 300), 0.0) for line in lines if line.strip()]

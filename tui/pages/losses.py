@@ -6,7 +6,8 @@ from textual.app import ComposeResult
 
 from tui import pictures
 from tui.names import ordered
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.shown import Shown
 from tui.view import RunView
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption

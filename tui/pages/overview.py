@@ -6,7 +6,8 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from tui import pictures, stages
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.shown import Shown
 from tui.view import RunView
 from tui.widgets.chart import Chart
 from tui.widgets.grid import ChartGrid

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 from textual.containers import Container
 
-from tui.options import Options
-from tui.pictures import Named
-from tui.source import Source
+from tui.shown import Shown
 from tui.view import RunView
 
 CALM_SECONDS = 0.9
 """Between two looks at all curves of a page; a little less than two paints take."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """What there is to show now."""
-
-    source: Source
-    others: Sequence[Source] = ()
-    """Runs that are laid over the first one."""
-    options: Options = field(default_factory=Options)
-    now: float = 0.0
-    """Unix seconds."""
-
-    @property
-    def view(self) -> RunView:
-        """The first run."""
-        return self.source.view
-
-    @property
-    def named(self) -> list[Named]:
-        """The other runs with what they are called."""
-        return [(source.label, source.view) for source in self.others]
-
-    @property
-    def age(self) -> tuple[object, ...]:
-        """Changes whenever a chart of episodes or metrics would."""
-        counts = [
-            (source.epoch, source.view.episode_count, source.view.metrics_seen)
-            for source in (self.source, *self.others)
-        ]
-        return (self.options, *counts, len(self.view.evaluations))
 
 
 class Page(Container):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from tui import pictures, stages
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.shown import Shown
 from tui.view import RunView
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption

@@ -9,14 +9,15 @@ from tui import pictures
 from tui.chart import Trace
 from tui.film import VERSIONS, Film, Shot
 from tui.names import reconstructions
-from tui.pages.page import Page, Shown
+from tui.pages.page import Page
+from tui.picture import Curve, Picture
+from tui.rows import Part, Row
 from tui.series import Array
+from tui.shown import Shown
 from tui.text import count, duration
 from tui.view import RunView
-from tui.widgets.chart import Curve, Picture
 from tui.widgets.grid import ChartGrid
 from tui.widgets.lines import Caption
-from tui.widgets.panel import Part, Row
 from tui.widgets.video import OTHER_ROWS, Video
 
 LINE = 60

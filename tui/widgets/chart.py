@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from textual.events import MouseMove
@@ -12,7 +12,6 @@ from tui.chart import (
     EMPTY,
     Cells,
     Scale,
-    Trace,
     decades,
     draw,
     layer,
@@ -24,52 +23,13 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
-from tui.options import LogMode
+from tui.picture import Entry, Picture
+from tui.rows import Part, Row, cells, fit, spread
 from tui.text import apart, plain, short
-from tui.widgets.panel import Panel, Part, Row, cells, fit, spread
+from tui.widgets.panel import Panel
 
 _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A trace and how it looks."""
-
-    trace: Trace
-    look: str = "line"
-
-
-Entry = Sequence[Row]
-"""One thing that a legend says: in full, then in fewer words for less room."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Everything that a chart shows."""
-
-    title: str
-    note: str = ""
-    """Said in the title row, after the title."""
-    value: Row = ()
-    """Shown at the right end of the title row."""
-    legend: Sequence[Entry] = ()
-    """A row of its own below the title, if there is one; the most wanted entries first."""
-    curves: Sequence[Curve] = ()
-    grounds: Sequence[Curve] = ()
-    """Ranges, from `low` to `high`, painted as the ground below the curves."""
-    references: Sequence[float] = field(default=())
-    """Values that get a dotted line."""
-    include: Sequence[float] = field(default=())
-    """Values that the axis covers in any case."""
-    log: LogMode = "linear"
-    unit: str = ""
-    """Label the values below the curves, and say this unit."""
-    window: tuple[float, float] | None = None
-    """Show only what lies between these two values of x."""
-    name: str = ""
-    """The metric that is drawn, if it is one."""
-    empty: str = "no data yet"
 
 
 class Chart(Panel):

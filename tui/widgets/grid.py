@@ -9,7 +9,8 @@ from textual.containers import Grid
 from textual.message import Message
 from textual.widget import AwaitMount
 
-from tui.widgets.chart import Chart, Picture
+from tui.picture import Picture
+from tui.widgets.chart import Chart
 
 _MIN_WIDTH, _MIN_HEIGHT = 22, 4
 _ASPECT = 4.0

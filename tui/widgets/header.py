@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tui.progress import Phase, eta_seconds, rate
+from tui.rows import Part, Row, bar, cells, spread
 from tui.text import count, duration, plain, short
 from tui.view import RunView
-from tui.widgets.panel import Panel, Part, Row, bar, cells, spread
+from tui.widgets.panel import Panel
 
 _CHIPS = {
     "training": "chip-good",

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from textual.events import Click
 
-from tui.widgets.panel import Panel, Part, Row, cells
+from tui.rows import Part, Row, cells
+from tui.widgets.panel import Panel
 
 
 class Key(NamedTuple):

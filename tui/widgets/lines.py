@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tui.widgets.panel import Panel, Part, Row, spread
+from tui.rows import Part, Row, spread
+from tui.widgets.panel import Panel
 
 
 class Caption(Panel):

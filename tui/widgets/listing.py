@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from tui.widgets.panel import Panel, Part, Row, crop, spread
+from tui.rows import Part, Row, crop, spread
+from tui.widgets.panel import Panel
 
 WHEEL_ROWS = 3
 

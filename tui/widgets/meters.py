@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from textual.geometry import Size
 
-from tui.widgets.panel import Panel, Part, Row, bar, cells, fit, spread
+from tui.picture import Meter
+from tui.rows import Part, Row, bar, cells, fit, spread
+from tui.widgets.panel import Panel
 
 _LABEL = 14
 _VALUE = 6
-
-
-class Meter(NamedTuple):
-    """One row: a bar with its value, or a value alone where there is no share."""
-
-    label: str
-    value: str
-    share: float | None = None
-    look: str = "bar"
 
 
 class Meters(Panel):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -14,13 +14,12 @@ from textual.content import Content
 from tui import pictures
 from tui.glossary import find
 from tui.names import label
-from tui.widgets.chart import Chart, Picture
+from tui.picture import Picture
+from tui.rows import Part, Row
+from tui.shown import Shown
+from tui.widgets.chart import Chart
 from tui.widgets.dialogs import Dialog
-from tui.widgets.panel import Panel, Part, Row
-
-if TYPE_CHECKING:
-    from tui.main_screen import Main
-    from tui.pages.page import Shown
+from tui.widgets.panel import Panel
 
 
 class Paragraph(Panel):
@@ -62,9 +61,17 @@ class MetricScreen(Dialog[None]):
         Binding("E", "export", "Export", show=False),
     ]
 
-    def __init__(self, main: Main, shown: Shown, topics: Sequence[str]) -> None:
+    def __init__(
+        self,
+        shown: Shown,
+        topics: Sequence[str],
+        *,
+        curves: Callable[[str], Awaitable[object]],
+        export: Callable[[str], None],
+    ) -> None:
+        """`curves` does an action of the pages, such as `zoom(1)`; `export` writes a number."""
         super().__init__()
-        self._main = main
+        self._curves, self._export = curves, export
         self._shown = shown
         self._topics = list(topics) or ["episode/score"]
         self._place = 0
@@ -94,11 +101,11 @@ class MetricScreen(Dialog[None]):
 
     async def action_curves(self, action: str) -> None:
         """Choose how curves are drawn, as on the pages."""
-        await self._main.run_action(action)
+        await self._curves(action)
 
     def action_export(self) -> None:
         """Write the number that is shown into a file."""
-        self._main.action_export(self._topics[self._place])
+        self._export(self._topics[self._place])
 
     def _show(self) -> None:
         name = self._topics[self._place]

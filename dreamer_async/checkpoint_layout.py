@@ -1,0 +1,66 @@
+"""What a checkpoint calls things: the tensors of each owner, and the counters of the manifest.
+
+    trainer/agent.*      parameters, with those of the slow critic
+    trainer/*            what else the trainer has: moments, the return scale
+    learner/generator    random numbers of the updates
+    policy/*             carries by environment, and policy/generator: random numbers of acting
+    episodes/*           scores and lengths of the running episodes
+    env/*                the environments themselves
+
+The last three are there where nothing was in flight: of runs in lockstep. Owners name their
+tensors as they like; nobody but this file spells what stands in front of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dreamer_async.schema import LARGEST, decode, shown
+
+TRAINER = "trainer/"
+AGENT = f"{TRAINER}agent."
+POLICY = "policy/"
+EPISODES = "episodes/"
+ENV = "env/"
+
+LEARNER_GENERATOR = "learner/generator"
+POLICY_GENERATOR = f"{POLICY}generator"
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors of one owner and drop the prefix from their names."""
+    return {n[len(prefix) :]: tensor for n, tensor in tensors.items() if n.startswith(prefix)}
+
+
+def keyed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the prefix of their owner in front of the names of tensors; `under` undoes it."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The part of a manifest that says where the run stood."""
+
+    env_steps: int
+    updates: int
+    skipped: int
+    ratio_started: bool
+    ratio_debt: float
+    """Replayed steps that were due."""
+    replay_steps: int
+    """Steps that the ring had ever seen."""
+    torch: str
+    threads: int
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> Counters:
+        """Take the counters out of a manifest; raises ValueError that names the wrong one."""
+        counters = decode(cls, manifest, extra=True)
+        for name, value in vars(counters).items():
+            if isinstance(value, int) and not 0 <= value <= LARGEST:
+                raise ValueError(f"{name} {shown(value)} cannot be")
+        return counters

@@ -1,0 +1,86 @@
+"""What is read off a running run once a second: rates, stage shares, fill levels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from dreamer_async.collector import Actor
+from dreamer_async.gpu import gpu_gauges
+from dreamer_async.learner import Learner
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.replay import Replay
+from dreamer_async.telemetry import Rates, Stages, process_gauges
+from envs.vector import VectorEnv
+
+
+class RunGauges:
+    """Reads the parts of one run."""
+
+    def __init__(
+        self,
+        directory: Path,
+        env: VectorEnv,
+        actor: Actor,
+        replay: Replay,
+        ratio: TrainRatio,
+        learner: Learner,
+        collecting: Stages,
+    ) -> None:
+        """`directory` is on the disk whose free space counts."""
+        self._directory = directory
+        self._env = env
+        self._actor = actor
+        self._replay = replay
+        self._ratio = ratio
+        self._learner = learner
+        self._collecting = collecting
+        self._rates = Rates()
+        self._cores = len(os.sched_getaffinity(0))
+
+    def read(self) -> dict[str, float]:
+        """Everything worth a look, under the names that the dashboard knows."""
+        ratio, learner = self._ratio, self._learner
+        process = process_gauges(self._env.workers())
+        stages = self._collecting.totals() | learner.stages.totals()
+        rates = self._rates.update(
+            {
+                "env_steps": ratio.inserted,
+                "updates": learner.updates,
+                "cpu": process.pop("cpu_seconds"),
+                **{f"stage/{name}": seconds for name, seconds in stages.items()},
+            }
+        )
+        values = {
+            "rate/env_steps": rates["env_steps"],
+            "rate/frames": rates["env_steps"] * self._env.spec.frames_per_step,
+            "rate/updates": rates["updates"],
+            "cpu/percent": 100.0 * rates["cpu"] / self._cores,
+            "ratio/target": ratio.ratio,
+            "ratio/actual": self._actual_ratio(),
+            "ratio/debt": ratio.debt,
+            "policy/lag": float(learner.updates - max(0, self._actor.version)),
+            "opt/skipped": float(learner.skipped),
+            "replay/gb": self._replay.bytes / 1e9,
+            **self._disk(),
+            **process,
+            **{f"replay/{n}": v for n, v in self._replay.stats().items()},
+            **{name: share for name, share in rates.items() if name.startswith("stage/")},
+        }
+        with suppress(RuntimeError):  # a GPU that does not answer
+            values |= gpu_gauges(learner.trainer.device)
+        return values
+
+    def _disk(self) -> dict[str, float]:
+        """Free space, if the disk says."""
+        try:
+            return {"disk/free_gb": shutil.disk_usage(self._directory).free / 1e9}
+        except OSError:
+            return {}
+
+    def _actual_ratio(self) -> float:
+        """Replayed steps per agent step since the prefill of this process."""
+        trained_on = self._ratio.steps_since_start
+        return self._ratio.sampled / trained_on if trained_on else 0.0

@@ -1,0 +1,155 @@
+"""What one run is made of, and making it, in an order that fails early and cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import envs
+from dreamer_async.agent.policy import Policy
+from dreamer_async.aio import OwnedThread, Stop
+from dreamer_async.collector import Actor, Collector
+from dreamer_async.config import Config
+from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
+from dreamer_async.evaluate import Evaluator
+from dreamer_async.fast.place import Place, take_place
+from dreamer_async.film import Filmer
+from dreamer_async.gauges import RunGauges
+from dreamer_async.learner import Learner
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.monitor import Monitor
+from dreamer_async.replay import Replay
+from dreamer_async.replay_setup import open_replay, prefill_windows
+from dreamer_async.run_dir import RunDir
+from dreamer_async.run_state import RunState
+from dreamer_async.saver import Saver
+from dreamer_async.telemetry import Telemetry
+from envs.findings import Inspection
+from envs.vector import VectorEnv
+
+
+@dataclass
+class Parts:
+    """Everything that one run is made of."""
+
+    config: Config
+    run_dir: RunDir
+    place: Place
+    telemetry: Telemetry
+    env: VectorEnv
+    replay: Replay
+    ratio: TrainRatio
+    learner: Learner
+    actor: Actor
+    collector: Collector
+    state: RunState
+    saver: Saver
+    filmer: Filmer
+    evaluator: Evaluator
+    monitor: Monitor
+    learner_thread: OwnedThread
+    policy_thread: OwnedThread
+    env_thread: OwnedThread
+    writer_thread: OwnedThread
+    evaluation_thread: OwnedThread
+
+
+async def build(
+    config: Config,
+    run_dir: RunDir,
+    telemetry: Telemetry,
+    stop: Stop,
+    stack: ExitStack,
+    *,
+    resume: bool,
+) -> Parts:
+    """Make every part, in an order that fails early and cheaply; `stack` releases them.
+
+    Nothing that the run has on disk is changed here.
+    """
+    train, env = config.train, config.env
+    device = choose_device(train.device)
+    threads = cpu_threads(config)
+    builder = stack.enter_context(OwnedThread("builder"))
+    spec = await builder.run_or_leave(envs.spec, env.suite, env.task)
+    home = stack.enter_context(run_dir.held())
+    replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
+    learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
+    policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
+    place = await learner_thread.run_or_leave(take_place, train)
+    if place.problem:
+        telemetry.warn(f"updates are slower without native functions: {place.problem}")
+    if place.emulated:
+        telemetry.warn(place.emulated)
+    learner = await learner_thread.run(Learner, spec, config, replay, place)
+    policy = await policy_thread.run(
+        Policy, spec, config, place.device, place.precision, place.backend
+    )
+    actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
+    pool = stack.enter_context(await builder.run_or_leave(make_env, config))
+    ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
+    collector = Collector(
+        pool,
+        actor,
+        learner.weights,
+        replay,
+        ratio,
+        telemetry,
+        prefill=prefill_windows(config),
+        inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
+    )
+    state = RunState(learner, replay, ratio, pool, actor, collector, lockstep=train.sync)
+    telemetry.follow(lambda: state.position)
+    saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
+    filmer = Filmer(home.film_path, learner, telemetry)
+    evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
+    gauges = RunGauges(home.path, pool, actor, replay, ratio, learner, collector.stages)
+    return Parts(
+        config=config,
+        run_dir=run_dir,
+        place=place,
+        telemetry=telemetry,
+        env=pool,
+        replay=replay,
+        ratio=ratio,
+        learner=learner,
+        actor=actor,
+        collector=collector,
+        state=state,
+        saver=saver,
+        filmer=filmer,
+        evaluator=evaluator,
+        monitor=Monitor(home, telemetry, gauges, ratio, saver, filmer, evaluator, stop),
+        learner_thread=learner_thread,
+        policy_thread=policy_thread,
+        env_thread=_thread(stack, "env", 1),
+        writer_thread=_thread(stack, "checkpoint", 1),
+        evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
+    )
+
+
+def make_env(config: Config) -> VectorEnv:
+    """Open the environments: all in one batch in lockstep, else half of them per batch."""
+    env = config.env
+    batch = env.num_envs if config.train.sync else env.batch_size or max(1, env.num_envs // 2)
+    return envs.make(
+        env.suite,
+        env.task,
+        num_envs=env.num_envs,
+        batch_size=batch,
+        seed=config.train.seed,
+        threads=env.threads,
+        resize=env.resize,
+    )
+
+
+def _thread(
+    stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
+) -> OwnedThread:
+    def setup() -> None:
+        use_cpu_threads(threads)
+        also()
+
+    return stack.enter_context(OwnedThread(name, setup))

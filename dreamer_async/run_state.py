@@ -1,0 +1,171 @@
+"""What a checkpoint holds of a run: taken from the parts of the run, and put back into them.
+
+A checkpoint is newer or older than the replay ring: the ring is an mmapped file and survives
+kill -9 up to its last step, a checkpoint is a moment in the past. So env_steps grows by what
+the ring holds beyond the checkpoint, the limiter's debt comes from the checkpoint, and the
+updates that those extra steps had paid for are forgiven and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamer_async.agent.trainer import check_state
+from dreamer_async.checkpoint import Checkpoint, CheckpointError
+from dreamer_async.checkpoint_layout import (
+    ENV,
+    EPISODES,
+    LEARNER_GENERATOR,
+    POLICY,
+    POLICY_GENERATOR,
+    Counters,
+    keyed,
+    under,
+)
+from dreamer_async.collector import Actor, Collector
+from dreamer_async.learner import Learner
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.replay import Replay
+from dreamer_async.telemetry import Position
+from envs.vector import VectorEnv
+
+
+class RunState:
+    """The parts of a run whose state a checkpoint holds, in the order in which it comes back."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        replay: Replay,
+        ratio: TrainRatio,
+        env: VectorEnv,
+        actor: Actor,
+        collector: Collector,
+        *,
+        lockstep: bool,
+    ) -> None:
+        self._learner = learner
+        self._replay = replay
+        self._ratio = ratio
+        self._env = env
+        self._actor = actor
+        self._collector = collector
+        self._lockstep = lockstep
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return Position(self._ratio.inserted, self._learner.updates)
+
+    # -- taking ------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, Any]:
+        """The part of the manifest that says where the run stands."""
+        return {
+            "env_steps": self._ratio.inserted,
+            "score": self._collector.score,
+            "updates": self._learner.updates,
+            "skipped": self._learner.skipped,
+            "ratio_started": self._ratio.started,
+            "ratio_debt": self._ratio.debt,
+            "replay_steps": self._replay.steps,
+            "replay": self._replay.state(),
+        }
+
+    def learned(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What the learner knows, and its own counters then; in the learner's thread."""
+        tensors = self._learner.state()
+        return tensors, {"updates": self._learner.updates, "skipped": self._learner.skipped}
+
+    def acting(self) -> dict[str, Tensor]:
+        """In lockstep nothing is in flight, so that acting can be continued exactly too."""
+        snapshot = self._env.snapshot() if self._lockstep else None
+        if snapshot is None:
+            return {}
+        env = {name: torch.from_numpy(np.array(array)) for name, array in snapshot.items()}
+        return keyed(ENV, env) | self._own()
+
+    def _own(self) -> dict[str, Tensor]:
+        """What acting depends on besides the environments and the weights."""
+        return keyed(POLICY, self._actor.state()) | keyed(EPISODES, self._collector.state())
+
+    # -- putting back ------------------------------------------------------------------------
+
+    def load(self, found: Checkpoint) -> float:
+        """Go on from a checkpoint, with what the ring holds; returns the updates that are lost.
+
+        Runs in the learner's thread. Raises CheckpointError if it holds something else than this
+        run needs.
+        """
+        try:
+            counters = Counters.read(found.manifest)
+            _check_generator(found.tensors, LEARNER_GENERATOR)
+            self._learner.load_state(found.tensors, found.manifest)
+            lost, ahead = self._load_counters(counters, found.manifest["replay"])
+            if self._lockstep and not lost and not ahead and POLICY_GENERATOR in found.tensors:
+                self._load_acting(found.tensors)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{found.path.name}: {error}") from error
+        return lost
+
+    def start_anew(self) -> float:
+        """A run that was killed before its first checkpoint keeps its replay; as `load`."""
+        ratio, replay = self._ratio, self._replay
+        ratio.inserted = replay.steps
+        if replay.windows < self._collector.prefill:
+            return 0.0
+        ratio.start()
+        return self._beyond_prefill() * ratio.ratio / ratio.cost
+
+    def _beyond_prefill(self) -> int:
+        """Steps after those that completed the prefill: each of them had made one more window."""
+        spec = self._replay.spec
+        before = spec.num_envs * (spec.length - 1) + self._collector.prefill
+        return max(0, self._replay.steps - before)
+
+    def _load_counters(self, counters: Counters, state: Any) -> tuple[float, int]:
+        """Restore replay cursors and limiter; return the updates that are forgiven, and for how
+        many steps the ring is ahead of the checkpoint.
+
+        Forgiven is what these steps had paid for, and a debt larger than any that this run can get
+        into (the batch was larger, or somebody wrote it there).
+        """
+        ratio, replay = self._ratio, self._replay
+        same_ring = replay.load_state(state)
+        # A power failure may leave the ring behind its checkpoint.
+        fresh = max(0, replay.steps - (counters.replay_steps if same_ring else 0))
+        ratio.inserted = counters.env_steps + fresh
+        most = ratio.bound + self._env.num_envs * ratio.ratio
+        debt = min(max(0.0, counters.ratio_debt), most)
+        if replay.windows >= self._collector.prefill:
+            ratio.start(debt if counters.ratio_started else None)
+        forgiven = max(0.0, counters.ratio_debt - debt)
+        paid = fresh if counters.ratio_started else min(fresh, self._beyond_prefill())
+        return (paid * ratio.ratio + forgiven) / ratio.cost, fresh
+
+    def _load_acting(self, tensors: Mapping[str, Tensor]) -> None:
+        own = self._own()
+        check_state(own, {n: t for n, t in tensors.items() if n.startswith((POLICY, EPISODES))})
+        _check_generator(tensors, POLICY_GENERATOR)
+        self._env.restore({name: tensor.numpy() for name, tensor in under(tensors, ENV).items()})
+        self._actor.load_state(under(tensors, POLICY))
+        self._collector.load_state(under(tensors, EPISODES))
+        self._collector.running = True
+
+
+def _check_generator(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError if a state is none; that of a GPU's generator is known by its type alone."""
+    state, scratch = tensors[name], torch.Generator()
+    if state.dtype != torch.uint8 or state.dim() != 1:
+        raise ValueError(f"{name} is no state of a generator, but {state.dtype} {state.shape}")
+    if state.numel() != scratch.get_state().numel():
+        return
+    try:
+        scratch.set_state(state)
+    except RuntimeError as error:
+        raise ValueError(f"{name} is no state of a generator ({error})") from error

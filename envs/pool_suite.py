@@ -1,0 +1,48 @@
+"""Suites whose tasks envpool serves; it is imported when one of them is opened or described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from envs import names, needs
+from envs.pool_task import PoolTask
+from envs.spec import EnvSpec
+from envs.suite import Options, Suite
+from envs.vector import VectorEnv
+
+
+def describe(task: PoolTask) -> EnvSpec:
+    """Describe a task without opening an environment."""
+    from envs import pool
+
+    return pool.describe(task)
+
+
+def open_pool(task: PoolTask, options: Options) -> VectorEnv:
+    """Open environments of a task."""
+    from envs import pool
+
+    return pool.PoolEnv(task, options)
+
+
+def pool_suite(
+    name: str,
+    default_task: str,
+    tasks: tuple[str, ...],
+    spellings: Mapping[str, str],
+    task: Callable[[str], PoolTask],
+    *,
+    about: str,
+    needed: tuple[needs.Need, ...] = (),
+) -> Suite:
+    """Make a suite of tasks that envpool serves; `task` maps canonical names."""
+    return Suite(
+        name=name,
+        default_task=default_task,
+        tasks=tasks,
+        resolve=lambda given: names.find(f"{name} task", given, spellings),
+        spec=lambda canonical: describe(task(canonical)),
+        make=lambda canonical, options: open_pool(task(canonical), options),
+        about=f"{about} (envpool)",
+        needs=(needs.ENVPOOL, *needed),
+    )

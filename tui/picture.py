@@ -1,0 +1,60 @@
+"""What a chart or a list of meters shows: plain data, without Textual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tui.chart import Trace
+from tui.options import LogMode
+from tui.rows import Row
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A trace and how it looks."""
+
+    trace: Trace
+    look: str = "line"
+
+
+Entry = Sequence[Row]
+"""One thing that a legend says: in full, then in fewer words for less room."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything that a chart shows."""
+
+    title: str
+    note: str = ""
+    """Said in the title row, after the title."""
+    value: Row = ()
+    """Shown at the right end of the title row."""
+    legend: Sequence[Entry] = ()
+    """A row of its own below the title, if there is one; the most wanted entries first."""
+    curves: Sequence[Curve] = ()
+    grounds: Sequence[Curve] = ()
+    """Ranges, from `low` to `high`, painted as the ground below the curves."""
+    references: Sequence[float] = field(default=())
+    """Values that get a dotted line."""
+    include: Sequence[float] = field(default=())
+    """Values that the axis covers in any case."""
+    log: LogMode = "linear"
+    unit: str = ""
+    """Label the values below the curves, and say this unit."""
+    window: tuple[float, float] | None = None
+    """Show only what lies between these two values of x."""
+    name: str = ""
+    """The metric that is drawn, if it is one."""
+    empty: str = "no data yet"
+
+
+class Meter(NamedTuple):
+    """One row: a bar with its value, or a value alone where there is no share."""
+
+    label: str
+    value: str
+    share: float | None = None
+    look: str = "bar"

@@ -1,0 +1,42 @@
+"""What the open page shows: runs at one moment, and how they are to be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tui.options import Options
+from tui.pictures import Named
+from tui.source import Source
+from tui.view import RunView
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What there is to show now."""
+
+    source: Source
+    others: Sequence[Source] = ()
+    """Runs that are laid over the first one."""
+    options: Options = field(default_factory=Options)
+    now: float = 0.0
+    """Unix seconds."""
+
+    @property
+    def view(self) -> RunView:
+        """The first run."""
+        return self.source.view
+
+    @property
+    def named(self) -> list[Named]:
+        """The other runs with what they are called."""
+        return [(source.label, source.view) for source in self.others]
+
+    @property
+    def age(self) -> tuple[object, ...]:
+        """Changes whenever a chart of episodes or metrics would."""
+        counts = [
+            (source.epoch, source.view.episode_count, source.view.metrics_seen)
+            for source in (self.source, *self.others)
+        ]
+        return (self.options, *counts, len(self.view.evaluations))
