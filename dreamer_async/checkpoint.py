@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from dreamer_async.config.schema import parse_json
 from dreamer_async.regular_file import NotRegular, read_regular, reading
-from dreamer_async.schema import parse_json
 
 FORMAT = 1
 STATE = "state.safetensors"

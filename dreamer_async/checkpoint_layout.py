@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dreamer_async.schema import LARGEST, decode, shown
+from dreamer_async.config.schema import LARGEST, decode, shown
 
 TRAINER = "trainer/"
 AGENT = f"{TRAINER}agent."

@@ -7,7 +7,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from dreamer_async.schema import shown
+from dreamer_async.config.schema import shown
 
 
 def _lacking(named: str | None) -> str:

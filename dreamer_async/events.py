@@ -20,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, get_args
 
+from dreamer_async.config.schema import LARGEST as LARGEST
+from dreamer_async.config.schema import SchemaError, decode, encode
 from dreamer_async.regular_file import open_regular, reading
-from dreamer_async.schema import LARGEST as LARGEST
-from dreamer_async.schema import SchemaError, decode, encode
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 from dreamer_async import exit_codes
+from dreamer_async.config.schema import ConfigError
 from dreamer_async.console import printable
 from dreamer_async.interpreter import command, environment
 from dreamer_async.regular_file import open_regular
 from dreamer_async.run_dir import RunDir
-from dreamer_async.schema import ConfigError
 from dreamer_async.terminal import on_terminal
 
 LOG_TAIL = 15

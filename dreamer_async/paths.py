@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from dreamer_async.schema import ConfigError, shown
+from dreamer_async.config.schema import ConfigError, shown
 
 
 def runs_root(text: str) -> Path:

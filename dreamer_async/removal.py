@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamer_async.config import ConfigError
+from dreamer_async.config.schema import shown
 from dreamer_async.events import EventReader
 from dreamer_async.run_dir import DRAFT, RunDir, bytes_of, list_runs
 from dreamer_async.run_lock import RunInUse, RunLock, locked
 from dreamer_async.runs import disk_usage, load_config
-from dreamer_async.schema import shown
 
 _LAYOUT = ("checkpoints", "control", "pictures")
 """Directories that every run is made with."""

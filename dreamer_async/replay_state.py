@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_async.schema import shown
+from dreamer_async.config.schema import shown
 
 STATE_KEYS = {"ring", "generation", "length", "heads", "rng", "queue", "counters"}
 COUNTERS = ("sampled", "torn", "online_served", "online_dropped", "contexts_lost")

@@ -10,12 +10,12 @@ import torch
 from dreamer_async import checkpoint
 from dreamer_async.checkpoint_layout import Counters
 from dreamer_async.config import Config, changed, from_dict
+from dreamer_async.config.schema import shown
 from dreamer_async.device import cpu_threads
 from dreamer_async.events import Resumed
 from dreamer_async.json_file import read_json
 from dreamer_async.run_dir import RunDir
 from dreamer_async.run_state import RunState
-from dreamer_async.schema import shown
 
 
 class Resumption(NamedTuple):

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamer_async.config.schema import nearest, shown
 from dreamer_async.control_dir import ControlDir, Request
 from dreamer_async.directory import make_private
 from dreamer_async.events import EventReader
 from dreamer_async.json_file import write_json_atomic
 from dreamer_async.run_lock import RunLock
-from dreamer_async.schema import nearest, shown
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 DRAFT = ".tmp"

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamer_async import events
+from dreamer_async.config.schema import LARGEST, field_types
 from dreamer_async.events import (
     EVENT_TYPES,
     MAX_LINE,
@@ -34,7 +35,6 @@ from dreamer_async.events import (
     next_generation,
     read_events,
 )
-from dreamer_async.schema import LARGEST, field_types
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 WHOLE = st.integers(-LARGEST, LARGEST)

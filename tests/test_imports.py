@@ -21,6 +21,7 @@ SOURCES = {
 FLOOR = {
     "dreamer_async.aio",
     "dreamer_async.config",
+    "dreamer_async.config.config",
     "dreamer_async.console",
     "dreamer_async.control_dir",
     "dreamer_async.directory",
@@ -32,8 +33,8 @@ FLOOR = {
     "dreamer_async.regular_file",
     "dreamer_async.run_dir",
     "dreamer_async.run_lock",
-    "dreamer_async.schema",
-    "dreamer_async.settings",
+    "dreamer_async.config.schema",
+    "dreamer_async.config.settings",
 }
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {
@@ -152,7 +153,7 @@ def violations(module: str, source: str) -> list[str]:
         rule("data modules know numpy only", third_party(everywhere) - {"numpy"})
         rule("data modules know no asyncio", everywhere & {"asyncio"})
     if module.startswith("dreamer_async.agent"):
-        allowed = {"dreamer_async.config", "dreamer_async.settings", "envs.spec"}
+        allowed = {"dreamer_async.config", "dreamer_async.config.settings", "envs.spec"}
         outside = {n for n in ours if not n.startswith("dreamer_async.agent")}
         rule("agent/ knows configs and specs", outside - allowed)
         rule("agent/ uses torch and numpy", third_party(everywhere) - {"torch", "numpy"})
@@ -277,7 +278,7 @@ def test_watch_loads_little_before_the_dashboard(
     call = f"try:\n    cli.main({words!r})\nexcept ZeroDivisionError:\n    pass"
     loaded = modules_after(before + stop + call)
     assert {top(name) for name in loaded} & HEAVY == set()
-    unneeded = {"typer", "dreamer_async.config", "dreamer_async.train_commands"}
+    unneeded = {"typer", "dreamer_async.config.config", "dreamer_async.train_commands"}
     assert loaded & unneeded == (unneeded if parsed else set())
 
 

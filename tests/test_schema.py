@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async.schema import SchemaError, decode, describe, encode, nearest, parse
+from dreamer_async.config.schema import SchemaError, decode, describe, encode, nearest, parse
 
 
 @dataclass(frozen=True)

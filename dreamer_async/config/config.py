@@ -11,8 +11,16 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dreamer_async.schema import SchemaError, decode, encode, field_types, nearest, parse, shown
-from dreamer_async.settings import (
+from dreamer_async.config.schema import (
+    SchemaError,
+    decode,
+    encode,
+    field_types,
+    nearest,
+    parse,
+    shown,
+)
+from dreamer_async.config.settings import (
     Config,
     ConfigError,
     EnvConfig,

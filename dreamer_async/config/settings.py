@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from dreamer_async.schema import ConfigError, shown
+from dreamer_async.config.schema import ConfigError, shown
 
 
 def _need(part: Any, names: str, ok: Any, what: str) -> None:
