@@ -16,8 +16,8 @@ from dreamer_async import exit_codes
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.console import clean_output
 from dreamer_async.paths import refuse_shadowing, runs_root
-from dreamer_async.run_dir import RunDir, RunNotFound
-from dreamer_async.run_lock import RunInUse
+from dreamer_async.store.run_dir import RunDir, RunNotFound
+from dreamer_async.store.run_lock import RunInUse
 from dreamer_async.terminal import complain
 
 

@@ -19,7 +19,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from dreamer_async.directory import make_private
+from dreamer_async.store.directory import make_private
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 OWN = "dreamer-async-cache-"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from dreamer_async import __version__, compiler, nvidia
 from dreamer_async.capacity import cgroup_limit
 from dreamer_async.compile_cache import isolate_compile_cache
-from dreamer_async.directory import existing
+from dreamer_async.store.directory import existing
 
 
 class Finding(NamedTuple):

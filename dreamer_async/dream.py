@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 import envs
-from dreamer_async import checkpoint
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.agent.trainer import Trainer
-from dreamer_async.checkpoint_layout import TRAINER, under
 from dreamer_async.config import Config, from_dict
 from dreamer_async.replay import Replay
 from dreamer_async.replay_check import check_steps
 from dreamer_async.replay_setup import stored_ring_spec
-from dreamer_async.run_dir import RunDir
 from dreamer_async.staging import Staging
+from dreamer_async.store import checkpoint
+from dreamer_async.store.checkpoint_layout import TRAINER, under
+from dreamer_async.store.run_dir import RunDir
 from envs.spec import EnvSpec
 
 GAP = 2

@@ -18,7 +18,7 @@ from dreamer_async.config import SUITES, ConfigError
 from dreamer_async.inputs import resolve_task
 from dreamer_async.options import Json, RunsDir
 from dreamer_async.paths import runs_root
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from envs.check import Report
@@ -136,7 +136,7 @@ def score(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Print a benchmark's own score of runs: crafter's success rates, bsuite's experiments."""
-    from dreamer_async.runs import load_config
+    from dreamer_async.store.summary import load_config
     from dreamer_async.suite_scores import official_scores
 
     runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import traceback
 
-from dreamer_async import checkpoint, exit_codes
-from dreamer_async.checkpoint import CheckpointError
+from dreamer_async import exit_codes
 from dreamer_async.config import ConfigError
 from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.learner import Diverged
 from dreamer_async.ring import RingMismatch
-from dreamer_async.run_dir import RunDir
-from dreamer_async.run_lock import RunInUse
+from dreamer_async.store import checkpoint
+from dreamer_async.store.checkpoint import CheckpointError
+from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.run_lock import RunInUse
 from envs.vector import EnvError
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (

@@ -22,8 +22,8 @@ from dreamer_async import exit_codes
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.console import printable
 from dreamer_async.interpreter import command, environment
-from dreamer_async.regular_file import open_regular
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.regular_file import open_regular
+from dreamer_async.store.run_dir import RunDir
 from dreamer_async.terminal import on_terminal
 
 LOG_TAIL = 15
@@ -237,7 +237,7 @@ class Foreground:
                 self._say(line)
             self._say(f"{self.run.name} failed (exit code {code}); its log: {self.run.log_path}")
         else:
-            from dreamer_async.runs import summarize  # a dashboard needs no settings
+            from dreamer_async.store.summary import summarize  # a dashboard needs no settings
 
             end = summarize(self.run)
             self._say(

@@ -21,9 +21,7 @@ from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.policy import compute_types
 from dreamer_async.agent.trainer import Trainer, Update
 from dreamer_async.aio import OwnedThread
-from dreamer_async.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.config import Config
-from dreamer_async.events import Metrics
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
@@ -31,6 +29,8 @@ from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import SLOTS, PolicyWeights
 from dreamer_async.replay import Replay
 from dreamer_async.staging import Staging
+from dreamer_async.store.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
+from dreamer_async.store.events import Metrics
 from dreamer_async.telemetry import Stages, Telemetry
 from envs.spec import EnvSpec
 

@@ -22,9 +22,9 @@ from dreamer_async.limiter import TrainRatio
 from dreamer_async.monitor import Monitor
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows
-from dreamer_async.run_dir import RunDir
 from dreamer_async.run_state import RunState
 from dreamer_async.saver import Saver
+from dreamer_async.store.run_dir import RunDir
 from dreamer_async.telemetry import Telemetry
 from envs.findings import Inspection
 from envs.vector import VectorEnv

@@ -12,7 +12,7 @@ from dreamer_async.replay import Replay
 from dreamer_async.replay_check import check_steps
 from dreamer_async.replay_layout import RingSpec, ring_bytes
 from dreamer_async.ring import Field, check_space
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from envs.spec import EnvSpec
 
 CONTEXT = 1

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dreamer_async import checkpoint
-from dreamer_async.checkpoint_layout import Counters
 from dreamer_async.config import Config, changed, from_dict
 from dreamer_async.config.schema import shown
 from dreamer_async.device import cpu_threads
-from dreamer_async.events import Resumed
-from dreamer_async.json_file import read_json
-from dreamer_async.run_dir import RunDir
 from dreamer_async.run_state import RunState
+from dreamer_async.store import checkpoint
+from dreamer_async.store.checkpoint_layout import Counters
+from dreamer_async.store.events import Resumed
+from dreamer_async.store.json_file import read_json
+from dreamer_async.store.run_dir import RunDir
 
 
 class Resumption(NamedTuple):

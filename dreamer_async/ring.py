@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.config.schema import named, parse_json, shown
-from dreamer_async.regular_file import open_regular, reading
-from dreamer_async.run_dir import DRAFT
-from dreamer_async.run_lock import RunInUse, lock_file, unlock_file
+from dreamer_async.store.regular_file import open_regular, reading
+from dreamer_async.store.run_dir import DRAFT
+from dreamer_async.store.run_lock import RunInUse, lock_file, unlock_file
 
 MAGIC = b"DRMRRING"
 VERSION = 1

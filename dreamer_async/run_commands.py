@@ -18,7 +18,7 @@ from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.inputs import device_kind, name_again, need_extra, unused_gpu
 from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
 from dreamer_async.paths import check_target, runs_root
-from dreamer_async.run_dir import RunDir, list_runs
+from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.terminal import complain, on_terminal, warn
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
@@ -132,7 +132,7 @@ def runs_list(as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
 @runs_app.command(name="show")
 def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
     """Show where a run stands and how its settings differ from the presets."""
-    from dreamer_async.runs import chosen_settings, load_config, summarize
+    from dreamer_async.store.summary import chosen_settings, load_config, summarize
 
     run = RunDir.find(runs_root(runs_dir), ref)
     config, summary = load_config(run), summarize(run)
@@ -157,7 +157,7 @@ def runs_rm(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Delete runs with their replay; refuses one that is running, and what is no run."""
-    from dreamer_async.removal import check, remove, sweep
+    from dreamer_async.store.removal import check, remove, sweep
 
     root = runs_root(runs_dir)
     found = {RunDir.find(root, ref): ref for ref in refs}
@@ -178,7 +178,7 @@ def runs_rm(
 
 
 def _name_again(run: RunDir, task: str | None) -> None:
-    from dreamer_async.runs import load_config
+    from dreamer_async.store.summary import load_config
 
     name_again(load_config(run).env, task)
 
@@ -190,8 +190,8 @@ def _warn_of_skipped(reasons: Sequence[str]) -> None:
 
 
 def _list(runs_dir: str, as_json: bool) -> int:
-    from dreamer_async.removal import leftovers, size_of
-    from dreamer_async.runs import summarize, table
+    from dreamer_async.store.removal import leftovers, size_of
+    from dreamer_async.store.summary import summarize, table
 
     root = runs_root(runs_dir)
     summaries, broken = [], []

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from dreamer_async.agent.trainer import check_state
-from dreamer_async.checkpoint import Checkpoint, CheckpointError
-from dreamer_async.checkpoint_layout import (
+from dreamer_async.collector import Actor, Collector
+from dreamer_async.learner import Learner
+from dreamer_async.limiter import TrainRatio
+from dreamer_async.replay import Replay
+from dreamer_async.store.checkpoint import Checkpoint, CheckpointError
+from dreamer_async.store.checkpoint_layout import (
     ENV,
     EPISODES,
     LEARNER_GENERATOR,
@@ -27,10 +31,6 @@ from dreamer_async.checkpoint_layout import (
     keyed,
     under,
 )
-from dreamer_async.collector import Actor, Collector
-from dreamer_async.learner import Learner
-from dreamer_async.limiter import TrainRatio
-from dreamer_async.replay import Replay
 from dreamer_async.telemetry import Position
 from envs.vector import VectorEnv
 

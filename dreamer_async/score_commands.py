@@ -13,7 +13,7 @@ import typer
 
 from dreamer_async.options import Json, RunsDir
 from dreamer_async.paths import runs_root
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from dreamer_async.scores import SuiteScore, TaskScore
@@ -31,8 +31,8 @@ def scores(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Print the scores of runs as the paper reports them, beside the published ones."""
-    from dreamer_async.runs import load_config
     from dreamer_async.scores import read_run, score_suites, score_tasks
+    from dreamer_async.store.summary import load_config
 
     root = runs_root(runs_dir)
     found = {run.path: run for run in (RunDir.find(root, ref) for ref in refs or ["last"])}

@@ -26,8 +26,15 @@ from numpy.typing import NDArray
 from dreamer_async import curves
 from dreamer_async.config import Config, ConfigError, changed, resolve
 from dreamer_async.curves import BINS, Published
-from dreamer_async.events import Episode, EventReader, Gauges, PhaseChanged, RunFinished, RunStarted
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.events import (
+    Episode,
+    EventReader,
+    Gauges,
+    PhaseChanged,
+    RunFinished,
+    RunStarted,
+)
+from dreamer_async.store.run_dir import RunDir
 
 Array = NDArray[np.float64]
 

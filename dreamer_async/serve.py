@@ -24,7 +24,7 @@ from textual_serve.download_manager import DownloadManager
 from textual_serve.server import Server, to_int
 
 from dreamer_async.launch import dashboard_command, environment
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 HOSTS = ("localhost", "127.0.0.1")
 """What a browser may have been told; any other name may be somebody's who points it here."""

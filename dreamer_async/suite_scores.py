@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import envs
 from dreamer_async.config import ConfigError
-from dreamer_async.events import Episode, Metrics, read_events
+from dreamer_async.store.events import Episode, Metrics, read_events
 
 if TYPE_CHECKING:
-    from dreamer_async.run_dir import RunDir
+    from dreamer_async.store.run_dir import RunDir
 
 PREFIX = "suite/"
 """In front of these scores among the metrics."""

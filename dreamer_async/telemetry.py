@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.console import printable
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
     Episode,

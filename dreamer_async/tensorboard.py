@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamer_async.events import Episode, Evaluated, Event, Gauges, Metrics, RunStarted
+from dreamer_async.store.events import Episode, Evaluated, Event, Gauges, Metrics, RunStarted
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -16,7 +16,6 @@ import typer
 
 from dreamer_async import checkpoint_room, exit_codes
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
-from dreamer_async.directory import existing
 from dreamer_async.inputs import (
     as_overrides,
     configure,
@@ -45,7 +44,8 @@ from dreamer_async.options import (
     Threads,
 )
 from dreamer_async.paths import existing_directory, runs_root
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.directory import existing
+from dreamer_async.store.run_dir import RunDir
 from dreamer_async.terminal import complain, on_terminal
 
 
@@ -128,8 +128,8 @@ def resume(
 
     More --steps, and settings other than those that shape networks, task or replay may change.
     """
-    from dreamer_async.removal import remove
-    from dreamer_async.runs import load_config
+    from dreamer_async.store.removal import remove
+    from dreamer_async.store.summary import load_config
 
     run = RunDir.find(runs_root(runs_dir), ref)
     old = load_config(run)
@@ -146,7 +146,7 @@ def resume(
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
-        from dreamer_async.checkpoint import to_resume
+        from dreamer_async.store.checkpoint import to_resume
 
         to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
@@ -193,7 +193,7 @@ def stop(
 
 
 def _create_run(root: Path, label: str, config: Config) -> RunDir:
-    from dreamer_async.removal import sweep
+    from dreamer_async.store.removal import sweep
 
     for line in sweep(root):
         print(line, flush=True)
@@ -225,7 +225,7 @@ def _check_room(config: Config, root: Path) -> str:
 
 def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
     """Refuse to go on with a run that would end at once."""
-    from dreamer_async.runs import summarize
+    from dreamer_async.store.summary import summarize
 
     now = summarize(run)
     if config.train.steps > now.env_steps or not (moved or now.state == "completed"):

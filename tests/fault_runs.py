@@ -17,12 +17,12 @@ from typing import Any, Self
 import numpy as np
 from tiny_run import extend, read
 
-from dreamer_async import checkpoint, events
 from dreamer_async.config import from_dict
-from dreamer_async.json_file import read_json
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import stored_ring_spec
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.json_file import read_json
+from dreamer_async.store.run_dir import RunDir
 from envs import spec, toy_tasks
 
 KILLS = int(os.environ.get("FAULT_KILLS", "50"))

@@ -22,7 +22,7 @@ import uvloop  # noqa: F401  imported before the fork
 from injections import FAULTS
 
 from dreamer_async import pipeline
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 
 def child(request: dict[str, Any]) -> int:

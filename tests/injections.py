@@ -26,9 +26,7 @@ import torch
 import envs
 from dreamer_async import (
     aio,
-    checkpoint,
     evaluate,
-    events,
     exit_codes,
     failures,
     gauges,
@@ -44,7 +42,8 @@ from dreamer_async import (
     telemetry,
 )
 from dreamer_async.replay import Replay
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 from envs import toy, toy_tasks
 
 CANNOT = 99

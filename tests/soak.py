@@ -34,8 +34,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_async import checkpoint, events
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 
 SAMPLE_SECONDS = 2.0
 WARM_SHARE = 0.25

@@ -20,7 +20,7 @@ from dreamer_async.agent.actions import (
 from dreamer_async.agent.heads import Actor
 from dreamer_async.agent.policy import Policy
 from dreamer_async.cli import main
-from dreamer_async.events import RunFinished, read_events
+from dreamer_async.store.events import RunFinished, read_events
 from envs.processes import ProcessEnv, Source
 from envs.spec import ActionSpec
 from envs.suite import Options

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from dreamer_async import checkpoint
-from dreamer_async import checkpoint_layout as layout
-from dreamer_async.checkpoint import CheckpointError
-from dreamer_async.checkpoint_layout import keyed, under
+from dreamer_async.store import checkpoint
+from dreamer_async.store import checkpoint_layout as layout
+from dreamer_async.store.checkpoint import CheckpointError
+from dreamer_async.store.checkpoint_layout import keyed, under
 
 
 def state(value: float) -> dict[str, torch.Tensor]:

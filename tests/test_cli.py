@@ -23,7 +23,7 @@ from tiny_run import STARTED
 
 from dreamer_async import __version__, cli, compiler, launch, paths, pipeline
 from dreamer_async.config import from_dict, override, resolve, to_dict
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Checkpointed,
     Episode,
     EventWriter,
@@ -31,9 +31,9 @@ from dreamer_async.events import (
     PhaseChanged,
     RunFinished,
 )
-from dreamer_async.json_file import read_json, write_json_atomic
-from dreamer_async.run_dir import RunDir, list_runs
-from dreamer_async.runs import load_config
+from dreamer_async.store.json_file import read_json, write_json_atomic
+from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.summary import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Callable[..., tuple[int, str, str]]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dreamer_async.collector import Actor, Collector
-from dreamer_async.events import PhaseChanged, Warned
 from dreamer_async.limiter import TrainRatio
+from dreamer_async.store.events import PhaseChanged, Warned
 from dreamer_async.telemetry import Telemetry
 from envs.spec import StepBatch
 

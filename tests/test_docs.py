@@ -12,7 +12,7 @@ import typer.main
 
 from dreamer_async.commands import app
 from dreamer_async.config import SIZES, SUITES, resolve
-from dreamer_async.events import EVENT_TYPES
+from dreamer_async.store.events import EVENT_TYPES
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

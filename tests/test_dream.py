@@ -11,9 +11,9 @@ from tiny_run import make_run
 
 from dreamer_async import pipeline
 from dreamer_async.agent.open_loop import OpenLoop
-from dreamer_async.checkpoint import CheckpointError
 from dreamer_async.cli import main
 from dreamer_async.dream import GAP, NothingToSee, compose, draw
+from dreamer_async.store.checkpoint import CheckpointError
 
 
 def test_images_stand_in_three_lines_with_time_to_the_right() -> None:

@@ -11,7 +11,7 @@ import pytest
 import envs
 from dreamer_async.cli import main
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from envs.gym import ALLOWED
 from envs.pool import PoolEnv
 from envs.processes import ProcessEnv

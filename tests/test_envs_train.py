@@ -8,7 +8,7 @@ import pytest
 
 import envs
 from dreamer_async.cli import main
-from dreamer_async.events import Episode, RunFinished, RunStarted, read_events
+from dreamer_async.store.events import Episode, RunFinished, RunStarted, read_events
 
 SMALL = """
 --size tiny --envs 2 --ratio 2 --plain --no-compile --device cpu --threads 1

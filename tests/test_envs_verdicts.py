@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_async.cli import main
-from dreamer_async.events import RunFinished, Warned, read_events
+from dreamer_async.store.events import RunFinished, Warned, read_events
 from tests.faulty_envs import FAULTS
 from tests.tiny_run import TINY
 

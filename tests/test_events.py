@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async import events
 from dreamer_async.config.schema import LARGEST, field_types
-from dreamer_async.events import (
+from dreamer_async.store import events
+from dreamer_async.store.events import (
     EVENT_TYPES,
     MAX_LINE,
     Episode,
@@ -264,7 +264,7 @@ def test_a_line_that_no_reader_would_take_is_dropped(tmp_path: Path) -> None:
 FULL_THEN_FREE = """
 import resource, sys
 from pathlib import Path
-from dreamer_async.events import EventWriter, Warned
+from dreamer_async.store.events import EventWriter, Warned
 writer = EventWriter(Path(sys.argv[1]), 0)
 writer.emit(Warned("info", "before"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))
@@ -309,7 +309,7 @@ def test_threads_share_a_writer(tmp_path: Path) -> None:
 WRITE_AND_ACKNOWLEDGE = """
 import os, sys
 from pathlib import Path
-from dreamer_async.events import EventWriter, Warned
+from dreamer_async.store.events import EventWriter, Warned
 writer = EventWriter(Path(sys.argv[1]), int(sys.argv[2]))
 number = 0
 while True:
@@ -321,7 +321,7 @@ while True:
 
 BUFFERED = """
 import os, sys
-from dreamer_async.events import Warned, encode_line
+from dreamer_async.store.events import Warned, encode_line
 with open(sys.argv[1], "ab") as file:
     number = 0
     while True:

@@ -15,8 +15,8 @@ import pytest
 from fault_runs import KILLS, SEEK, Ledger, Server, log, until
 from tiny_run import extend, make_run, newest, read
 
-from dreamer_async import checkpoint, events
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 
 pytestmark = pytest.mark.faults
 MOST_KILLS = 1000

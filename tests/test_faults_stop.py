@@ -18,9 +18,9 @@ from fault_runs import SEEK, Ledger, Server, log
 from injections import CANNOT, HANGS
 from tiny_run import TINY, extend, make_run, newest, read
 
-from dreamer_async import checkpoint, events
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 
 pytestmark = pytest.mark.faults
 RARELY = "train.checkpoint_seconds=1000"

@@ -11,10 +11,11 @@ import pytest
 import torch
 from tiny_run import make_run, newest, read
 
-from dreamer_async import events, film, pipeline
+from dreamer_async import film, pipeline
 from dreamer_async.film import Filmer
 from dreamer_async.learner import Learner
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import events
+from dreamer_async.store.run_dir import RunDir
 
 
 def load(run: RunDir) -> dict[str, np.ndarray]:

@@ -22,15 +22,16 @@ from hypothesis import strategies as st
 from test_ring import spec, write_header
 from tiny_run import make_run, newest
 
-from dreamer_async import checkpoint, cli, pipeline
-from dreamer_async.checkpoint_layout import Counters
+from dreamer_async import cli, pipeline
 from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
-from dreamer_async.events import Record, RunFinished, Warned, decode_line, encode_line
-from dreamer_async.json_file import write_json_atomic
 from dreamer_async.replay import Replay
 from dreamer_async.ring import Record as WriterRecord
 from dreamer_async.ring import RingFile, RingMismatch, stored_file_spec
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint
+from dreamer_async.store.checkpoint_layout import Counters
+from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line
+from dreamer_async.store.json_file import write_json_atomic
+from dreamer_async.store.run_dir import RunDir
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parent.parent

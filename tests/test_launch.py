@@ -21,13 +21,13 @@ import pytest
 from dreamer_async import exit_codes, launch
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.launch import Foreground, command, environment, log_tail, start_trainer
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINER = """
 import signal, sys, threading
 from pathlib import Path
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 code = int(sys.argv[2])
 stop = threading.Event()
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,7 +43,7 @@ LAUNCHER = """
 import json, subprocess, sys
 from pathlib import Path
 from dreamer_async.launch import Foreground
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 path, trainer, dashboard = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 null = subprocess.DEVNULL
 child = subprocess.Popen(trainer, start_new_session=True, stdin=null, stdout=null, stderr=null)
@@ -98,7 +98,7 @@ def test_detaching_leaves_the_trainer_and_says_how_to_come_back(run: RunDir) -> 
 
 def test_a_dashboard_that_asked_to_stop_waits_for_the_trainer(run: RunDir) -> None:
     ask = (
-        "from pathlib import Path\nfrom dreamer_async.run_dir import RunDir\n"
+        "from pathlib import Path\nfrom dreamer_async.store.run_dir import RunDir\n"
         f"RunDir(Path({str(run.path)!r})).request('stop')"
     )
     with fake_trainer(run, code=74) as trainer:
@@ -143,7 +143,7 @@ def test_a_trainer_that_dies_early_shows_its_last_words_and_no_dashboard(run: Ru
 
 def test_a_dashboard_stays_after_the_run_until_it_is_closed(run: RunDir) -> None:
     stop_then_look = (
-        "import time\nfrom pathlib import Path\nfrom dreamer_async.run_dir import RunDir\n"
+        "import time\nfrom pathlib import Path\nfrom dreamer_async.store.run_dir import RunDir\n"
         f"run = RunDir(Path({str(run.path)!r}))\nrun.request('stop')\n"
         "while run.owner() is not None: time.sleep(0.01)\n"
         "(run.path / 'seen').touch()"
@@ -207,7 +207,7 @@ def test_a_hang_up_leaves_the_trainer(run: RunDir) -> None:
 OWNER = """
 import signal, sys, time
 from pathlib import Path
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 def stop(*_):
     RunDir(Path(sys.argv[1])).request("stop")
 signal.signal(signal.SIGTERM, stop)

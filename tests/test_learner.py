@@ -25,8 +25,8 @@ from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
 from dreamer_async.learner import Learner, MetricMeans, _Pending
 from dreamer_async.replay_setup import open_replay
-from dreamer_async.run_dir import RunDir
 from dreamer_async.staging import Results, Staging
+from dreamer_async.store.run_dir import RunDir
 from dreamer_async.telemetry import Stages
 
 

@@ -18,11 +18,12 @@ from fault_runs import Server, Started, log
 from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
-from dreamer_async import checkpoint, events, pipeline
+from dreamer_async import pipeline
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.learner import Learner, Report
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 
 
 def trained(run: RunDir) -> dict[str, torch.Tensor]:

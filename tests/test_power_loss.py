@@ -10,7 +10,7 @@ import pytest
 import torch
 from power_loss import Disk, Operation, Sync, after_power_loss, recorded, restore
 
-from dreamer_async import checkpoint
+from dreamer_async.store import checkpoint
 
 pytestmark = pytest.mark.faults
 NEW = 40

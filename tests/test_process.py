@@ -14,7 +14,7 @@ import pytest
 
 from dreamer_async import compile_cache
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.directory import make_private
+from dreamer_async.store.directory import make_private
 
 
 def mode(path: Path) -> int:

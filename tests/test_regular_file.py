@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.regular_file import NotRegular, open_regular, read_regular, reading
+from dreamer_async.store.regular_file import NotRegular, open_regular, read_regular, reading
 
 
 def pipe(path: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from tiny_run import STARTED, make_run
 
-from dreamer_async import cli, removal, run_lock
-from dreamer_async.events import EventWriter
-from dreamer_async.run_dir import RunDir, list_runs
+from dreamer_async import cli
+from dreamer_async.store import removal, run_lock
+from dreamer_async.store.events import EventWriter
+from dreamer_async.store.run_dir import RunDir, list_runs
 
 pytestmark = pytest.mark.faults
 
@@ -150,8 +151,8 @@ def test_a_full_disk_does_not_keep_a_run(
 HOLD = """
 import sys, time
 from pathlib import Path
-from dreamer_async.run_lock import lock_file
-from dreamer_async.regular_file import open_regular
+from dreamer_async.store.run_lock import lock_file
+from dreamer_async.store.regular_file import open_regular
 fd = open_regular(Path(sys.argv[1]), 2)
 print(lock_file(fd), flush=True)
 sys.stdin.readline()

@@ -24,7 +24,7 @@ from dreamer_async.ring import (
     RingMismatch,
     stored_file_spec,
 )
-from dreamer_async.run_lock import RunInUse, locked
+from dreamer_async.store.run_lock import RunInUse, locked
 
 ID = "0123456789abcdef" * 2
 

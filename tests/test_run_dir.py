@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async import json_file, run_dir
-from dreamer_async.json_file import read_json, write_json_atomic
-from dreamer_async.run_dir import RUN_NAME, RunDir, RunNotFound, list_runs
-from dreamer_async.run_lock import RunInUse
+from dreamer_async.store import json_file, run_dir
+from dreamer_async.store.json_file import read_json, write_json_atomic
+from dreamer_async.store.run_dir import RUN_NAME, RunDir, RunNotFound, list_runs
+from dreamer_async.store.run_lock import RunInUse
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_directories_that_are_no_runs_are_not_listed(run: RunDir) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 with RunDir(Path(sys.argv[1])).lock():
     print("locked", flush=True)
     sys.stdin.readline()
@@ -151,8 +151,8 @@ with RunDir(Path(sys.argv[1])).lock():
 ASK = """
 import sys
 from pathlib import Path
-from dreamer_async.run_dir import RunDir
-from dreamer_async.run_lock import RunInUse
+from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.run_lock import RunInUse
 run = RunDir(Path(sys.argv[1]))
 owner = run.owner()
 try:

@@ -13,9 +13,9 @@ import envs
 from dreamer_async import curves
 from dreamer_async.cli import main
 from dreamer_async.config import ConfigError, resolve, to_dict
-from dreamer_async.events import Episode, EventWriter, Gauges, RunStarted
-from dreamer_async.run_dir import RunDir
 from dreamer_async.scores import Played, normalized, read_run, score_suites, score_tasks
+from dreamer_async.store.events import Episode, EventWriter, Gauges, RunStarted
+from dreamer_async.store.run_dir import RunDir
 
 STARTED = RunStarted(
     run="r", suite="atari100k", task="pong", size="size200m", parameters=1, device="cuda",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse

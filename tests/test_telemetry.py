@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tiny_run import STARTED
 
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Episode,
     Event,
     EventWriter,

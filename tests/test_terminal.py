@@ -21,8 +21,8 @@ import pytest
 import torch
 from tiny_run import TINY, make_run, newest
 
-from dreamer_async import checkpoint, events
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.run_dir import RunDir
 
 COLUMNS, ROWS = 100, 30
 PATIENCE_S = 90.0

@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from dreamer_async import exit_codes
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
     Episode,
@@ -32,7 +32,7 @@ from dreamer_async.events import (
     encode_line,
     read_events,
 )
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from tui.__main__ import cli
 from tui.app import DETACHED, Dashboard
 from tui.options import SMOOTHINGS
@@ -625,7 +625,7 @@ async def test_markup_in_a_warning_is_shown_as_it_is(run: RunDir) -> None:
 
 def test_no_torch_in_the_dashboard() -> None:
     code = (
-        "import sys, tui.app, tui.__main__, dreamer_async.events, dreamer_async.run_dir\n"
+        "import sys, tui.app, tui.__main__, dreamer_async.store.events, dreamer_async.store.run_dir\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'envs', 'envpool')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -13,8 +13,8 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from dreamer_async.events import Episode, Gauges, RunStarted, encode_line
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.events import Episode, Gauges, RunStarted, encode_line
+from dreamer_async.store.run_dir import RunDir
 from tui.app import Dashboard
 from tui.options import AXES
 from tui.run_list import TAIL_BYTES, listed

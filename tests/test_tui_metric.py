@@ -10,8 +10,8 @@ import pytest
 from test_tui_app import RECORDED, append, dashboard, driven, settle, text
 from textual.pilot import Pilot
 
-from dreamer_async.events import Episode, Evaluated, Metrics, PhaseChanged, Record
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.events import Episode, Evaluated, Metrics, PhaseChanged, Record
+from dreamer_async.store.run_dir import RunDir
 from tui.export import COLUMNS, file_name, to_csv
 from tui.options import Options
 from tui.pictures import returns

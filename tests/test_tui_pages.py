@@ -19,7 +19,7 @@ from test_tui_app import (
 )
 from tiny_run import make_run, read
 
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Evaluated,
     Event,
     Gauges,
@@ -30,7 +30,7 @@ from dreamer_async.events import (
     Warned,
     read_events,
 )
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from tui import alarms, film, glossary, stages
 from tui.compare import differences
 from tui.options import Zoom
@@ -235,7 +235,7 @@ def test_a_long_history_is_read_newest_part_first(
 
 
 def test_the_short_way_of_decoding_gives_the_same_records() -> None:
-    from dreamer_async.events import decode_line
+    from dreamer_async.store.events import decode_line
 
     for line in RECORDED.read_bytes().splitlines():
         assert decode(line) == decode_line(line)

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from dreamer_async import exit_codes
-from dreamer_async.events import RunFinished, encode_line
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.events import RunFinished, encode_line
+from dreamer_async.store.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"

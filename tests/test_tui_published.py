@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dreamer_async import curves
-from dreamer_async.events import Episode, Record, RunStarted
+from dreamer_async.store.events import Episode, Record, RunStarted
 from tui.pictures import Options, returns
 from tui.rows import cells
 from tui.state import rebuild

@@ -19,7 +19,7 @@ import svg_screens
 from test_tui_app import NOW, RECORDED, SIZES, assert_filled, driven, text
 from textual.pilot import Pilot
 
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from tui.app import Dashboard
 from tui.main_screen import NAMES
 from tui.themes import NIGHT, THEMES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
     Episode,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.events import MAX_LINE, Metrics, encode_line
+from dreamer_async.store.events import MAX_LINE, Metrics, encode_line
 from tui.tail import Tail
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamer_async import checkpoint, events
 from dreamer_async.config import from_dict, override, resolve, to_dict
-from dreamer_async.json_file import read_json, write_json_atomic
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import checkpoint, events
+from dreamer_async.store.json_file import read_json, write_json_atomic
+from dreamer_async.store.run_dir import RunDir
 
 TINY = (
     "model.deter=32",

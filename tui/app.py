@@ -22,7 +22,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from dreamer_async import exit_codes
-from dreamer_async.events import Controlled
+from dreamer_async.store.events import Controlled
 from tui import terminal
 from tui.main_screen import Main
 from tui.pace import Pace

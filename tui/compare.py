@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.json_file import read_json
+from dreamer_async.store.json_file import read_json
 from tui.text import clean
 
 ABSENT = "–"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.regular_file import reading
+from dreamer_async.store.regular_file import reading
 from tui.state import number
 from tui.text import clean
 

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from dreamer_async.events import Record
-from dreamer_async.regular_file import reading
-from dreamer_async.run_dir import RunDir, list_runs
+from dreamer_async.store.events import Record
+from dreamer_async.store.regular_file import reading
+from dreamer_async.store.run_dir import RunDir, list_runs
 from tui.progress import Trainer, phase
 from tui.rows import fit
 from tui.state import reduce

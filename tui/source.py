@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from tui.film import FilmFile
 from tui.progress import Phase, Trainer, phase
 from tui.state import reduce

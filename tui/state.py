@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
     Episode,

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     LARGEST,
     MAX_LINE,
     Episode,
@@ -17,7 +17,7 @@ from dreamer_async.events import (
     Record,
     decode_line,
 )
-from dreamer_async.regular_file import open_regular, reading
+from dreamer_async.store.regular_file import open_regular, reading
 
 _GAUGES = b'{"type":"gauges",'
 _FREQUENT = (_GAUGES, b'{"type":"metrics",', b'{"type":"episode",')

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dreamer_async.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
+from dreamer_async.store.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
 from tui.series import Series
 
 SCALE_FLOOR = 1.0

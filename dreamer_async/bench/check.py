@@ -26,7 +26,7 @@ from dreamer_async import process
 from dreamer_async.bench.report import spell
 from dreamer_async.config import known_settings
 from dreamer_async.interpreter import environment, python
-from dreamer_async.json_file import write_json_atomic
+from dreamer_async.store.json_file import write_json_atomic
 from envs.children import bound
 
 MINUTES = 9.5

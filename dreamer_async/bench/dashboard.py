@@ -29,7 +29,7 @@ from dreamer_async.bench.stream import MARK, append_beat, write_stream
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
 from dreamer_async.interpreter import command, environment
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from envs.children import bound
 
 EVENTS = 1_000_000

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_async.events import Episode, Gauges, Metrics, PhaseChanged, RunStarted, encode_line
+from dreamer_async.store.events import (
+    Episode,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    RunStarted,
+    encode_line,
+)
 
 METRICS = (
     *("loss/image", "loss/reward", "loss/cont", "loss/dyn", "loss/rep", "loss/actor"),

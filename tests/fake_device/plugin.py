@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from dreamer_async import compiler
-from dreamer_async.directory import make_private
-from dreamer_async.json_file import replacing
+from dreamer_async.store.directory import make_private
+from dreamer_async.store.json_file import replacing
 
 SOURCE = Path(__file__).with_name("device.cpp")
 FLAGS = "-O1", "-std=c++20", "-shared", "-fPIC", "-w"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer_async import events
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store import events
+from dreamer_async.store.run_dir import RunDir
 from tests.gpu_sim.set_up import libraries
 from tests.tiny_run import make_run, read
 

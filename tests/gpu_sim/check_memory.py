@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dreamer_async import exit_codes
-from dreamer_async.run_dir import RunDir
+from dreamer_async.store.run_dir import RunDir
 from tests.gpu_sim.card import (
     INTERPRETED,
     PATIENCE_S,

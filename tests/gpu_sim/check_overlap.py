@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 from statistics import median
 
-from dreamer_async import events
+from dreamer_async.store import events
 from tests.gpu_sim.card import INTERPRETED, Card, trainer
 from tests.tiny_run import TINY
 

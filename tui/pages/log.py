@@ -7,7 +7,7 @@ from pathlib import Path
 
 from textual.app import ComposeResult
 
-from dreamer_async.regular_file import reading
+from dreamer_async.store.regular_file import reading
 from tui.pages.page import Page
 from tui.rows import Part, Row
 from tui.shown import Shown

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self, get_args
 
 from dreamer_async.config.schema import LARGEST as LARGEST
 from dreamer_async.config.schema import SchemaError, decode, encode
-from dreamer_async.regular_file import open_regular, reading
+from dreamer_async.store.regular_file import open_regular, reading
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from dreamer_async.config import ConfigError
 from dreamer_async.config.schema import shown
-from dreamer_async.events import EventReader
-from dreamer_async.run_dir import DRAFT, RunDir, bytes_of, list_runs
-from dreamer_async.run_lock import RunInUse, RunLock, locked
-from dreamer_async.runs import disk_usage, load_config
+from dreamer_async.store.events import EventReader
+from dreamer_async.store.run_dir import DRAFT, RunDir, bytes_of, list_runs
+from dreamer_async.store.run_lock import RunInUse, RunLock, locked
+from dreamer_async.store.summary import disk_usage, load_config
 
 _LAYOUT = ("checkpoints", "control", "pictures")
 """Directories that every run is made with."""

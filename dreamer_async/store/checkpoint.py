@@ -29,7 +29,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from dreamer_async.config.schema import parse_json
-from dreamer_async.regular_file import NotRegular, read_regular, reading
+from dreamer_async.store.regular_file import NotRegular, read_regular, reading
 
 FORMAT = 1
 STATE = "state.safetensors"

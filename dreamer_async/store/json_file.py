@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dreamer_async.config.schema import parse_json
-from dreamer_async.regular_file import read_regular
+from dreamer_async.store.regular_file import read_regular
 
 JSON_LIMIT = 1 << 20
 """Largest JSON file in bytes that is read."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.config import Config, ConfigError, changed, from_dict, resolve
-from dreamer_async.events import (
+from dreamer_async.store.events import (
     MAX_LINE,
     Episode,
     EventReader,
@@ -20,8 +20,8 @@ from dreamer_async.events import (
     RunStarted,
     read_events,
 )
-from dreamer_async.json_file import read_json
-from dreamer_async.run_dir import RunDir, bytes_of
+from dreamer_async.store.json_file import read_json
+from dreamer_async.store.run_dir import RunDir, bytes_of
 
 REASONS = ("completed", "stopped", "failed")
 """How a run says that it ended."""

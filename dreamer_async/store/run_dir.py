@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.config.schema import nearest, shown
-from dreamer_async.control_dir import ControlDir, Request
-from dreamer_async.directory import make_private
-from dreamer_async.events import EventReader
-from dreamer_async.json_file import write_json_atomic
-from dreamer_async.run_lock import RunLock
+from dreamer_async.store.control_dir import ControlDir, Request
+from dreamer_async.store.directory import make_private
+from dreamer_async.store.events import EventReader
+from dreamer_async.store.json_file import write_json_atomic
+from dreamer_async.store.run_lock import RunLock
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 DRAFT = ".tmp"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.config.schema import parse_json
-from dreamer_async.regular_file import open_regular, reading
+from dreamer_async.store.regular_file import open_regular, reading
 
 _registry_lock = threading.Lock()
 _held_locks: dict[tuple[int, int, int], dict[str, Any]] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.json_file import read_json, write_json_atomic
+from dreamer_async.store.json_file import read_json, write_json_atomic
 
 COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
 """Requests that a trainer understands."""
