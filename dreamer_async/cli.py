@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from dreamer_async import exit_codes
 from dreamer_async.config.schema import ConfigError
-from dreamer_async.console import clean_output
+from dreamer_async.machine.console import clean_output
 from dreamer_async.paths import refuse_shadowing, runs_root
 from dreamer_async.store.run_dir import RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunInUse
@@ -65,7 +65,7 @@ def _watch(names: Sequence[str]) -> None:
 
 
 def _command(words: Sequence[str]) -> int:
-    from dreamer_async import process
+    from dreamer_async.machine import process
 
     process.before_torch()
     from dreamer_async.commands import run

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamer_async import __version__, compiler, nvidia
+from dreamer_async import __version__
 from dreamer_async.capacity import cgroup_limit
-from dreamer_async.compile_cache import isolate_compile_cache
+from dreamer_async.machine import compiler, nvidia
+from dreamer_async.machine.compile_cache import isolate_compile_cache
 from dreamer_async.store.directory import existing
 
 
@@ -84,8 +85,8 @@ def _torch() -> Finding:
 def _gpu() -> Finding:
     import torch
 
-    from dreamer_async.device import choose_device, has_bfloat16
-    from dreamer_async.device_errors import first_line
+    from dreamer_async.machine.device import choose_device, has_bfloat16
+    from dreamer_async.machine.device_errors import first_line
 
     device = choose_device("auto")
     try:

@@ -18,8 +18,8 @@ import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, EnvConfig
-from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.fast.place import Place
+from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.published import PolicyWeights
 from dreamer_async.saved_agent import load
 from dreamer_async.store.events import Controlled, Evaluated

@@ -7,8 +7,8 @@ import traceback
 
 from dreamer_async import exit_codes
 from dreamer_async.config import ConfigError
-from dreamer_async.device_errors import is_out_of_memory
 from dreamer_async.learner import Diverged
+from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.ring import RingMismatch
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint import CheckpointError

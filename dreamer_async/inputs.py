@@ -7,7 +7,6 @@ import os
 import warnings
 from typing import Any, NamedTuple
 
-from dreamer_async import compiler, nvidia
 from dreamer_async.config import (
     SUITES,
     Config,
@@ -17,6 +16,7 @@ from dreamer_async.config import (
     parse_overrides,
     resolve,
 )
+from dreamer_async.machine import compiler, nvidia
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
@@ -146,7 +146,7 @@ def device_kind(device: str) -> str:
     no_driver = not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")))
     if device == "cpu" or (device == "auto" and no_driver):
         return "cpu"
-    from dreamer_async.device import choose_device
+    from dreamer_async.machine.device import choose_device
 
     try:
         with warnings.catch_warnings():

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async import process
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.config import SUITES, ConfigError
 from dreamer_async.inputs import configure
+from dreamer_async.machine import process
 from dreamer_async.options import (
     Compile,
     Device,

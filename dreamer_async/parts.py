@@ -12,13 +12,13 @@ from dreamer_async.agent.policy import Policy
 from dreamer_async.aio import OwnedThread, Stop
 from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config
-from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.evaluate import Evaluator
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.film import Filmer
 from dreamer_async.gauges import RunGauges
 from dreamer_async.learner import Learner
 from dreamer_async.limiter import TrainRatio
+from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.monitor import Monitor
 from dreamer_async.replay import Replay
 from dreamer_async.replay_setup import open_replay, prefill_windows

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from dreamer_async import __version__, aio, process
+from dreamer_async import __version__, aio
 from dreamer_async.aio import Left, OwnedThread, Stop
 from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.config import Config, from_dict, override, to_dict
-from dreamer_async.device import wait_for
 from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.cuda.capture import alone
 from dreamer_async.learner import learn, learn_once
+from dreamer_async.machine import process
+from dreamer_async.machine.device import wait_for
 from dreamer_async.output import Output
 from dreamer_async.parts import Parts, build
 from dreamer_async.resume import go_on

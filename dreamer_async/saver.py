@@ -18,9 +18,9 @@ from torch import Tensor
 
 from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, to_dict
-from dreamer_async.device import cpu_threads
 from dreamer_async.learner import Learner
 from dreamer_async.limiter import TrainRatio
+from dreamer_async.machine.device import cpu_threads
 from dreamer_async.run_state import RunState
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import Checkpointed

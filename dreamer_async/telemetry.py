@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.console import printable
+from dreamer_async.machine.console import printable
 from dreamer_async.store.events import (
     Checkpointed,
     Controlled,

@@ -6,7 +6,7 @@ import os
 import sys
 
 from dreamer_async import exit_codes
-from dreamer_async.console import printable
+from dreamer_async.machine.console import printable
 
 
 def on_terminal() -> bool:

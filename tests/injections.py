@@ -35,12 +35,12 @@ from dreamer_async import (
     monitor,
     parts,
     pipeline,
-    process,
     replay_files,
     ring,
     saver,
     telemetry,
 )
+from dreamer_async.machine import process
 from dreamer_async.replay import Replay
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from dreamer_async import device
 from dreamer_async.config import resolve
-from dreamer_async.device import choose_device, cpu_threads, use_cpu_threads
+from dreamer_async.machine import device
+from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ from tiny_run import make_run, newest
 from torch import Tensor
 
 from dreamer_async.agent import Batch, Noise, Policy, Trainer
-from dreamer_async.device import set_arithmetic
 from dreamer_async.fast.choose import choose
+from dreamer_async.machine.device import set_arithmetic
 from dreamer_async.pipeline import main
 
 pytestmark = pytest.mark.gpu

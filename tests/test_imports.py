@@ -22,12 +22,12 @@ FLOOR = {
     "dreamer_async.aio",
     "dreamer_async.config",
     "dreamer_async.config.config",
-    "dreamer_async.console",
+    "dreamer_async.machine.console",
     "dreamer_async.store.control_dir",
     "dreamer_async.store.directory",
     "dreamer_async.store.events",
     "dreamer_async.exit_codes",
-    "dreamer_async.interpreter",
+    "dreamer_async.machine.interpreter",
     "dreamer_async.store.json_file",
     "dreamer_async.limiter",
     "dreamer_async.store.regular_file",
@@ -78,7 +78,7 @@ LIGHT = {
     *FLOOR,
     *FRONT,
     *BENCH,
-    *("dreamer_async.compiler", "dreamer_async.doctor", "dreamer_async.nvidia"),
+    *("dreamer_async.machine.compiler", "dreamer_async.doctor", "dreamer_async.machine.nvidia"),
 }
 """Importing these modules imports neither torch nor numpy."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_run import TINY
 
-from dreamer_async.interpreter import command, environment, python
+from dreamer_async.machine.interpreter import command, environment, python
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [

@@ -14,13 +14,13 @@ from agent_cases import IMAGE, make_batch, make_config, make_spec
 from backends import native
 from torch import Tensor
 
-from dreamer_async import compile_cache
 from dreamer_async.agent import Trainer, ops
 from dreamer_async.agent.backend import PYTORCH
 from dreamer_async.fast.choose import choose
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
 from dreamer_async.fast.native import build, library
 from dreamer_async.fast.native.feature_maps import pool_norm_silu, shuffle_norm_silu
+from dreamer_async.machine import compile_cache
 
 Block = Callable[..., Tensor]
 CPU = torch.device("cpu")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamer_async import doctor, nvidia
-from dreamer_async.device import choose_device
+from dreamer_async import doctor
 from dreamer_async.inputs import configure, unused_gpu
+from dreamer_async.machine import nvidia
+from dreamer_async.machine.device import choose_device
 
 VERSION = """\
 NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sun May 12 19:39:15 UTC 2024

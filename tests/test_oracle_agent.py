@@ -28,9 +28,9 @@ from torch import Tensor
 from dreamer_async.agent import Batch, Noise, Policy, Trainer, Update, ops
 from dreamer_async.agent.policy import PolicyCarry, PolicyNoise
 from dreamer_async.agent.trainer import Forward
-from dreamer_async.device import set_arithmetic
 from dreamer_async.fast.cuda import fused
 from dreamer_async.fast.cuda.updates import Updates
+from dreamer_async.machine.device import set_arithmetic
 
 pytestmark = pytest.mark.oracle
 FUSED = "fused"

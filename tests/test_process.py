@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async import compile_cache
 from dreamer_async.config import resolve, to_dict
+from dreamer_async.machine import compile_cache
 from dreamer_async.store.directory import make_private
 
 
@@ -102,7 +102,8 @@ def cache_settings(
     Then the mode of the directory above the cache, and what was said.
     """
     code = (
-        "import os; from dreamer_async import compile_cache; compile_cache.isolate_compile_cache();"
+        "import os; from dreamer_async.machine import compile_cache;"
+        "compile_cache.isolate_compile_cache();"
         "print(os.environ['TORCHINDUCTOR_CACHE_DIR']);"
         "print(os.environ.get('TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS', '1'));"
         "print(os.stat(os.environ['TORCHINDUCTOR_CACHE_DIR'] + '/..').st_mode & 0o777)"
@@ -178,7 +179,9 @@ def test_a_cache_that_is_named_has_to_be_private_as_well(
 
 def test_directories_of_killed_processes_are_swept_and_no_others(tmp_path: Path) -> None:
     mine = compile_cache.scratch(tmp_path, "x-")
-    code = "import sys, os; from pathlib import Path; from dreamer_async import compile_cache;"
+    code = (
+        "import sys, os; from pathlib import Path; from dreamer_async.machine import compile_cache;"
+    )
     code += "compile_cache.scratch(Path(sys.argv[1]), 'x-'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     (tmp_path / "x-link").symlink_to(tmp_path)

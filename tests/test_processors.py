@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_async import native
-from dreamer_async.process import processor_flags
+from dreamer_async.machine.process import processor_flags
 
 TESTS = Path(__file__).parent
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi")

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamer_async import process
 from dreamer_async.bench.timing import Timing
 from dreamer_async.config import Config
+from dreamer_async.machine import process
 
 if TYPE_CHECKING:
     from envs.spec import EnvSpec
@@ -36,7 +36,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     import torch
 
     import envs
-    from dreamer_async.device import choose_device, choose_precision, cpu_threads
+    from dreamer_async.machine.device import choose_device, choose_precision, cpu_threads
 
     spec = envs.spec(config.env.suite, config.env.task)
     train = config.train

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-from dreamer_async import process
 from dreamer_async.bench import measure
 from dreamer_async.config import from_dict
+from dreamer_async.machine import process
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from dreamer_async.config import Config, to_dict
-from dreamer_async.interpreter import command, environment
+from dreamer_async.machine.interpreter import command, environment
 from envs.children import bound
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dreamer_async.agent.trainer import PRECISIONS
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import (
+from dreamer_async.machine.device import (
     choose_device,
     choose_precision,
     cpu_threads,

@@ -22,10 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
 
-from dreamer_async import process
 from dreamer_async.bench.report import spell
 from dreamer_async.config import known_settings
-from dreamer_async.interpreter import environment, python
+from dreamer_async.machine import process
+from dreamer_async.machine.interpreter import environment, python
 from dreamer_async.store.json_file import write_json_atomic
 from envs.children import bound
 

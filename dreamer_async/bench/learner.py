@@ -14,16 +14,16 @@ from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
-from dreamer_async.device import (
+from dreamer_async.fast.choose import NATIVE
+from dreamer_async.fast.place import take_place
+from dreamer_async.learner import Learner
+from dreamer_async.machine.device import (
     choose_device,
     cpu_threads,
     use_cpu_threads,
     use_device,
     wait_for,
 )
-from dreamer_async.fast.choose import NATIVE
-from dreamer_async.fast.place import take_place
-from dreamer_async.learner import Learner
 from envs.spec import EnvSpec
 
 

@@ -8,8 +8,8 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.config import TrainConfig
-from dreamer_async.device import choose_device, choose_precision, emulates, set_arithmetic
 from dreamer_async.fast.choose import choose
+from dreamer_async.machine.device import choose_device, choose_precision, emulates, set_arithmetic
 
 
 class Place(NamedTuple):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dreamer_async import compiler
+from dreamer_async.machine import compiler
 from dreamer_async.store.directory import make_private
 from dreamer_async.store.json_file import replacing
 

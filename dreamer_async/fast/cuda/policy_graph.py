@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
-from dreamer_async.device_errors import first_line, raise_if_fatal
 from dreamer_async.fast.cuda.capture import RECORDING, Recorder, Relaunch, cuda_graph
 from dreamer_async.fast.cuda.parcel import Field, Parcel
+from dreamer_async.machine.device_errors import first_line, raise_if_fatal
 
 OBS, NOISE = "obs/", "noise/"
 """How names of inputs begin; the keys of observations are free."""

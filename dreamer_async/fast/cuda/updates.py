@@ -16,12 +16,12 @@ from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.normalize import ReturnRange
 from dreamer_async.agent.states import RSSMState, Trajectory
 from dreamer_async.agent.trainer import Behaviour, Regions, Trainer, Update, stage
-from dreamer_async.device_errors import first_line, raise_if_fatal
 from dreamer_async.fast.cuda import fused, scan
 from dreamer_async.fast.cuda.backend import dreaming
 from dreamer_async.fast.cuda.capture import CapturedUpdate, Recorder, cuda_graph
 from dreamer_async.fast.cuda.optim import FlatLaProp
 from dreamer_async.fast.cuda.rollout import Compiled, Imagination
+from dreamer_async.machine.device_errors import first_line, raise_if_fatal
 
 MAP_OPTIONS = {"realize_reads_threshold": 5}
 """Settings of inductor for what holds convolutions.

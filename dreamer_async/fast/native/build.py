@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from dreamer_async import compile_cache, compiler, process
 from dreamer_async.fast.native import signatures, structs
+from dreamer_async.machine import compile_cache, compiler, process
 
 FOLDER = Path(__file__).with_name("src")
 FLAGS = (

@@ -10,7 +10,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from dreamer_async import process
+from dreamer_async.machine import process
 
 process.before_torch()
 process.prepare()
@@ -20,9 +20,9 @@ import torch  # noqa: E402
 import envs  # noqa: E402
 from dreamer_async.agent import Batch, Trainer  # noqa: E402
 from dreamer_async.config import Config, resolve  # noqa: E402
-from dreamer_async.device import set_arithmetic, use_own_stream  # noqa: E402
 from dreamer_async.fast.cuda.backend import CUDA  # noqa: E402
 from dreamer_async.fast.cuda.updates import Updates  # noqa: E402
+from dreamer_async.machine.device import set_arithmetic, use_own_stream  # noqa: E402
 from dreamer_async.replay_setup import ring_spec  # noqa: E402
 from dreamer_async.staging import Staging  # noqa: E402
 from envs.spec import EnvSpec  # noqa: E402

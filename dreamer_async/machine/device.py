@@ -7,9 +7,9 @@ import re
 
 import torch
 
-from dreamer_async import nvidia
 from dreamer_async.config import Config
-from dreamer_async.process import processor_flags
+from dreamer_async.machine import nvidia
+from dreamer_async.machine.process import processor_flags
 
 WIDE = 512
 """`model.deter` from which on several CPU threads of PyTorch are faster than one."""

@@ -23,7 +23,7 @@ def command(module: str, *words: str | Path) -> list[str]:
 
 def package_root() -> Path:
     """Folder that this installation was imported from."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str]:

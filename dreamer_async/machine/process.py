@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from dreamer_async.compile_cache import isolate_compile_cache
+from dreamer_async.machine.compile_cache import isolate_compile_cache
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 """Where torch reads settings of its GPU allocator: any of the older names hides the first."""
