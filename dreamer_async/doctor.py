@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_async import __version__
-from dreamer_async.capacity import cgroup_limit
 from dreamer_async.machine import compiler, nvidia
 from dreamer_async.machine.compile_cache import isolate_compile_cache
+from dreamer_async.replay.capacity import cgroup_limit
 from dreamer_async.store.directory import existing
 
 

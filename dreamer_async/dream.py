@@ -17,9 +17,9 @@ import envs
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import Config, from_dict
-from dreamer_async.replay import Replay
-from dreamer_async.replay_check import check_steps
-from dreamer_async.replay_setup import stored_ring_spec
+from dreamer_async.replay.check import check_steps
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.setup import stored_ring_spec
 from dreamer_async.staging import Staging
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import TRAINER, under

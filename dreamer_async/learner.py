@@ -27,7 +27,7 @@ from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import SLOTS, PolicyWeights
-from dreamer_async.replay import Replay
+from dreamer_async.replay.replay import Replay
 from dreamer_async.staging import Staging
 from dreamer_async.store.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.store.events import Metrics

@@ -20,8 +20,8 @@ from dreamer_async.learner import Learner
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.monitor import Monitor
-from dreamer_async.replay import Replay
-from dreamer_async.replay_setup import open_replay, prefill_windows
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.setup import open_replay, prefill_windows
 from dreamer_async.run_state import RunState
 from dreamer_async.saver import Saver
 from dreamer_async.store.run_dir import RunDir

@@ -16,7 +16,6 @@ from functools import partial
 
 from dreamer_async import __version__, aio
 from dreamer_async.aio import Left, OwnedThread, Stop
-from dreamer_async.capacity import available_memory, paging_warning
 from dreamer_async.config import Config, from_dict, override, to_dict
 from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.fast.choose import NATIVE
@@ -26,6 +25,7 @@ from dreamer_async.machine import process
 from dreamer_async.machine.device import wait_for
 from dreamer_async.output import Output
 from dreamer_async.parts import Parts, build
+from dreamer_async.replay.capacity import available_memory, paging_warning
 from dreamer_async.resume import go_on
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import EventWriter, RunFinished, RunStarted, next_generation

@@ -105,7 +105,7 @@ def dream(
     need_extra("pictures", "dream")
     check_target(out, "--out")
     from dreamer_async.dream import draw
-    from dreamer_async.ring import RingMismatch
+    from dreamer_async.replay.ring import RingMismatch
 
     try:
         _warn_of_skipped(draw(run, out, rows=rows, context=context, seed=seed))

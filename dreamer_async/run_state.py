@@ -19,7 +19,7 @@ from dreamer_async.agent.trainer import check_state
 from dreamer_async.collector import Actor, Collector
 from dreamer_async.learner import Learner
 from dreamer_async.limiter import TrainRatio
-from dreamer_async.replay import Replay
+from dreamer_async.replay.replay import Replay
 from dreamer_async.store.checkpoint import Checkpoint, CheckpointError
 from dreamer_async.store.checkpoint_layout import (
     ENV,

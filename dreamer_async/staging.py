@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreamer_async.agent.batch import Batch
 from dreamer_async.fast.cuda.capture import Update
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
+from dreamer_async.replay.layout import RingSpec, SampleBuffers
 
 _STEP_FIELDS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal"})
 

@@ -214,7 +214,7 @@ def _check_room(config: Config, root: Path) -> str:
     if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
         return ""
     import envs
-    from dreamer_async.replay_setup import check_room
+    from dreamer_async.replay.setup import check_room
 
     replay = check_room(config, envs.spec(config.env.suite, config.env.task), place)
     beside = replay if place.stat().st_dev == runs.stat().st_dev else 0

@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if TYPE_CHECKING:
     from fault_runs import Server
 
-    from dreamer_async.replay import Replay
+    from dreamer_async.replay.replay import Replay
 
 hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, max_examples=100
@@ -71,7 +71,7 @@ def replay(paths: tuple[Path, Path]) -> Iterator[Replay]:
     """An empty replay of the spec that `experience` makes."""
     from experience import make_spec
 
-    from dreamer_async.replay import Replay
+    from dreamer_async.replay.replay import Replay
 
     with Replay.create(*paths, make_spec(), seed=0) as replay:
         yield replay

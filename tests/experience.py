@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
-from dreamer_async.ring import Field
+from dreamer_async.replay.layout import RingSpec, SampleBuffers
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field
 
 FIELDS = {
     "frame": Field((4, 4, 1), "uint8"),

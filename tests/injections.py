@@ -35,13 +35,13 @@ from dreamer_async import (
     monitor,
     parts,
     pipeline,
-    replay_files,
-    ring,
     saver,
     telemetry,
 )
 from dreamer_async.machine import process
-from dreamer_async.replay import Replay
+from dreamer_async.replay import files as replay_files
+from dreamer_async.replay import ring
+from dreamer_async.replay.replay import Replay
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
 from envs import toy, toy_tasks

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_async.replay import Replay, _Draw
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
-from dreamer_async.ring import Field
+from dreamer_async.replay.layout import RingSpec, SampleBuffers
+from dreamer_async.replay.replay import Replay, _Draw
+from dreamer_async.replay.ring import Field
 
 FRAME = (32, 32, 3)
 PRIME = 251

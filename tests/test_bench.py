@@ -24,7 +24,7 @@ from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, Config, resolve
-from dreamer_async.replay_setup import open_replay, ring_spec
+from dreamer_async.replay.setup import open_replay, ring_spec
 from dreamer_async.store.events import EventWriter, Gauges, Metrics, read_events
 from dreamer_async.store.run_dir import RunDir
 from envs import spec

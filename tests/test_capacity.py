@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dreamer_async.capacity import (
+from dreamer_async.replay.capacity import (
     available_memory,
     capacity_per_env,
     default_capacity,

@@ -38,14 +38,14 @@ FLOOR = {
 }
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {
-    "dreamer_async.capacity",
+    "dreamer_async.replay.capacity",
     "dreamer_async.curves",
-    "dreamer_async.online_queue",
-    "dreamer_async.replay",
-    "dreamer_async.replay_files",
-    "dreamer_async.replay_layout",
-    "dreamer_async.replay_state",
-    "dreamer_async.ring",
+    "dreamer_async.replay.online_queue",
+    "dreamer_async.replay.replay",
+    "dreamer_async.replay.files",
+    "dreamer_async.replay.layout",
+    "dreamer_async.replay.state",
+    "dreamer_async.replay.ring",
 }
 """Standard library, numpy and the floor."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
@@ -180,11 +180,11 @@ def test_imports_follow_the_rules(module: str) -> None:
         ("dreamer_async.pipeline", "import tui.app"),
         ("dreamer_async.pipeline", "from dreamer_async import cli"),
         ("dreamer_async.store.events", "import numpy as np"),
-        ("dreamer_async.store.run_dir", "from dreamer_async.replay import Replay"),
+        ("dreamer_async.store.run_dir", "from dreamer_async.replay.replay import Replay"),
         ("dreamer_async.cli", "import torch"),
         ("dreamer_async.cli", "from numpy import array"),
-        ("dreamer_async.replay", "import torch"),
-        ("dreamer_async.replay", "def f():\n    import asyncio"),
+        ("dreamer_async.replay.replay", "import torch"),
+        ("dreamer_async.replay.replay", "def f():\n    import asyncio"),
         ("dreamer_async.agent.losses", "import logging"),
         ("dreamer_async.agent.losses", "from pathlib import Path"),
         ("dreamer_async.agent.losses", "from dreamer_async.learner import Learner"),

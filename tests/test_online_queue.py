@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experience import Experience, make_spec, sample, starts
 
-from dreamer_async.replay import Replay
+from dreamer_async.replay.replay import Replay
 
 
 def test_the_queue_is_served_in_order_and_once(replay: Replay) -> None:

@@ -17,9 +17,9 @@ from experience import (
     step_data,
 )
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import SampleBuffers, ring_bytes
-from dreamer_async.ring import Field
+from dreamer_async.replay.layout import SampleBuffers, ring_bytes
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field
 
 # -- windows ---------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from experience import FIELDS, Experience, assert_rows_are_windows, make_spec, sample, starts
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import ring_bytes
-from dreamer_async.ring import Field, ReplaySpaceError, RingMismatch
+from dreamer_async.replay.layout import ring_bytes
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field, ReplaySpaceError, RingMismatch
 
 # -- opening ---------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
-from dreamer_async.ring import Field
+from dreamer_async.replay.layout import RingSpec, SampleBuffers
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field
 
 ENVS = 3
 FIELDS = {

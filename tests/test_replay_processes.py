@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from ring_process import SPEC, acknowledged, add, count_wrong, paths
 
-from dreamer_async.replay import Replay
+from dreamer_async.replay.replay import Replay
 
 ROOT = Path(__file__).parents[1]
 KILLS = int(os.environ.get("FAULT_KILLS", "20"))

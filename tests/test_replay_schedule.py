@@ -19,9 +19,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec, SampleBuffers
-from dreamer_async.ring import Field
+from dreamer_async.replay.layout import RingSpec, SampleBuffers
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field
 
 LENGTH = 3
 SPEC = RingSpec(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from experience import Experience, make_spec, sample, starts
 
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec
+from dreamer_async.replay.layout import RingSpec
+from dreamer_async.replay.replay import Replay
 
 
 def reopened(paths: tuple[Path, Path], spec: RingSpec, state: dict[str, Any]) -> Replay:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer_async import ring
-from dreamer_async.ring import (
+from dreamer_async.replay import ring
+from dreamer_async.replay.ring import (
     PAGE,
     Field,
     FileSpec,

@@ -12,9 +12,9 @@ import numpy as np
 from dreamer_async.bench.synthetic import adder
 from dreamer_async.bench.timing import Timing, timed, timed_in_turn, timing
 from dreamer_async.config import Config
-from dreamer_async.replay import Replay
-from dreamer_async.replay_layout import RingSpec, SampleBuffers, aligned, ring_bytes
-from dreamer_async.replay_setup import ring_spec
+from dreamer_async.replay.layout import RingSpec, SampleBuffers, aligned, ring_bytes
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.setup import ring_spec
 from envs.spec import EnvSpec
 
 COLD_BYTES = 128_000_000

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.collector import stored_fields
-from dreamer_async.replay import Replay
+from dreamer_async.replay.replay import Replay
 from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 EPISODE = 200

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.ring import PAGE, Field, FileSpec
+from dreamer_async.replay.ring import PAGE, Field, FileSpec
 
 NO_IDENTITY = "0" * 32
 FLAGS = ("is_first", "is_last")

@@ -6,12 +6,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from dreamer_async.capacity import capacity_per_env, default_capacity, memory_limit
 from dreamer_async.config import Config
-from dreamer_async.replay import Replay
-from dreamer_async.replay_check import check_steps
-from dreamer_async.replay_layout import RingSpec, ring_bytes
-from dreamer_async.ring import Field, check_space
+from dreamer_async.replay.capacity import capacity_per_env, default_capacity, memory_limit
+from dreamer_async.replay.check import check_steps
+from dreamer_async.replay.layout import RingSpec, ring_bytes
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import Field, check_space
 from dreamer_async.store.run_dir import RunDir
 from envs.spec import EnvSpec
 

@@ -6,8 +6,8 @@ import os
 import uuid
 from pathlib import Path
 
-from dreamer_async.replay_layout import RingSpec, check_capacity, ring_bytes
-from dreamer_async.ring import Record, RingFile, RingMismatch, check_space
+from dreamer_async.replay.layout import RingSpec, check_capacity, ring_bytes
+from dreamer_async.replay.ring import Record, RingFile, RingMismatch, check_space
 
 MAX_STEPS = 1 << 48
 """Steps of an environment that no run reaches; a larger cursor is damaged."""

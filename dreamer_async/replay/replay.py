@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.online_queue import OnlineQueue
-from dreamer_async.replay_files import ReplayFiles
-from dreamer_async.replay_layout import (
+from dreamer_async.replay.files import ReplayFiles
+from dreamer_async.replay.layout import (
     Array,
     Indices,
     RingSpec,
@@ -32,8 +31,9 @@ from dreamer_async.replay_layout import (
     ring_bytes,
     spans,
 )
-from dreamer_async.replay_state import COUNTERS, parse_state
-from dreamer_async.ring import FileSpec, RingFile, stored_file_spec
+from dreamer_async.replay.online_queue import OnlineQueue
+from dreamer_async.replay.ring import FileSpec, RingFile, stored_file_spec
+from dreamer_async.replay.state import COUNTERS, parse_state
 
 SLICED = 512
 """Steps of at least so many bytes are copied as slices of a window, smaller ones by index."""

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.replay import Replay
-from dreamer_async.ring import RingMismatch
+from dreamer_async.replay.replay import Replay
+from dreamer_async.replay.ring import RingMismatch
 from envs.spec import ActionSpec, EnvSpec
 
 CHUNK = 1 << 16

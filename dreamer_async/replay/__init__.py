@@ -1,0 +1,1 @@
+"""The replay: windows of experience from a ring in one mmapped file."""
