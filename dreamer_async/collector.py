@@ -23,7 +23,7 @@ from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.limiter import TrainRatio
 from dreamer_async.published import PolicyWeights
 from dreamer_async.replay.replay import Replay
-from dreamer_async.suite_scores import SuiteScores
+from dreamer_async.scores.suites import SuiteScores
 from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
 from envs.findings import Inspection
 from envs.spec import StepBatch

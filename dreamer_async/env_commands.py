@@ -136,8 +136,8 @@ def score(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Print a benchmark's own score of runs: crafter's success rates, bsuite's experiments."""
+    from dreamer_async.scores.suites import official_scores
     from dreamer_async.store.summary import load_config
-    from dreamer_async.suite_scores import official_scores
 
     runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs]
     tasks = [load_config(run).env for run in runs]

@@ -16,7 +16,7 @@ from dreamer_async.paths import runs_root
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from dreamer_async.scores import SuiteScore, TaskScore
+    from dreamer_async.scores.protocol import SuiteScore, TaskScore
 
 
 def scores(
@@ -31,7 +31,7 @@ def scores(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Print the scores of runs as the paper reports them, beside the published ones."""
-    from dreamer_async.scores import read_run, score_suites, score_tasks
+    from dreamer_async.scores.protocol import read_run, score_suites, score_tasks
     from dreamer_async.store.summary import load_config
 
     root = runs_root(runs_dir)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamer_async import curves
 from dreamer_async.config import SUITES
+from dreamer_async.scores import curves
 from envs import tasks
 
 

@@ -39,7 +39,7 @@ FLOOR = {
 """Standard library only; aio starts uvloop inside a function."""
 DATA = {
     "dreamer_async.replay.capacity",
-    "dreamer_async.curves",
+    "dreamer_async.scores.curves",
     "dreamer_async.replay.online_queue",
     "dreamer_async.replay.replay",
     "dreamer_async.replay.files",

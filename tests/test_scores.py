@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import envs
-from dreamer_async import curves
 from dreamer_async.cli import main
 from dreamer_async.config import ConfigError, resolve, to_dict
-from dreamer_async.scores import Played, normalized, read_run, score_suites, score_tasks
+from dreamer_async.scores import curves
+from dreamer_async.scores.protocol import Played, normalized, read_run, score_suites, score_tasks
 from dreamer_async.store.events import Episode, EventWriter, Gauges, RunStarted
 from dreamer_async.store.run_dir import RunDir
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dreamer_async import curves
+from dreamer_async.scores import curves
 from dreamer_async.store.events import Episode, Record, RunStarted
 from tui.pictures import Options, returns
 from tui.rows import cells

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dreamer_async import curves as published
+from dreamer_async.scores import curves as published
 from tui.chart import Trace
 from tui.names import FLOORS, label, matching, optional_charts, required_charts
 from tui.options import Options, along, frames_per_step, window

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dreamer_async.config import Config
 from envs.spec import EnvSpec
 
-TABLE = Path(__file__).resolve().parents[1] / "data/vram.csv"
+TABLE = Path(__file__).with_name("vram.csv")
 BATCH = 16, 64
 """Rows and steps of the measured batches."""
 

@@ -23,9 +23,9 @@ from statistics import fmean, median, pstdev
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async import curves
 from dreamer_async.config import Config, ConfigError, changed, resolve
-from dreamer_async.curves import BINS, Published
+from dreamer_async.scores import curves
+from dreamer_async.scores.curves import BINS, Published
 from dreamer_async.store.events import (
     Episode,
     EventReader,
