@@ -12,10 +12,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dreamer_async import exit_codes
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import clean_output
 from dreamer_async.paths import refuse_shadowing, runs_root
+from dreamer_async.run import exit_codes
 from dreamer_async.store.run_dir import RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunInUse
 from dreamer_async.terminal import complain
@@ -48,7 +48,7 @@ def _answered(words: Sequence[str]) -> int:
         text = error.strerror if error.filename is None and error.strerror else str(error)
         return complain(text, exit_codes.of_system(error))
     except Exception as error:
-        from dreamer_async.failures import answer, exit_code  # heavy, as what raised the error
+        from dreamer_async.run.failures import answer, exit_code  # heavy, as what raised the error
 
         if exit_code(error) in (exit_codes.WRONG_INPUT, exit_codes.UNEXPECTED):
             traceback.print_exc()  # wrong input was answered above: this is a mistake of ours

@@ -9,12 +9,12 @@ import typer
 from dreamer_async import (
     __version__,
     env_commands,
-    exit_codes,
     machine_commands,
     run_commands,
     score_commands,
     train_commands,
 )
+from dreamer_async.run import exit_codes
 from dreamer_async.terminal import complain
 
 

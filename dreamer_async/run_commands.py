@@ -74,7 +74,7 @@ def evaluate(
     _name_again(run, task)
     if note := unused_gpu(device, device_kind(device)):
         print(note, file=sys.stderr, flush=True)
-    from dreamer_async.evaluate import evaluate as play
+    from dreamer_async.run.evaluate import evaluate as play
 
     result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
     _warn_of_skipped(result["skipped"])
@@ -104,8 +104,8 @@ def dream(
     _name_again(run, task)
     need_extra("pictures", "dream")
     check_target(out, "--out")
-    from dreamer_async.dream import draw
     from dreamer_async.replay.ring import RingMismatch
+    from dreamer_async.run.dream import draw
 
     try:
         _warn_of_skipped(draw(run, out, rows=rows, context=context, seed=seed))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from dreamer_async import exit_codes
 from dreamer_async.machine.console import printable
+from dreamer_async.run import exit_codes
 
 
 def on_terminal() -> bool:

@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async import checkpoint_room, exit_codes
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
 from dreamer_async.inputs import (
     as_overrides,
@@ -44,6 +43,7 @@ from dreamer_async.options import (
     Threads,
 )
 from dreamer_async.paths import existing_directory, runs_root
+from dreamer_async.run import checkpoint_room, exit_codes
 from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.terminal import complain, on_terminal
@@ -165,7 +165,7 @@ def trainer(
     overrides: Overrides = None,
 ) -> int:
     """Run the trainer of a prepared run in the foreground."""
-    from dreamer_async.pipeline import main as run_trainer
+    from dreamer_async.run.pipeline import main as run_trainer
 
     return run_trainer(RunDir(path), plain=True, resume=resume, overrides=overrides or [])
 
@@ -239,7 +239,7 @@ def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
 def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
     """Train in this process, or in one of its own with the dashboard in front."""
     if plain or not on_terminal():
-        from dreamer_async.pipeline import main as run_trainer
+        from dreamer_async.run.pipeline import main as run_trainer
 
         return run_trainer(run, plain=True, resume=resume, overrides=overrides)
     from dreamer_async.launch import Foreground, dashboard_command, start_trainer

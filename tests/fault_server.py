@@ -21,7 +21,7 @@ import torch
 import uvloop  # noqa: F401  imported before the fork
 from injections import FAULTS
 
-from dreamer_async import pipeline
+from dreamer_async.run import pipeline
 from dreamer_async.store.run_dir import RunDir
 
 

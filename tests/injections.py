@@ -24,7 +24,11 @@ from unittest import mock
 import torch
 
 import envs
-from dreamer_async import (
+from dreamer_async.machine import process
+from dreamer_async.replay import files as replay_files
+from dreamer_async.replay import ring
+from dreamer_async.replay.replay import Replay
+from dreamer_async.run import (
     aio,
     evaluate,
     exit_codes,
@@ -38,10 +42,6 @@ from dreamer_async import (
     saver,
     telemetry,
 )
-from dreamer_async.machine import process
-from dreamer_async.replay import files as replay_files
-from dreamer_async.replay import ring
-from dreamer_async.replay.replay import Replay
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
 from envs import toy, toy_tasks

@@ -435,7 +435,7 @@ def _account(run: Run, rates: Sequence[dict[str, float]]) -> dict:
 def leaky(arguments: Sequence[str]) -> int:
     """The real command with a leak in its once-a-second round: memory, files, threads, time."""
     from dreamer_async import cli
-    from dreamer_async.monitor import Monitor
+    from dreamer_async.run.monitor import Monitor
 
     report, kept = Monitor.report, []
 

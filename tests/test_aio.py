@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from dreamer_async.aio import Left, OwnedThread, first, hanging
-from dreamer_async.exit_codes import STUCK
+from dreamer_async.run.aio import Left, OwnedThread, first, hanging
+from dreamer_async.run.exit_codes import STUCK
 
 
 def test_calls_run_in_one_thread_in_order_after_its_setup() -> None:
@@ -42,7 +42,7 @@ def test_a_failed_setup_is_told_to_every_caller_and_nothing_is_called() -> None:
     result = run_script(  # a hang could not be ended from within
         """
         import asyncio
-        from dreamer_async.aio import OwnedThread
+        from dreamer_async.run.aio import OwnedThread
 
         def refuse():
             raise RuntimeError("refused")
@@ -182,7 +182,7 @@ def test_a_thread_stuck_in_c_is_bounded_by_the_watchdog() -> None:
     result = run_script(
         """
         import ctypes
-        from dreamer_async import aio
+        from dreamer_async.run import aio
 
         async def main():
             stop = aio.Stop(grace=0.5)
@@ -200,7 +200,7 @@ def test_a_thread_stuck_in_c_is_bounded_by_the_watchdog() -> None:
 
 STOPPED = """
 import asyncio, sys
-from dreamer_async import aio
+from dreamer_async.run import aio
 
 async def main():
     stop = aio.Stop(grace=float(sys.argv[1]))
@@ -252,7 +252,7 @@ def test_the_same_signal_at_once_is_an_echo(echo: float, code: int) -> None:
     result = run_script(
         f"""
         import asyncio, os, signal
-        from dreamer_async import aio
+        from dreamer_async.run import aio
 
         async def main():
             aio.ECHO = {echo}
@@ -276,7 +276,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     result = run_script(
         """
         import asyncio, os, signal
-        from dreamer_async import aio
+        from dreamer_async.run import aio
 
         async def main():
             stop = aio.Stop(grace=60)

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from tiny_run import TINY, make_run, newest
 
-from dreamer_async import checkpoint_room
-from dreamer_async.checkpoint_room import checkpoint_bytes
 from dreamer_async.cli import main
 from dreamer_async.config import resolve
-from dreamer_async.pipeline import main as run_trainer
+from dreamer_async.run import checkpoint_room
+from dreamer_async.run.checkpoint_room import checkpoint_bytes
+from dreamer_async.run.pipeline import main as run_trainer
 
 WORDS = ["toy", "--task", "catch", "--size", "tiny", *(x for s in TINY for x in ("-s", s))]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dreamer_async.collector import Actor, Collector
-from dreamer_async.limiter import TrainRatio
+from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.events import PhaseChanged, Warned
-from dreamer_async.telemetry import Telemetry
 from envs.spec import StepBatch
 
 

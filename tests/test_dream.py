@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_run import make_run
 
-from dreamer_async import pipeline
 from dreamer_async.agent.open_loop import OpenLoop
 from dreamer_async.cli import main
-from dreamer_async.dream import GAP, NothingToSee, compose, draw
+from dreamer_async.run import pipeline
+from dreamer_async.run.dream import GAP, NothingToSee, compose, draw
 from dreamer_async.store.checkpoint import CheckpointError
 
 

@@ -16,10 +16,10 @@ import pytest
 import envs
 from dreamer_async.cli import main
 from dreamer_async.config import resolve, to_dict
+from dreamer_async.run.telemetry import EpisodeTracker
 from dreamer_async.scores.suites import SuiteScores
 from dreamer_async.store.events import Episode, EventWriter, read_events
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import EpisodeTracker
 from envs import bsuite, dmlab, minecraft
 from envs.processes import ProcessEnv, Source
 from envs.suite import Options

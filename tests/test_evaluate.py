@@ -10,10 +10,10 @@ import pytest
 from tiny_run import TINY
 
 import dreamer_async
-from dreamer_async import pipeline
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.evaluate import evaluate, play
-from dreamer_async.saved_agent import SavedAgent
+from dreamer_async.run import pipeline
+from dreamer_async.run.evaluate import evaluate, play
+from dreamer_async.run.saved_agent import SavedAgent
 from dreamer_async.store import checkpoint
 from dreamer_async.store.run_dir import RunDir
 

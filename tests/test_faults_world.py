@@ -17,7 +17,7 @@ from fault_runs import SEEK, Ledger, Server, log, until
 from injections import CANNOT, HANGS
 from tiny_run import UPDATES_PER_STEP, make_run, newest, read
 
-from dreamer_async import pipeline
+from dreamer_async.run import pipeline
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny_run import make_run, newest, read
 
-from dreamer_async import film, pipeline
-from dreamer_async.film import Filmer
-from dreamer_async.learner import Learner
+from dreamer_async.run import film, pipeline
+from dreamer_async.run.film import Filmer
+from dreamer_async.run.learner import Learner
 from dreamer_async.store import events
 from dreamer_async.store.run_dir import RunDir
 
@@ -70,7 +70,7 @@ def test_lockstep_does_not_notice_films_and_evaluations(
         return asked(run)
 
     monkeypatch.setattr(RunDir, "take_requests", ask_again)
-    monkeypatch.setattr("dreamer_async.monitor.asyncio.sleep", lambda _: asyncio_sleep(0.02))
+    monkeypatch.setattr("dreamer_async.run.monitor.asyncio.sleep", lambda _: asyncio_sleep(0.02))
     assert pipeline.main(watched, plain=False, resume=False) == 0
     assert any(isinstance(event, events.Evaluated) for event in read(watched))
     assert (watched.film_path).exists()

@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamer_async.agent import Batch, Noise, Policy, Trainer
 from dreamer_async.fast.choose import choose
 from dreamer_async.machine.device import set_arithmetic
-from dreamer_async.pipeline import main
+from dreamer_async.run.pipeline import main
 
 pytestmark = pytest.mark.gpu
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny_run import make_run, read
 
-from dreamer_async import pipeline
 from dreamer_async.machine.gpu import gpu_gauges
+from dreamer_async.run import pipeline
 from dreamer_async.store import events
 
 CARDS = [torch.device("cuda", index) for index in range(2)]

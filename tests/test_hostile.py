@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from test_ring import spec, write_header
 from tiny_run import make_run, newest
 
-from dreamer_async import cli, pipeline
+from dreamer_async import cli
 from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Record as WriterRecord
 from dreamer_async.replay.ring import RingFile, RingMismatch, stored_file_spec
+from dreamer_async.run import pipeline
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line

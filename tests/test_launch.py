@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async import exit_codes, launch
+from dreamer_async import launch
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.launch import Foreground, command, environment, log_tail, start_trainer
+from dreamer_async.run import exit_codes
 from dreamer_async.store.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,11 +23,11 @@ from dreamer_async.fast.cuda import fused, scan, updates
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
-from dreamer_async.learner import Learner, MetricMeans, _Pending
 from dreamer_async.replay.setup import open_replay
-from dreamer_async.staging import Results, Staging
+from dreamer_async.run.learner import Learner, MetricMeans, _Pending
+from dreamer_async.run.staging import Results, Staging
+from dreamer_async.run.telemetry import Stages
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import Stages
 
 
 def finite(flag: bool) -> torch.Tensor:

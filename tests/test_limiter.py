@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dreamer_async.limiter import TrainRatio
+from dreamer_async.run.limiter import TrainRatio
 
 
 def updates_after(ratio: TrainRatio, steps: int) -> int:

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import pytest
 
-from dreamer_async.output import Output
+from dreamer_async.run.output import Output
 
 PIPE_BYTES = 4096
 

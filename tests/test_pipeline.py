@@ -18,10 +18,10 @@ from fault_runs import Server, Started, log
 from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
-from dreamer_async import pipeline
 from dreamer_async.agent.trainer import Trainer
-from dreamer_async.learner import Learner, Report
-from dreamer_async.limiter import TrainRatio
+from dreamer_async.run import pipeline
+from dreamer_async.run.learner import Learner, Report
+from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
 
@@ -447,7 +447,7 @@ def test_another_size_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFi
 def test_poisoned_weights_skip_every_update_and_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from dreamer_async.learner import Learner
+    from dreamer_async.run.learner import Learner
 
     run = make_run(tmp_path, "train.steps=2000", "train.skip_limit=3")
     publish = Learner.publish

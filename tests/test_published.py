@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dreamer_async.published import SLOTS, PolicyWeights, _Slot
+from dreamer_async.run.weights import SLOTS, PolicyWeights, _Slot
 
 NAMES = ("one", "two")
 

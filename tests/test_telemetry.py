@@ -12,6 +12,15 @@ from pathlib import Path
 import numpy as np
 from tiny_run import STARTED
 
+from dreamer_async.run.telemetry import (
+    EpisodeTracker,
+    PlainLog,
+    Position,
+    Rates,
+    Stages,
+    Telemetry,
+    process_gauges,
+)
 from dreamer_async.store.events import (
     Episode,
     Event,
@@ -21,15 +30,6 @@ from dreamer_async.store.events import (
     PhaseChanged,
     Warned,
     read_events,
-)
-from dreamer_async.telemetry import (
-    EpisodeTracker,
-    PlainLog,
-    Position,
-    Rates,
-    Stages,
-    Telemetry,
-    process_gauges,
 )
 from envs.spec import StepBatch
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_run import STARTED, extend, make_run, read
 
-from dreamer_async import pipeline
 from dreamer_async.cli import main
+from dreamer_async.run import pipeline
+from dreamer_async.run.tensorboard import TensorBoard
 from dreamer_async.store import events
-from dreamer_async.tensorboard import TensorBoard
 from tui.glossary import meanings
 
 

@@ -64,7 +64,7 @@ def shot(path: Path, **changes: np.ndarray) -> None:
 
 def test_every_number_of_a_run_has_a_text_of_its_own(tmp_path: Path) -> None:
     """Pixels; the test of the event files asks the same of vectors."""
-    from dreamer_async import pipeline
+    from dreamer_async.run import pipeline
 
     run = make_run(tmp_path, "train.steps=80", task="catch_pixels")
     assert pipeline.main(run, plain=False, resume=False) == 0

@@ -21,7 +21,7 @@ from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from dreamer_async import exit_codes
+from dreamer_async.run import exit_codes
 from dreamer_async.store.events import Controlled
 from tui import terminal
 from tui.main_screen import Main

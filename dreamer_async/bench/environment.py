@@ -13,7 +13,7 @@ import numpy as np
 
 from dreamer_async.bench.timing import LEAST, Timing, timing
 from dreamer_async.config import Config
-from dreamer_async.parts import make_env
+from dreamer_async.run.parts import make_env
 from envs.processes import ProcessEnv
 from envs.vector import VectorEnv
 from envs.worker import load

@@ -16,7 +16,6 @@ from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.place import take_place
-from dreamer_async.learner import Learner
 from dreamer_async.machine.device import (
     choose_device,
     cpu_threads,
@@ -24,6 +23,7 @@ from dreamer_async.machine.device import (
     use_device,
     wait_for,
 )
+from dreamer_async.run.learner import Learner
 from envs.spec import EnvSpec
 
 

@@ -10,9 +10,9 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from dreamer_async.bench.timing import Timing, timing
-from dreamer_async.learner import Learner
 from dreamer_async.machine.device import wait_for
 from dreamer_async.machine.device_errors import raise_if_fatal
+from dreamer_async.run.learner import Learner
 
 ROUNDS = 30
 """Updates that are timed, one behind the other."""

@@ -12,11 +12,11 @@ from dreamer_async.agent.policy import Policy
 from dreamer_async.bench.learner import ready
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
-from dreamer_async.collector import Actor
 from dreamer_async.config import Config
 from dreamer_async.fast.place import Place, take_place
-from dreamer_async.learner import Learner
 from dreamer_async.machine.device import use_cpu_threads, use_device, use_own_stream, wait_for
+from dreamer_async.run.collector import Actor
+from dreamer_async.run.learner import Learner
 from envs.spec import EnvSpec
 
 

@@ -24,7 +24,7 @@ from dreamer_async.fast.cuda.backend import CUDA  # noqa: E402
 from dreamer_async.fast.cuda.updates import Updates  # noqa: E402
 from dreamer_async.machine.device import set_arithmetic, use_own_stream  # noqa: E402
 from dreamer_async.replay.setup import ring_spec  # noqa: E402
-from dreamer_async.staging import Staging  # noqa: E402
+from dreamer_async.run.staging import Staging  # noqa: E402
 from envs.spec import EnvSpec  # noqa: E402
 
 

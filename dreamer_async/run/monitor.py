@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from dreamer_async.aio import Stop
-from dreamer_async.evaluate import Evaluator
-from dreamer_async.film import Filmer
-from dreamer_async.gauges import RunGauges
-from dreamer_async.limiter import TrainRatio
-from dreamer_async.saver import Saver
+from dreamer_async.run.aio import Stop
+from dreamer_async.run.evaluate import Evaluator
+from dreamer_async.run.film import Filmer
+from dreamer_async.run.gauges import RunGauges
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.saver import Saver
+from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.control_dir import Request
 from dreamer_async.store.events import Controlled, Gauges
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import Telemetry
 
 EVALUATION_EPISODES = 10
 

@@ -10,7 +10,7 @@ import torch
 from dreamer_async.config import Config, changed, from_dict
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.device import cpu_threads
-from dreamer_async.run_state import RunState
+from dreamer_async.run.run_state import RunState
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Resumed

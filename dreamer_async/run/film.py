@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
-from dreamer_async.aio import OwnedThread
-from dreamer_async.learner import Learner
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.learner import Learner
+from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.events import Controlled
 from dreamer_async.store.json_file import replacing
-from dreamer_async.telemetry import Telemetry
 
 """Name of the newest film below `pictures/` of the run."""
 PERIOD_SECONDS = 120.0

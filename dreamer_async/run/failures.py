@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import traceback
 
-from dreamer_async import exit_codes
 from dreamer_async.config import ConfigError
-from dreamer_async.learner import Diverged
 from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.replay.ring import RingMismatch
+from dreamer_async.run import exit_codes
+from dreamer_async.run.learner import Diverged
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint import CheckpointError
 from dreamer_async.store.run_dir import RunDir

@@ -20,7 +20,7 @@ from dreamer_async.config import Config, from_dict
 from dreamer_async.replay.check import check_steps
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
-from dreamer_async.staging import Staging
+from dreamer_async.run.staging import Staging
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import TRAINER, under
 from dreamer_async.store.run_dir import RunDir

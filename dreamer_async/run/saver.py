@@ -16,17 +16,17 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, to_dict
-from dreamer_async.learner import Learner
-from dreamer_async.limiter import TrainRatio
 from dreamer_async.machine.device import cpu_threads
-from dreamer_async.run_state import RunState
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.learner import Learner
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.run_state import RunState
+from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import Checkpointed
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import Telemetry
 
 SAVE_FAILURES = 3
 """Saves in a row that may fail before the run ends."""

@@ -14,25 +14,26 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 
-from dreamer_async import __version__, aio
-from dreamer_async.aio import Left, OwnedThread, Stop
+from dreamer_async import __version__
 from dreamer_async.config import Config, from_dict, override, to_dict
-from dreamer_async.failures import answer, describe, exit_code
 from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.cuda.capture import alone
-from dreamer_async.learner import learn, learn_once
 from dreamer_async.machine import process
 from dreamer_async.machine.device import wait_for
-from dreamer_async.output import Output
-from dreamer_async.parts import Parts, build
 from dreamer_async.replay.capacity import available_memory, paging_warning
-from dreamer_async.resume import go_on
+from dreamer_async.run import aio
+from dreamer_async.run.aio import Left, OwnedThread, Stop
+from dreamer_async.run.failures import answer, describe, exit_code
+from dreamer_async.run.learner import learn, learn_once
+from dreamer_async.run.output import Output
+from dreamer_async.run.parts import Parts, build
+from dreamer_async.run.resume import go_on
+from dreamer_async.run.telemetry import PlainLog, Telemetry
+from dreamer_async.run.tensorboard import TensorBoard
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import PlainLog, Telemetry
-from dreamer_async.tensorboard import TensorBoard
 
 
 def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:

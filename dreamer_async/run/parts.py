@@ -9,23 +9,23 @@ from functools import partial
 
 import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.aio import OwnedThread, Stop
-from dreamer_async.collector import Actor, Collector
 from dreamer_async.config import Config
-from dreamer_async.evaluate import Evaluator
 from dreamer_async.fast.place import Place, take_place
-from dreamer_async.film import Filmer
-from dreamer_async.gauges import RunGauges
-from dreamer_async.learner import Learner
-from dreamer_async.limiter import TrainRatio
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
-from dreamer_async.monitor import Monitor
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows
-from dreamer_async.run_state import RunState
-from dreamer_async.saver import Saver
+from dreamer_async.run.aio import OwnedThread, Stop
+from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.evaluate import Evaluator
+from dreamer_async.run.film import Filmer
+from dreamer_async.run.gauges import RunGauges
+from dreamer_async.run.learner import Learner
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.monitor import Monitor
+from dreamer_async.run.run_state import RunState
+from dreamer_async.run.saver import Saver
+from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import Telemetry
 from envs.findings import Inspection
 from envs.vector import VectorEnv
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
-from dreamer_async.aio import OwnedThread
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
-from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import PolicyWeights
 from dreamer_async.replay.replay import Replay
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.telemetry import EpisodeTracker, Stages, Telemetry
+from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.scores.suites import SuiteScores
-from dreamer_async.telemetry import EpisodeTracker, Stages, Telemetry
 from envs.findings import Inspection
 from envs.spec import StepBatch
 from envs.vector import VectorEnv

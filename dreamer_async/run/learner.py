@@ -20,18 +20,18 @@ from torch import Tensor
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.policy import compute_types
 from dreamer_async.agent.trainer import Trainer, Update
-from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
-from dreamer_async.limiter import TrainRatio
-from dreamer_async.published import SLOTS, PolicyWeights
 from dreamer_async.replay.replay import Replay
-from dreamer_async.staging import Staging
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.staging import Staging
+from dreamer_async.run.telemetry import Stages, Telemetry
+from dreamer_async.run.weights import SLOTS, PolicyWeights
 from dreamer_async.store.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.store.events import Metrics
-from dreamer_async.telemetry import Stages, Telemetry
 from envs.spec import EnvSpec
 
 

@@ -16,15 +16,15 @@ import torch
 
 import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.aio import OwnedThread
 from dreamer_async.config import Config, EnvConfig
 from dreamer_async.fast.place import Place
 from dreamer_async.machine.device_errors import is_out_of_memory
-from dreamer_async.published import PolicyWeights
-from dreamer_async.saved_agent import load
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.saved_agent import load
+from dreamer_async.run.telemetry import EpisodeTracker, Telemetry
+from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store.events import Controlled, Evaluated
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.telemetry import EpisodeTracker, Telemetry
 from envs.spec import EnvSpec
 from envs.vector import EnvError
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from dreamer_async.agent.trainer import check_state
-from dreamer_async.collector import Actor, Collector
-from dreamer_async.learner import Learner
-from dreamer_async.limiter import TrainRatio
 from dreamer_async.replay.replay import Replay
+from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.learner import Learner
+from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.telemetry import Position
 from dreamer_async.store.checkpoint import Checkpoint, CheckpointError
 from dreamer_async.store.checkpoint_layout import (
     ENV,
@@ -31,7 +32,6 @@ from dreamer_async.store.checkpoint_layout import (
     keyed,
     under,
 )
-from dreamer_async.telemetry import Position
 from envs.vector import VectorEnv
 
 

@@ -1,0 +1,1 @@
+"""One run: collector, learner and what watches and saves them."""
