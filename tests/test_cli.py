@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import STARTED
 
-from dreamer_async import __version__, cli, launch, paths
+from dreamer_async import __version__, cli
+from dreamer_async.cli import launch, paths
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
 from dreamer_async.run import pipeline

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamer_async import cli, commands
+from dreamer_async import cli
+from dreamer_async.cli import commands
 from dreamer_async.machine.console import CleanStream, clean_output, printable
 
 SCREAM = "\x1b[2J\x1b]0;x\x07a\u202eb\x9b\r\x08\x00c\ud800"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from dreamer_async.commands import app
+from dreamer_async.cli.commands import app
 from dreamer_async.config import SIZES, SUITES, resolve
 from dreamer_async.store.events import EVENT_TYPES
 

@@ -8,7 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from dreamer_async import cli, commands
+from dreamer_async import cli
+from dreamer_async.cli import commands
 from envs import EnvError
 from envs.processes import ProcessEnv, Source
 from envs.suite import Options

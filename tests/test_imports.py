@@ -51,20 +51,21 @@ DATA = {
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
 FRONT = {
     "dreamer_async.cli",
-    "dreamer_async.commands",
-    "dreamer_async.env_commands",
-    "dreamer_async.inputs",
-    "dreamer_async.launch",
-    "dreamer_async.machine_commands",
-    "dreamer_async.options",
-    "dreamer_async.paths",
+    "dreamer_async.cli.entry",
+    "dreamer_async.cli.commands",
+    "dreamer_async.cli.envs",
+    "dreamer_async.cli.inputs",
+    "dreamer_async.cli.launch",
+    "dreamer_async.cli.machine",
+    "dreamer_async.cli.options",
+    "dreamer_async.cli.paths",
     "dreamer_async.store.removal",
-    "dreamer_async.run_commands",
+    "dreamer_async.cli.runs",
     "dreamer_async.store.summary",
-    "dreamer_async.score_commands",
-    "dreamer_async.serve",
-    "dreamer_async.terminal",
-    "dreamer_async.train_commands",
+    "dreamer_async.cli.scores",
+    "dreamer_async.cli.serve",
+    "dreamer_async.cli.terminal",
+    "dreamer_async.cli.train",
 }
 """Only the command line uses these."""
 BENCH = {
@@ -78,7 +79,7 @@ LIGHT = {
     *FLOOR,
     *FRONT,
     *BENCH,
-    *("dreamer_async.machine.compiler", "dreamer_async.doctor", "dreamer_async.machine.nvidia"),
+    *("dreamer_async.machine.compiler", "dreamer_async.cli.doctor", "dreamer_async.machine.nvidia"),
 }
 """Importing these modules imports neither torch nor numpy."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}
@@ -276,12 +277,15 @@ def test_watch_loads_little_before_the_dashboard(
     """Neither a parser nor settings nor other commands, unless there are options."""
     (tmp_path / "run").mkdir()
     words = ["watch", str(tmp_path / "run"), *options]
-    before = "from dreamer_async import cli, launch\nimport os\nlaunch.on_terminal = lambda: True\n"
+    before = (
+        "from dreamer_async import cli\nfrom dreamer_async.cli import launch\n"
+        "import os\nlaunch.on_terminal = lambda: True\n"
+    )
     stop = "os.execve = lambda *line: 1 / 0\n"
     call = f"try:\n    cli.main({words!r})\nexcept ZeroDivisionError:\n    pass"
     loaded = modules_after(before + stop + call)
     assert {top(name) for name in loaded} & HEAVY == set()
-    unneeded = {"typer", "dreamer_async.config.config", "dreamer_async.train_commands"}
+    unneeded = {"typer", "dreamer_async.config.config", "dreamer_async.cli.train"}
     assert loaded & unneeded == (unneeded if parsed else set())
 
 

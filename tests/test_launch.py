@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async import launch
+from dreamer_async.cli import launch
+from dreamer_async.cli.launch import Foreground, command, environment, log_tail, start_trainer
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.launch import Foreground, command, environment, log_tail, start_trainer
 from dreamer_async.run import exit_codes
 from dreamer_async.store.run_dir import RunDir
 
@@ -43,7 +43,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 LAUNCHER = """
 import json, subprocess, sys
 from pathlib import Path
-from dreamer_async.launch import Foreground
+from dreamer_async.cli.launch import Foreground
 from dreamer_async.store.run_dir import RunDir
 path, trainer, dashboard = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 null = subprocess.DEVNULL
@@ -225,7 +225,7 @@ def test_a_hang_up_detaches_the_dashboard_and_asks_for_nothing(run: RunDir, deta
     """The control is a launcher that ends its dashboard in a way that means stop to it."""
     wrong = LAUNCHER.replace(
         "sys.exit(Foreground",
-        "from dreamer_async import launch\n"
+        "from dreamer_async.cli import launch\n"
         f"ends = launch.Foreground._end_dashboard\n"
         "def wrong(self):\n"
         f"    self._dashboard.send_signal({int(detach)}); __import__('time').sleep(1)\n"
@@ -272,7 +272,7 @@ LEFT = tuple(
 """Screen, cursor, line wrap, mouse, focus, paste, held output and sizes as a shell wants them."""
 WATCH = """
 import json, sys
-from dreamer_async import launch
+from dreamer_async.cli import launch
 launch.dashboard_command = lambda *runs, options=(): json.loads(sys.argv[3])
 launch.become_dashboard([])
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamer_async import doctor
-from dreamer_async.inputs import configure, unused_gpu
+from dreamer_async.cli import doctor
+from dreamer_async.cli.inputs import configure, unused_gpu
 from dreamer_async.machine import nvidia
 from dreamer_async.machine.device import choose_device
 

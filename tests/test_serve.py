@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 aiohttp = pytest.importorskip("aiohttp")
 pytest.importorskip("textual_serve")
 
-from dreamer_async.serve import (  # noqa: E402  after the check that its libraries are here
-    BYTES_PER_SECOND,
-    MOST_DASHBOARDS,
-    Allowance,
-    bounded_size,
-)
+from dreamer_async.cli.serve import BYTES_PER_SECOND, MOST_DASHBOARDS, Allowance, bounded_size  # noqa: E402  after the check that its libraries are here
 
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
 PATIENCE_S = 60.0

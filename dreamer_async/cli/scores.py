@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamer_async.options import Json, RunsDir
-from dreamer_async.paths import runs_root
+from dreamer_async.cli.options import Json, RunsDir
+from dreamer_async.cli.paths import runs_root
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:

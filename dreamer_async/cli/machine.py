@@ -9,10 +9,8 @@ from typing import Annotated
 import typer
 
 from dreamer_async.bench import ALONE, PARTS
-from dreamer_async.config import SUITES, ConfigError
-from dreamer_async.inputs import configure
-from dreamer_async.machine import process
-from dreamer_async.options import (
+from dreamer_async.cli.inputs import configure
+from dreamer_async.cli.options import (
     Compile,
     Device,
     Json,
@@ -28,7 +26,9 @@ from dreamer_async.options import (
     Task,
     Threads,
 )
-from dreamer_async.paths import check_target, runs_root
+from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.config import SUITES, ConfigError
+from dreamer_async.machine import process
 
 
 def doctor(
@@ -39,7 +39,7 @@ def doctor(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Say what works on this machine."""
-    from dreamer_async.doctor import examine
+    from dreamer_async.cli.doctor import examine
 
     findings = examine(Path(runs_dir), compile_too=compile_)
     if as_json:

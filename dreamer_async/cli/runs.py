@@ -14,12 +14,12 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from dreamer_async.cli.inputs import device_kind, name_again, need_extra, unused_gpu
+from dreamer_async.cli.options import Json, RunRef, RunsDir, TaskAgain
+from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
-from dreamer_async.inputs import device_kind, name_again, need_extra, unused_gpu
-from dreamer_async.options import Json, RunRef, RunsDir, TaskAgain
-from dreamer_async.paths import check_target, runs_root
 from dreamer_async.store.run_dir import RunDir, list_runs
-from dreamer_async.terminal import complain, on_terminal, warn
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -40,13 +40,13 @@ def watch(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Attach a dashboard to a live or finished run. Further runs are laid over the first."""
-    from dreamer_async.launch import become_dashboard
+    from dreamer_async.cli.launch import become_dashboard
 
     runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs or ["last"]]
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
     if serve:
         need_extra("serve", "watch --serve")
-        from dreamer_async.serve import serve_dashboard
+        from dreamer_async.cli.serve import serve_dashboard
 
         return serve_dashboard(runs, options, port)
     if screenshot is not None:

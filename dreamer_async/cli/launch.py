@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import IO, Any, NoReturn
 
+from dreamer_async.cli.terminal import on_terminal
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import printable
 from dreamer_async.machine.interpreter import command, environment
 from dreamer_async.run import exit_codes
 from dreamer_async.store.regular_file import open_regular
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.terminal import on_terminal
 
 LOG_TAIL = 15
 """Lines of the log that are shown when a trainer fails."""

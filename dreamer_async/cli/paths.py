@@ -45,7 +45,7 @@ def check_target(path: Path, option: str) -> None:
 
 def refuse_shadowing() -> None:
     """Raise ConfigError if a foreign package named envs or tui comes before ours."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     for name in ("envs", "tui"):
         spec = importlib.util.find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None

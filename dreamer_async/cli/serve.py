@@ -23,7 +23,7 @@ from textual_serve.app_service import AppService
 from textual_serve.download_manager import DownloadManager
 from textual_serve.server import Server, to_int
 
-from dreamer_async.launch import dashboard_command, environment
+from dreamer_async.cli.launch import dashboard_command, environment
 from dreamer_async.store.run_dir import RunDir
 
 HOSTS = ("localhost", "127.0.0.1")

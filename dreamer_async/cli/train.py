@@ -14,8 +14,7 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
-from dreamer_async.inputs import (
+from dreamer_async.cli.inputs import (
     as_overrides,
     configure,
     device_kind,
@@ -24,7 +23,7 @@ from dreamer_async.inputs import (
     try_spaces,
     unused_gpu,
 )
-from dreamer_async.options import (
+from dreamer_async.cli.options import (
     Compile,
     Device,
     NumEnvs,
@@ -42,11 +41,12 @@ from dreamer_async.options import (
     Tensorboard,
     Threads,
 )
-from dreamer_async.paths import existing_directory, runs_root
+from dreamer_async.cli.paths import existing_directory, runs_root
+from dreamer_async.cli.terminal import complain, on_terminal
+from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
 from dreamer_async.run import checkpoint_room, exit_codes
 from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.terminal import complain, on_terminal
 
 
 def train(
@@ -242,7 +242,7 @@ def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] =
         from dreamer_async.run.pipeline import main as run_trainer
 
         return run_trainer(run, plain=True, resume=resume, overrides=overrides)
-    from dreamer_async.launch import Foreground, dashboard_command, start_trainer
+    from dreamer_async.cli.launch import Foreground, dashboard_command, start_trainer
 
     print(f"starting {run.name} ...", flush=True)
     started = start_trainer(run, resume=resume, overrides=overrides)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dreamer_async.cli.inputs import resolve_task
+from dreamer_async.cli.options import Json, RunsDir
+from dreamer_async.cli.paths import runs_root
 from dreamer_async.config import SUITES, ConfigError
-from dreamer_async.inputs import resolve_task
-from dreamer_async.options import Json, RunsDir
-from dreamer_async.paths import runs_root
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:

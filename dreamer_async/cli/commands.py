@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 import typer
 
-from dreamer_async import (
-    __version__,
-    env_commands,
-    machine_commands,
-    run_commands,
-    score_commands,
-    train_commands,
-)
+from dreamer_async import __version__
+from dreamer_async.cli import envs, machine, runs, scores, train
+from dreamer_async.cli.terminal import complain
 from dreamer_async.run import exit_codes
-from dreamer_async.terminal import complain
 
 
 def version() -> int:
@@ -30,23 +24,23 @@ app = typer.Typer(
     help="Train, watch and use DreamerV3 agents.",
 )
 for name, command in {
-    "train": train_commands.train,
-    "resume": train_commands.resume,
-    "watch": run_commands.watch,
-    "stop": train_commands.stop,
-    "eval": run_commands.evaluate,
-    "scores": score_commands.scores,
-    "dream": run_commands.dream,
-    "envs": env_commands.list_envs,
-    "plan": machine_commands.plan,
-    "bench": machine_commands.bench,
-    "doctor": machine_commands.doctor,
+    "train": train.train,
+    "resume": train.resume,
+    "watch": runs.watch,
+    "stop": train.stop,
+    "eval": runs.evaluate,
+    "scores": scores.scores,
+    "dream": runs.dream,
+    "envs": envs.list_envs,
+    "plan": machine.plan,
+    "bench": machine.bench,
+    "doctor": machine.doctor,
     "version": version,
 }.items():
     app.command(name=name)(command)
-app.command(hidden=True)(train_commands.trainer)
-app.add_typer(env_commands.env_app, name="env")
-app.add_typer(run_commands.runs_app, name="runs")
+app.command(hidden=True)(train.trainer)
+app.add_typer(envs.env_app, name="env")
+app.add_typer(runs.runs_app, name="runs")
 
 
 def _with_help(error: typer.TyperException) -> str:

@@ -12,13 +12,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from dreamer_async.cli.paths import refuse_shadowing, runs_root
+from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import clean_output
-from dreamer_async.paths import refuse_shadowing, runs_root
 from dreamer_async.run import exit_codes
 from dreamer_async.store.run_dir import RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunInUse
-from dreamer_async.terminal import complain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _answered(words: Sequence[str]) -> int:
 
 def _watch(names: Sequence[str]) -> None:
     """Become the dashboard of these runs without a parser, whose import would delay it."""
-    from dreamer_async.launch import become_dashboard
+    from dreamer_async.cli.launch import become_dashboard
 
     root = runs_root(os.environ.get("DREAMER_RUNS_DIR") or "runs")
     become_dashboard([RunDir.find(root, name) for name in names])
@@ -68,6 +68,6 @@ def _command(words: Sequence[str]) -> int:
     from dreamer_async.machine import process
 
     process.before_torch()
-    from dreamer_async.commands import run
+    from dreamer_async.cli.commands import run
 
     return run(words)
