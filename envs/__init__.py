@@ -1,16 +1,16 @@
 """Environments behind one interface: `send` and `recv` by environment id.
 
 Importing this package imports neither envpool nor gymnasium; `make` and `spec` do when they need
-them. The function `envs.spec` and the module of the types share a name: `from envs.spec import
-EnvSpec` finds the module, `envs.spec(suite, task)` calls the function.
+them. The function `envs.spec` and the module of the types share a name:
+`from dreamer_async.envs.spec import EnvSpec` finds the module, `envs.spec(suite, task)` calls the
+function.
 """
 
 from __future__ import annotations
 
-from envs.gym import allow_code, is_code
-from envs.names import UnknownTask
-from envs.needs import MissingNeed
-from envs.registry import (
+from dreamer_async.envs.names import UnknownTask
+from dreamer_async.envs.needs import MissingNeed
+from dreamer_async.envs.registry import (
     about,
     check_resize,
     default_task,
@@ -25,8 +25,9 @@ from envs.registry import (
     summarize,
     tasks,
 )
-from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
-from envs.vector import EnvError, VectorEnv
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.suites.gym import allow_code, is_code
+from dreamer_async.envs.vector import EnvError, VectorEnv
 
 __all__ = [
     "ActionSpec",

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.spec import EnvSpec
+from dreamer_async.envs.spec import EnvSpec
 
 ALIGNMENT = 64
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs import registry
-from envs.findings import Range, Tally, findings
-from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
-from envs.vector import VectorEnv
+from dreamer_async.envs import registry
+from dreamer_async.envs.findings import Range, Tally, findings
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.vector import VectorEnv
 
 SILENCE = 10.0
 """Seconds without a row after which one is told that it still waits."""

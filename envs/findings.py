@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.spec import EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
 
 LARGE_VECTOR = 4096
 """A float vector longer than this is probably an image in disguise."""

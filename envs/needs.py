@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
-from envs.children import bound
-from envs.vector import EnvError
+from dreamer_async.envs.children import bound
+from dreamer_async.envs.vector import EnvError
 
 
 class MissingNeed(EnvError):
@@ -75,7 +75,10 @@ def load_egl() -> str:
     the system's one loaded first, drawing ends the process. (MUJOCO_GL is not read by envpool.)
     """
     if "envpool" in sys.modules:
-        return "envpool was imported before libEGL was loaded; call envs.needs.load_egl() first"
+        return (
+            "envpool was imported before libEGL was loaded; "
+            "call dreamer_async.envs.needs.load_egl() first"
+        )
     try:
         ctypes.CDLL("libEGL.so.1", ctypes.RTLD_GLOBAL)
     except OSError as error:
@@ -84,7 +87,7 @@ def load_egl() -> str:
 
 
 _DRAW = (
-    "from envs import needs; "
+    "from dreamer_async.envs import needs; "
     "pool = needs.import_envpool().make('CartpoleBalance-v1', env_type='gymnasium', num_envs=1, "
     "from_pixels=True, render_width=16, render_height=16); pool.reset()"
 )

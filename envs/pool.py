@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import needs
-from envs.pool_task import PoolTask, Reader
-from envs.raw_pool import RawPool, RawRows
-from envs.spaces import (
+from dreamer_async.envs import needs
+from dreamer_async.envs.pool_task import PoolTask, Reader
+from dreamer_async.envs.raw_pool import RawPool, RawRows
+from dreamer_async.envs.spaces import (
     ActionWriter,
     UnsupportedSpace,
     is_vector,
     read_space,
     write_space,
 )
-from envs.spec import ActionSpec, EnvSpec, StepBatch
-from envs.suite import Options
-from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, StepBatch
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
 
 envpool: Any = needs.import_envpool()
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from envs import names, needs
-from envs.pool_task import PoolTask
-from envs.spec import EnvSpec
-from envs.suite import Options, Suite
-from envs.vector import VectorEnv
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.pool_task import PoolTask
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.vector import VectorEnv
 
 
 def describe(task: PoolTask) -> EnvSpec:
     """Describe a task without opening an environment."""
-    from envs import pool
+    from dreamer_async.envs import pool
 
     return pool.describe(task)
 
 
 def open_pool(task: PoolTask, options: Options) -> VectorEnv:
     """Open environments of a task."""
-    from envs import pool
+    from dreamer_async.envs import pool
 
     return pool.PoolEnv(task, options)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from envs.spec import ObsSpec
+from dreamer_async.envs.spec import ObsSpec
 
 
 class Reader(Protocol):

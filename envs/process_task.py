@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from envs import names
-from envs.needs import Need
-from envs.spec import EnvSpec
-from envs.suite import Options, Suite
-from envs.vector import VectorEnv
+from dreamer_async.envs import names
+from dreamer_async.envs.needs import Need
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.vector import VectorEnv
 
 Summarize = Callable[[Sequence[Mapping[str, float]]], dict[str, float]]
 
@@ -34,7 +34,7 @@ def process_suite(
     known = {names.squash(task): task for task in tasks} | dict(spellings or {})
 
     def make(task: str, options: Options) -> VectorEnv:
-        from envs.processes import ProcessEnv, Source
+        from dreamer_async.envs.processes import ProcessEnv, Source
 
         return ProcessEnv(Source(name, task, target, {"task": task}), options)
 

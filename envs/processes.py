@@ -33,12 +33,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import children, wire
-from envs.block import Block, anonymous_file
-from envs.spec import EnvSpec, StepBatch
-from envs.suite import Options
-from envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seed
-from envs.words import Words
+from dreamer_async.envs import children, wire
+from dreamer_async.envs.block import Block, anonymous_file
+from dreamer_async.envs.spec import EnvSpec, StepBatch
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seed
+from dreamer_async.envs.words import Words
 
 MAX_RESTARTS = 3
 """How often a worker may be replaced."""
@@ -56,7 +56,7 @@ CLOSE_SECONDS = 5.0
 _COMMAND = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "sys.path[:] = json.loads(sys.argv[1]); "
-    "from envs.worker import main; main(*map(int, sys.argv[2:]))"
+    "from dreamer_async.envs.worker import main; main(*map(int, sys.argv[2:]))"
 )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from envs import (
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.suites import (
     atari,
     bsuite,
     classic,
@@ -16,15 +19,11 @@ from envs import (
     memory_maze,
     minecraft,
     minigrid,
-    names,
-    needs,
     procgen,
     toy,
     vizdoom,
 )
-from envs.spec import EnvSpec
-from envs.suite import Options, Suite
-from envs.vector import VectorEnv
+from dreamer_async.envs.vector import VectorEnv
 
 SUITES: dict[str, Suite] = {
     suite.name: suite

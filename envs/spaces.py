@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
+from dreamer_async.envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 Array = NDArray[Any]
 

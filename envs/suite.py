@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from envs.needs import Need
-from envs.spec import EnvSpec
-from envs.vector import VectorEnv
+from dreamer_async.envs.needs import Need
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.vector import VectorEnv
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.spaces import ObsReader
+from dreamer_async.envs.spaces import ObsReader
 
 Array = NDArray[Any]
 

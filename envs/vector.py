@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.spec import ActionSpec, EnvSpec, StepBatch
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, StepBatch
 
 
 class EnvError(RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 RESET, STEP, CLOSE = b"reset", b"step", b"close"
 """Commands to a worker."""

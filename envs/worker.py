@@ -25,12 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from envs import wire
-from envs.block import Block
-from envs.names import nearest, squash
-from envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds, write_actions
-from envs.spec import EnvSpec
-from envs.values import BrokenRule, flag, kind, number, observation
+from dreamer_async.envs import wire
+from dreamer_async.envs.block import Block
+from dreamer_async.envs.names import nearest, squash
+from dreamer_async.envs.spaces import (
+    ObsReader,
+    UnsupportedSpace,
+    read_space,
+    vector_bounds,
+    write_actions,
+)
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.values import BrokenRule, flag, kind, number, observation
 
 LONGEST_TRACEBACK = 60_000
 ORPHAN_SECONDS = 1.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreamer_async.agent import Batch
 from dreamer_async.config import Config, LossConfig, ModelConfig, OptimConfig, TrainConfig
-from envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 MODEL = ModelConfig(deter=16, hidden=8, classes=4, depth=2, units=8, stoch=4, blocks=4)
 VECTOR = {"vector": ObsSpec((3,), "float32")}

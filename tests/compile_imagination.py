@@ -17,8 +17,8 @@ from compile_kernels import NAMES, compiled
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import SIZES, LossConfig, ModelConfig
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 from dreamer_async.fast.cuda import imagination
-from envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 ROWS, HORIZON = 1024, 15
 

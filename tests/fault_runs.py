@@ -18,12 +18,13 @@ import numpy as np
 from tiny_run import extend, read
 
 from dreamer_async.config import from_dict
+from dreamer_async.envs import spec
+from dreamer_async.envs.suites import toy_tasks
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
-from envs import spec, toy_tasks
 
 KILLS = int(os.environ.get("FAULT_KILLS", "50"))
 SEEK = ("train.steps=10_000_000", "train.checkpoint_seconds=0.02", "replay.capacity=400")

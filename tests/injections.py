@@ -23,7 +23,8 @@ from unittest import mock
 
 import torch
 
-import envs
+from dreamer_async import envs
+from dreamer_async.envs.suites import toy, toy_tasks
 from dreamer_async.machine import process
 from dreamer_async.replay import files as replay_files
 from dreamer_async.replay import ring
@@ -44,7 +45,6 @@ from dreamer_async.run import (
 )
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
-from envs import toy, toy_tasks
 
 CANNOT = 99
 """Exit code of a trainer whose fault this machine does not allow."""

@@ -30,7 +30,7 @@ from dreamer_async.config import (
     OptimConfig,
     TrainConfig,
 )
-from envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 DIRECTORY = Path(os.environ.get("ORACLE_DIR") or Path(__file__).parent / "oracle")
 FLAGS = ("reward", "is_first", "is_last", "is_terminal")

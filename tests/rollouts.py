@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import ActionSpec, StepBatch, VectorEnv
+from dreamer_async.envs import ActionSpec, StepBatch, VectorEnv
 
 Stream = list[tuple[bytes, ...]]
 Act = Callable[[StepBatch], NDArray[Any]]

@@ -324,7 +324,7 @@ def signal_all(process: subprocess.Popen[bytes], number: int) -> None:
 
 def is_worker(pid: int) -> bool:
     with suppress(OSError):
-        return b"envs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"dreamer_async.envs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

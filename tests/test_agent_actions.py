@@ -20,11 +20,11 @@ from dreamer_async.agent.actions import (
 from dreamer_async.agent.heads import Actor
 from dreamer_async.agent.policy import Policy
 from dreamer_async.cli import main
+from dreamer_async.envs.processes import ProcessEnv, Source
+from dreamer_async.envs.spec import ActionSpec
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.vector import ActionCheck
 from dreamer_async.store.events import RunFinished, read_events
-from envs.processes import ProcessEnv, Source
-from envs.spec import ActionSpec
-from envs.suite import Options
-from envs.vector import ActionCheck
 from tests.agent_cases import MODEL, make_batch, make_config, make_spec
 from tests.rollouts import streams
 

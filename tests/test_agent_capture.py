@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dreamer_async.agent import Batch, Noise, Trainer
 from dreamer_async.agent.trainer import Update
+from dreamer_async.envs.spec import EnvSpec, ObsSpec
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.capture import WARM_UPS, cuda_graph
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.machine.device import set_arithmetic
-from envs.spec import EnvSpec, ObsSpec
 
 READS = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"}
 """Operations whose result the host waits for."""

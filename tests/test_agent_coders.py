@@ -12,7 +12,7 @@ from agent_cases import MODEL, make_batch, make_config, make_spec
 from dreamer_async.agent import Trainer
 from dreamer_async.agent.coders import Decoder, Encoder, check_observations, flat_vector
 from dreamer_async.agent.nets import BlockLinear, Conv, UpConv, initialize
-from envs.spec import ObsSpec
+from dreamer_async.envs.spec import ObsSpec
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,9 +9,9 @@ import torch
 from agent_cases import IMAGE, VECTOR, make_batch, make_config, make_spec
 
 from dreamer_async.agent import Trainer
+from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates, gpu_options, launches_dependently
-from envs.spec import ObsSpec
 
 GRAPHS = 16
 """Five of filtering, encoder, three of imagining (weights, the first step, the others), two of

@@ -13,9 +13,9 @@ from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.ops import Part, compute_with
 from dreamer_async.config import ModelConfig
+from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.cuda import images as gpu_images
 from dreamer_async.fast.cuda.backend import OPS
-from envs.spec import ObsSpec
 
 MODEL = ModelConfig(
     deter=16, hidden=8, classes=4, depth=3, units=8, stoch=4, blocks=4, block_space=4

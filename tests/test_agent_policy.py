@@ -9,7 +9,7 @@ from agent_cases import MIXED, VECTOR, make_batch, make_config, make_spec
 
 from dreamer_async.agent import Policy, PolicyCarry, Trainer
 from dreamer_async.agent.policy import PolicyNoise
-from envs.spec import EnvSpec
+from dreamer_async.envs.spec import EnvSpec
 
 
 def generator(seed: int = 0) -> torch.Generator:

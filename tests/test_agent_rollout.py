@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dreamer_async.agent import Trainer
 from dreamer_async.agent.states import RSSMState, Trajectory
+from dreamer_async.envs.spec import ActionSpec, EnvSpec
 from dreamer_async.fast.cuda.rollout import Rollout, fits
-from envs.spec import ActionSpec, EnvSpec
 
 SEVERAL = ActionSpec(
     "several", 4, (("move", ActionSpec("discrete", 3)), ("turn", ActionSpec("continuous", 2)))

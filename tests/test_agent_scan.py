@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dreamer_async.agent import Batch, Noise, Trainer
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.states import Observed
+from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.cuda import scan, step
 from dreamer_async.fast.cuda.backend import CUDA
-from envs.spec import ObsSpec
 
 PRECISIONS = {"float32": 1e-4, "bfloat16": 0.1}
 """Relative norm by which gradients may differ. bfloat16 keeps 8 bits, and rounds elsewhere."""

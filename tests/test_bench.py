@@ -24,11 +24,11 @@ from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
 from dreamer_async.cli import main
 from dreamer_async.config import SIZES, Config, resolve
+from dreamer_async.envs import spec
+from dreamer_async.envs.spec import ActionSpec
 from dreamer_async.replay.setup import open_replay, ring_spec
 from dreamer_async.store.events import EventWriter, Gauges, Metrics, read_events
 from dreamer_async.store.run_dir import RunDir
-from envs import spec
-from envs.spec import ActionSpec
 from tests.tiny_run import TINY, make_run
 
 SMALL = (*TINY, "train.device=cpu")

@@ -17,7 +17,7 @@ from dreamer_async.bench.check import Step, steps
 from dreamer_async.bench.on_device import PROFILED, Span, summary
 from dreamer_async.cli import main
 from dreamer_async.config import resolve
-from envs import spec
+from dreamer_async.envs import spec
 from tests.tiny_run import TINY
 
 ABOUT = {"torch": "2.13.0", "devices": 1}

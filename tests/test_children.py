@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from envs import children
+from dreamer_async.envs import children
 
 PARENT = """
 import subprocess, sys, threading
-from envs import children
+from dreamer_async.envs import children
 
 def start():
     words, pipe = [sys.executable, "-c", sys.argv[1]], subprocess.PIPE

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from dreamer_async.envs.spec import StepBatch
 from dreamer_async.run.collector import Actor, Collector
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.events import PhaseChanged, Warned
-from envs.spec import StepBatch
 
 
 class Stream:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dreamer_async.config import SUITES
+from dreamer_async.envs import tasks
 from dreamer_async.scores import curves
-from envs import tasks
 
 
 @pytest.mark.parametrize("suite", ["atari", "atari100k"])

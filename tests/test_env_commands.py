@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import envs
+from dreamer_async import envs
 from dreamer_async.cli import main
-from envs import needs, registry
-from envs.check import Tally, patience
+from dreamer_async.envs import needs, registry
+from dreamer_async.envs.check import Tally, patience
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -120,7 +120,7 @@ def test_check_says_what_is_wrong(
     findings: list[str],
 ) -> None:
     clock = count(step=0.01)  # in steps of the environment, however long they take
-    monkeypatch.setattr("envs.check.time", SimpleNamespace(monotonic=clock.__next__))
+    monkeypatch.setattr("dreamer_async.envs.check.time", SimpleNamespace(monotonic=clock.__next__))
     report = check(capsys, f"tests.faulty_envs:{name}", "--seconds", "0.5")
     for finding in findings:
         assert any(finding in found for found in report["findings"]), report["findings"]
@@ -130,7 +130,7 @@ def test_deaths_that_were_bridged_are_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(step=0.01)
-    monkeypatch.setattr("envs.check.time", SimpleNamespace(monotonic=clock.__next__))
+    monkeypatch.setattr("dreamer_async.envs.check.time", SimpleNamespace(monotonic=clock.__next__))
     report = check(capsys, "tests.faulty_envs:Exiting", "--seconds", "0.1")
     assert "is replaced (1 of at most 3 times)" in report["findings"][0]
     assert "died by exit code 3" in report["findings"][0]
@@ -138,10 +138,10 @@ def test_deaths_that_were_bridged_are_told(
 
 def test_one_is_told_that_no_row_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     said = Queue[str]()
-    monkeypatch.setattr("envs.check.SILENCE", 0.01)
+    monkeypatch.setattr("dreamer_async.envs.check.SILENCE", 0.01)
     with patience(Tally(1), said.put):
         assert "no row for" in said.get(timeout=60)
-    monkeypatch.setattr("envs.check.SILENCE", 600.0)
+    monkeypatch.setattr("dreamer_async.envs.check.SILENCE", 600.0)
     with patience(Tally(1), said.put):
         while not said.empty():
             said.get()

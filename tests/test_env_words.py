@@ -10,10 +10,10 @@ import pytest
 
 from dreamer_async import cli
 from dreamer_async.cli import commands
-from envs import EnvError
-from envs.processes import ProcessEnv, Source
-from envs.suite import Options
-from envs.words import Words
+from dreamer_async.envs import EnvError
+from dreamer_async.envs.processes import ProcessEnv, Source
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.words import Words
 
 pytestmark = pytest.mark.faults
 SOURCE = Source("tests", "shouting", "tests.shouting_env:Shouting")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.findings import INSPECTED_EPISODES, INSPECTED_ROWS, Inspection, Tally, findings
-from envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.findings import (
+    INSPECTED_EPISODES,
+    INSPECTED_ROWS,
+    Inspection,
+    Tally,
+    findings,
+)
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 
 SPEC = EnvSpec("gym", "x", {"v": ObsSpec((2,), "float32")}, ActionSpec("discrete", 2))
 

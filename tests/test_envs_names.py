@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-import envs
-from envs import atari, needs
+from dreamer_async import envs
+from dreamer_async.envs import needs
+from dreamer_async.envs.suites import atari
 
 
 @pytest.mark.parametrize(

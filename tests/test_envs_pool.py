@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import envs
-from envs import EnvError, VectorEnv, atari, needs
-from envs.pool import PoolEnv
-from envs.pool_suite import open_pool
-from envs.pool_task import PoolTask
-from envs.raw_pool import RawPool, RawRows
-from envs.spec import ObsSpec
-from envs.suite import Options
-from envs.vector import env_seeds
+from dreamer_async import envs
+from dreamer_async.envs import EnvError, VectorEnv, needs
+from dreamer_async.envs.pool import PoolEnv
+from dreamer_async.envs.pool_suite import open_pool
+from dreamer_async.envs.pool_task import PoolTask
+from dreamer_async.envs.raw_pool import RawPool, RawRows
+from dreamer_async.envs.spec import ObsSpec
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.suites import atari
+from dreamer_async.envs.vector import env_seeds
 from tests.rollouts import scripted_actions, streams
 
 GAMES = [("atari", "pong"), ("atari100k", "ms_pacman")]

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from envs import EnvError, processes
-from envs.processes import ProcessEnv, Source
-from envs.spec import ActionSpec, ObsSpec
-from envs.suite import Options
+from dreamer_async.envs import EnvError, processes
+from dreamer_async.envs.processes import ProcessEnv, Source
+from dreamer_async.envs.spec import ActionSpec, ObsSpec
+from dreamer_async.envs.suite import Options
 from tests.rollouts import streams
 
 
@@ -318,8 +318,8 @@ def test_workers_do_not_outlive_the_trainer(how: str, fault: str) -> None:
         """
         import sys, time
         import numpy as np
-        from envs.processes import ProcessEnv, Source
-        from envs.suite import Options
+        from dreamer_async.envs.processes import ProcessEnv, Source
+        from dreamer_async.envs.suite import Options
         source = Source("tests", "faulty", "tests.faulty_envs:Faulty", {"fault": sys.argv[2]})
         env = ProcessEnv(source, Options(2, 1, 0))
         env.start()

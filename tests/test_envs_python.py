@@ -13,16 +13,16 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-import envs
+from dreamer_async import envs
 from dreamer_async.cli import main
 from dreamer_async.config import resolve, to_dict
+from dreamer_async.envs.processes import ProcessEnv, Source
+from dreamer_async.envs.suite import Options
+from dreamer_async.envs.suites import bsuite, dmlab, minecraft
 from dreamer_async.run.telemetry import EpisodeTracker
 from dreamer_async.scores.suites import SuiteScores
 from dreamer_async.store.events import Episode, EventWriter, read_events
 from dreamer_async.store.run_dir import RunDir
-from envs import bsuite, dmlab, minecraft
-from envs.processes import ProcessEnv, Source
-from envs.suite import Options
 from tests.rollouts import streams
 
 
@@ -381,9 +381,9 @@ class MineRL:
 
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch) -> tuple[minecraft.Minecraft, MineRL]:
-    fake, module = MineRL(), ModuleType("envs.minecraft_spec")
+    fake, module = MineRL(), ModuleType("dreamer_async.envs.suites.minecraft_spec")
     vars(module)["build"] = lambda size, speed: fake if (size, speed) == ((64, 64), 100) else None
-    monkeypatch.setitem(sys.modules, "envs.minecraft_spec", module)
+    monkeypatch.setitem(sys.modules, "dreamer_async.envs.suites.minecraft_spec", module)
     return minecraft.Minecraft("diamond"), fake
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.spaces import UnsupportedSpace, read_space, write_actions, write_space
-from envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
+from dreamer_async.envs.spaces import UnsupportedSpace, read_space, write_actions, write_space
+from dreamer_async.envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
 
 BYTES = np.uint8
 

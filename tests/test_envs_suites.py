@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-import envs
+from dreamer_async import envs
 from dreamer_async.config import SUITES, resolve
-from envs import control, dmc, minigrid, needs, procgen, vizdoom
-from envs.spec import ActionSpec, ObsSpec
-from envs.vector import VectorEnv
+from dreamer_async.envs import needs
+from dreamer_async.envs.spec import ActionSpec, ObsSpec
+from dreamer_async.envs.suites import control, dmc, minigrid, procgen, vizdoom
+from dreamer_async.envs.vector import VectorEnv
 from tests.rollouts import streams
 
 STEPS = 50

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-import envs
-from envs import StepBatch, VectorEnv, toy_tasks
+from dreamer_async import envs
+from dreamer_async.envs import StepBatch, VectorEnv
+from dreamer_async.envs.suites import toy_tasks
 from tests.rollouts import Act, returns, streams
 
 TASKS = envs.tasks("toy")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import envs
+from dreamer_async import envs
 from dreamer_async.cli import main
 from dreamer_async.store.events import Episode, RunFinished, RunStarted, read_events
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs.spaces import read_space
-from envs.values import BrokenRule, flag, number, observation
+from dreamer_async.envs.spaces import read_space
+from dreamer_async.envs.values import BrokenRule, flag, number, observation
 
 LARGEST = float(np.finfo(np.float32).max)
 CLASSES = spaces.Discrete(3)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import envs
-from envs import ActionSpec, EnvError, EnvSpec, ObsSpec, StepBatch, VectorEnv
-from envs.vector import Requests, check_rows, env_seed, env_seeds
+from dreamer_async import envs
+from dreamer_async.envs import ActionSpec, EnvError, EnvSpec, ObsSpec, StepBatch, VectorEnv
+from dreamer_async.envs.vector import Requests, check_rows, env_seed, env_seeds
 
 IDS = np.arange(4, dtype=np.int32)
 DISCRETE: dict[str, tuple[Any, Any]] = {

@@ -15,12 +15,12 @@ from test_tui_process import Terminal
 from tiny_run import make_run, newest
 
 from dreamer_async.config import from_dict
+from dreamer_async.envs import spec
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
 from dreamer_async.store import events
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
-from envs import spec
 
 pytestmark = pytest.mark.faults
 

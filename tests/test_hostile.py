@@ -481,7 +481,7 @@ NEVER_IMPORTED = {"pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle
 NEVER_IMPORTED |= {"ruamel", "jsonpickle"}
 NEVER_CALLED = {"eval", "exec", "__import__", "torch.load"}
 MAY_IMPORT_BY_NAME = {"envs/worker.py"}
-"""What a worker imports is named by our adapters, or on the command line (envs/gym.py)."""
+"""What a worker imports is named by our adapters, or on the command line (envs/suites/gym.py)."""
 
 
 def dangerous(source: str, file: str = "x.py") -> list[str]:

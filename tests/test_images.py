@@ -14,9 +14,9 @@ from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.nets import initialize
 from dreamer_async.agent.ops import ImageLayer, Part, compute_with
 from dreamer_async.config import ModelConfig
+from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.native import images, library
 from dreamer_async.fast.native.backend import OPS
-from envs.spec import ObsSpec
 
 SHAPES = [(32, 32, 3), (16, 16, 1), (48, 80, 4), (64, 48, 2)]
 """Widths of one tile and less, of no whole tiles in the small maps, and several bands of rows."""

@@ -154,7 +154,11 @@ def violations(module: str, source: str) -> list[str]:
         rule("data modules know numpy only", third_party(everywhere) - {"numpy"})
         rule("data modules know no asyncio", everywhere & {"asyncio"})
     if module.startswith("dreamer_async.agent"):
-        allowed = {"dreamer_async.config", "dreamer_async.config.settings", "envs.spec"}
+        allowed = {
+            "dreamer_async.config",
+            "dreamer_async.config.settings",
+            "dreamer_async.envs.spec",
+        }
         outside = {n for n in ours if not n.startswith("dreamer_async.agent")}
         rule("agent/ knows configs and specs", outside - allowed)
         rule("agent/ uses torch and numpy", third_party(everywhere) - {"torch", "numpy"})
@@ -172,12 +176,12 @@ def test_imports_follow_the_rules(module: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("envs.toy", "import torch"),
-        ("envs.toy", "def f():\n    from dreamer_async import config"),
+        ("dreamer_async.envs.suites.toy", "import torch"),
+        ("dreamer_async.envs.suites.toy", "def f():\n    from dreamer_async import config"),
         ("tui.app", "from dreamer_async.config import resolve"),
         ("tui.app", "from dreamer_async import config"),
         ("tui.app", "import torch.nn"),
-        ("tui.widgets.chart", "from envs import spec"),
+        ("tui.widgets.chart", "from dreamer_async.envs import spec"),
         ("dreamer_async.run.pipeline", "import tui.app"),
         ("dreamer_async.run.pipeline", "from dreamer_async import cli"),
         ("dreamer_async.store.events", "import numpy as np"),
@@ -263,7 +267,7 @@ def modules_after(statement: str) -> set[str]:
         ),
         ("import dreamer_async.cli", HEAVY),
         ("import tui.app", HEAVY - {"numpy", "textual"}),
-        ("import envs", HEAVY - {"numpy"}),
+        ("from dreamer_async import envs", HEAVY - {"numpy"}),
     ],
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:
@@ -300,7 +304,7 @@ def test_what_is_shown_is_decided_without_textual(module: str) -> None:
 
 
 def test_the_probe_sees_a_heavy_import() -> None:
-    assert "numpy" in loaded_after("import envs.spec")
+    assert "numpy" in loaded_after("import dreamer_async.envs.spec")
 
 
 @pytest.mark.parametrize("command", ["--help", "train --help", "runs --help", "version"])

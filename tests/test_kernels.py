@@ -20,10 +20,10 @@ from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import ModelConfig, OptimConfig
+from dreamer_async.envs.spec import ActionSpec, EnvSpec
 from dreamer_async.fast.native import twohot
 from dreamer_async.fast.native.dense import dense_stack
 from dreamer_async.fast.native.losses import latent_losses
-from envs.spec import ActionSpec, EnvSpec
 
 WIDE = replace(MODEL, deter=48, hidden=24, units=40, classes=5, stoch=6, blocks=3)
 """Widths that fill no panel."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny_run import TINY
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.backend import PYTORCH
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.trainer import Update

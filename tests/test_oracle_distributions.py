@@ -14,7 +14,7 @@ from dreamer_async.agent.coders import VectorOutput
 from dreamer_async.agent.heads import Actor
 from dreamer_async.agent.nets import Linear
 from dreamer_async.config import ModelConfig
-from envs.spec import ActionSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, ObsSpec
 
 pytestmark = pytest.mark.oracle
 TOLERANCE = 1e-5

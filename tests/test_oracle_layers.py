@@ -20,8 +20,8 @@ from dreamer_async.agent.ops import compute_with
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import ModelConfig
+from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.cuda import fused, scan
-from envs.spec import ObsSpec
 
 pytestmark = pytest.mark.oracle
 

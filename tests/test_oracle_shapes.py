@@ -12,7 +12,7 @@ from oracle_cases import layout, our_name, read_csv
 
 from dreamer_async.agent import Agent, Trainer
 from dreamer_async.config import SIZES, Config, LossConfig, ModelConfig
-from envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 pytestmark = pytest.mark.oracle
 IMAGES = {"atari": (96, 96, 1), "atari100k": (64, 64, 3)}

@@ -20,12 +20,12 @@ from test_agent_capture import FakeCuda, record, tape
 from dreamer_async.agent import Agent, Policy, Trainer
 from dreamer_async.agent.nets import PRECISIONS
 from dreamer_async.agent.policy import compute_types
+from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
 from dreamer_async.fast.cuda.capture import RECORDING, Relaunch, cuda_graph
 from dreamer_async.fast.cuda.parcel import ALIGNED, Field, Parcel
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.run.collector import Actor
 from dreamer_async.run.weights import PolicyWeights
-from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 ENVS, ROWS = 5, 3
 

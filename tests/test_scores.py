@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import envs
+from dreamer_async import envs
 from dreamer_async.cli import main
 from dreamer_async.config import ConfigError, resolve, to_dict
 from dreamer_async.scores import curves

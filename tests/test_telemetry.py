@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tiny_run import STARTED
 
+from dreamer_async.envs.spec import StepBatch
 from dreamer_async.run.telemetry import (
     EpisodeTracker,
     PlainLog,
@@ -31,7 +32,6 @@ from dreamer_async.store.events import (
     Warned,
     read_events,
 )
-from envs.spec import StepBatch
 
 
 class Clock:

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamer_async.agent.distributions import onehot
 
 if TYPE_CHECKING:
-    from envs.spec import ActionSpec
+    from dreamer_async.envs.spec import ActionSpec
 
 
 def embed_action(spec: ActionSpec, action: Tensor, dtype: torch.dtype) -> Tensor:

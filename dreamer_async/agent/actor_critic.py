@@ -26,7 +26,7 @@ from dreamer_async.agent.world_model import WorldModel
 from dreamer_async.config import LossConfig, ModelConfig
 
 if TYPE_CHECKING:
-    from envs.spec import EnvSpec
+    from dreamer_async.envs.spec import EnvSpec
 
 ImagineStep = Callable[[RSSMState, Tensor, Tensor], tuple[RSSMState, Tensor]]
 

@@ -16,7 +16,7 @@ from dreamer_async.agent.actions import draw_action_noise
 from dreamer_async.config import Config
 
 if TYPE_CHECKING:
-    from envs.spec import ActionSpec
+    from dreamer_async.envs.spec import ActionSpec
 
 
 class Batch(NamedTuple):

@@ -26,10 +26,10 @@ from dreamer_async.agent.nets import (
 )
 from dreamer_async.agent.ops import Part
 from dreamer_async.config import ModelConfig
-from envs.spec import check_observations
+from dreamer_async.envs.spec import check_observations
 
 if TYPE_CHECKING:
-    from envs.spec import ObsSpec
+    from dreamer_async.envs.spec import ObsSpec
 
 Obs = Mapping[str, Tensor]
 

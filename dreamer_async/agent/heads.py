@@ -27,7 +27,7 @@ from dreamer_async.agent.ops import Dense, Part
 from dreamer_async.config import ModelConfig
 
 if TYPE_CHECKING:
-    from envs.spec import ActionSpec
+    from dreamer_async.envs.spec import ActionSpec
 
 UNIT_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 """Entropy of a standard normal, in nats."""

@@ -25,7 +25,7 @@ from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import Config
 
 if TYPE_CHECKING:
-    from envs.spec import ActionSpec, EnvSpec
+    from dreamer_async.envs.spec import ActionSpec, EnvSpec
 
 
 class PolicyCarry(NamedTuple):

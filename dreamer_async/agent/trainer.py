@@ -25,7 +25,7 @@ from dreamer_async.agent.world_model import WorldModelLosses
 from dreamer_async.config import Config, LossConfig
 
 if TYPE_CHECKING:
-    from envs.spec import EnvSpec
+    from dreamer_async.envs.spec import EnvSpec
 
 STAGE = "stage/"
 """Profiles show the parts of an update under names that begin with this."""

@@ -24,7 +24,7 @@ from dreamer_async.agent.states import Observed, RSSMState
 from dreamer_async.config import LossConfig, ModelConfig
 
 if TYPE_CHECKING:
-    from envs.spec import EnvSpec
+    from dreamer_async.envs.spec import EnvSpec
 
 
 class WorldModelLosses(NamedTuple):

@@ -20,7 +20,7 @@ from dreamer_async.config import Config
 from dreamer_async.machine import process
 
 if TYPE_CHECKING:
-    from envs.spec import EnvSpec
+    from dreamer_async.envs.spec import EnvSpec
 
 PARTS = ("ceilings", "env", "replay", "policy", "learner", "pipeline")
 """In the order in which `all` measures them."""
@@ -35,7 +35,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     """
     import torch
 
-    import envs
+    from dreamer_async import envs
     from dreamer_async.machine.device import choose_device, choose_precision, cpu_threads
 
     spec = envs.spec(config.env.suite, config.env.task)

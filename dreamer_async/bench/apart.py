@@ -7,8 +7,8 @@ import subprocess
 from typing import Any
 
 from dreamer_async.config import Config, to_dict
+from dreamer_async.envs.children import bound
 from dreamer_async.machine.interpreter import command, environment
-from envs.children import bound
 
 
 class BenchError(RuntimeError):

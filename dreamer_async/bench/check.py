@@ -24,10 +24,10 @@ from typing import IO, Any, NamedTuple
 
 from dreamer_async.bench.report import spell
 from dreamer_async.config import known_settings
+from dreamer_async.envs.children import bound
 from dreamer_async.machine import process
 from dreamer_async.machine.interpreter import environment, python
 from dreamer_async.store.json_file import write_json_atomic
-from envs.children import bound
 
 MINUTES = 9.5
 """Everything ends by then, or is ended."""

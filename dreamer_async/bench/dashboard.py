@@ -28,9 +28,9 @@ from dreamer_async.bench.pipeline import PATIENCE_S, Progress, wait_until
 from dreamer_async.bench.stream import MARK, append_beat, write_stream
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
+from dreamer_async.envs.children import bound
 from dreamer_async.machine.interpreter import command, environment
 from dreamer_async.store.run_dir import RunDir
-from envs.children import bound
 
 EVENTS = 1_000_000
 """Of the long run."""

@@ -13,10 +13,10 @@ import numpy as np
 
 from dreamer_async.bench.timing import LEAST, Timing, timing
 from dreamer_async.config import Config
+from dreamer_async.envs.processes import ProcessEnv
+from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.worker import load
 from dreamer_async.run.parts import make_env
-from envs.processes import ProcessEnv
-from envs.vector import VectorEnv
-from envs.worker import load
 
 ROUNDS = 40
 """Batches that are timed together: one alone is shorter than the machine's noise."""

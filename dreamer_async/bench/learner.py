@@ -14,6 +14,7 @@ from dreamer_async.bench.memory import filled_replay
 from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.place import take_place
 from dreamer_async.machine.device import (
@@ -24,7 +25,6 @@ from dreamer_async.machine.device import (
     wait_for,
 )
 from dreamer_async.run.learner import Learner
-from envs.spec import EnvSpec
 
 
 def learner(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:

@@ -12,10 +12,10 @@ import numpy as np
 from dreamer_async.bench.synthetic import adder
 from dreamer_async.bench.timing import Timing, timed, timed_in_turn, timing
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.replay.layout import RingSpec, SampleBuffers, aligned, ring_bytes
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import ring_spec
-from envs.spec import EnvSpec
 
 COLD_BYTES = 128_000_000
 """Size of a measured replay: images do not fit the caches, as those of a real one do not."""

@@ -16,10 +16,10 @@ from typing import Any
 from dreamer_async.bench.apart import BenchError, measure_apart
 from dreamer_async.bench.timing import Timing, timing
 from dreamer_async.config import Config, override, to_dict
+from dreamer_async.envs.children import bound
 from dreamer_async.machine.interpreter import command, environment
 from dreamer_async.store import events
 from dreamer_async.store.run_dir import RunDir
-from envs.children import bound
 
 ROUNDS = 3
 """Turns of each; the median of their ratios is reported."""

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.bench.apart import BenchError, results_apart
 from dreamer_async.bench.vram import estimate
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.machine.device import choose_device, choose_precision
 from dreamer_async.replay.setup import bytes_per_step, ring_spec, steps_to_keep
 from dreamer_async.run.checkpoint_room import checkpoint_bytes
 from dreamer_async.store.directory import existing
-from envs.spec import EnvSpec
 
 SECONDS = 3.0
 """How long each speed is measured."""

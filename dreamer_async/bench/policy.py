@@ -13,11 +13,11 @@ from dreamer_async.bench.learner import ready
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine.device import use_cpu_threads, use_device, use_own_stream, wait_for
 from dreamer_async.run.collector import Actor
 from dreamer_async.run.learner import Learner
-from envs.spec import EnvSpec
 
 
 def policy(config: Config, spec: EnvSpec, seconds: float) -> list[Timing]:

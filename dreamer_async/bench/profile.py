@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity
 from dreamer_async.agent.trainer import STAGE
 from dreamer_async.bench.learner import ready
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.machine.device import choose_device, wait_for
-from envs.spec import EnvSpec
 
 UPDATES = 3
 """Updates that are recorded."""

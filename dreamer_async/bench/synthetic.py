@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.collector import stored_fields
-from envs.spec import EnvSpec, ObsSpec, StepBatch
 
 EPISODE = 200
 """Mean length of a made-up episode in steps."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_async.config import Config
-from envs.spec import EnvSpec
+from dreamer_async.envs.spec import EnvSpec
 
 TABLE = Path(__file__).with_name("vram.csv")
 BATCH = 16, 64

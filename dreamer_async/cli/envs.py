@@ -21,7 +21,7 @@ from dreamer_async.config import SUITES, ConfigError
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
-    from envs.check import Report
+    from dreamer_async.envs.check import Report
 
 SHOWN_TASKS = 60
 """More tasks than these are only listed with --all."""
@@ -37,7 +37,7 @@ def list_envs(
     as_json: Json = False,
 ) -> int:
     """List the suites, or the tasks of one, with what each needs."""
-    import envs
+    from dreamer_async import envs
 
     if suite is not None:
         try:
@@ -56,7 +56,7 @@ def list_envs(
 
 
 def _describe(suite: str) -> dict[str, Any]:
-    import envs
+    from dreamer_async import envs
 
     preset = SUITES[suite]
     return {
@@ -116,7 +116,7 @@ def check_env(
     """Play random episodes, print what an agent would see, and what is wrong with it."""
     suite, task = _split(name)
     task = resolve_task(suite, task)
-    from envs.check import check
+    from dreamer_async.envs.check import check
 
     try:
         report = check(suite, task, episodes, seconds, seed, partial(typer.echo, err=True))

@@ -73,7 +73,7 @@ def configure(
 
 
 def _check_resize(env: EnvConfig) -> None:
-    import envs
+    from dreamer_async import envs
 
     try:
         envs.check_resize(env.suite, env.task, env.resize)
@@ -85,7 +85,7 @@ def resolve_task(suite: str, task: str | None) -> str:
     """Canonical name of a task that can run here, the suite's default for None; ConfigError."""
     if suite not in SUITES:
         resolve(suite, "unknown")  # says which suites there are
-    import envs
+    from dreamer_async import envs
 
     if suite == "gym" and task is not None and envs.is_code(task):
         envs.allow_code(task)  # whoever types it wants it
@@ -105,7 +105,7 @@ def try_spaces(env: EnvConfig) -> None:
     """
     if env.suite != "gym":
         return  # their spaces are known to fit
-    import envs
+    from dreamer_async import envs
 
     try:
         envs.spec(env.suite, env.task)
@@ -118,7 +118,7 @@ def name_again(env: EnvConfig, given: str | None) -> None:
 
     What would be imported stands in a file, which may come from anyone.
     """
-    import envs
+    from dreamer_async import envs
 
     if given is not None and given != env.task:
         raise ConfigError(f"--task {given} is not this run's task, which is {env.task}")

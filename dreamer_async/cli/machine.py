@@ -93,7 +93,7 @@ def bench(
 
     process.prepare()
     if trace is not None:
-        import envs
+        from dreamer_async import envs
         from dreamer_async.bench.profile import profile
 
         result = profile(config, envs.spec(suite, config.env.task), trace)

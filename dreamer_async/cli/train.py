@@ -213,7 +213,7 @@ def _check_room(config: Config, root: Path) -> str:
     chosen = config.replay.capacity or config.replay.capacity_gb
     if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
         return ""
-    import envs
+    from dreamer_async import envs
     from dreamer_async.replay.setup import check_room
 
     replay = check_room(config, envs.spec(config.env.suite, config.env.task), place)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.envs.spec import ActionSpec, EnvSpec
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import RingMismatch
-from envs.spec import ActionSpec, EnvSpec
 
 CHUNK = 1 << 16
 """Steps that are looked at together."""

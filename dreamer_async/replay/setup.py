@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.replay.capacity import capacity_per_env, default_capacity, memory_limit
 from dreamer_async.replay.check import check_steps
 from dreamer_async.replay.layout import RingSpec, ring_bytes
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Field, check_space
 from dreamer_async.store.run_dir import RunDir
-from envs.spec import EnvSpec
 
 CONTEXT = 1
 """Steps in front of each trained sequence whose latents start the model (replay context)."""

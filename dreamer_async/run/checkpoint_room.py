@@ -63,7 +63,7 @@ def checkpoint_bytes(config: Config) -> int:
     """Parameters, two moments of each, and the slow critic."""
     import torch
 
-    import envs
+    from dreamer_async import envs
     from dreamer_async.agent.actor_critic import Agent
 
     spec = envs.spec(config.env.suite, config.env.task)

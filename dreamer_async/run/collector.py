@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamer_async.agent.policy import Acted, Policy, PolicyCarry, PolicyNoise
+from dreamer_async.envs.findings import Inspection
+from dreamer_async.envs.spec import StepBatch
+from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.aio import OwnedThread
@@ -25,9 +28,6 @@ from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import EpisodeTracker, Stages, Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.scores.suites import SuiteScores
-from envs.findings import Inspection
-from envs.spec import StepBatch
-from envs.vector import VectorEnv
 
 SCORED_EPISODES = 20
 """Episodes whose mean says how good a checkpoint is."""

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import Config, from_dict
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.replay.check import check_steps
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
@@ -24,7 +25,6 @@ from dreamer_async.run.staging import Staging
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import TRAINER, under
 from dreamer_async.store.run_dir import RunDir
-from envs.spec import EnvSpec
 
 GAP = 2
 """Pixels between images."""

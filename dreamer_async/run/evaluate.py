@@ -14,9 +14,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.config import Config, EnvConfig
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.vector import EnvError
 from dreamer_async.fast.place import Place
 from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.run.aio import OwnedThread
@@ -25,8 +27,6 @@ from dreamer_async.run.telemetry import EpisodeTracker, Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store.events import Controlled, Evaluated
 from dreamer_async.store.run_dir import RunDir
-from envs.spec import EnvSpec
-from envs.vector import EnvError
 
 MAX_ENVS = 8
 MAX_EPISODES = 100

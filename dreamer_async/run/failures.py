@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from dreamer_async.config import ConfigError
+from dreamer_async.envs.vector import EnvError
 from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.replay.ring import RingMismatch
 from dreamer_async.run import exit_codes
@@ -14,7 +15,6 @@ from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint import CheckpointError
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.run_lock import RunInUse
-from envs.vector import EnvError
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigError, exit_codes.WRONG_INPUT),

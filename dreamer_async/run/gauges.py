@@ -7,13 +7,13 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.machine.gpu import gpu_gauges
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.collector import Actor
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Rates, Stages, process_gauges
-from envs.vector import VectorEnv
 
 
 class RunGauges:

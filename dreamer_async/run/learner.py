@@ -21,6 +21,7 @@ from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.policy import compute_types
 from dreamer_async.agent.trainer import Trainer, Update
 from dreamer_async.config import Config
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
@@ -32,7 +33,6 @@ from dreamer_async.run.telemetry import Stages, Telemetry
 from dreamer_async.run.weights import SLOTS, PolicyWeights
 from dreamer_async.store.checkpoint_layout import LEARNER_GENERATOR, TRAINER, keyed, under
 from dreamer_async.store.events import Metrics
-from envs.spec import EnvSpec
 
 
 class Diverged(RuntimeError):

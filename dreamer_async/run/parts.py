@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.config import Config
+from dreamer_async.envs.findings import Inspection
+from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.replay.replay import Replay
@@ -26,8 +28,6 @@ from dreamer_async.run.run_state import RunState
 from dreamer_async.run.saver import Saver
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.run_dir import RunDir
-from envs.findings import Inspection
-from envs.vector import VectorEnv
 
 
 @dataclass

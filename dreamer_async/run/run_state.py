@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async.agent.trainer import check_state
+from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.collector import Actor, Collector
 from dreamer_async.run.learner import Learner
@@ -32,7 +33,6 @@ from dreamer_async.store.checkpoint_layout import (
     keyed,
     under,
 )
-from envs.vector import VectorEnv
 
 
 class RunState:

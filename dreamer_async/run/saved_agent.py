@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-import envs
+from dreamer_async import envs
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, from_dict
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.place import take_place
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
-from envs.spec import EnvSpec
 
 
 class SavedAgent:

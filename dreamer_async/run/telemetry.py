@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.envs.spec import StepBatch
 from dreamer_async.machine.console import printable
 from dreamer_async.store.events import (
     Checkpointed,
@@ -31,7 +32,6 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
-from envs.spec import StepBatch
 
 
 class Position(NamedTuple):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import envs
+from dreamer_async import envs
 from dreamer_async.config import ConfigError
 from dreamer_async.store.events import Episode, Metrics, read_events
 
@@ -77,6 +77,6 @@ def _bsuite(runs: Sequence[tuple[str, list[dict[str, float]]]]) -> dict[str, Any
     """Score experiments with bsuite's own analysis."""
     if lacking := envs.missing("bsuite"):
         raise ConfigError(lacking[0])
-    from envs.bsuite import score
+    from dreamer_async.envs.suites.bsuite import score
 
     return {"experiments": score(runs)}

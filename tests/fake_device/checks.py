@@ -22,9 +22,9 @@ from dreamer_async.agent import Batch, Noise, Policy, Trainer, policy
 from dreamer_async.agent import trainer as update
 from dreamer_async.agent.nets import PRECISIONS, Kernel
 from dreamer_async.agent.policy import PolicyNoise
+from dreamer_async.envs.spec import ActionSpec, EnvSpec
 from dreamer_async.fast.cuda import lowered
 from dreamer_async.fast.cuda.backend import CUDA
-from envs.spec import ActionSpec, EnvSpec
 
 WAITS = "_local_scalar_dense", "nonzero", "unique", "masked_select"
 """Parts of the names of operations after which the host has to know a result to go on."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from dreamer_async.agent.heads import Actor, Head
 from dreamer_async.agent.ops import Dense
 from dreamer_async.agent.rssm import RSSM
+from dreamer_async.envs.spec import ActionSpec
 from dreamer_async.fast.native import structs
 from dreamer_async.fast.native.core import action_layers
 from dreamer_async.fast.native.dense import Stack, dense_stack, side_by_side
 from dreamer_async.fast.native.library import floats
-from envs.spec import ActionSpec
 
 MOST_CLASSES = 256
 """Up to so many classes of one action, what the world model reads of each is computed before."""

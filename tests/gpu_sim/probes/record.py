@@ -17,15 +17,15 @@ process.prepare()
 
 import torch  # noqa: E402
 
-import envs  # noqa: E402
+from dreamer_async import envs  # noqa: E402
 from dreamer_async.agent import Batch, Trainer  # noqa: E402
 from dreamer_async.config import Config, resolve  # noqa: E402
+from dreamer_async.envs.spec import EnvSpec  # noqa: E402
 from dreamer_async.fast.cuda.backend import CUDA  # noqa: E402
 from dreamer_async.fast.cuda.updates import Updates  # noqa: E402
 from dreamer_async.machine.device import set_arithmetic, use_own_stream  # noqa: E402
 from dreamer_async.replay.setup import ring_spec  # noqa: E402
 from dreamer_async.run.staging import Staging  # noqa: E402
-from envs.spec import EnvSpec  # noqa: E402
 
 
 def record(config: Config, spec: EnvSpec) -> dict[str, float]:

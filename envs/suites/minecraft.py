@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from envs import needs
-from envs.process_task import process_suite, restore_numpy_aliases
+from dreamer_async.envs import needs
+from dreamer_async.envs.process_task import process_suite, restore_numpy_aliases
 
 NOOP: dict[str, Any] = {
     "camera": (0, 0),
@@ -90,7 +90,7 @@ class Minecraft:
         import numpy as np
 
         restore_numpy_aliases("float", "int", "bool")
-        from envs.minecraft_spec import build
+        from dreamer_async.envs.suites.minecraft_spec import build
 
         self._np = np
         self._env: Any = build((64, 64), BREAK_SPEED)
@@ -200,7 +200,7 @@ SUITE = process_suite(
     "minecraft",
     "diamond",
     ("diamond",),
-    "envs.minecraft:Minecraft",
+    "dreamer_async.envs.suites.minecraft:Minecraft",
     about="from an empty world to a diamond, 64x64 and inventory; unverified",
     needs=(needs.package("minerl", "build minerl 0.4.4 by hand, which takes Java 8"),),
 )

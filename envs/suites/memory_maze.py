@@ -10,8 +10,8 @@ import importlib
 import os
 from typing import Any
 
-from envs import needs
-from envs.process_task import first_seed, process_suite
+from dreamer_async.envs import needs
+from dreamer_async.envs.process_task import first_seed, process_suite
 
 TASKS = ("9x9", "11x11", "13x13", "15x15")
 
@@ -57,7 +57,7 @@ SUITE = process_suite(
     "memory-maze",
     "9x9",
     TASKS,
-    "envs.memory_maze:MemoryMaze",
+    "dreamer_async.envs.suites.memory_maze:MemoryMaze",
     about="mazes whose objects must be remembered, 64x64, four sizes",
     needs=(needs.of_extra("memory_maze", "memory-maze"),),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from envs.spec import ObsSpec
+from dreamer_async.envs.spec import ObsSpec
 
 GRAY = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue."""

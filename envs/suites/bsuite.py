@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs import names, needs
-from envs.process_task import process_suite, restore_numpy_aliases
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.process_task import process_suite, restore_numpy_aliases
 
 SETTINGS = {
     "bandit": 20,
@@ -153,7 +153,7 @@ SUITE = process_suite(
     "bsuite",
     "catch/0",
     TASKS,
-    "envs.bsuite:BSuite",
+    "dreamer_async.envs.suites.bsuite:BSuite",
     about="23 small experiments in 468 settings, each about one ability",
     needs=(needs.of_extra("bsuite", "bsuite"),),
     remarks=dict.fromkeys(DOWNLOADED, "downloads MNIST (12 MB)"),

@@ -10,9 +10,9 @@ which for some tasks would tell where the target or the body is.
 
 from __future__ import annotations
 
-from envs import names, needs
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask
 
 _PROPRIO = """
 acrobot_swingup ball_in_cup_catch cartpole_balance cartpole_balance_sparse cartpole_swingup

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from envs import names, needs
-from envs.pool_suite import open_pool, pool_suite
-from envs.pool_task import PoolTask
-from envs.suite import Options, Suite
-from envs.vector import VectorEnv
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.pool_suite import open_pool, pool_suite
+from dreamer_async.envs.pool_task import PoolTask
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.vector import VectorEnv
 
 _BENCHMARK = """
 alien amidar assault asterix asteroids atlantis bank_heist battle_zone beam_rider berzerk
@@ -94,7 +94,7 @@ _RAW: dict[str, int | bool] = {"img_height": 210, "img_width": 160, "gray_scale"
 def _exactly(task: PoolTask) -> PoolTask:
     """The same task with images that Pillow scales."""
     needs.require("--resize exact", (needs.of_extra("PIL", "pictures"),))
-    from envs.exact_resize import ExactImage
+    from dreamer_async.envs.suites.exact_resize import ExactImage
 
     reader = ExactImage(int(task.options["img_height"]), bool(task.options["gray_scale"]))
     options = {**task.options, **_RAW}

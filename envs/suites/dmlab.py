@@ -15,8 +15,8 @@ import re
 import zlib
 from typing import Any
 
-from envs import needs
-from envs.process_task import first_seed, process_suite
+from dreamer_async.envs import needs
+from dreamer_async.envs.process_task import first_seed, process_suite
 
 _LEVELS = """
 explore_goal_locations_large explore_goal_locations_small explore_object_locations_large
@@ -121,7 +121,7 @@ SUITE = process_suite(
     "dmlab",
     "rooms_watermaze",
     LEVELS,
-    "envs.dmlab:DMLab",
+    "dreamer_async.envs.suites.dmlab:DMLab",
     about="DMLab-30, 64x64; unverified",
     needs=(needs.package("deepmind_lab", "build it from github.com/google-deepmind/lab"),),
 )

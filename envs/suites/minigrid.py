@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import names
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask, Reader
-from envs.spec import ObsSpec
+from dreamer_async.envs import names
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask, Reader
+from dreamer_async.envs.spec import ObsSpec
 
 _MINIGRID = """
 BlockedUnlockPickup-v0 DistShift1-v0 DistShift2-v0 DoorKey-16x16-v0 DoorKey-5x5-v0 DoorKey-6x6-v0
@@ -148,7 +148,7 @@ def words_of(text: bytes, longest: int) -> NDArray[np.int32]:
 
 def read_tiles(space: Any) -> tuple[Reader, ...]:
     """Plan how to read observations of a task without its mission."""
-    from envs import spaces
+    from dreamer_async.envs import spaces
 
     rows, columns, layers = space["image"].shape
     assert layers == len(LAYERS), space

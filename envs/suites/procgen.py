@@ -7,9 +7,9 @@ official code scales a larger picture down to 96x96.
 
 from __future__ import annotations
 
-from envs import names, needs
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask
 
 _GAMES = """
 bigfish bossfight caveflyer chaser climber coinrun dodgeball fruitbot heist jumper leaper maze

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from envs import names
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask
+from dreamer_async.envs import names
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask
 
 ENV_IDS = {
     "cartpole": "CartPole-v1",

@@ -15,8 +15,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envs import needs
-from envs.process_task import process_suite
+from dreamer_async.envs import needs
+from dreamer_async.envs.process_task import process_suite
 
 ACHIEVEMENT = "achievement/"
 """In front of the name of an achievement among the values to log."""
@@ -103,7 +103,7 @@ SUITE = process_suite(
     "crafter",
     "reward",
     ("reward", "noreward"),
-    "envs.crafter:Crafter",
+    "dreamer_async.envs.suites.crafter:Crafter",
     about="an open world with 22 achievements, 64x64",
     needs=(needs.of_extra("crafter", "crafter"),),
     summarize=summarize,

@@ -7,9 +7,9 @@ players (cig, multi_duel) crash the process and are left out.
 
 from __future__ import annotations
 
-from envs import names
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask
+from dreamer_async.envs import names
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask
 
 _SCENARIOS = """
 basic basic_audio basic_notifications d1_basic d2_navigation d3_battle d4_battle2 deadly_corridor

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.spec import ActionSpec, ObsSpec
-from envs.vector import env_seeds
+from dreamer_async.envs.spec import ActionSpec, ObsSpec
+from dreamer_async.envs.vector import env_seeds
 
 Ids = NDArray[np.int32]
 Array = NDArray[Any]

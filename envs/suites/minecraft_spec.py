@@ -1,4 +1,4 @@
-"""The MineRL environment behind `envs.minecraft`; only worker processes import it, and minerl.
+"""The MineRL environment behind `envs.suites.minecraft`; only workers import it, and minerl.
 
 Unverified, like the adapter itself.
 """

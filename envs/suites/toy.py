@@ -10,11 +10,11 @@ from collections import deque
 
 import numpy as np
 
-from envs import names
-from envs.spec import EnvSpec, StepBatch
-from envs.suite import Options, Suite
-from envs.toy_tasks import TOYS, Array, Ids, Streams
-from envs.vector import Requests, VectorEnv, check_rows
+from dreamer_async.envs import names
+from dreamer_async.envs.spec import EnvSpec, StepBatch
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.suites.toy_tasks import TOYS, Array, Ids, Streams
+from dreamer_async.envs.vector import Requests, VectorEnv, check_rows
 
 
 class ToyEnv(VectorEnv):

@@ -15,13 +15,13 @@ import importlib.util
 import os
 import re
 
-from envs import names, needs
-from envs.names import UnknownTask
-from envs.pool_suite import describe, open_pool
-from envs.pool_task import PoolTask
-from envs.spec import EnvSpec
-from envs.suite import Options, Suite
-from envs.vector import VectorEnv
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.names import UnknownTask
+from dreamer_async.envs.pool_suite import describe, open_pool
+from dreamer_async.envs.pool_task import PoolTask
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suite import Options, Suite
+from dreamer_async.envs.vector import VectorEnv
 
 ALLOWED = "DREAMER_ENV_CODE"
 """Environment variable with the one name that may be imported; processes that we start have it."""
@@ -94,7 +94,7 @@ def make(task: str, options: Options) -> VectorEnv:
     """Open environments of a task."""
     if not is_code(task) and task in _envpool_ids():
         return open_pool(PoolTask("gym", task, task), options)
-    from envs.processes import ProcessEnv, Source
+    from dreamer_async.envs.processes import ProcessEnv, Source
 
     code = _CODE.fullmatch(task)
     if code and code["attribute"].replace(".", "_").isidentifier():

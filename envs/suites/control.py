@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from envs import names
-from envs.pool_suite import pool_suite
-from envs.pool_task import PoolTask
-from envs.suite import Suite
+from dreamer_async.envs import names
+from dreamer_async.envs.pool_suite import pool_suite
+from dreamer_async.envs.pool_task import PoolTask
+from dreamer_async.envs.suite import Suite
 
 BOX2D = {
     "bipedal_walker": "BipedalWalker-v3",

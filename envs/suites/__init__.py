@@ -1,0 +1,1 @@
+"""The suites, a module each: their tasks and how one is opened."""
