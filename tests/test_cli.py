@@ -633,7 +633,7 @@ def test_watch_without_options_takes_the_same_runs(
     short, parsed, from_elsewhere = lines
     assert (
         short == parsed
-        and short[1:4] == ["-P", "-m", "tui"]
+        and short[1:4] == ["-P", "-m", "dreamer_async.tui"]
         and len(short) == 4 + len(names or [""])
     )
     assert [Path(here, word) for word in short[4:]] == [Path(word) for word in from_elsewhere[4:]]

@@ -178,11 +178,11 @@ def test_imports_follow_the_rules(module: str) -> None:
     [
         ("dreamer_async.envs.suites.toy", "import torch"),
         ("dreamer_async.envs.suites.toy", "def f():\n    from dreamer_async import config"),
-        ("tui.app", "from dreamer_async.config import resolve"),
-        ("tui.app", "from dreamer_async import config"),
-        ("tui.app", "import torch.nn"),
-        ("tui.widgets.chart", "from dreamer_async.envs import spec"),
-        ("dreamer_async.run.pipeline", "import tui.app"),
+        ("dreamer_async.tui.app", "from dreamer_async.config import resolve"),
+        ("dreamer_async.tui.app", "from dreamer_async import config"),
+        ("dreamer_async.tui.app", "import torch.nn"),
+        ("dreamer_async.tui.widgets.chart", "from dreamer_async.envs import spec"),
+        ("dreamer_async.run.pipeline", "import dreamer_async.tui.app"),
         ("dreamer_async.run.pipeline", "from dreamer_async import cli"),
         ("dreamer_async.store.events", "import numpy as np"),
         ("dreamer_async.store.run_dir", "from dreamer_async.replay.replay import Replay"),
@@ -236,8 +236,10 @@ def test_no_modules_need_each_other() -> None:
 def test_circles_are_seen() -> None:
     graph = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}, "e": set()}
     assert circles(graph) == [["b", "c"], ["d"]]
-    source = "if TYPE_CHECKING:\n    from tui.main_screen import Main"
-    assert list(imports(source, "tui.widgets.metric")) == ["tui.main_screen"]
+    source = "if TYPE_CHECKING:\n    from dreamer_async.tui.main_screen import Main"
+    assert list(imports(source, "dreamer_async.tui.widgets.metric")) == [
+        "dreamer_async.tui.main_screen"
+    ]
 
 
 # -- what really gets loaded -----------------------------------------------------------------
@@ -266,7 +268,7 @@ def modules_after(statement: str) -> set[str]:
             HEAVY,
         ),
         ("import dreamer_async.cli", HEAVY),
-        ("import tui.app", HEAVY - {"numpy", "textual"}),
+        ("import dreamer_async.tui.app", HEAVY - {"numpy", "textual"}),
         ("from dreamer_async import envs", HEAVY - {"numpy"}),
     ],
 )
@@ -294,8 +296,10 @@ def test_watch_loads_little_before_the_dashboard(
 
 
 def test_the_dashboard_loads_other_pages_when_they_are_turned_to() -> None:
-    loaded = modules_after("import tui.app")
-    assert "tui.main_screen" in loaded and "tui.pages.world" not in loaded
+    loaded = modules_after("import dreamer_async.tui.app")
+    assert (
+        "dreamer_async.tui.main_screen" in loaded and "dreamer_async.tui.pages.world" not in loaded
+    )
 
 
 @pytest.mark.parametrize("module", ["pictures", "picture", "rows", "stages", "alarms", "shown"])

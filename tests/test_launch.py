@@ -322,7 +322,7 @@ def test_our_processes_cannot_be_shadowed_from_the_working_directory(tmp_path: P
     (tmp_path / "tui").mkdir()
     (tmp_path / "tui" / "__init__.py").touch()
     (tmp_path / "tui" / "__main__.py").write_text("print('shadow')")
-    line = command("tui", "--help")
+    line = command("dreamer_async.tui", "--help")
     shown = subprocess.run(
         line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
     ).stdout

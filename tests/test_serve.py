@@ -307,7 +307,8 @@ def test_the_kernel_ends_a_dashboard_that_was_told_its_server(run: RunDir, bound
     """It waits for keys from this test, so that only the kernel can know that its server died."""
     start = (
         "import os, subprocess, sys, time\n"
-        f"words = [sys.executable, '-m', 'tui', {str(run.path)!r}, '--web', str(os.getpid())]\n"
+        f"words = [sys.executable, '-m', 'dreamer_async.tui', {str(run.path)!r}]\n"
+        "words += ['--web', str(os.getpid())]\n"
         f"child = subprocess.Popen(words[:{5 + bound}])\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(600)\n"

@@ -12,7 +12,7 @@ from dreamer_async.cli import main
 from dreamer_async.run import pipeline
 from dreamer_async.run.tensorboard import TensorBoard
 from dreamer_async.store import events
-from tui.glossary import meanings
+from dreamer_async.tui.show.glossary import meanings
 
 
 def test_a_run_without_the_package_is_refused_in_one_line(

@@ -33,14 +33,14 @@ from dreamer_async.store.events import (
     read_events,
 )
 from dreamer_async.store.run_dir import RunDir
-from tui.__main__ import cli
-from tui.app import DETACHED, Dashboard
-from tui.options import SMOOTHINGS
-from tui.state import rebuild
-from tui.widgets.dialogs import ConfirmStop, Help
-from tui.widgets.grid import grid_shape
-from tui.widgets.header import _machine
-from tui.widgets.panel import Panel
+from dreamer_async.tui.__main__ import cli
+from dreamer_async.tui.app import DETACHED, Dashboard
+from dreamer_async.tui.read.state import rebuild
+from dreamer_async.tui.show.options import SMOOTHINGS
+from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help
+from dreamer_async.tui.widgets.grid import grid_shape
+from dreamer_async.tui.widgets.header import _machine
+from dreamer_async.tui.widgets.panel import Panel
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
@@ -625,7 +625,8 @@ async def test_markup_in_a_warning_is_shown_as_it_is(run: RunDir) -> None:
 
 def test_no_torch_in_the_dashboard() -> None:
     code = (
-        "import sys, tui.app, tui.__main__, dreamer_async.store.events, dreamer_async.store.run_dir\n"
+        "import sys, dreamer_async.tui.app, dreamer_async.tui.__main__\n"
+        "import dreamer_async.store.events, dreamer_async.store.run_dir\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'dreamer_async.envs', 'envpool')))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

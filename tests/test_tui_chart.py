@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tui.chart import (
+from dreamer_async.tui.draw.chart import (
     LIMIT,
     Scale,
     Trace,
@@ -23,9 +23,9 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
-from tui.picture import Curve, Picture
-from tui.rows import Part, Row
-from tui.widgets.chart import Chart, legend_row
+from dreamer_async.tui.draw.picture import Curve, Picture
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.widgets.chart import Chart, legend_row
 
 
 def array(*values: float) -> NDArray[np.float64]:

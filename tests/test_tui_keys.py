@@ -15,14 +15,14 @@ from textual.widgets import OptionList
 
 from dreamer_async.store.events import Episode, Gauges, RunStarted, encode_line
 from dreamer_async.store.run_dir import RunDir
-from tui.app import Dashboard
-from tui.options import AXES
-from tui.run_list import TAIL_BYTES, listed
-from tui.text import plain, short
-from tui.widgets.chart import Chart
-from tui.widgets.dialogs import RunList
-from tui.widgets.metric import MetricScreen
-from tui.widgets.panel import Panel
+from dreamer_async.tui.app import Dashboard
+from dreamer_async.tui.draw.text import plain, short
+from dreamer_async.tui.show.options import AXES
+from dreamer_async.tui.show.run_list import TAIL_BYTES, listed
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.dialogs import RunList
+from dreamer_async.tui.widgets.metric import MetricScreen
+from dreamer_async.tui.widgets.panel import Panel
 
 
 def made(path: Path, lr: float, lines: int) -> RunDir:

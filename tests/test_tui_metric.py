@@ -12,13 +12,13 @@ from textual.pilot import Pilot
 
 from dreamer_async.store.events import Episode, Evaluated, Metrics, PhaseChanged, Record
 from dreamer_async.store.run_dir import RunDir
-from tui.export import COLUMNS, file_name, to_csv
-from tui.options import Options
-from tui.pictures import returns
-from tui.state import rebuild
-from tui.view import RunView
-from tui.widgets.chart import Chart
-from tui.widgets.metric import MetricScreen
+from dreamer_async.tui.read.state import rebuild
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.export import COLUMNS, file_name, to_csv
+from dreamer_async.tui.show.options import Options
+from dreamer_async.tui.show.pictures import returns
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.metric import MetricScreen
 
 
 @pytest.fixture

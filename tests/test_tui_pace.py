@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tui.pace import LONGEST_SECONDS, SHARE, Pace, idle_seconds
+from dreamer_async.tui.pace import LONGEST_SECONDS, SHARE, Pace, idle_seconds
 
 TICK = 0.5
 

@@ -31,14 +31,15 @@ from dreamer_async.store.events import (
     read_events,
 )
 from dreamer_async.store.run_dir import RunDir
-from tui import alarms, film, glossary, stages
-from tui.compare import differences
-from tui.options import Zoom
-from tui.progress import Phase
-from tui.source import Source
-from tui.state import rebuild
-from tui.tail import decode, seek_time
-from tui.view import RunView
+from dreamer_async.tui.read import film
+from dreamer_async.tui.read.compare import differences
+from dreamer_async.tui.read.progress import Phase
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.read.state import rebuild
+from dreamer_async.tui.read.tail import decode, seek_time
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import alarms, glossary, stages
+from dreamer_async.tui.show.options import Zoom
 
 
 @pytest.fixture
@@ -217,8 +218,8 @@ def test_a_long_history_is_read_newest_part_first(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The early view knows the end and the run's name; the final one equals a plain reading."""
-    monkeypatch.setattr("tui.source.LONG_BYTES", 1)
-    monkeypatch.setattr("tui.source.FIRST_SECONDS", 20.0)
+    monkeypatch.setattr("dreamer_async.tui.read.source.LONG_BYTES", 1)
+    monkeypatch.setattr("dreamer_async.tui.read.source.FIRST_SECONDS", 20.0)
     assert seek_time(run.events_path, 20.0) > 0
     source = Source(run.path)
     source.open()

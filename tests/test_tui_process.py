@@ -29,7 +29,7 @@ ALTERNATE_SCREEN = b"\x1b[?1049h"
 NORMAL_SCREEN = b"\x1b[?1049l"
 
 
-TUI = ("-m", "tui")
+TUI = ("-m", "dreamer_async.tui")
 
 
 class Terminal:
@@ -208,7 +208,8 @@ def test_whatever_comes_with_a_closed_terminal_only_detaches_the_owner(
 
 BETWEEN = (
     "-c",
-    "import subprocess, sys\nsubprocess.run([sys.executable, '-m', 'tui', *sys.argv[1:]])",
+    "import subprocess, sys\n"
+    "subprocess.run([sys.executable, '-m', 'dreamer_async.tui', *sys.argv[1:]])",
 )
 """Another process between the terminal and the dashboard, as the launcher is."""
 
@@ -227,8 +228,8 @@ def test_a_dashboard_whose_launcher_is_killed_leaves_a_clean_terminal(run: RunDi
 
 BROKEN = r"""
 import sys
-from tui import app
-from tui.__main__ import cli
+from dreamer_async.tui import app
+from dreamer_async.tui.__main__ import cli
 def boom(self):
     raise ValueError("no such \x1b[31mcolour\nat all")
 app.Dashboard.{} = boom

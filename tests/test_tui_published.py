@@ -8,12 +8,12 @@ import pytest
 
 from dreamer_async.scores import curves
 from dreamer_async.store.events import Episode, Record, RunStarted
-from tui.pictures import Options, returns
-from tui.rows import cells
-from tui.state import rebuild
-from tui.view import RunView
-from tui.widgets.chart import legend_row
-from tui.widgets.panel import LOOKS
+from dreamer_async.tui.draw.rows import cells
+from dreamer_async.tui.read.state import rebuild
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.pictures import Options, returns
+from dreamer_async.tui.widgets.chart import legend_row
+from dreamer_async.tui.widgets.panel import LOOKS
 
 STARTED = RunStarted(
     run="r", suite="atari", task="pong", size="size200m", parameters=1, device="cuda",

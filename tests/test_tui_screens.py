@@ -20,9 +20,9 @@ from test_tui_app import NOW, RECORDED, SIZES, assert_filled, driven, text
 from textual.pilot import Pilot
 
 from dreamer_async.store.run_dir import RunDir
-from tui.app import Dashboard
-from tui.main_screen import NAMES
-from tui.themes import NIGHT, THEMES
+from dreamer_async.tui.app import Dashboard
+from dreamer_async.tui.main_screen import NAMES
+from dreamer_async.tui.themes import NIGHT, THEMES
 
 SCREENS = Path(__file__).parent / "data" / "tui" / "screens"
 WRITE = os.environ.get("SCREENS") == "write"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.series import Series
+from dreamer_async.tui.read.series import Series
 
 
 def filled(values: list[float], limit: int = 16) -> Series:

@@ -22,12 +22,12 @@ from dreamer_async.store.events import (
     Warned,
     read_events,
 )
-from tui import alarms
-from tui.names import label, optional_charts, reconstructions, required_charts
-from tui.progress import Phase, Trainer, eta_seconds, phase, rate
-from tui.state import MAX_NAMES, number, rebuild, reduce
-from tui.tail import Tail
-from tui.view import RunView
+from dreamer_async.tui.read.progress import Phase, Trainer, eta_seconds, phase, rate
+from dreamer_async.tui.read.state import MAX_NAMES, number, rebuild, reduce
+from dreamer_async.tui.read.tail import Tail
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import alarms
+from dreamer_async.tui.show.names import label, optional_charts, reconstructions, required_charts
 
 RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_async.store.events import MAX_LINE, Metrics, encode_line
-from tui.tail import Tail
+from dreamer_async.tui.read.tail import Tail
 
 
 def line(update: int) -> bytes:

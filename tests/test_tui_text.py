@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tui.text import apart, clean, clock, count, duration, plain, plural, short
+from dreamer_async.tui.draw.text import apart, clean, clock, count, duration, plain, plural, short
 
 
 @pytest.mark.parametrize(

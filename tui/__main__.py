@@ -1,4 +1,4 @@
-"""`python -m tui RUN_DIR`: show the dashboard of a run."""
+"""`python -m dreamer_async.tui RUN_DIR`: show the dashboard of a run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dreamer_async.run import exit_codes
-from tui.pages import NAMES
-from tui.terminal import end_with_parent
+from dreamer_async.tui.pages import NAMES
+from dreamer_async.tui.terminal import end_with_parent
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -33,7 +33,9 @@ def _run_dir(text: str) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tui", description="Dashboard of one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dreamer_async.tui", description="Dashboard of one run."
+    )
     parser.add_argument("run_dir", type=_run_dir, help="the run directory")
     parser.add_argument("others", type=_run_dir, nargs="*", help="runs to lay over it")
     parser.add_argument(
@@ -70,7 +72,7 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
 
 def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
     """Run the dashboard and return the exit code; raises what ended it against its will."""
-    from tui.app import DETACHED, Dashboard
+    from dreamer_async.tui.app import DETACHED, Dashboard
 
     app = Dashboard(
         options.run_dir,
@@ -82,7 +84,7 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
         shown=shown,
     )
     if options.screenshot is not None:
-        from tui.screenshot import screenshot
+        from dreamer_async.tui.screenshot import screenshot
 
         svg = asyncio.run(screenshot(app, options.size, options.page))
         options.screenshot.write_text(svg, encoding="utf-8")
@@ -98,7 +100,7 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
 
 def _in_a_line(failure: Exception) -> str:
     """What failed and where, for whoever reports it."""
-    from tui.text import clean
+    from dreamer_async.tui.draw.text import clean
 
     *_, last = traceback.extract_tb(failure.__traceback__) or [None]
     where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""

@@ -23,18 +23,18 @@ from textual.screen import Screen
 
 from dreamer_async.run import exit_codes
 from dreamer_async.store.events import Controlled
-from tui import terminal
-from tui.main_screen import Main
-from tui.pace import Pace
-from tui.pictures import OTHERS
-from tui.progress import Phase
-from tui.run_list import listed
-from tui.source import Source
-from tui.text import clean
-from tui.themes import THEMES
-from tui.widgets.dialogs import ConfirmStop, Help, RunList
-from tui.widgets.grid import ChartGrid
-from tui.widgets.panel import COMPONENTS
+from dreamer_async.tui import terminal
+from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.main_screen import Main
+from dreamer_async.tui.pace import Pace
+from dreamer_async.tui.read.progress import Phase
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.show.pictures import OTHERS
+from dreamer_async.tui.show.run_list import listed
+from dreamer_async.tui.themes import THEMES
+from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help, RunList
+from dreamer_async.tui.widgets.grid import ChartGrid
+from dreamer_async.tui.widgets.panel import COMPONENTS
 
 DETACHED = 0
 """Exit code: the dashboard was closed, whatever the trainer does."""

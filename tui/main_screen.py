@@ -13,22 +13,22 @@ from textual.events import Click, MouseScrollDown, MouseScrollUp
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
-from tui import alarms
-from tui.export import file_name, to_csv
-from tui.glossary import find
-from tui.options import AXES, LOG_MODES, SMOOTHINGS, Options
-from tui.pages import NAMES, make
-from tui.pages.page import Page
-from tui.shown import Shown
-from tui.source import Source
-from tui.text import clean
-from tui.widgets.chart import Chart
-from tui.widgets.dialogs import AskWords
-from tui.widgets.grid import ChartGrid
-from tui.widgets.header import Header, HeaderFacts
-from tui.widgets.keybar import Key, KeyBar
-from tui.widgets.lines import AlertLine
-from tui.widgets.metric import MetricScreen
+from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.pages import NAMES, make
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.show import alarms
+from dreamer_async.tui.show.export import file_name, to_csv
+from dreamer_async.tui.show.glossary import find
+from dreamer_async.tui.show.options import AXES, LOG_MODES, SMOOTHINGS, Options
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.dialogs import AskWords
+from dreamer_async.tui.widgets.grid import ChartGrid
+from dreamer_async.tui.widgets.header import Header, HeaderFacts
+from dreamer_async.tui.widgets.keybar import Key, KeyBar
+from dreamer_async.tui.widgets.lines import AlertLine
+from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
 

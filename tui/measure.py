@@ -1,4 +1,4 @@
-"""`python -m tui.measure`: what a terminal cannot show of the dashboard's speed, as JSON.
+"""`python -m dreamer_async.tui.measure`: the dashboard's speed where no terminal shows it, as JSON.
 
 hour RUN     seconds until the newest hour of a run is read and folded
 chart N      seconds of one chart of N points, 120 columns wide, from arrays to rows of text
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tui.chart import Trace
-from tui.picture import Curve, Picture
-from tui.source import Source
-from tui.widgets.chart import Chart
+from dreamer_async.tui.draw.chart import Trace
+from dreamer_async.tui.draw.picture import Curve, Picture
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.widgets.chart import Chart
 
 CHART_SIZE = 118, 36
 """Columns and rows of the measured chart."""

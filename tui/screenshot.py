@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.app import Dashboard
-from tui.text import clean
+from dreamer_async.tui.app import Dashboard
+from dreamer_async.tui.draw.text import clean
 
 
 async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40), page: str = "") -> str:

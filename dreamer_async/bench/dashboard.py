@@ -109,10 +109,10 @@ def _chart() -> Timing:
 
 def _measured(*arguments: str) -> list[float]:
     """Seconds that `tui.measure` found in a process of its own."""
-    words = bound(command("tui.measure", *arguments))
+    words = bound(command("dreamer_async.tui.measure", *arguments))
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(f"tui.measure failed: {done.stderr.strip()[-500:]}")
+        raise BenchError(f"dreamer_async.tui.measure failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)
 
 

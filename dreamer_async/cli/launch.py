@@ -63,7 +63,7 @@ def start_trainer(
 
 def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
     """Command line of a dashboard for a run, with others laid over it."""
-    return command("tui", *(run.path for run in runs), *options)
+    return command("dreamer_async.tui", *(run.path for run in runs), *options)
 
 
 def become_dashboard(

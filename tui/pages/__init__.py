@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tui.pages.page import Page
+    from dreamer_async.tui.pages.page import Page
 
 NAMES = ("overview", "losses", "pipeline", "world", "episodes", "log", "compare")
 """The pages in their order."""
@@ -15,19 +15,19 @@ def make(name: str) -> Page:
     """Make a page. Its module is imported here: the first paint waits for no other page."""
     match name:
         case "overview":
-            from tui.pages.overview import Overview as Made
+            from dreamer_async.tui.pages.overview import Overview as Made
         case "losses":
-            from tui.pages.losses import Losses as Made
+            from dreamer_async.tui.pages.losses import Losses as Made
         case "pipeline":
-            from tui.pages.pipeline import Pipeline as Made
+            from dreamer_async.tui.pages.pipeline import Pipeline as Made
         case "world":
-            from tui.pages.world import World as Made
+            from dreamer_async.tui.pages.world import World as Made
         case "episodes":
-            from tui.pages.episodes import Episodes as Made
+            from dreamer_async.tui.pages.episodes import Episodes as Made
         case "log":
-            from tui.pages.log import Log as Made
+            from dreamer_async.tui.pages.log import Log as Made
         case "compare":
-            from tui.pages.compare import Compare as Made
+            from dreamer_async.tui.pages.compare import Compare as Made
         case _:
             raise AssertionError(name)
     return Made(id=name)

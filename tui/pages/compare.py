@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 
-from tui import pictures
-from tui.compare import differences, settings
-from tui.pages.page import Page
-from tui.progress import rate
-from tui.rows import Part, Row, fit
-from tui.shown import Shown
-from tui.source import Source
-from tui.text import count, plain, short
-from tui.view import RunView
-from tui.widgets.chart import Chart
-from tui.widgets.listing import Listing
+from dreamer_async.tui.draw.rows import Part, Row, fit
+from dreamer_async.tui.draw.text import count, plain, short
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.compare import differences, settings
+from dreamer_async.tui.read.progress import rate
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import pictures
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.listing import Listing
 
 _KEY, _VALUE = 26, 20
 _LOOKS = ("line", *pictures.OTHERS)

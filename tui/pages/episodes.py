@@ -6,17 +6,17 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from tui.chart import Trace
-from tui.options import along, window
-from tui.pages.page import Page
-from tui.picture import Curve, Meter, Picture
-from tui.rows import Part, Row, bar
-from tui.shown import Shown
-from tui.text import clock, count, plural, short
-from tui.view import RunView
-from tui.widgets.chart import Chart
-from tui.widgets.listing import Listing
-from tui.widgets.meters import Meters
+from dreamer_async.tui.draw.chart import Trace
+from dreamer_async.tui.draw.picture import Curve, Meter, Picture
+from dreamer_async.tui.draw.rows import Part, Row, bar
+from dreamer_async.tui.draw.text import clock, count, plural, short
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.options import along, window
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.listing import Listing
+from dreamer_async.tui.widgets.meters import Meters
 
 _HEADING = f"{'#':>5} {'ended':>8} {'step':>6} {'env':>4} {'score':>7} {'length':>6}"
 _SPANS = (20, 100, 1000)

@@ -8,12 +8,12 @@ from pathlib import Path
 from textual.app import ComposeResult
 
 from dreamer_async.store.regular_file import reading
-from tui.pages.page import Page
-from tui.rows import Part, Row
-from tui.shown import Shown
-from tui.text import clean, clock
-from tui.view import LogLine, RunView
-from tui.widgets.listing import Listing
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.text import clean, clock
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.view import LogLine, RunView
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.listing import Listing
 
 LEVELS = ("info", "warning", "error")
 _LOOKS = {"warning": "warn", "error": "bad"}

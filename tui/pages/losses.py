@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 
-from tui import pictures
-from tui.names import ordered
-from tui.pages.page import Page
-from tui.shown import Shown
-from tui.view import RunView
-from tui.widgets.grid import ChartGrid
-from tui.widgets.lines import Caption
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import pictures
+from dreamer_async.tui.show.names import ordered
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.grid import ChartGrid
+from dreamer_async.tui.widgets.lines import Caption
 
 
 class Losses(Page):

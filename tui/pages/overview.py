@@ -5,14 +5,14 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from tui import pictures, stages
-from tui.pages.page import Page
-from tui.shown import Shown
-from tui.view import RunView
-from tui.widgets.chart import Chart
-from tui.widgets.grid import ChartGrid
-from tui.widgets.lines import Caption
-from tui.widgets.meters import Meters
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import pictures, stages
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.grid import ChartGrid
+from dreamer_async.tui.widgets.lines import Caption
+from dreamer_async.tui.widgets.meters import Meters
 
 SPEEDS = (("rate/env_steps", "env steps/s"), ("rate/updates", "updates/s"))
 """Drawn where a large terminal leaves room."""

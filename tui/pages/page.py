@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textual.containers import Container
 
-from tui.shown import Shown
-from tui.view import RunView
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.shown import Shown
 
 CALM_SECONDS = 0.9
 """Between two looks at all curves of a page; a little less than two paints take."""

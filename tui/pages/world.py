@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 from textual.app import ComposeResult
 
-from tui import pictures
-from tui.chart import Trace
-from tui.film import VERSIONS, Film, Shot
-from tui.names import reconstructions
-from tui.pages.page import Page
-from tui.picture import Curve, Picture
-from tui.rows import Part, Row
-from tui.series import Array
-from tui.shown import Shown
-from tui.text import count, duration
-from tui.view import RunView
-from tui.widgets.grid import ChartGrid
-from tui.widgets.lines import Caption
-from tui.widgets.video import OTHER_ROWS, Video
+from dreamer_async.tui.draw.chart import Trace
+from dreamer_async.tui.draw.picture import Curve, Picture
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.text import count, duration
+from dreamer_async.tui.pages.page import Page
+from dreamer_async.tui.read.film import VERSIONS, Film, Shot
+from dreamer_async.tui.read.series import Array
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show import pictures
+from dreamer_async.tui.show.names import reconstructions
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.grid import ChartGrid
+from dreamer_async.tui.widgets.lines import Caption
+from dreamer_async.tui.widgets.video import OTHER_ROWS, Video
 
 LINE = 60
 """Most columns of the time line."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from textual.events import MouseMove
 
-from tui.chart import (
+from dreamer_async.tui.draw.chart import (
     EMPTY,
     Cells,
     Scale,
@@ -23,10 +23,10 @@ from tui.chart import (
     value_scale,
     wants_log,
 )
-from tui.picture import Entry, Picture
-from tui.rows import Part, Row, cells, fit, spread
-from tui.text import apart, plain, short
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.picture import Entry, Picture
+from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
+from dreamer_async.tui.draw.text import apart, plain, short
+from dreamer_async.tui.widgets.panel import Panel
 
 _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""

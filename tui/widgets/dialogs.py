@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 
-from tui.text import ascii_only
+from dreamer_async.tui.draw.text import ascii_only
 
 Answer = TypeVar("Answer")
 

@@ -9,8 +9,8 @@ from textual.containers import Grid
 from textual.message import Message
 from textual.widget import AwaitMount
 
-from tui.picture import Picture
-from tui.widgets.chart import Chart
+from dreamer_async.tui.draw.picture import Picture
+from dreamer_async.tui.widgets.chart import Chart
 
 _MIN_WIDTH, _MIN_HEIGHT = 22, 4
 _ASPECT = 4.0

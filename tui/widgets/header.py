@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tui.progress import Phase, eta_seconds, rate
-from tui.rows import Part, Row, bar, cells, spread
-from tui.text import count, duration, plain, short
-from tui.view import RunView
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, bar, cells, spread
+from dreamer_async.tui.draw.text import count, duration, plain, short
+from dreamer_async.tui.read.progress import Phase, eta_seconds, rate
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.widgets.panel import Panel
 
 _CHIPS = {
     "training": "chip-good",

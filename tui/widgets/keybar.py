@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from textual.events import Click
 
-from tui.rows import Part, Row, cells
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, cells
+from dreamer_async.tui.widgets.panel import Panel
 
 
 class Key(NamedTuple):

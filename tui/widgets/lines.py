@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.rows import Part, Row, spread
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, spread
+from dreamer_async.tui.widgets.panel import Panel
 
 
 class Caption(Panel):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from tui.rows import Part, Row, crop, spread
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, crop, spread
+from dreamer_async.tui.widgets.panel import Panel
 
 WHEEL_ROWS = 3
 

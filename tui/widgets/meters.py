@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from textual.geometry import Size
 
-from tui.picture import Meter
-from tui.rows import Part, Row, bar, cells, fit, spread
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.picture import Meter
+from dreamer_async.tui.draw.rows import Part, Row, bar, cells, fit, spread
+from dreamer_async.tui.widgets.panel import Panel
 
 _LABEL = 14
 _VALUE = 6

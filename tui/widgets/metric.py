@@ -11,15 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 
-from tui import pictures
-from tui.glossary import find
-from tui.names import label
-from tui.picture import Picture
-from tui.rows import Part, Row
-from tui.shown import Shown
-from tui.widgets.chart import Chart
-from tui.widgets.dialogs import Dialog
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.picture import Picture
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.show import pictures
+from dreamer_async.tui.show.glossary import find
+from dreamer_async.tui.show.names import label
+from dreamer_async.tui.show.shown import Shown
+from dreamer_async.tui.widgets.chart import Chart
+from dreamer_async.tui.widgets.dialogs import Dialog
+from dreamer_async.tui.widgets.panel import Panel
 
 
 class Paragraph(Panel):

@@ -8,8 +8,8 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.rows import Part, Row
-from tui.text import ascii_only
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.text import ascii_only
 
 LOOKS = (
     "accent",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from textual.geometry import Size
 
-from tui.rows import Part, Row, cells, fit, spread
-from tui.stages import Strip, Verdict
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
+from dreamer_async.tui.show.stages import Strip, Verdict
+from dreamer_async.tui.widgets.panel import Panel
 
 _LABEL, _SHARE = 16, 5
 _WORDS, _WORDS_WIDE = 42, 64

@@ -12,8 +12,8 @@ from rich.color import Color
 from rich.style import Style
 from textual.geometry import Size
 
-from tui.rows import Part, Row, cells, crop, fit
-from tui.widgets.panel import Panel
+from dreamer_async.tui.draw.rows import Part, Row, cells, crop, fit
+from dreamer_async.tui.widgets.panel import Panel
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3]."""

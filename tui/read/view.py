@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dreamer_async.store.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
-from tui.series import Series
+from dreamer_async.tui.read.series import Series
 
 SCALE_FLOOR = 1.0
 """Returns are divided by max(1, S)."""

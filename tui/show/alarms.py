@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tui.progress import Phase
-from tui.rows import Part, Row
-from tui.text import count, duration, plural, short
-from tui.view import SCALE_FLOOR, Alert, RunView
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.text import count, duration, plural, short
+from dreamer_async.tui.read.progress import Phase
+from dreamer_async.tui.read.view import SCALE_FLOOR, Alert, RunView
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
 SILENT_SECONDS = 30.0

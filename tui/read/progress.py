@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from tui.view import RunView
+from dreamer_async.tui.read.view import RunView
 
 Counter = Literal["env_steps", "updates"]
 

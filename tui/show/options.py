@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tui.series import Array, Axis, Series
-from tui.view import RunView
+from dreamer_async.tui.read.series import Array, Axis, Series
+from dreamer_async.tui.read.view import RunView
 
 LogMode = Literal["auto", "linear", "log"]
 Across = Literal["steps", "frames", "updates", "time"]

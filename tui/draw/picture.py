@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tui.chart import Trace
-from tui.options import LogMode
-from tui.rows import Row
+from dreamer_async.tui.draw.chart import Trace
+from dreamer_async.tui.draw.rows import Row
+from dreamer_async.tui.show.options import LogMode
 
 
 @dataclass(frozen=True)

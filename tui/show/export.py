@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from tui.series import Series
-from tui.view import RunView
+from dreamer_async.tui.read.series import Series
+from dreamer_async.tui.read.view import RunView
 
 COLUMNS = ("env_steps", "update", "seconds", "least", "mean", "most")
 """Of a curve: where each point, or each bucket of a very long curve, ends, and what is in it."""

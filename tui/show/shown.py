@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tui.options import Options
-from tui.pictures import Named
-from tui.source import Source
-from tui.view import RunView
+from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.options import Options
+from dreamer_async.tui.show.pictures import Named
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.store.json_file import read_json
-from tui.text import clean
+from dreamer_async.tui.draw.text import clean
 
 ABSENT = "–"
 

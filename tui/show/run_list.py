@@ -10,12 +10,12 @@ from pathlib import Path
 from dreamer_async.store.events import Record
 from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir, list_runs
-from tui.progress import Trainer, phase
-from tui.rows import fit
-from tui.state import reduce
-from tui.tail import Tail, decode
-from tui.text import clean, count, short
-from tui.view import RunView
+from dreamer_async.tui.draw.rows import fit
+from dreamer_async.tui.draw.text import clean, count, short
+from dreamer_async.tui.read.progress import Trainer, phase
+from dreamer_async.tui.read.state import reduce
+from dreamer_async.tui.read.tail import Tail, decode
+from dreamer_async.tui.read.view import RunView
 
 TAIL_BYTES = 1 << 17
 EPISODE_BYTES = 1 << 21

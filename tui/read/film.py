@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.store.regular_file import reading
-from tui.state import number
-from tui.text import clean
+from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.read.state import number
 
 MAX_BYTES = 64_000_000
 VERSIONS = ("real", "reconstruction", "open-loop dream")

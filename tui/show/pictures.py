@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dreamer_async.scores import curves as published
-from tui.chart import Trace
-from tui.names import FLOORS, label, matching, optional_charts, required_charts
-from tui.options import Options, along, frames_per_step, window
-from tui.picture import Curve, Entry, Picture
-from tui.progress import Counter, rate
-from tui.rows import Part, Row
-from tui.series import Series
-from tui.text import count, plain, plural, short
-from tui.view import SCALE_FLOOR, RunView
+from dreamer_async.tui.draw.chart import Trace
+from dreamer_async.tui.draw.picture import Curve, Entry, Picture
+from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.text import count, plain, plural, short
+from dreamer_async.tui.read.progress import Counter, rate
+from dreamer_async.tui.read.series import Series
+from dreamer_async.tui.read.view import SCALE_FLOOR, RunView
+from dreamer_async.tui.show.names import FLOORS, label, matching, optional_charts, required_charts
+from dreamer_async.tui.show.options import Options, along, frames_per_step, window
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""

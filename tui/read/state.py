@@ -26,9 +26,9 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
-from tui.series import Series
-from tui.text import clean
-from tui.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
+from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.read.series import Series
+from dreamer_async.tui.read.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
 
 MAX_NAMES = 400
 """Distinct metric names that are kept; a broken writer cannot fill the memory."""

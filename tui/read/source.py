@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dreamer_async.store.run_dir import RunDir
-from tui.film import FilmFile
-from tui.progress import Phase, Trainer, phase
-from tui.state import reduce
-from tui.tail import Tail, seek_time
-from tui.text import clean
-from tui.view import RunView
+from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.read.film import FilmFile
+from dreamer_async.tui.read.progress import Phase, Trainer, phase
+from dreamer_async.tui.read.state import reduce
+from dreamer_async.tui.read.tail import Tail, seek_time
+from dreamer_async.tui.read.view import RunView
 
 LONG_BYTES = 16_000_000
 """Files above this are read newest part first."""

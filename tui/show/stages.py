@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import NamedTuple
 
-from tui.picture import Meter
-from tui.progress import Phase
-from tui.text import count, plain, plural, short
-from tui.view import RunView
+from dreamer_async.tui.draw.picture import Meter
+from dreamer_async.tui.draw.text import count, plain, plural, short
+from dreamer_async.tui.read.progress import Phase
+from dreamer_async.tui.read.view import RunView
 
 AVERAGED = 10
 """Gauges events, that is seconds, that the strips average."""
