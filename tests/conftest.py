@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 if flags := os.environ.get("KERNEL_FLAGS", "").split():
-    # Another build of the native functions than this processor's: see test_processors.py.
+    # Another build of the native functions than this processor's: see fast/test_processors.py.
     from dreamer_async.fast.native import build
 
     build.FLAGS = (*build.FLAGS, *flags)

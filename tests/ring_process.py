@@ -1,4 +1,4 @@
-"""Processes for test_replay_processes.py: a writer, readers, and writers made to be killed.
+"""Processes for replay/test_processes.py: a writer, readers, and writers made to be killed.
 
 Every record says which step it is, so that anybody can check any of it.
 

@@ -40,7 +40,7 @@ WARM_S = 150.0
 """Limit for what finds the cache full, 18 s before its first update, and measures."""
 SAVING_S = 30.0
 """What a run gets to save when the time is over."""
-GPU_TESTS = "tests/test_gpu.py", "tests/test_agent_capture.py"
+GPU_TESTS = "tests/machine/test_gpu.py", "tests/fast/test_capture.py"
 """Named, since collecting all tests takes packages that a GPU machine may lack."""
 FUSED = "train.fused_filtering", "train.fused_imagination"
 """Settings that put Triton's kernels in the place of compiled code, where they exist: each is
@@ -93,7 +93,7 @@ def steps(seconds: float, device: str, devices: int = 1) -> list[Step]:
             for name in subjects
         ),
         Step("tests on the device", (*tests, "-m", "gpu", *GPU_TESTS), 240),
-        Step("official code's numbers", (*tests, "tests/test_oracle_agent.py"), 90, oracle),
+        Step("official code's numbers", (*tests, "tests/agent/test_oracle_agent.py"), 90, oracle),
         Step("ceilings", bench("ceilings", share=0.5), 60),
         *(Step(name, learner(name), WARM_S) for name in subjects),
         Step("size12m, policy", bench("policy", *medium, *_envs(16)), WARM_S),

@@ -1,7 +1,7 @@
 """A whole update and an acting step on "cuda" without a GPU: every operation, but no numbers.
 
 What they find: a tensor of the host among those of the device, and reads that wait for the device.
-`tests/test_fake_device.py` runs this file in a process that has the fake device.
+`tests/fast/test_fake_device.py` runs this file in a process that has the fake device.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from ring_process import SPEC, acknowledged, add, count_wrong, paths
 
 from dreamer_async.replay.replay import Replay
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("FAULT_KILLS", "20"))
 SAMPLES = int(os.environ.get("FAULT_SAMPLES", "0"))
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 @contextmanager
 def process(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Start ring_process.py and make sure that it ends."""
-    script = str(Path(__file__).with_name("ring_process.py"))
+    script = str(Path(__file__).parents[1] / "ring_process.py")
     child = subprocess.Popen(
         [sys.executable, script, *map(str, arguments)],
         stdin=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """Every page and dialog at every size against what was looked at and found good.
 
 Each screen is stored twice: as text, whose differences can be read, and as SVG, which has the
-colours. `SCREENS=write python -m pytest tests/test_tui_screens.py` writes both anew; look at them.
+colours. `SCREENS=write python -m pytest tests/tui/test_screens.py` writes both anew; look at them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import svg_screens
-from test_tui_app import NOW, RECORDED, SIZES, assert_filled, driven, text
 from textual.pilot import Pilot
 
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.main_screen import NAMES
 from dreamer_async.tui.themes import NIGHT, THEMES
+from tests.tui.test_app import NOW, RECORDED, SIZES, assert_filled, driven, text
 
-SCREENS = Path(__file__).parent / "data" / "tui" / "screens"
+SCREENS = Path(__file__).parents[1] / "data" / "tui" / "screens"
 WRITE = os.environ.get("SCREENS") == "write"
 ROUNDS = 200
 """Most looks at a screen that is not yet as it should be: a busy machine lays out late."""

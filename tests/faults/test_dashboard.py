@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 from fault_runs import PATIENCE, SEEK, Ledger, Server
-from test_pipeline import is_after, still
-from test_tui_process import Terminal
 from tiny_run import make_run, newest
 
 from dreamer_async.config import from_dict
@@ -21,6 +19,8 @@ from dreamer_async.replay.setup import stored_ring_spec
 from dreamer_async.store import events
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
+from tests.run.test_pipeline import is_after, still
+from tests.tui.test_process import Terminal
 
 pytestmark = pytest.mark.faults
 

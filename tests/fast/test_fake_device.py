@@ -12,7 +12,7 @@ import pytest
 
 from tests.fake_device import plugin
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def test_updates_and_acting_steps_stay_on_the_device() -> None:

@@ -29,7 +29,7 @@ SAMPLE = [
     ("metaworld", "reach"),
     ("vizdoom", "basic"),
 ]
-"""One or two tasks of each suite that test_envs_pool.py does not step."""
+"""One or two tasks of each suite that envs/test_pool.py does not step."""
 EVERY = [
     (suite, task)
     for suite in (

@@ -7,16 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tui_app import (
-    NOW,
-    RECORDED,
-    append,
-    dashboard,
-    driven,
-    screen,
-    settle,
-    text,
-)
 from tiny_run import make_run, read
 
 from dreamer_async.store.events import (
@@ -40,6 +30,7 @@ from dreamer_async.tui.read.tail import decode, seek_time
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import alarms, glossary, stages
 from dreamer_async.tui.show.options import Zoom
+from tests.tui.test_app import NOW, RECORDED, append, dashboard, driven, screen, settle, text
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from experience import Experience, make_spec
 from hostile import JSON, spoiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ring import spec, write_header
 from tiny_run import make_run, newest
 
 from dreamer_async import cli
@@ -33,9 +32,10 @@ from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
+from tests.replay.test_ring import spec, write_header
 
 pytestmark = pytest.mark.faults
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     path for name in ("dreamer_async", "envs", "tui") for path in (ROOT / name).rglob("*.py")
 ]

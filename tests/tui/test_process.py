@@ -23,8 +23,8 @@ from dreamer_async.run import exit_codes
 from dreamer_async.store.events import RunFinished, encode_line
 from dreamer_async.store.run_dir import RunDir
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 NORMAL_SCREEN = b"\x1b[?1049l"
 

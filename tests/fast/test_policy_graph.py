@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 from agent_cases import IMAGE, MIXED, VECTOR, make_config, make_obs, make_spec
-from test_agent_actions import SEVERAL
-from test_agent_capture import FakeCuda, record, tape
 
 from dreamer_async.agent import Agent, Policy, Trainer
 from dreamer_async.agent.nets import PRECISIONS
@@ -26,6 +24,8 @@ from dreamer_async.fast.cuda.parcel import ALIGNED, Field, Parcel
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
 from dreamer_async.run.collector import Actor
 from dreamer_async.run.weights import PolicyWeights
+from tests.agent.test_actions import SEVERAL
+from tests.fast.test_capture import FakeCuda, record, tape
 
 ENVS, ROWS = 5, 3
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tui_app import NOW, RECORDED, driven, screen, settle, text
 from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import OptionList
@@ -23,6 +22,7 @@ from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.dialogs import RunList
 from dreamer_async.tui.widgets.metric import MetricScreen
 from dreamer_async.tui.widgets.panel import Panel
+from tests.tui.test_app import NOW, RECORDED, driven, screen, settle, text
 
 
 def made(path: Path, lr: float, lines: int) -> RunDir:

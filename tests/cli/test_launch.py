@@ -24,7 +24,7 @@ from dreamer_async.config import resolve, to_dict
 from dreamer_async.run import exit_codes
 from dreamer_async.store.run_dir import RunDir
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TRAINER = """
 import signal, sys, threading
 from pathlib import Path

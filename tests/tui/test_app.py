@@ -42,8 +42,8 @@ from dreamer_async.tui.widgets.grid import grid_shape
 from dreamer_async.tui.widgets.header import _machine
 from dreamer_async.tui.widgets.panel import Panel
 
-ROOT = Path(__file__).resolve().parent.parent
-RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+ROOT = Path(__file__).resolve().parents[2]
+RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 NOW = 1795388000.0
 """A few minutes after the recording."""
 P = ParamSpec("P")

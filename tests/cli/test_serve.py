@@ -27,7 +27,7 @@ pytest.importorskip("textual_serve")
 
 from dreamer_async.cli.serve import BYTES_PER_SECOND, MOST_DASHBOARDS, Allowance, bounded_size  # noqa: E402  after the check that its libraries are here
 
-RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 PATIENCE_S = 60.0
 
 

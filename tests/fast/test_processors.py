@@ -14,7 +14,7 @@ import pytest
 from dreamer_async import native
 from dreamer_async.machine.process import processor_flags
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi")
 """Not of vectors as arguments of functions that are all inlined."""
 PROCESSORS = ("x86-64", "skylake-avx512")
@@ -52,10 +52,10 @@ def test_vectors_of_sixteen_lanes_compute_the_same() -> None:
     All tests of native functions run once more, with a build that has it.
     """
     environment = {**os.environ, "KERNEL_FLAGS": "-DSIXTEEN_LANES -O1"}
-    tests = ("test_processors.py::test_panels_are_two_vectors_wide", "test_kernels.py")
+    tests = ("fast/test_processors.py::test_panels_are_two_vectors_wide", "fast/test_kernels.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, *(str(TESTS / name) for name in (*tests, "test_images.py"))],
+        [*command, *(str(TESTS / name) for name in (*tests, "fast/test_images.py"))],
         env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

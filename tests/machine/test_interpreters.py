@@ -13,7 +13,7 @@ from tiny_run import TINY
 
 from dreamer_async.machine.interpreter import command, environment, python
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [
     path for name in ("dreamer_async", "envs", "tui") for path in (ROOT / name).rglob("*.py")
 ]

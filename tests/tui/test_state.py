@@ -29,7 +29,7 @@ from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import alarms
 from dreamer_async.tui.show.names import label, optional_charts, reconstructions, required_charts
 
-RECORDED = Path(__file__).parent / "data" / "tui" / "catch.jsonl"
+RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 
 
 def started(**changes: object) -> RunStarted:

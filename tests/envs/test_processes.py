@@ -335,7 +335,7 @@ def test_workers_do_not_outlive_the_trainer(how: str, fault: str) -> None:
             time.sleep(1000)
         """
     )
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     trainer = subprocess.Popen(
         [sys.executable, "-c", code, how, fault],
         stdout=subprocess.PIPE,

@@ -38,7 +38,7 @@ from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.store.summary import load_config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 import pytest
-from test_tui_app import RECORDED, append, dashboard, driven, settle, text
 from textual.pilot import Pilot
 
 from dreamer_async.store.events import Episode, Evaluated, Metrics, PhaseChanged, Record
@@ -19,6 +18,7 @@ from dreamer_async.tui.show.options import Options
 from dreamer_async.tui.show.pictures import returns
 from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.metric import MetricScreen
+from tests.tui.test_app import RECORDED, append, dashboard, driven, settle, text
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_a_table_that_cannot_be_saved_is_told(
 
 
 def test_gauges_are_saved_as_far_as_they_are_kept() -> None:
-    from test_tui_pages import gauges_view
+    from tests.tui.test_pages import gauges_view
 
     lines = to_csv(gauges_view(policy__lag=2.0), "policy/lag").splitlines()
     assert lines[0] == "env_steps,update,seconds,value" and lines[-1] == "1,1,90,2"

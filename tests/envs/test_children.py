@@ -54,7 +54,7 @@ def family(start: str, code: str) -> Iterator[tuple[subprocess.Popen[bytes], int
         [sys.executable, "-c", PARENT.format(start=start), code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())

@@ -1,0 +1,1 @@
+"""Tests of the agent's mathematics, and comparisons with the official code."""

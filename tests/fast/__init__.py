@@ -1,0 +1,1 @@
+"""Tests of what computes the agent on CPUs and GPUs."""

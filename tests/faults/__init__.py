@@ -1,0 +1,1 @@
+"""Tests that kill, starve and mislead real runs."""
