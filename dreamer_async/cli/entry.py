@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from dreamer_async.cli.paths import refuse_shadowing, runs_root
+from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import clean_output
@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answered(words: Sequence[str]) -> int:
     """Run a command, and say in words what went wrong."""
     try:
-        refuse_shadowing()
         if words[0] == "watch" and not any(word.startswith("-") for word in words):
             _watch(words[1:] or ["last"])
         return _command(words)

@@ -1,8 +1,7 @@
-"""Paths that the user names, and where our packages come from; mistakes raise ConfigError."""
+"""Paths that the user names; mistakes raise ConfigError."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -41,17 +40,3 @@ def check_target(path: Path, option: str) -> None:
     """Refuse a file that is to be written where there is no directory."""
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{option} needs a file in an existing directory, got {str(path)!r}")
-
-
-def refuse_shadowing() -> None:
-    """Raise ConfigError if a foreign package named envs or tui comes before ours."""
-    here = Path(__file__).resolve().parents[2]
-    for name in ("envs", "tui"):
-        spec = importlib.util.find_spec(name)
-        origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or origin.parent.parent != here:
-            found = origin.parent if origin else "nothing"
-            raise ConfigError(
-                f"the package {name!r} that belongs to {here / 'dreamer_async'} is {here / name}, "
-                f"but Python finds {found}; start from another folder or clean PYTHONPATH"
-            )

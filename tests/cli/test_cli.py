@@ -7,8 +7,6 @@ import io
 import json
 import os
 import shlex
-import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ from hypothesis import strategies as st
 from tiny_run import STARTED
 
 from dreamer_async import __version__, cli
-from dreamer_async.cli import launch, paths
+from dreamer_async.cli import launch
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
 from dreamer_async.run import pipeline
@@ -230,35 +228,6 @@ def test_a_replay_larger_than_the_disk_is_exit_code_74_and_creates_nothing(
     assert list(here.iterdir()) == [] and trained == []
     assert invoke("train", "toy", "--plain", "-s", "replay.capacity=20_000")[0] == 0
     assert len(trained) == 1
-
-
-def test_a_foreign_envs_package_is_named_with_ours(tmp_path: Path) -> None:
-    for name in ("envs", "tui"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported')")
-        done = subprocess.run(
-            [sys.executable, "-m", "dreamer_async", "version"],
-            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-            cwd="/",
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2
-        assert str(tmp_path / name) in done.stderr
-        assert str(ROOT / name) in done.stderr
-        assert done.stderr.count("\n") == 1
-        (tmp_path / name / "__init__.py").unlink()
-        (tmp_path / name).rmdir()
-
-
-def test_shadowing_is_found_in_this_process_too(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths.refuse_shadowing()
-    (here / "envs.py").touch()
-    monkeypatch.syspath_prepend(here)
-    monkeypatch.delitem(sys.modules, "envs", raising=False)
-    assert cli.main(["version"]) == 2
 
 
 # -- training --------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ def _loaded(path: Path) -> ctypes.CDLL:
 
 
 def _built(found: str) -> Path:
-    sources = sorted(FOLDER.glob("*.cpp"))
-    texts = [path.read_text() for path in [*sources, *sorted(FOLDER.glob("*.h"))]]
+    sources = sorted(FOLDER.rglob("*.cpp"))
+    texts = [path.read_text() for path in [*sources, *sorted(FOLDER.rglob("*.h"))]]
     words = "\0".join([*texts, *FLAGS, found, *sorted(process.processor_flags())])
     name = f"kernels-{hashlib.sha256(words.encode()).hexdigest()[:16]}.so"
     compile_cache.isolate_compile_cache()

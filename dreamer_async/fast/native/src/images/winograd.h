@@ -10,7 +10,7 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "../vectors.h"
 
 namespace {
 

@@ -9,9 +9,9 @@
 #pragma once
 
 #include "convolution.h"
-#include "norm.h"
-#include "structs.h"
-#include "threads.h"
+#include "../norm.h"
+#include "../structs.h"
+#include "../threads.h"
 
 namespace {
 

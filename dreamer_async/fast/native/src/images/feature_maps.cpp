@@ -15,8 +15,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "norm.h"
-#include "threads.h"
+#include "../norm.h"
+#include "../threads.h"
 
 namespace {
 
