@@ -13,6 +13,7 @@ from dreamer_async.cli import main
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.envs.pool import PoolEnv
 from dreamer_async.envs.processes import ProcessEnv
+from dreamer_async.envs.suites import gym
 from dreamer_async.envs.suites.gym import ALLOWED
 from dreamer_async.store.run_dir import RunDir
 from tests.rollouts import streams
@@ -25,7 +26,7 @@ def test_an_id_of_envpool_is_served_by_envpool() -> None:
 
 
 def test_another_id_runs_in_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dreamer_async.envs.suites.gym._envpool_ids", lambda: ())
+    monkeypatch.setattr(gym, "_envpool_ids", lambda: ())
     task = "MountainCarContinuous-v0"
     assert task in gymnasium.registry
     with envs.make("gym", task, num_envs=2, seed=0) as env:
@@ -36,7 +37,7 @@ def test_another_id_runs_in_worker_processes(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_both_ways_look_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     there = envs.spec("gym", "CartPole-v1")
-    monkeypatch.setattr("dreamer_async.envs.suites.gym._envpool_ids", lambda: ())
+    monkeypatch.setattr(gym, "_envpool_ids", lambda: ())
     assert envs.spec("gym", "CartPole-v1") == there
 
 
