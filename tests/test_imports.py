@@ -46,8 +46,8 @@ STANDARD = {
     f"{OURS}.machine.interpreter",
     f"{OURS}.machine.console",
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
-    *(f"{OURS}.store.{name}" for name in ("json_file", "control_dir", "directory")),
-    *(f"{OURS}.run.{name}" for name in ("aio", "exit_codes", "limiter")),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "control_dir", "directory", "exit_codes")),
+    *(f"{OURS}.run.{name}" for name in ("aio", "limiter")),
 }
 """Modules and packages that use the standard library only; aio starts uvloop in a function."""
 NUMPY = {
@@ -66,7 +66,8 @@ LIGHT = {
 }
 """Importing these modules and packages imports neither torch nor numpy."""
 SHOWN = {
-    *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "regular_file")),
+    *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "control_dir", "regular_file")),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes")),
     f"{OURS}.scores.curves",
 }
 """What the dashboard knows of a run."""

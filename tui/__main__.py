@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.tui.pages import NAMES
 from dreamer_async.tui.terminal import end_with_parent
 

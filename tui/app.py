@@ -21,7 +21,7 @@ from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.events import Controlled
 from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.text import clean

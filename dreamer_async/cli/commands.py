@@ -9,7 +9,7 @@ import typer
 from dreamer_async import __version__
 from dreamer_async.cli import envs, machine, runs, scores, train
 from dreamer_async.cli.terminal import complain
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 
 
 def version() -> int:

@@ -16,7 +16,7 @@ from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import clean_output
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunInUse
 

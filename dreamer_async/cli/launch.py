@@ -22,7 +22,7 @@ from dreamer_async.cli.terminal import on_terminal
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import printable
 from dreamer_async.machine.interpreter import command, environment
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.regular_file import open_regular
 from dreamer_async.store.run_dir import RunDir
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from dreamer_async.machine.console import printable
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 
 
 def on_terminal() -> bool:

@@ -44,7 +44,8 @@ from dreamer_async.cli.options import (
 from dreamer_async.cli.paths import existing_directory, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
-from dreamer_async.run import checkpoint_room, exit_codes
+from dreamer_async.run import checkpoint_room
+from dreamer_async.store import exit_codes
 from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
 

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 
 T = TypeVar("T")
 

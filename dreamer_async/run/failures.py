@@ -9,9 +9,8 @@ from dreamer_async.config import ConfigError
 from dreamer_async.envs.vector import EnvError
 from dreamer_async.machine.device_errors import is_out_of_memory
 from dreamer_async.replay.ring import RingMismatch
-from dreamer_async.run import exit_codes
 from dreamer_async.run.learner import Diverged
-from dreamer_async.store import checkpoint
+from dreamer_async.store import checkpoint, exit_codes
 from dreamer_async.store.checkpoint import CheckpointError
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.run_lock import RunInUse

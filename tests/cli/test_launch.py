@@ -21,7 +21,7 @@ import pytest
 from dreamer_async.cli import launch
 from dreamer_async.cli.launch import Foreground, command, environment, log_tail, start_trainer
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,6 +15,7 @@ from dreamer_async.agent.states import RSSMState, Trajectory
 from dreamer_async.fast.cuda import fused
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.rollout import Imagination
+from dreamer_async.fast.cuda.unfit import Unfit
 from dreamer_async.fast.cuda.updates import Updates
 
 pytest.importorskip("triton", reason="Triton comes with PyTorch for CUDA, or by itself")
@@ -115,5 +116,5 @@ def test_it_compiles_for(capability: int, dtype: str) -> None:
 )
 def test_what_does_not_fit_is_said(widths: dict[str, int], why: str) -> None:
     trainer, _ = make_case("discrete", "float32", **{**WIDTHS["narrow"], **widths})
-    with pytest.raises(fused.Unfit, match=why):
+    with pytest.raises(Unfit, match=why):
         fused.imagination(trainer.agent)

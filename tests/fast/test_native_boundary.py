@@ -137,7 +137,7 @@ def declared_functions(source: str) -> Iterator[tuple[str, Signature]]:
 
 
 def all_declared() -> dict[str, Signature]:
-    sources = [path.read_text() for path in sorted(build.FOLDER.glob("*.cpp"))]
+    sources = [path.read_text() for path in sorted(build.FOLDER.rglob("*.cpp"))]
     return {name: found for source in sources for name, found in declared_functions(source)}
 
 
@@ -188,7 +188,7 @@ def test_a_function_that_changes_in_cpp_alone_is_found(before: str, after: str) 
 
 
 def test_a_function_that_changes_in_all_types_of_maps_is_found() -> None:
-    source = (build.FOLDER / "feature_maps.cpp").read_text()
+    source = (build.FOLDER / "images" / "feature_maps.cpp").read_text()
     as_it_is = dict(declared_functions(source))
     assert len(as_it_is) == 8
     ours = {name: FUNCTIONS[name] for name in as_it_is}

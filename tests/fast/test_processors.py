@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async import native
+from dreamer_async.fast.native import build
 from dreamer_async.machine.process import processor_flags
 
 TESTS = Path(__file__).parents[1]
@@ -27,22 +27,22 @@ def test_compilers_find_nothing_to_warn_about(compiler: str, processor: str) -> 
         pytest.skip(f"there is no {compiler}")
     if os.uname().machine != "x86_64":
         pytest.skip("this is another family of processors")
-    flags = [flag for flag in native.FLAGS if not flag.startswith("-march")]
+    flags = [flag for flag in build.FLAGS if not flag.startswith("-march")]
     command = [compiler, *flags, *WARNINGS, f"-march={processor}", "-fsyntax-only"]
 
     def complaints(source: Path) -> str:
         return subprocess.run([*command, str(source)], capture_output=True, text=True).stderr
 
-    sources = sorted(native.FOLDER.glob("*.cpp"))
+    sources = sorted(build.FOLDER.rglob("*.cpp"))
     assert sources
     with ThreadPoolExecutor() as pool:
         assert not [said[:2000] for said in pool.map(complaints, sources) if said]
 
 
 def test_panels_are_two_vectors_wide() -> None:
-    library, problem = native.load()
+    library, problem = build.load()
     assert library is not None, problem
-    wide = "-DSIXTEEN_LANES" in native.FLAGS or "avx512f" in processor_flags()
+    wide = "-DSIXTEEN_LANES" in build.FLAGS or "avx512f" in processor_flags()
     assert library.panel_width() == 2 * (16 if wide else 8)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
 from tests.gpu_sim.card import (
     INTERPRETED,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from tests.gpu_sim.card import INTERPRETED, Card, phase, trainer, updates, wait_until
 from tests.tiny_run import newest
 

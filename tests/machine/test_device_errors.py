@@ -9,9 +9,9 @@ import torch
 from tiny_run import make_run
 
 from dreamer_async.machine.device_errors import is_fatal, is_out_of_memory, raise_if_fatal
-from dreamer_async.run import exit_codes
 from dreamer_async.run.failures import describe, exit_code
 from dreamer_async.run.learner import Diverged
+from dreamer_async.store import exit_codes
 
 CUDA_FULL = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB of "

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from dreamer_async.run.aio import Left, OwnedThread, first, hanging
-from dreamer_async.run.exit_codes import STUCK
+from dreamer_async.store.exit_codes import STUCK
 
 
 def test_calls_run_in_one_thread_in_order_after_its_setup() -> None:

@@ -21,6 +21,7 @@ from dreamer_async.agent.trainer import Update
 from dreamer_async.config import Config, resolve
 from dreamer_async.fast.cuda import fused, scan, updates
 from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.cuda.unfit import Unfit
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
 from dreamer_async.replay.setup import open_replay
@@ -142,7 +143,7 @@ def test_what_cannot_be_fused_trains_as_before(
     trainer = learner.trainer
 
     def refuse(*inputs: object) -> NoReturn:
-        raise fused.Unfit("out of shared memory")
+        raise Unfit("out of shared memory")
 
     def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
         return scan.Loops(refuse, refuse) if late else refuse()
@@ -162,7 +163,7 @@ def test_what_cannot_imagine_at_once_imagines_as_before(
     learner, _ = uncompiled(tmp_path, **{"train.fused_imagination": "true"})
 
     def refuse(*inputs: object) -> NoReturn:
-        raise fused.Unfit("out of shared memory")
+        raise Unfit("out of shared memory")
 
     def imagination(agent: object) -> object:
         return SimpleNamespace(imagine=refuse) if late else refuse()
@@ -188,13 +189,13 @@ def test_wide_models_are_filtered_one_step_after_the_other() -> None:
     config = resolve("toy", "catch", size="size12m").model
     with torch.device("meta"):
         dyn = RSSM(config, embed=8, action=3)
-    with pytest.raises(fused.Unfit, match=r"17\.8 MB of weights"):
+    with pytest.raises(Unfit, match=r"17\.8 MB of weights"):
         fused.filtering(dyn, torch.float32)
 
 
 def test_other_layers_are_filtered_one_step_after_the_other() -> None:
     config = replace(resolve("toy", "catch", size="tiny").model, dyn_layers=2)
-    with pytest.raises(fused.Unfit, match="one layer in front of the GRU"):
+    with pytest.raises(Unfit, match="one layer in front of the GRU"):
         fused.filtering(RSSM(config, embed=8, action=3), torch.float32)
 
 
@@ -203,7 +204,7 @@ def test_fusing_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "dreamer_async.fast.cuda.filtering", raising=False)
     monkeypatch.delattr("dreamer_async.fast.cuda.filtering", raising=False)
     config = resolve("toy", "catch", size="tiny").model
-    with pytest.raises(fused.Unfit, match="Triton comes with PyTorch for CUDA"):
+    with pytest.raises(Unfit, match="Triton comes with PyTorch for CUDA"):
         fused.filtering(RSSM(config, embed=8, action=3), torch.float32)
 
 

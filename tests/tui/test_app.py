@@ -16,7 +16,7 @@ import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.events import (
     Checkpointed,
     Controlled,

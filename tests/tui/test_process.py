@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from dreamer_async.run import exit_codes
+from dreamer_async.store import exit_codes
 from dreamer_async.store.events import RunFinished, encode_line
 from dreamer_async.store.run_dir import RunDir
 

@@ -15,6 +15,7 @@ from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.config import ModelConfig
 from dreamer_async.fast.cuda import rollout, scan
+from dreamer_async.fast.cuda.unfit import Unfit
 
 MOST_BYTES = 1_250_000
 """Weights that one processor of the GPU reads in each step: size1m has 1.1 MB in float32.
@@ -22,10 +23,6 @@ MOST_BYTES = 1_250_000
 At 64 bytes a clock, which the second cache may give one processor, that is some 10 us; one kernel
 after another is estimated at 30.
 """
-
-
-class Unfit(RuntimeError):
-    """A kernel cannot be had for this model, or here; the message says why."""
 
 
 def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:

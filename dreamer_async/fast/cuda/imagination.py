@@ -24,7 +24,6 @@ from triton.errors import TritonError
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.ops import NORM_EPS
 from dreamer_async.agent.states import RSSMState, Trajectory
-from dreamer_async.fast.cuda.fused import Unfit
 from dreamer_async.fast.cuda.rollout import Rollout
 from dreamer_async.fast.cuda.tiles import (
     activate,
@@ -41,6 +40,7 @@ from dreamer_async.fast.cuda.tiles import (
     tanh,
     unimix,
 )
+from dreamer_async.fast.cuda.unfit import Unfit
 
 ROWS = 16
 """Rows of a program: the fewest that tensor cores multiply."""

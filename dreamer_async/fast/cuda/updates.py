@@ -21,6 +21,7 @@ from dreamer_async.fast.cuda.backend import dreaming
 from dreamer_async.fast.cuda.capture import CapturedUpdate, Recorder, cuda_graph
 from dreamer_async.fast.cuda.optim import FlatLaProp
 from dreamer_async.fast.cuda.rollout import Compiled, Imagination
+from dreamer_async.fast.cuda.unfit import Unfit
 from dreamer_async.machine.device_errors import first_line, raise_if_fatal
 
 MAP_OPTIONS = {"realize_reads_threshold": 5}
@@ -165,7 +166,7 @@ class Updates:
         try:
             use(make())
             self(batch, noise)
-        except fused.Unfit as error:
+        except Unfit as error:
             use(None)
             return f"{part} is not fused: {error}"
         return ""

@@ -150,7 +150,7 @@ FUNCTIONS = {
     # layout.cpp
     "structure_layouts": Signature({}, ctypes.c_char_p),
 }  # fmt: skip
-"""Everything that the library exports; `tests/fast/test_native_boundary.py` compares it with C++."""
+"""Everything that the library exports; `tests/fast/test_native_boundary.py` has C++ beside it."""
 
 
 def bind(library: ctypes.CDLL) -> None:
