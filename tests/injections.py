@@ -32,7 +32,6 @@ from dreamer_async.replay.replay import Replay
 from dreamer_async.run import (
     aio,
     evaluate,
-    exit_codes,
     failures,
     gauges,
     learner,
@@ -43,7 +42,7 @@ from dreamer_async.run import (
     saver,
     telemetry,
 )
-from dreamer_async.store import checkpoint, events
+from dreamer_async.store import checkpoint, events, exit_codes
 from dreamer_async.store.run_dir import RunDir
 
 CANNOT = 99
