@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
 
+import pytest
+import torch
+from torch import Tensor
+
+from dreamer_async.agent import ops
 from dreamer_async.agent.backend import PYTORCH, Backend
+from dreamer_async.agent.coders import Encoder
+from dreamer_async.agent.ops import compute_with
 from dreamer_async.fast.choose import choose
 from dreamer_async.fast.cuda.backend import CUDA
 
@@ -23,3 +30,25 @@ BACKENDS = {"PyTorch": PYTORCH, "CUDA": CUDA}
 def backend(name: str) -> Backend:
     """By its name."""
     return native() if name == "native" else BACKENDS[name]
+
+
+def least_gap(encoder: Encoder, obs: Mapping[str, Tensor]) -> float:
+    """How far any two largest of 2x2 pooled pixels are apart, in standard deviations of the map.
+
+    Where that is about as much as rounding, two backends may let another pixel have the gradient.
+    """
+    gaps, before, pool = [], encoder.ops, ops.F.max_pool2d
+
+    def watched(x: Tensor, size: int) -> Tensor:
+        four = torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
+        first, second = four.topk(2, dim=0).values
+        gaps.append(float((first - second).min() / x.std()))
+        return pool(x, size)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(ops.F, "max_pool2d", watched)
+        compute_with(encoder, ops.PYTORCH)
+        encoder(obs, torch.float32)
+    compute_with(encoder, before)
+    assert gaps, "nothing was pooled"
+    return min(gaps)

@@ -22,7 +22,7 @@ from dreamer_async.agent.ops import Ops
 from dreamer_async.agent.optim import LaProp
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.states import Imagined, Observed, RSSMState
-from dreamer_async.config import OptimConfig
+from dreamer_async.config import ModelConfig, OptimConfig
 
 Observe = Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], Observed]
 """Filters a sequence as `RSSM.observe` does."""
@@ -59,6 +59,8 @@ class Backend(NamedTuple):
     imagination: Callable[[Agent], Imagine]
     acting: Callable[[RSSM, Actor], Act]
     optimiser: Callable[[Mapping[str, Tensor], OptimConfig], LaProp]
+    gaps: Callable[[ModelConfig], str] = lambda model: ""
+    """What of a model another backend computes, for people; mostly nothing."""
 
 
 def acting(dyn: RSSM, pol: Actor) -> Act:

@@ -81,8 +81,9 @@ async def build(
     place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
-    if place.emulated:
-        telemetry.warn(place.emulated)
+    for known in (place.emulated, place.backend.gaps(config.model)):
+        if known:
+            telemetry.warn(known)
     learner = await learner_thread.run(Learner, spec, config, replay, place)
     policy = await policy_thread.run(
         Policy, spec, config, place.device, place.precision, place.backend

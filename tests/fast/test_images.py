@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from backends import least_gap
 from torch import Tensor
 
 from dreamer_async.agent import ops
@@ -62,30 +63,11 @@ def plainly(module: Part) -> Iterator[None]:
     compute_with(module, OPS)
 
 
-def least_gap(encoder: Encoder, obs: Tensor, patch: pytest.MonkeyPatch) -> float:
-    """How far any two largest of 2x2 pooled pixels lie apart, in standard deviations of the map."""
-    gaps = []
-
-    def pool(x: Tensor, size: int) -> Tensor:
-        four = torch.stack([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)])
-        first, second = four.topk(2, dim=0).values
-        gaps.append(float((first - second).min() / x.std()))
-        return first
-
-    with patch.context() as p, torch.no_grad(), plainly(encoder):
-        p.setattr(ops.F, "max_pool2d", pool)
-        encoder({"image": obs}, torch.float32)
-    assert gaps, "nothing was pooled"
-    return min(gaps)
-
-
-def untied(
-    encoder: Encoder, rows: int, shape: tuple[int, ...], patch: pytest.MonkeyPatch
-) -> Tensor:
+def untied(encoder: Encoder, rows: int, shape: tuple[int, ...]) -> Tensor:
     """Pictures for which no rounding decides where a gradient goes."""
     for seed in range(100):
         obs = pictures(rows, shape, seed)
-        if least_gap(encoder, obs, patch) > LEAST_GAP:
+        if least_gap(encoder, {"image": obs}) > LEAST_GAP:
             return obs
     raise AssertionError("all pictures have ties")
 
@@ -116,12 +98,12 @@ def encoded(encoder: Encoder, obs: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_encoder_agrees_with_torch(
-    shape: tuple[int, int, int], kernel: int, depth: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int, int], kernel: int, depth: int
 ) -> None:
     spec = ObsSpec(shape, "uint8")
     encoder = perturbed(Encoder({"image": spec}, config(depth, kernel)))
     assert isinstance(encoder, Encoder)
-    obs = untied(encoder, 3, shape, monkeypatch)
+    obs = untied(encoder, 3, shape)
     ours, theirs = both_ways(encoder, lambda: encoded(encoder, obs))
     close(ours, theirs)
     assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
@@ -152,12 +134,12 @@ def test_the_decoder_and_its_loss_agree_with_torch(
     assert not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "one way twice"
 
 
-def test_wide_layers_agree_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_layers_agree_with_torch() -> None:
     """Many channels: bands of few rows, and kernels that are larger than the first cache."""
     spec = ObsSpec((64, 64, 3), "uint8")
     encoder = perturbed(Encoder({"image": spec}, config(32)))
     assert isinstance(encoder, Encoder)
-    obs = untied(encoder, 2, spec.shape, monkeypatch)
+    obs = untied(encoder, 2, spec.shape)
     close(*both_ways(encoder, lambda: encoded(encoder, obs)))
 
 

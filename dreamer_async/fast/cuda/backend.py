@@ -13,6 +13,7 @@ from dreamer_async.agent import backend, ops
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.backend import Imagine
 from dreamer_async.agent.states import Imagined, RSSMState
+from dreamer_async.config import ModelConfig
 from dreamer_async.fast.cuda import images, rollout, scan
 from dreamer_async.fast.cuda.lowered import Lowered
 from dreamer_async.fast.cuda.ops import block_linear, lambda_return, sample_class, twohot_loss
@@ -38,6 +39,17 @@ def casting_once(agent: Agent) -> rollout.Imagination:
     return Lowered(agent) if agent.dtype != torch.float32 else rollout.Stepwise(agent.imagine_step)
 
 
+def gaps(model: ModelConfig) -> str:
+    """What of a model is not laid out for few kernels, and so takes more of them."""
+    if model.dyn_layers == model.posterior_layers == 1:
+        return ""
+    return (
+        "filtering and imagining take many small kernels: few are known for one layer in front of "
+        f"the GRU and one in the posterior (model.dyn_layers={model.dyn_layers}, "
+        f"model.posterior_layers={model.posterior_layers})"
+    )
+
+
 def reading(agent: Agent, dreaming: rollout.Imagination) -> Imagine:
     """Imagination by something that rolls an agent out."""
 
@@ -54,6 +66,7 @@ CUDA = backend.Backend(
     lambda agent: reading(agent, dreaming(agent)),
     backend.acting,
     FlatLaProp,
+    gaps,
 )
 WITHOUT_NATIVE = backend.PYTORCH._replace(
     filtering=scan.filtering,

@@ -25,7 +25,7 @@ from dreamer_async.fast.native.structs import Acting
 
 def acting(dyn: RSSM, actor: Actor, otherwise: Act) -> Act:
     """Acting in float32; other types and layers are left to somebody else."""
-    return ActingStep(dyn, actor, otherwise) if fits(dyn) else otherwise
+    return ActingStep(dyn, actor, otherwise) if fits(dyn.config) else otherwise
 
 
 class ActingStep:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dreamer_async.agent import ops
 from dreamer_async.agent.backend import Backend
+from dreamer_async.config import ModelConfig
 from dreamer_async.fast.native.acting import acting
+from dreamer_async.fast.native.core import fits
 from dreamer_async.fast.native.dense import dense, heads
 from dreamer_async.fast.native.filtering import filtering
-from dreamer_async.fast.native.images import decode_images, encode_images, image_loss
+from dreamer_async.fast.native.images import KERNELS, decode_images, encode_images, image_loss
 from dreamer_async.fast.native.imagination import imagination
 from dreamer_async.fast.native.losses import latent_losses
 from dreamer_async.fast.native.optim import NativeLaProp
@@ -34,4 +36,22 @@ def native(otherwise: Backend) -> Backend:
         lambda agent: imagination(agent, otherwise.imagination(agent)),
         lambda dyn, actor: acting(dyn, actor, otherwise.acting(dyn, actor)),
         NativeLaProp,
+        gaps,
     )
+
+
+def gaps(model: ModelConfig) -> str:
+    """What of a model the native functions do not know, and so PyTorch computes."""
+    found = []
+    if not fits(model):
+        found.append(
+            "filtering, imagining and acting, since they know one layer in front of the GRU and "
+            f"one in the posterior (model.dyn_layers={model.dyn_layers}, "
+            f"model.posterior_layers={model.posterior_layers})"
+        )
+    if model.kernel not in KERNELS:
+        sizes = " and ".join(map(str, KERNELS))
+        found.append(
+            f"convolutions, since they know kernels of {sizes} (model.kernel={model.kernel})"
+        )
+    return f"native functions leave to PyTorch {'; and '.join(found)}" if found else ""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dreamer_async.agent.ops import Dense
 from dreamer_async.agent.rssm import RSSM
+from dreamer_async.config import ModelConfig
 from dreamer_async.fast.native.library import floats, pack
 from dreamer_async.fast.native.structs import Core
 
@@ -43,9 +44,9 @@ class Weights(NamedTuple):
     bl: Tensor
 
 
-def fits(dyn: RSSM) -> bool:
+def fits(model: ModelConfig) -> bool:
     """Whether native functions know such layers: the paper's counts of layers."""
-    return dyn.config.dyn_layers == 1 and dyn.config.posterior_layers == 1
+    return model.dyn_layers == 1 and model.posterior_layers == 1
 
 
 def weights_of(dyn: RSSM) -> Weights:

@@ -34,7 +34,7 @@ from dreamer_async.fast.native.structs import Activations, Core, Filtering, Filt
 
 def filtering(dyn: RSSM, otherwise: Observe) -> Observe:
     """Filtering of float32; other types and layers are left to somebody else."""
-    if not fits(dyn):
+    if not fits(dyn.config):
         return otherwise
 
     def observe(

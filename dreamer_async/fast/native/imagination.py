@@ -53,7 +53,7 @@ class Read(NamedTuple):
 
 def imagination(agent: Agent, otherwise: Imagine) -> Imagine:
     """Imagination in float32; other types and layers are left to somebody else."""
-    fitting = agent.dtype == torch.float32 and fits(agent.dyn)
+    fitting = agent.dtype == torch.float32 and fits(agent.model)
     return partial(imagine, agent) if fitting else otherwise
 
 
