@@ -16,7 +16,7 @@ from dreamer_async.config import Config
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine.device import use_cpu_threads, use_device, use_own_stream, wait_for
-from dreamer_async.run.collector import Actor
+from dreamer_async.run.collector import Player
 from dreamer_async.run.learner import Learner
 
 
@@ -73,9 +73,9 @@ def _act(
     config: Config, spec: EnvSpec, place: Place, rows: int, seconds: float, how: str = ""
 ) -> Timing:
     subject = Policy(spec, config, place.device, place.precision, place.backend)
-    actor = Actor(subject, rows, seed=0)
+    player = Player(subject, rows, seed=0)
     step = random_rows(spec, rows, np.random.default_rng(0))
-    times = timed(lambda: actor.act(step), seconds)  # its results are on the host
+    times = timed(lambda: player.act(step), seconds)  # its results are on the host
     late = float(np.quantile(times, 0.99))
     what = f"act for {rows} environments" + (f", {how}" if how else "")
     return timing("policy", what, "s/step", times, p99_ms=late * 1e3)

@@ -33,7 +33,7 @@ SCORED_EPISODES = 20
 """Episodes whose mean says how good a checkpoint is."""
 
 
-class Actor:
+class Player:
     """The policy with one recurrent carry per environment, kept by environment id."""
 
     def __init__(self, policy: Policy, num_envs: int, seed: int) -> None:
@@ -107,7 +107,7 @@ class Collector:
     def __init__(
         self,
         env: VectorEnv,
-        actor: Actor,
+        player: Player,
         weights: PolicyWeights,
         replay: Replay,
         ratio: TrainRatio,
@@ -116,7 +116,7 @@ class Collector:
         inspection: Inspection | None = None,
     ) -> None:
         self._env = env
-        self._actor = actor
+        self._player = player
         self._weights = weights
         self._replay = replay
         self._ratio = ratio
@@ -153,15 +153,15 @@ class Collector:
     def act(self, step: StepBatch) -> Acted:
         """Act on the rows with the newest weights."""
         with self.stages.measure("policy"):
-            self._actor.refresh(self._weights)
-            return self._actor.act(step)
+            self._player.refresh(self._weights)
+            return self._player.act(step)
 
     def state(self) -> dict[str, Tensor]:
         """The running episodes' scores and lengths."""
         return {name: torch.from_numpy(a) for name, a in self._episodes.state().items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Restore `state()`, after the environments and the actor were restored."""
+        """Restore `state()`, after the environments and the player were restored."""
         self._episodes.load_state({name: tensor.numpy() for name, tensor in state.items()})
 
     @property
@@ -172,7 +172,7 @@ class Collector:
 
     def store(self, step: StepBatch, acted: Acted) -> None:
         """Append the rows to the replay and count them; pass on what the environments report."""
-        for notice in [*self._env.notices(), *self._actor.notices()]:
+        for notice in [*self._env.notices(), *self._player.notices()]:
             self._telemetry.warn(notice)
         with self.stages.measure("insert"):
             append(self._replay, step, acted)

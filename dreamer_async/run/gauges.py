@@ -10,7 +10,7 @@ from pathlib import Path
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.machine.gpu import gpu_gauges
 from dreamer_async.replay.replay import Replay
-from dreamer_async.run.collector import Actor
+from dreamer_async.run.collector import Player
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Rates, Stages, process_gauges
@@ -23,7 +23,7 @@ class RunGauges:
         self,
         directory: Path,
         env: VectorEnv,
-        actor: Actor,
+        player: Player,
         replay: Replay,
         ratio: TrainRatio,
         learner: Learner,
@@ -32,7 +32,7 @@ class RunGauges:
         """`directory` is on the disk whose free space counts."""
         self._directory = directory
         self._env = env
-        self._actor = actor
+        self._player = player
         self._replay = replay
         self._ratio = ratio
         self._learner = learner
@@ -61,7 +61,7 @@ class RunGauges:
             "ratio/target": ratio.ratio,
             "ratio/actual": self._actual_ratio(),
             "ratio/debt": ratio.debt,
-            "policy/lag": float(learner.updates - max(0, self._actor.version)),
+            "policy/lag": float(learner.updates - max(0, self._player.version)),
             "opt/skipped": float(learner.skipped),
             "replay/gb": self._replay.bytes / 1e9,
             **self._disk(),

@@ -17,7 +17,7 @@ from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_thr
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows
 from dreamer_async.run.aio import OwnedThread, Stop
-from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.evaluate import Evaluator
 from dreamer_async.run.film import Filmer
 from dreamer_async.run.gauges import RunGauges
@@ -42,7 +42,7 @@ class Parts:
     replay: Replay
     ratio: TrainRatio
     learner: Learner
-    actor: Actor
+    player: Player
     collector: Collector
     state: RunState
     saver: Saver
@@ -88,12 +88,12 @@ async def build(
     policy = await policy_thread.run(
         Policy, spec, config, place.device, place.precision, place.backend
     )
-    actor = await policy_thread.run(Actor, policy, env.num_envs, train.seed + 2)
+    player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
     pool = stack.enter_context(await builder.run_or_leave(make_env, config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
     collector = Collector(
         pool,
-        actor,
+        player,
         learner.weights,
         replay,
         ratio,
@@ -101,12 +101,12 @@ async def build(
         prefill=prefill_windows(config),
         inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
     )
-    state = RunState(learner, replay, ratio, pool, actor, collector, lockstep=train.sync)
+    state = RunState(learner, replay, ratio, pool, player, collector, lockstep=train.sync)
     telemetry.follow(lambda: state.position)
     saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
     filmer = Filmer(home.film_path, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
-    gauges = RunGauges(home.path, pool, actor, replay, ratio, learner, collector.stages)
+    gauges = RunGauges(home.path, pool, player, replay, ratio, learner, collector.stages)
     return Parts(
         config=config,
         run_dir=run_dir,
@@ -116,7 +116,7 @@ async def build(
         replay=replay,
         ratio=ratio,
         learner=learner,
-        actor=actor,
+        player=player,
         collector=collector,
         state=state,
         saver=saver,

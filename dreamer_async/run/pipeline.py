@@ -158,7 +158,7 @@ async def work(parts: Parts, stop: Stop) -> None:
     train = parts.config.train
     parts.ratio.compiling = parts.learner.compiles
     parts.telemetry.enter(parts.ratio.phase)
-    await parts.policy_thread.run(parts.actor.warm_up, parts.env.batch_size)
+    await parts.policy_thread.run(parts.player.warm_up, parts.env.batch_size)
     if train.sync:
         await aio.first(compile_updates(parts), stop.interrupt())
         if parts.learner_thread.left:  # a device that is recorded must not be waited for

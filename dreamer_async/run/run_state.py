@@ -18,7 +18,7 @@ from torch import Tensor
 from dreamer_async.agent.trainer import check_state
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.replay.replay import Replay
-from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Position
@@ -44,7 +44,7 @@ class RunState:
         replay: Replay,
         ratio: TrainRatio,
         env: VectorEnv,
-        actor: Actor,
+        player: Player,
         collector: Collector,
         *,
         lockstep: bool,
@@ -53,7 +53,7 @@ class RunState:
         self._replay = replay
         self._ratio = ratio
         self._env = env
-        self._actor = actor
+        self._player = player
         self._collector = collector
         self._lockstep = lockstep
 
@@ -92,7 +92,7 @@ class RunState:
 
     def _own(self) -> dict[str, Tensor]:
         """What acting depends on besides the environments and the weights."""
-        return keyed(POLICY, self._actor.state()) | keyed(EPISODES, self._collector.state())
+        return keyed(POLICY, self._player.state()) | keyed(EPISODES, self._collector.state())
 
     # -- putting back ------------------------------------------------------------------------
 
@@ -153,7 +153,7 @@ class RunState:
         check_state(own, {n: t for n, t in tensors.items() if n.startswith((POLICY, EPISODES))})
         _check_generator(tensors, POLICY_GENERATOR)
         self._env.restore({name: tensor.numpy() for name, tensor in under(tensors, ENV).items()})
-        self._actor.load_state(under(tensors, POLICY))
+        self._player.load_state(under(tensors, POLICY))
         self._collector.load_state(under(tensors, EPISODES))
         self._collector.running = True
 

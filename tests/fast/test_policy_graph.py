@@ -22,7 +22,7 @@ from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
 from dreamer_async.fast.cuda.capture import RECORDING, Relaunch, cuda_graph
 from dreamer_async.fast.cuda.parcel import ALIGNED, Field, Parcel
 from dreamer_async.fast.cuda.policy_graph import PolicyGraph
-from dreamer_async.run.collector import Actor
+from dreamer_async.run.collector import Player
 from dreamer_async.run.weights import PolicyWeights
 from tests.agent.test_actions import SEVERAL
 from tests.fast.test_capture import FakeCuda, record, tape
@@ -59,19 +59,21 @@ def steps(spec: EnvSpec, rows: int = ROWS) -> Iterator[StepBatch]:
 
 def pair(
     spec: EnvSpec, record: Callable[..., Relaunch] = record, precision: str = "float32"
-) -> tuple[Actor, Actor, PolicyGraph]:
+) -> tuple[Player, Player, PolicyGraph]:
     """An actor as on a CPU, and one that acts as on a GPU."""
-    plain, other = (Actor(Policy(spec, make_config(), "cpu", precision), ENVS, 7) for _ in range(2))
+    plain, other = (
+        Player(Policy(spec, make_config(), "cpu", precision), ENVS, 7) for _ in range(2)
+    )
     graph = other._graph = PolicyGraph(other.policy, other.carry, record)
     return plain, other, graph
 
 
-def load(agent: Agent, *actors: Actor) -> None:
+def load(agent: Agent, *actors: Player) -> None:
     for actor in actors:
         actor.policy.load(agent)
 
 
-def assert_same_steps(plain: Actor, other: Actor, given: Iterator[StepBatch], count: int) -> None:
+def assert_same_steps(plain: Player, other: Player, given: Iterator[StepBatch], count: int) -> None:
     for step, _ in zip(given, range(count), strict=False):
         one, two = plain.act(step), other.act(step)
         for name, mine, theirs in zip(one._fields, one, two, strict=True):
@@ -111,10 +113,10 @@ def test_recording_ahead_of_time_changes_nothing() -> None:
 def test_only_on_a_gpu_actors_act_through_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy(make_spec(), make_config())
     carry = policy.initial(ENVS)
-    assert Actor(policy, ENVS, 0)._graph is None
+    assert Player(policy, ENVS, 0)._graph is None
     monkeypatch.setattr(policy, "device", torch.device("cuda", 0))
     monkeypatch.setattr(policy, "initial", lambda rows: carry)
-    assert isinstance(Actor(policy, ENVS, 0)._graph, PolicyGraph)
+    assert isinstance(Player(policy, ENVS, 0)._graph, PolicyGraph)
 
 
 def test_each_number_of_rows_is_recorded_once() -> None:
@@ -161,7 +163,7 @@ def test_recording_can_be_left_out() -> None:
     spec = make_spec()
     config = make_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, capture=False))
-    actor = Actor(Policy(spec, config), ENVS, 7)
+    actor = Player(Policy(spec, config), ENVS, 7)
     graph = actor._graph = PolicyGraph(actor.policy, actor.carry, record)
     actor.warm_up(ROWS)
     actor.act(next(steps(spec)))
@@ -301,7 +303,7 @@ def test_a_parcel_holds_every_type_beside_each_other() -> None:
 @pytest.mark.parametrize("kind", ["discrete", "continuous", "several"])
 def test_a_cuda_graph_is_the_step(kind: str) -> None:
     spec = spec_of(MIXED, kind)
-    plain, other = (Actor(Policy(spec, make_config(), "cuda"), ENVS, 7) for _ in range(2))
+    plain, other = (Player(Policy(spec, make_config(), "cuda"), ENVS, 7) for _ in range(2))
     plain._graph = None
     plain.carry = plain.policy.initial(ENVS)
     load(next(agents(spec)), plain, other)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dreamer_async.envs.spec import StepBatch
-from dreamer_async.run.collector import Actor, Collector
+from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.events import PhaseChanged, Warned
@@ -85,7 +85,7 @@ def test_the_lag_of_the_policy_is_that_of_what_it_loaded() -> None:
     policy: Any = SimpleNamespace(
         device=torch.device("cpu"), initial=lambda rows: (), load=lambda weights: None
     )
-    actor = Actor(policy, 1, 0)
+    actor = Player(policy, 1, 0)
     weights: Any = SimpleNamespace(version=7, fetch=lambda load, have: 5)
     actor.refresh(weights)
     assert actor.version == 5
