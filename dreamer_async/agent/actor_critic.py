@@ -1,6 +1,13 @@
-"""The whole agent: a world model, and the actor and critic that learn inside it.
+"""The whole agent: a world model, and the actor and critic that learn inside it: eq. 6 to 12.
 
-Legend: R imagined rows, H horizon, F feat, B batch, L replayed steps with imagination, A action.
+Imagination first (eq. 6), then what the heads say of it, then returns, advantages and losses, whose
+equations are functions of `losses` and `normalize`. Row b * L + k of the imagination starts at
+replayed step k of row b. Index 0 of its time is the replayed state, 1 .. H are imagined.
+
+Read `world_model`, `heads` and `losses` before, `trainer` next.
+
+Legend: B batch, L replayed steps that start an imagination, R = B * L imagined rows, H horizon, F
+feat, S stoch, M bins, A action, C columns of several actions.
 """
 
 from __future__ import annotations
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from dreamer_async.envs.spec import EnvSpec
 
 ImagineStep = Callable[[RSSMState, Tensor, Tensor], tuple[RSSMState, Tensor]]
+"""Does one step of all rows, as `Agent.imagine_step` does."""
 
 
 class Replayed(NamedTuple):
@@ -54,29 +62,33 @@ class ActorCriticLosses(NamedTuple):
     replay_critic: Tensor
     """[B, L-1] value loss on replay."""
     range: ReturnRange
-    """Moving return percentiles after this batch."""
+    """[] each: moving return percentiles after this batch (eq. 12)."""
     reward: Tensor
-    """[R, H+1] predicted rewards."""
+    """[R, H+1] predicted reward."""
     cont: Tensor
-    """[R, H+1] predicted continuation."""
+    """[R, H+1] predicted probability of going on."""
     value: Tensor
     """[R, H+1] critic."""
     slow: Tensor
     """[R, H+1] slow critic."""
     ret: Tensor
-    """[R, H] lambda returns."""
+    """[R, H] lambda returns (eq. 7)."""
     replay_ret: Tensor
     """[B, L-1] lambda returns on replay."""
     weight: Tensor
-    """[R, H] probability of reaching the step."""
+    """[R, H] probability of reaching the step, by which the losses are weighted."""
     advantage: Tensor
-    """[R, H] normalised advantages."""
+    """[R, H] (R - v) / S of eq. 11."""
     entropy: Tensor
     """[R, H] policy entropy."""
 
 
 class Agent(WorldModel):
-    """World model, actor (pol), critic (val) and slow critic (slowval)."""
+    """World model, actor (pol), critic (val) and slow critic (slowval).
+
+    The slow critic, a moving average of the critic (see `Trainer`), is no target network: it only
+    keeps the critic from running away (eq. 10). Returns come from the critic itself.
+    """
 
     def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
         super().__init__(spec, model, loss)
@@ -89,15 +101,18 @@ class Agent(WorldModel):
     def imagine_step(
         self, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
-        """Act, then let the world model answer; also return the action."""
+        """One imagined step of this agent, as the function of the same name."""
         return imagine_step(self.dyn, self.pol, state, action_noise, prior_noise)
 
     def imagine(self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
-        """Roll out H steps from [R, ...] states with noise [R, H, ...], and read them."""
+        """Eq. 6: roll out H steps from states [R, ...] with noise [R, H, ...], and read them."""
         return self.read(roll_out(self.imagine_step, start, action_noise, prior_noise))
 
     def read(self, trajectory: Trajectory) -> Imagined:
-        """What the heads say of imagined states."""
+        """What the heads say of imagined states.
+
+        Only the actor and the critic's logits keep a gradient, that of their own parameters.
+        """
         feat = trajectory.feat
         value_logits = self.val(feat)
         with torch.no_grad():
@@ -110,7 +125,11 @@ class Agent(WorldModel):
     def actor_critic_losses(
         self, imagined: Imagined, replayed: Replayed, moving: ReturnRange
     ) -> ActorCriticLosses:
-        """Eq. 7 to 12: returns, advantages, policy loss and both value losses."""
+        """Eq. 7 to 12: returns, advantages, actor loss and both critic losses.
+
+        Gradients reach the actor, the critic and, from the critic's loss on replay alone, the world
+        model.
+        """
         cfg = self.loss
         discount = 1.0 if cfg.discount_in_cont else self.discount
         _, policy, value_logits, value, reward, cont, slow = imagined
@@ -137,7 +156,7 @@ class Agent(WorldModel):
         )  # fmt: skip
 
     def critic_loss(self, logits: Tensor, ret: Tensor, slow: Tensor) -> Tensor:
-        """Eq. 10: twohot(return) + regularizer * twohot(slow critic)."""
+        """Eq. 10: twohot(ret) + regularizer * twohot(slow), both [...], against ln p: [...]."""
         return self.val.loss(logits, (1.0, ret), (self.loss.slow_regularizer, slow))
 
     def replay_critic_loss(
@@ -164,7 +183,10 @@ class Agent(WorldModel):
 def imagine_step(
     dyn: RSSM, pol: Actor, state: RSSMState, action_noise: Tensor, prior_noise: Tensor
 ) -> tuple[RSSMState, Tensor]:
-    """Act, then let the world model answer; also return the action."""
+    """Eq. 6: a ~ pi(a | h, z), then what the world model answers; also return the action.
+
+    action_noise is [R], [R, A] or [R, C] and prior_noise [R, S], as in `Noise`.
+    """
     action = pol.sample(pol(state.feat), action_noise)
     embedded = embed_action(pol.action, action, state.deter.dtype)
     return dyn.imagine_step(state, embedded, prior_noise), action
@@ -174,7 +196,10 @@ def imagine_step(
 def roll_out(
     step: ImagineStep, start: RSSMState, action_noise: Tensor, prior_noise: Tensor
 ) -> Trajectory:
-    """H steps from [R, ...] states with noise [R, H, ...]."""
+    """H steps from states [R, ...] with noise [R, H, ...].
+
+    No gradient: the actor learns from `actor_loss`, not through the world model.
+    """
     state, feats, actions = start, [start.feat], []
     noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
     for action_noise_t, prior_noise_t in noise:

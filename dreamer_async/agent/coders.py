@@ -1,6 +1,12 @@
-"""Encoder and decoder: observations to an embedding and back, images and vectors together.
+"""Encoder and decoder of eq. 3: observations to an embedding and back, images and vectors together.
 
-Legend: N rows, E embed, U units, d depth, R x C minimum resolution (1/16 of the image).
+The encoder is the part of q(z | h, x) that does not depend on h; `rssm.RSSM.posterior` is the rest.
+The decoder is p(x | h, z), and its loss the first term of eq. 5: eq. 1 for vectors, squared
+distance for images. Read `nets` before and `rssm` next.
+
+Legend: N rows, E embed, U units, D deter, S stoch, K classes, G blocks, H x W pixels, C channels of
+all images, h x w pixels of the smallest image (1/16), d depth; widths after d are of the default
+multipliers.
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ Obs = Mapping[str, Tensor]
 
 
 class Encoder(Part):
-    """tokens = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
+    """embed = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
         super().__init__()
@@ -88,7 +94,7 @@ class Encoder(Part):
 
 
 class VectorOutput(Part):
-    """One linear output per vector key: symlog means for floats, logits for integers."""
+    """The output of one vector key, linear: symlog means [N, *] of floats, logits of integers."""
 
     def __init__(self, inputs: int, spec: ObsSpec) -> None:
         super().__init__()
@@ -102,7 +108,7 @@ class VectorOutput(Part):
         return y.unflatten(-1, (-1, self.spec.classes)) if self.spec.classes else y
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of each row: [N]."""
+        """Eq. 5, -ln p(x | h, z) of each row: eq. 1 for floats, cross entropy for integers, [N]."""
         target = target.reshape(target.shape[0], -1)
         if self.spec.classes:
             return categorical_loss(output, target).sum(-1)
@@ -110,7 +116,7 @@ class VectorOutput(Part):
 
 
 class Decoder(Part):
-    """Reconstructions from the latent state: images in (0, 1), vectors in symlog space."""
+    """p(x | h, z) of eq. 3: images in (0, 1), vectors in symlog space."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
         super().__init__()
@@ -145,7 +151,7 @@ class Decoder(Part):
         return outs
 
     def loss(self, outs: Mapping[str, Tensor], obs: Obs) -> dict[str, Tensor]:
-        """Reconstruction loss of each row: {key: [N]}; images sum over all pixels."""
+        """Eq. 5, -ln p(x | h, z) of each row: {key: [N]}; images sum over all pixels."""
         losses = {key: self.outputs[key].loss(outs[key], obs[key]) for key in self.vectors}
         for key in self.images:
             losses[key] = self.ops.image_loss(outs[key], obs[key])
@@ -185,13 +191,13 @@ class Decoder(Part):
 
 
 def small_resolution(spec: ObsSpec, config: ModelConfig) -> tuple[int, int]:
-    """Rows and columns after all pooling stages."""
+    """h and w: rows and columns after all pooling stages."""
     scale = 2 ** len(config.multipliers)
     return spec.shape[0] // scale, spec.shape[1] // scale
 
 
 def vector_width(spec: ObsSpec) -> int:
-    """Numbers that one vector observation becomes."""
+    """Numbers that one vector observation becomes: classes are one-hot."""
     size = 1
     for side in spec.shape:
         size *= side

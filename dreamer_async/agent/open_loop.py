@@ -1,6 +1,8 @@
 """Open-loop prediction: what the model expects to see when it only knows the actions.
 
-Legend: B batch, T time, C context steps.
+The paper's figures of video prediction; no loss is made of it. Read `world_model` before.
+
+Legend: B batch, T time, S stoch, E embed, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class OpenLoop(NamedTuple):
     reconstruction: Tensor
     """[B, T, *] decoded from states that saw every observation."""
     prediction: Tensor
-    """[B, T, *] decoded from states that saw only the first C observations."""
+    """[B, T, *] decoded from states that saw only the first few observations."""
 
 
 @torch.no_grad()
@@ -35,8 +37,7 @@ def open_loop(
     """Observe a batch, and predict it from its first `context` steps and its actions.
 
     `observe` filters instead of the model itself, if it is given. Every observation key is in the
-    result; only `noise.posterior` [B, T, S] is used, for both
-    the posterior samples and the imagined ones.
+    result; only `noise.posterior` [B, T, S] is used, for posterior and imagined samples alike.
     """
     length = batch.reward.shape[1] - 1
     if not 0 < context < length:
@@ -63,7 +64,10 @@ def real(observation: Tensor) -> Tensor:
 
 
 def decode(agent: Agent, state: RSSMState) -> dict[str, Tensor]:
-    """Reconstruct observations from states [B, T, ...]; integers as their likeliest class."""
+    """Reconstruct observations from states: [B, T, ...] -> {key: [B, T, *]}.
+
+    Images in [0, 1], floats in their own units (eq. 2), integers as their likeliest class.
+    """
     outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
     lead = state.deter.shape[:2]
     for key, spec in agent.spec.obs.items():

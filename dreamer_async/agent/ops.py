@@ -1,10 +1,15 @@
 """The operations that an update spends its time in, as PyTorch computes them.
 
 Every layer computes through the `Ops` that it was given, and never asks where it runs. `PYTORCH` is
-what the equations say, and what everybody else's operations are tested against.
+what the equations say, and what everybody else's operations are tested against. The loops made of
+such operations are chosen likewise, in `backend`.
 
-Legend: N rows, I inputs, O outputs, G blocks, H x W resolution, C channels, S variables, K classes,
-M bins, B batch, T time.
+Here are the layers of the paper's networks: SiLU(RMSNorm(x W + b)), the block-diagonal product of
+the recurrent network, and the convolutions. Sampling and losses come from `distributions` and
+`losses`. `nets` holds the parameters of what is computed here.
+
+Legend: N rows, I inputs, O outputs, G blocks, H x W pixels, h x w pixels of the smallest image, C
+channels.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ class ImageLayer(NamedTuple):
     """One convolution and the gain of the norm that follows pooling or the pixel shuffle."""
 
     kernel: Tensor
-    """[out, in, rows, columns]; in the decoder out is [2 rows, C, 2 columns]."""
+    """[C, I, rows, columns]; in the decoder [2 rows * C * 2 columns, I, ...] (see `UpConv`)."""
     bias: Tensor
     """[C]."""
     gain: Tensor | None
@@ -44,7 +49,7 @@ class ImageLayer(NamedTuple):
 
 
 class Ops(NamedTuple):
-    """Who computes what; each is documented by PyTorch's own, which has the same name here."""
+    """Who computes what; the function of the same name in `PYTORCH` documents each."""
 
     dense: Callable[[Tensor, Sequence[Dense]], Tensor]
     heads: Callable[[Tensor, Sequence[Dense], Sequence[Dense]], tuple[Tensor, ...]]
@@ -75,7 +80,7 @@ def _linear(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
 
 
 def heads(x: Tensor, hidden: Sequence[Dense], outputs: Sequence[Dense]) -> tuple[Tensor, ...]:
-    """Some linear outputs of the same hidden layers: [..., I] -> [..., O] each, float32."""
+    """Linear outputs of the same hidden layers: [..., I] -> [..., O] each, float32."""
     x = dense(x, hidden)
     return tuple(dense(x, [output]).float() for output in outputs)
 
@@ -93,7 +98,7 @@ def block_linear(x: Tensor, kernel: Tensor, bias: Tensor, shared: Tensor | None)
 
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
-    """Root mean square norm of the last axis in float32, with a gain."""
+    """Root mean square norm of the last axis in float32, with a gain: x / sqrt(mean x^2 + eps)."""
     return F.rms_norm(x.float(), scale.shape, scale, NORM_EPS).to(x.dtype)
 
 
@@ -125,7 +130,10 @@ def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
 
 
 def image_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Sum of (image - target / 255)^2 of each row: [N, *] in (0, 1), [N, *] uint8 -> [N]."""
+    """Eq. 5, -ln p(x | h, z) of images: sum of (image - target / 255)^2 of each row, [N].
+
+    Both are [N, H, W, C], the image in (0, 1) and the target uint8.
+    """
     assert image.shape == target.shape, (image.shape, target.shape)
     assert target.dtype == torch.uint8, target.dtype
     return (image - target.float() / 255.0).square().flatten(1).sum(-1)
@@ -166,7 +174,7 @@ def pixel_shuffle(x: Tensor) -> Tensor:
 
 
 def gain_of(layer: ImageLayer) -> Tensor:
-    """Of a layer that has a norm."""
+    """The gain [C] of a layer that has a norm."""
     assert layer.gain is not None, "only the decoder's last layer has none"
     return layer.gain
 

@@ -1,6 +1,13 @@
-"""The recurrent state-space model: a block-diagonal GRU with categorical latents.
+"""The recurrent state-space model of eq. 3: a block-diagonal GRU with categorical latents.
 
-Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action, G blocks.
+Sequence model, posterior (with the encoder of `coders`) and prior, the paper's dynamics predictor;
+and the two loops over them: `observe` filters what was replayed, `imagine_step` goes on without
+observations. Layers have the names of the official code, dynin, dynhid, dyngru, obs and prior.
+
+Read `nets` and `states` before, `world_model` next.
+
+Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, W action as the world model
+reads it (one-hot or vector), G blocks, Hd hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ from dreamer_async.config import ModelConfig
 
 
 class RSSM(Part):
-    """h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
+    """Eq. 3: h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
 
     def __init__(self, config: ModelConfig, embed: int, action: int) -> None:
         super().__init__()
@@ -59,7 +66,10 @@ class RSSM(Part):
         )
 
     def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """h' = f(h, z, a): [N, D], [N, S, K], [N, A] -> [N, D]."""
+        """Eq. 3, h' = f(h, z, a): [N, D], [N, S, K], [N, W] -> [N, D].
+
+        A GRU whose products are block-diagonal; what z, a and all of h say reaches every block.
+        """
         blocks = self.config.blocks
         action = action / action.detach().abs().clamp(min=1.0)
         x0 = F.silu(self.dynin0norm(self.dynin0(deter)))
@@ -76,19 +86,23 @@ class RSSM(Part):
         return from_blocks(update * cand + (1.0 - update) * h)
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Raw logits of z given h and the encoded observation: [..., S, K] float32."""
+        """Eq. 3, q(z | h, x): [..., D], [..., E] -> raw logits [..., S, K] float32."""
         x = self.ops.dense(torch.cat([deter, embed], -1), dense_layers(self.obs_stack))
         return self._logits(self.obslogit(x))
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Raw logits of z given h alone: [..., S, K] float32."""
+        """Eq. 3, p(z | h): [..., D] -> raw logits [..., S, K] float32."""
         x = self.ops.dense(deter, dense_layers(self.prior_stack))
         return self._logits(self.priorlogit(x))
 
     def observe_step(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
-        """One step with an observation; reset [N] clears the state and the action first."""
+        """One step with an observation: the state after it, and posterior logits [N, S, K].
+
+        embed is [N, E], action [N, W], and noise [N, S] as in `Noise`; reset [N] bool clears the
+        state and the action first.
+        """
         keep = 1.0 - reset.to(state.deter.dtype)
         deter = state.deter * keep[:, None]
         stoch = state.stoch * keep[:, None, None]
@@ -97,14 +111,17 @@ class RSSM(Part):
         return RSSMState(deter, self.sample(logits, noise, deter.dtype)), logits
 
     def imagine_step(self, state: RSSMState, action: Tensor, noise: Tensor) -> RSSMState:
-        """One step without an observation."""
+        """One step without an observation: action [N, W] and noise [N, S] as in `Noise`."""
         deter = self.sequence_model(state.deter, state.stoch, action)
         return RSSMState(deter, self.sample(self.prior(deter), noise, deter.dtype))
 
     def observe(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> Observed:
-        """Filter a sequence [B, T, ...] step by step, starting after `state`."""
+        """Filter a sequence [B, T, ...] step by step, starting after `state` [B, ...].
+
+        action[:, t] is the one before step t; no gradient reaches the first state.
+        """
         state = RSSMState(*(x.detach() for x in state))
         states, logits = [], []
         inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
@@ -117,7 +134,7 @@ class RSSM(Part):
         return Observed(RSSMState(deter, stoch), torch.stack(logits, 1))
 
     def sample(self, logits: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
-        """Straight-through sample of z from raw logits: [..., S, K]."""
+        """Straight-through sample of z: logits [..., S, K], noise [..., S] -> [..., S, K]."""
         probs = unimix(logits, self.config.unimix)
         return straight_through(self.ops.sample_class(probs.detach(), noise), probs, dtype)
 
