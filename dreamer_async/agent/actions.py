@@ -28,7 +28,7 @@ def embed_action(spec: ActionSpec, action: Tensor, dtype: torch.dtype) -> Tensor
         return onehot(action, spec.size, dtype)
     if spec.kind == "continuous":
         return action.to(dtype)
-    parts = zip(spec.parts, split_action(spec, action), strict=True)
+    parts = zip(spec.parts, split_action(spec, action), strict=True)  # each [...] or [..., A]
     return torch.cat([embed_action(part, column, dtype) for (_, part), column in parts], -1)
 
 
@@ -47,7 +47,7 @@ def join_action(spec: ActionSpec, actions: list[Tensor]) -> Tensor:
         action.unsqueeze(-1) if part.kind == "discrete" else action
         for (_, part), action in zip(spec.parts, actions, strict=True)
     ]
-    return torch.cat([column.float() for column in columns], -1)
+    return torch.cat([column.float() for column in columns], -1)  # [..., C]
 
 
 def draw_action_noise(

@@ -7,7 +7,7 @@ replayed step k of row b. Index 0 of its time is the replayed state, 1 .. H are 
 Read `world_model`, `heads` and `losses` before, `trainer` next.
 
 Legend: B batch, L replayed steps that start an imagination, R = B * L imagined rows, H horizon, F
-feat, S stoch, M bins, A action, C columns of several actions.
+feat, S stoch, M bins, A action, C columns of several actions, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ class Agent(WorldModel):
 
         Only the actor and the critic's logits keep a gradient, that of their own parameters.
         """
-        feat = trajectory.feat
-        value_logits = self.val(feat)
+        feat = trajectory.feat  # [R, H+1, F]
+        value_logits = self.val(feat)  # [R, H+1, M]
         with torch.no_grad():
-            reward = self.rew.mean(self.rew(feat))
+            reward = self.rew.mean(self.rew(feat))  # [R, H+1], as the next three
             cont = torch.sigmoid(self.con(feat))
             value = self.val.mean(value_logits)
             slow = self.slowval.mean(self.slowval(feat))
@@ -136,19 +136,19 @@ class Agent(WorldModel):
         with torch.no_grad():
             returns = self.ops.lambda_return
             ret = imagined_return(reward, discount * cont, value, cfg.return_lambda, returns)
-            weight = imagined_weight(cont, discount)[:, :-1]
+            weight = imagined_weight(cont, discount)[:, :-1]  # [R, H]
             moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
-            advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)
+            advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)  # [R, H]
         # Slices of the small outputs: a slice of the features would be a large copy.
-        policy = tuple(param[:, :-1] for param in policy)
-        logprob = self.pol.logprob(policy, imagined.trajectory.action)
+        policy = tuple(param[:, :-1] for param in policy)  # [R, H, A] each
+        logprob = self.pol.logprob(policy, imagined.trajectory.action)  # [R, H]
         entropy = self.pol.entropy(policy)
         actor = actor_loss(logprob, entropy, advantage, weight, cfg.entropy)
         # The last step has no return; its loss is left out here, which costs less than a slice.
-        targets = torch.cat([ret, slow[:, -1:]], 1)
-        critic = weight * self.critic_loss(value_logits, targets, slow)[:, :-1]
+        targets = torch.cat([ret, slow[:, -1:]], 1)  # [R, H+1]
+        critic = weight * self.critic_loss(value_logits, targets, slow)[:, :-1]  # [R, H]
         # Row b * L + k started at replayed step k of row b: what is known at index 0 is shared.
-        boot, slow_start = (x[:, 0].view(replayed.reward.shape) for x in (ret, slow))
+        boot, slow_start = (x[:, 0].view(replayed.reward.shape) for x in (ret, slow))  # [B, L]
         replay_critic, replay_ret = self.replay_critic_loss(replayed, boot, slow_start)
         return ActorCriticLosses(
             actor, critic, replay_critic, moving, reward, cont, value, slow, ret, replay_ret,
@@ -175,7 +175,7 @@ class Agent(WorldModel):
             self.loss.return_lambda,
             self.ops.lambda_return,
         )
-        live = 1.0 - replayed.is_last[:, :-1].float()
+        live = 1.0 - replayed.is_last[:, :-1].float()  # [B, L-1]: an end has no next reward
         loss = self.critic_loss(self.val(replayed.feat[:, :-1]), ret, slow[:, :-1])
         return live * loss, ret
 
@@ -188,7 +188,7 @@ def imagine_step(
     action_noise is [R], [R, A] or [R, C] and prior_noise [R, S], as in `Noise`.
     """
     action = pol.sample(pol(state.feat), action_noise)
-    embedded = embed_action(pol.action, action, state.deter.dtype)
+    embedded = embed_action(pol.action, action, state.deter.dtype)  # [R, W]
     return dyn.imagine_step(state, embedded, prior_noise), action
 
 
@@ -200,10 +200,10 @@ def roll_out(
 
     No gradient: the actor learns from `actor_loss`, not through the world model.
     """
-    state, feats, actions = start, [start.feat], []
+    state, feats, actions = start, [start.feat], []  # H+1 x [R, F], H x [R, ...]
     noise = zip(action_noise.unbind(1), prior_noise.unbind(1), strict=True)
     for action_noise_t, prior_noise_t in noise:
         state, action = step(state, action_noise_t, prior_noise_t)
         feats.append(state.feat)
         actions.append(action)
-    return Trajectory(torch.stack(feats, 1), torch.stack(actions, 1))
+    return Trajectory(torch.stack(feats, 1), torch.stack(actions, 1))  # [R, H+1, F], [R, H, ...]

@@ -4,7 +4,7 @@
 `Agent` and `LaProp`, and its operations those of `ops`. The others are in `dreamer_async.fast`,
 whose `choose` is where one is picked. Nothing of the paper is here.
 
-Legend: N rows, E embed.
+Legend: N rows, E embed, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def acting(dyn: RSSM, pol: Actor) -> Act:
         noise: Tensor,
         action_noise: Tensor,
     ) -> tuple[RSSMState, Tensor]:
-        previous = embed_action(pol.action, action, state.deter.dtype)
+        previous = embed_action(pol.action, action, state.deter.dtype)  # [N, W]
         state, _ = dyn.observe_step(state, embed, previous, reset, noise)
         return state, pol.sample(pol(state.feat), action_noise)
 

@@ -90,7 +90,7 @@ class Noise(NamedTuple):
         stoch, horizon = config.model.stoch, config.loss.imagine_length
         rows = batch * min(config.loss.imagine_last or length, length)
         at = generator.device
-        posterior = torch.rand(batch, length, stoch, generator=generator, device=at)
-        prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)
-        actions = draw_action_noise(action, (rows, horizon), generator)
+        posterior = torch.rand(batch, length, stoch, generator=generator, device=at)  # [B, T, S]
+        prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)  # [R, H, S]
+        actions = draw_action_noise(action, (rows, horizon), generator)  # [R, H, ...]
         return Noise(posterior.to(device), prior.to(device), actions.to(device))

@@ -52,7 +52,7 @@ def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
     assert noise.shape == probs.shape[:-1], (noise.shape, probs.shape)
     if not noise.dtype.is_floating_point:
         return noise.long()
-    cdf = probs.cumsum(-1)
+    cdf = probs.cumsum(-1)  # [..., K]
     return class_below(cdf, noise.unsqueeze(-1) * cdf[..., -1:])
 
 
@@ -71,7 +71,7 @@ def straight_through(index: Tensor, probs: Tensor, dtype: torch.dtype) -> Tensor
 
     onehot(index) + p - sg(p).
     """
-    hot = onehot(index, probs.shape[-1], dtype)
+    hot = onehot(index, probs.shape[-1], dtype)  # [..., K]
     return hot + (probs - probs.detach()).to(dtype) if probs.requires_grad else hot
 
 
@@ -90,7 +90,7 @@ def class_logprob(logprobs: Tensor, index: Tensor) -> Tensor:
 
     What gathering gives, written without it: the gradient is elementwise as well.
     """
-    place = torch.arange(logprobs.shape[-1], device=logprobs.device)
+    place = torch.arange(logprobs.shape[-1], device=logprobs.device)  # [K]
     return torch.where(place == index.unsqueeze(-1), logprobs, 0.0).sum(-1)
 
 
@@ -146,6 +146,7 @@ def categorical_loss(logits: Tensor, index: Tensor) -> Tensor:
 
 def twohot_bins(count: int) -> Tensor:
     """Eq. 8: bins B = symexp(-20 .. 20), mirrored exactly; an even count holds 0 twice: [M]."""
+    # [(M + 1) // 2], the last being 0
     half = symexp(torch.linspace(-20.0, 0.0, (count + 1) // 2, dtype=torch.float64)).float()
     return torch.cat([half, -half.flip(0)[count % 2 :]])
 
@@ -155,10 +156,10 @@ def twohot(x: Tensor, bins: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Interpolates in raw space; a target outside the bins goes to the end bin, NaN stays NaN.
     """
-    above = torch.bucketize(x.contiguous(), bins, right=True)
+    above = torch.bucketize(x.contiguous(), bins, right=True)  # [...] how many bins are <= x
     lower = (above - 1).clamp(0, bins.shape[0] - 1)
     upper = above.clamp(max=bins.shape[0] - 1)
-    to_lower, to_upper = (bins[lower] - x).abs(), (bins[upper] - x).abs()
+    to_lower, to_upper = (bins[lower] - x).abs(), (bins[upper] - x).abs()  # [...] distances
     weight = to_upper / (to_lower + to_upper)
     return lower, upper, torch.where((lower == upper) & ~x.isnan(), 1.0, weight)
 
@@ -167,7 +168,7 @@ def twohot_cross_entropy(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tens
     """Eq. 10: -twohot(target)^T ln p of log probabilities [..., M] and targets [...]: [...]."""
     assert logprobs.shape == (*target.shape, *bins.shape), (logprobs.shape, target.shape)
     lower, upper, weight = twohot(target, bins)
-    picked = logprobs.gather(-1, torch.stack([lower, upper], -1))
+    picked = logprobs.gather(-1, torch.stack([lower, upper], -1))  # [..., 2]
     return -(weight * picked[..., 0] + (1.0 - weight) * picked[..., 1])
 
 
@@ -177,5 +178,5 @@ def twohot_mean(logits: Tensor, bins: Tensor) -> Tensor:
     Mirrored probabilities are subtracted first, so symmetric logits give exactly 0.
     """
     half = bins.shape[0] // 2
-    probs = torch.softmax(logits, -1)
+    probs = torch.softmax(logits, -1)  # [..., M]
     return (probs[..., -half:] - probs[..., :half].flip(-1)) @ bins[-half:]

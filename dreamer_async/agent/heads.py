@@ -122,7 +122,7 @@ class ActionHead(Outputs):
         """What the linear layers gave, [..., A] each, as parameters, [..., A] each."""
         if self.discrete:
             return (torch.log_softmax(outs[0], -1),)
-        mean, std = outs
+        mean, std = outs  # [..., A] each, raw
         return bounded_normal(mean, std, *self.std_range)
 
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class Actor(Part):
         """Class indices [...], vectors [..., A], or several [..., C]; noise is shaped alike."""
         if self.action.kind != "several":
             return self.heads[0].sample(params, noise)
-        noises = split_action(self.action, noise)
+        noises = split_action(self.action, noise)  # each [...] or [..., A]
         actions = [
             head.sample(own, part.long() if head.discrete and part.dtype == torch.float64 else part)
             for (head, own), part in zip(self._own(params), noises, strict=True)
@@ -207,7 +207,7 @@ class Actor(Part):
         """Log probability (density) of actions: [...]."""
         if self.action.kind != "several":
             return self.heads[0].logprob(params, action)
-        actions = split_action(self.action, action)
+        actions = split_action(self.action, action)  # each [...] or [..., A]
         pairs = zip(self._own(params), actions, strict=True)
         return torch.stack([head.logprob(own, part) for (head, own), part in pairs]).sum(0)
 

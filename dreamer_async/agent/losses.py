@@ -43,7 +43,7 @@ class LatentLosses(NamedTuple):
 
 def latent_losses(posterior: Tensor, prior: Tensor, share: float, free_nats: float) -> LatentLosses:
     """Eq. 5 of raw logits [B, T, S, K], with a share of the uniform mixed into both."""
-    post, pri = (unimix(logits, share).log() for logits in (posterior, prior))
+    post, pri = (unimix(logits, share).log() for logits in (posterior, prior))  # [B, T, S, K]
     means = [categorical_entropy(x.detach()).sum(-1).mean() for x in (post, pri)]
     return LatentLosses(*kl_losses(post, pri, free_nats), *means)
 
@@ -55,7 +55,7 @@ def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Tenso
     Takes log probabilities [B, T, S, K]; sums over S before the clip.
     """
     assert posterior.shape == prior.shape and posterior.ndim == 4, (posterior.shape, prior.shape)
-    dyn = categorical_kl(posterior.detach(), prior).sum(-1)
+    dyn = categorical_kl(posterior.detach(), prior).sum(-1)  # [B, T, S] -> [B, T]
     rep = categorical_kl(posterior, prior.detach()).sum(-1)
     return dyn.clamp(min=free_nats), rep.clamp(min=free_nats)
 
@@ -68,12 +68,12 @@ def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> T
     that of the next step, since it arrives with the state (the paper writes r_t).
     """
     assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
-    inputs = reward + live * (1.0 - cont) * boot
-    decay = live * cont
-    returns = [boot[:, -1]]
+    inputs = reward + live * (1.0 - cont) * boot  # [N, T] what each step adds
+    decay = live * cont  # [N, T] share of the return that follows
+    returns = [boot[:, -1]]  # T x [N], the last step first
     for t in range(reward.shape[1] - 1, 0, -1):
         returns.append(inputs[:, t] + decay[:, t] * returns[-1])
-    return torch.stack(returns[:0:-1], 1)
+    return torch.stack(returns[:0:-1], 1)  # [N, T-1], in order and without the boot
 
 
 def imagined_return(
@@ -96,7 +96,7 @@ def replay_return(
 
     Only in the later versions of the paper. No return crosses the last step of an episode.
     """
-    live = discount * (1.0 - terminal.float())
+    live = discount * (1.0 - terminal.float())  # [B, L]
     return returns(reward, live, lam * (1.0 - last.float()), boot)
 
 
@@ -124,6 +124,6 @@ def twohot_loss(logits: Tensor, bins: Tensor, *targets: tuple[float, Tensor]) ->
 
     Each target is given with its weight.
     """
-    logprobs = torch.log_softmax(logits, -1)
+    logprobs = torch.log_softmax(logits, -1)  # [..., M]
     losses = [weight * twohot_cross_entropy(logprobs, x, bins) for weight, x in targets]
     return torch.stack(losses).sum(0) if len(losses) > 1 else losses[0]

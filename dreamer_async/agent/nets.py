@@ -8,7 +8,7 @@ Images stay NHWC between layers; a convolution only permutes the view.
 Read `ops` before, which computes what these layers hold; `rssm`, `coders` and `heads` are made of
 them.
 
-Legend: N rows, I inputs, O outputs, G blocks, H x W pixels, C channels.
+Legend: N rows, I inputs, O outputs, G blocks, H x W pixels, k side of a convolution's kernel.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Kernel(Part):
         self, shape: tuple[int, ...], bias: int, fan_in: int, outscale: float = 1.0
     ) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(bias))
+        self.kernel = nn.Parameter(torch.zeros(shape))  # [I, O], [G, I/G, O/G] or [O, I, k, k]
+        self.bias = nn.Parameter(torch.zeros(bias))  # [O]
         self.fan_in = fan_in
         self.outscale = outscale
 
@@ -97,7 +97,7 @@ class BlockLinear(Kernel):
         For layers whose blocks read as much of their own as they give.
         """
         _, inputs, outputs = self.kernel.shape
-        own, common = self.kernel.split([outputs, inputs - outputs], 1)
+        own, common = self.kernel.split([outputs, inputs - outputs], 1)  # [G, *, O/G]
         return own, common.transpose(0, 1).flatten(1)
 
 
@@ -137,8 +137,8 @@ class UpConv(Conv):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel)
-        taps = _phase_taps(kernel)
-        both = torch.einsum("pak,qbl->pqabkl", taps, taps)
+        taps = _phase_taps(kernel)  # [2 phases, taps, k]
+        both = torch.einsum("pak,qbl->pqabkl", taps, taps)  # [2, 2, taps, taps, k, k]
         self.register_buffer("taps", both, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class RMSNorm(Part):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(features))
+        self.scale = nn.Parameter(torch.ones(features))  # the gain, [O] of the layer before
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.scale)

@@ -41,7 +41,7 @@ def update_range(
     state: ReturnRange, returns: Tensor, rate: float, low: float, high: float
 ) -> ReturnRange:
     """Eq. 12: move both percentiles towards those of a batch of returns [R, H]."""
-    ordered = returns.detach().flatten().sort().values
+    ordered = returns.detach().flatten().sort().values  # [R * H]
     return ReturnRange(
         torch.lerp(state.low, percentile(ordered, low), rate),
         torch.lerp(state.high, percentile(ordered, high), rate),

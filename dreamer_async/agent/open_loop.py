@@ -43,12 +43,12 @@ def open_loop(
     if not 0 < context < length:
         raise ValueError(f"context is {context}; use 1 to {length - 1} for {length} steps")
     obs = {key: value[:, 1:] for key, value in batch.obs.items()}
-    actions = agent.embed_action(batch.action[:, :-1])
+    actions = agent.embed_action(batch.action[:, :-1])  # [B, T, W], each before its step
     start = agent.state(batch.deter, batch.stoch)
     first = batch.is_first[:, 1:]
     observe = observe or agent.dyn.observe
     observed = observe(start, agent.encode(obs), actions, first, noise.posterior).state
-    state = RSSMState(*(part[:, context - 1] for part in observed))
+    state = RSSMState(*(part[:, context - 1] for part in observed))  # [B, ...]
     states = [RSSMState(*(part[:, t] for part in observed)) for t in range(context)]
     for t in range(context, length):
         state = agent.dyn.imagine_step(state, actions[:, t], noise.posterior[:, t])
@@ -68,7 +68,7 @@ def decode(agent: Agent, state: RSSMState) -> dict[str, Tensor]:
 
     Images in [0, 1], floats in their own units (eq. 2), integers as their likeliest class.
     """
-    outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
+    outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))  # [B * T, *]
     lead = state.deter.shape[:2]
     for key, spec in agent.spec.obs.items():
         out = outs[key]

@@ -23,7 +23,7 @@ Tensors = list[Tensor]
 
 def agc_excess(grads: Tensors, params: Tensors, clip: float, floor: float) -> Tensor:
     """By how much the norm of each gradient is over clip * max(floor, |param|), at least 1: [P]."""
-    bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)
+    bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)  # [P]
     return (torch.stack(list(torch._foreach_norm(grads))) / bound).clamp(min=1.0)
 
 

@@ -164,7 +164,7 @@ class Policy:
         self, obs: Mapping[str, Tensor], is_first: Tensor, carry: PolicyCarry, noise: PolicyNoise
     ) -> PolicyCarry:
         """Encode, observe, act: everything between copying in and copying out."""
-        embed = self.enc(obs, self.dtype)
+        embed = self.enc(obs, self.dtype)  # [N, E]
         state = RSSMState(carry.deter, carry.stoch)
         state, action = self._act(state, carry.action, embed, is_first, *noise)
         return PolicyCarry(*state, action)

@@ -154,15 +154,15 @@ class Trainer:
     def update(self, batch: Batch, noise: Noise) -> Update:
         """Take one training step; a loss or gradient that is not finite changes nothing."""
         forward, grads = self.gradients(batch, noise)
-        run, (deter, stoch) = self.regions, forward.observed.state
+        regions, (deter, stoch) = self.regions, forward.observed.state  # [B, T, D], [B, T, S, K]
         with stage("optimiser"):
             grad_norm = global_norm(grads)
-            finite = run.finite(forward.total.detach(), grad_norm)
+            finite = regions.finite(forward.total.detach(), grad_norm)
             metrics = self.optim.step(grads, finite)
             state = RSSMState(deter.detach(), stoch.detach())
-            kept = run.finish(forward.actor_critic.range, state, finite)
+            kept = regions.finish(forward.actor_critic.range, state, finite)
         with stage("metrics"):
-            metrics |= run.metrics(forward) | self._grad_metrics(grad_norm, finite)
+            metrics |= regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
         return Update(metrics, *kept, finite)
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
@@ -173,36 +173,37 @@ class Trainer:
 
     def forward(self, batch: Batch, noise: Noise) -> Forward:
         """Compute all losses of a batch; index 0 only gives the state and action before."""
-        agent, run = self.agent, self.regions
-        obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+        agent, regions = self.agent, self.regions
+        obs = {key: value[:, 1:] for key, value in batch.obs.items()}  # [B, T, *], as all of these
         reward, last, terminal = batch.reward[:, 1:], batch.is_last[:, 1:], batch.is_terminal[:, 1:]
         with stage("encoder"):
-            tokens = run.encode(obs)
+            tokens = regions.encode(obs)  # [B, T, E]
         with stage("observe"):
-            observed = run.observe(
+            observed = regions.observe(
                 agent.state(batch.deter, batch.stoch),
                 tokens,
-                agent.embed_action(batch.action[:, :-1]),
+                agent.embed_action(batch.action[:, :-1]),  # [B, T, W], each before its step
                 batch.is_first[:, 1:],
                 noise.posterior,
             )
         with stage("world model losses"):
-            world_model = run.world_model_losses(observed, obs, reward, terminal)
-        starts = self.config.loss.imagine_last or reward.shape[1]
+            world_model = regions.world_model_losses(observed, obs, reward, terminal)
+        starts = self.config.loss.imagine_last or reward.shape[1]  # L, or more than there are
+        # [B, T, ...] -> [R, ...], without gradient
         start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
         replayed = Replayed(
-            observed.state.feat[:, -starts:],
+            observed.state.feat[:, -starts:],  # [B, L, F]
             reward[:, -starts:],
             last[:, -starts:],
             terminal[:, -starts:],
         )
-        imagined, actor_critic = run.behaviour(start, noise, replayed, self.range)
+        imagined, actor_critic = regions.behaviour(start, noise, replayed, self.range)
         maps = world_model.maps | {
             "actor": actor_critic.actor,
             "critic": actor_critic.critic,
             "replay_critic": actor_critic.replay_critic,
         }
-        total = run.total(maps, self.config.loss)
+        total = regions.total(maps, self.config.loss)
         return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
 
     def parameters_of_policy(self) -> dict[str, Tensor]:
@@ -241,7 +242,7 @@ class Trainer:
         """
         self._follow(moved, finite)
         zero = torch.zeros((), device=self.device)
-        classes = state.stoch.argmax(-1).to(torch.uint8)
+        classes = state.stoch.argmax(-1).to(torch.uint8)  # [B, T, S]
         return (
             torch.where(finite, state.deter, zero).to(torch.float16),
             torch.where(finite, classes, zero.to(torch.uint8)),

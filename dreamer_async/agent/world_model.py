@@ -68,7 +68,7 @@ class WorldModel(Part):
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """Embed observations: {key: [B, T, *]} -> [B, T, E]."""
         lead = next(iter(obs.values())).shape[:2]
-        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}  # [B * T, *]
         return self.enc(flat, self.dtype).unflatten(0, lead)
 
     def embed_action(self, action: Tensor) -> Tensor:
@@ -104,13 +104,13 @@ class WorldModel(Part):
         with the losses of actor and critic, in `trainer.weighted_total`.
         """
         lead = reward.shape
-        state, feat = observed.state, observed.state.feat
-        outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
-        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        state, feat = observed.state, observed.state.feat  # [B, T, F]
+        outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))  # [B * T, *]
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}  # [B * T, *]
         maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
         maps["reward"] = self.rew.loss(self.rew(feat), (1.0, reward))
         maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
-        prior = self.dyn.prior(state.deter)
+        prior = self.dyn.prior(state.deter)  # [B, T, S, K]
         maps["dyn"], maps["rep"], *entropies = self.ops.latent_losses(
             observed.logits, prior, self.model.unimix, self.loss.free_nats
         )
