@@ -3,7 +3,7 @@
 Reward and critic are two-hot distributions (eq. 8 to 10). Read `nets` and `distributions` before,
 `world_model` and `actor_critic` next.
 
-Legend: F feat, U units, M bins, A action, C columns of several actions.
+Legend: F feat, M bins, A action, C columns of several actions.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The paper's figures of video prediction; no loss is made of it. Read `world_model` before.
 
-Legend: B batch, T time, S stoch, E embed, W action as the world model reads it.
+Legend: B batch, T time, S stoch, W action as the world model reads it.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ tensor, fixed shapes. So an accelerator may replay it.
 Read `actor_critic`, `batch` and `optim` before.
 
 Legend: B batch, T trained steps, L replayed steps that start an imagination, R = B * L imagined
-rows, H horizon, D deter, S stoch, K classes, F feat, E embed, A action, C columns of several
-actions, W action as the world model reads it.
+rows, H horizon, D deter, S stoch, K classes, F feat, E embed, W action as the world model reads it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ class WorldModel(Part):
         return self.enc(flat, self.dtype).unflatten(0, lead)
 
     def embed_action(self, action: Tensor) -> Tensor:
-        """One-hot discrete actions, pass continuous ones on, in the compute type: [..., W]."""
+        """One-hot discrete actions, pass continuous ones on, in the compute type.
+
+        [...], [..., A] or [..., C] -> [..., W].
+        """
         return embed_action(self.spec.action, action, self.dtype)
 
     def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
