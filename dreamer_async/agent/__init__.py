@@ -1,7 +1,7 @@
 """DreamerV3: the world model, the actor and critic, one training step, and acting.
 
-Equations are numbered as in the first preprint, arXiv 2301.04104v1; where later versions or the
-official code differ, so does this. Read in this order:
+Equations are numbered as in the first preprint, arXiv 2301.04104v1; where the official code differs
+from it, the code is followed (see docs/equations.md). Read in this order:
 
  1. `distributions`: "Symlog Predictions", eq. 1 and 2; unimix, straight-through; two-hot, eq. 8, 9
  2. `losses`: KL with free nats, eq. 5; "Critic Learning", eq. 7 and 10; "Actor Learning", eq. 11

@@ -78,7 +78,7 @@ class ActorCriticLosses(NamedTuple):
     weight: Tensor
     """[R, H] probability of reaching the step, by which the losses are weighted."""
     advantage: Tensor
-    """[R, H] (R - v) / S of eq. 11."""
+    """[R, H] advantage of eq. 11: (ret - value) / S."""
     entropy: Tensor
     """[R, H] policy entropy."""
 
@@ -87,7 +87,7 @@ class Agent(WorldModel):
     """World model, actor (pol), critic (val) and slow critic (slowval).
 
     The slow critic, a moving average of the critic (see `Trainer`), is no target network: it only
-    keeps the critic from running away (eq. 10). Returns come from the critic itself.
+    holds the critic back (eq. 10). Returns come from the critic itself.
     """
 
     def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:

@@ -5,8 +5,8 @@ The decoder is p(x | h, z), and its loss the first term of eq. 5: eq. 1 for vect
 distance for images. Read `nets` before and `rssm` next.
 
 Legend: N rows, E embed, U units, D deter, S stoch, K classes, G blocks, H x W pixels, C channels of
-all images, h x w pixels of the smallest image (1/16), d depth; widths after d are of the default
-multipliers.
+all images, h x w pixels of the smallest image (1/16), 4d its channels (d depth, 4 the last of the
+default multipliers).
 """
 
 from __future__ import annotations

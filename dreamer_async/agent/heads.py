@@ -77,7 +77,7 @@ class TwohotHead(Head):
     """
 
     bins: Tensor
-    """[M] eq. 8."""
+    """[M] the B of eq. 8."""
 
     def __init__(self, inputs: int, units: int, layers: int, bins: int) -> None:
         super().__init__(MLP(inputs, units, layers), {"logits": bins}, 0.0)

@@ -3,7 +3,7 @@
 Eq. 5 is the world model's, its reconstructions being in `coders`; eq. 7, 10 and 11 are those of the
 actor and the critic. Which weight each gets is in `trainer.weighted_total` (eq. 4).
 
-Read `distributions` before, and `normalize` next, by which the returns of eq. 11 are divided.
+Read `distributions` before, and `normalize` next, the scale that eq. 11 divides by.
 
 Legend: B batch, T time, N rows of any kind, H horizon, R imagined rows, L replayed steps that start
 an imagination, S stoch, K classes, M bins.
@@ -113,7 +113,8 @@ def actor_loss(
 ) -> Tensor:
     """Eq. 11: -sg(weight) (log pi(a) sg(advantage) + scale entropy), each [R, H].
 
-    Reinforce for discrete and continuous actions alike; `advantage` is (R - v) / S (eq. 7, 8, 12).
+    Reinforce for discrete and continuous actions alike, with the critic as the baseline (later
+    versions do so as well): advantage = (ret - value) / S, of eq. 7, 8 and 12.
     """
     assert logprob.shape == advantage.shape == weight.shape, (logprob.shape, weight.shape)
     return -weight.detach() * (logprob * advantage.detach() + scale * entropy)

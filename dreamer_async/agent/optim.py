@@ -1,7 +1,7 @@
 """The optimiser: adaptive gradient clipping, then LaProp (normalise, then momentum).
 
-The first preprint has Adam with a global clip; this is the later versions' (Methods, "Optimizer").
-One optimiser trains world model, actor and critic together.
+The first preprint has Adam with a global clip; this is that of the later versions. One optimiser
+trains world model, actor and critic together.
 
 The stages are free functions of lists of tensors, one entry per parameter; every scalar that
 changes with time is a 0-d tensor, so that no step waits for a number.

@@ -1,8 +1,9 @@
 """The recurrent state-space model of eq. 3: a block-diagonal GRU with categorical latents.
 
-Sequence model, posterior (with the encoder of `coders`) and prior, the paper's dynamics predictor;
-and the two loops over them: `observe` filters what was replayed, `imagine_step` goes on without
-observations. Layers have the names of the official code, dynin, dynhid, dyngru, obs and prior.
+Sequence model, posterior (which the paper calls encoder, together with that of `coders`) and prior
+(its dynamics predictor). `observe` loops over replayed steps; `imagine_step` goes on without
+observations, and the loop over it is `actor_critic.roll_out`. Layers have the names of the official
+code: dynin, dynhid, dyngru, obs and prior.
 
 Read `nets` and `states` before, `world_model` next.
 
