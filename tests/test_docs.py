@@ -59,6 +59,41 @@ def test_links_lead_somewhere(file: str) -> None:
         assert (path.parent / target).exists(), target
 
 
+DOCS = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+
+
+def lost_files(text: str, among: set[str]) -> set[str]:
+    """Sources that a text names with their folder, or by themselves, and that are nowhere."""
+    named = set(re.findall(r"`(?:\.\./)*([\w/]+\.(?:py|cpp|h))`", text))
+    return {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in among)}
+
+
+@pytest.mark.parametrize("file", DOCS)
+def test_files_that_are_named_exist(file: str) -> None:
+    folders = ("dreamer_async", "envs", "tui", "tests")
+    there = {str(p.relative_to(ROOT)) for name in folders for p in (ROOT / name).rglob("*.*")}
+    assert lost_files(text_of(file), there) == set()
+
+
+def test_a_file_that_was_moved_is_seen() -> None:
+    there = {"dreamer_async/fast/cuda/scan.py"}
+    assert lost_files("`fast/cuda/scan.py` and `scan.py`", there) == set()
+    assert lost_files("`agent/scan.py`", there) == {"agent/scan.py"}
+
+
+def test_equations_name_what_is_there() -> None:
+    """`module.function` and `Class.method` of the agent."""
+    agent = {p.stem: p.read_text() for p in (ROOT / "dreamer_async/agent").glob("*.py")}
+    table = text_of("docs/equations.md")
+    for owner, name in re.findall(r"`(\w+)\.(\w+)`", table):
+        if owner in agent:
+            assert re.search(rf"^(def|class) {name}\b|^{name}\b", agent[owner], re.M), (owner, name)
+        elif owner[0].isupper():
+            assert any(
+                f"class {owner}" in text and f"def {name}" in text for text in agent.values()
+            )
+
+
 def test_examples_of_settings_are_settings() -> None:
     for setting in re.findall(r"`-s ([\w.]+=[\w.]+)`", text_of("docs/cli.md")):
         if setting != "key=value":

@@ -3,7 +3,10 @@
 An action is one class index [...], one vector [..., A], or several of these side by side in one
 float32 vector [..., C], where a class index takes one column (see `envs.spec.ActionSpec`).
 
-Legend: A dimensions, C columns, W numbers that the world model reads.
+Read by every part that takes an action or draws one; the specs are in `envs.spec`.
+
+Legend: A dimensions or classes of one action, C columns of several, W numbers that the world model
+reads.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ def embed_action(spec: ActionSpec, action: Tensor, dtype: torch.dtype) -> Tensor
         return onehot(action, spec.size, dtype)
     if spec.kind == "continuous":
         return action.to(dtype)
-    parts = zip(spec.parts, split_action(spec, action), strict=True)
+    parts = zip(spec.parts, split_action(spec, action), strict=True)  # each [...] or [..., A]
     return torch.cat([embed_action(part, column, dtype) for (_, part), column in parts], -1)
 
 
 def split_action(spec: ActionSpec, action: Tensor) -> list[Tensor]:
-    """Columns of several actions, or of their noise, one tensor each: [...] or [..., A]."""
+    """Several actions [..., C], or their noise, as one tensor each: [...] or [..., A]."""
     columns = zip(spec.parts, spec.slices(), strict=True)
     return [
         action[..., place.start] if part.kind == "discrete" else action[..., place]
@@ -44,13 +47,16 @@ def join_action(spec: ActionSpec, actions: list[Tensor]) -> Tensor:
         action.unsqueeze(-1) if part.kind == "discrete" else action
         for (_, part), action in zip(spec.parts, actions, strict=True)
     ]
-    return torch.cat([column.float() for column in columns], -1)
+    return torch.cat([column.float() for column in columns], -1)  # [..., C]
 
 
 def draw_action_noise(
     spec: ActionSpec, lead: tuple[int, ...], generator: torch.Generator
 ) -> Tensor:
-    """Uniform numbers for class indices, normal ones for vectors, on the generator's device."""
+    """Uniform numbers for class indices, normal ones for vectors, on the generator's device.
+
+    Of a shape `lead`, then [], [A] or [C].
+    """
     if spec.kind == "several":
         parts = [draw_action_noise(part, lead, generator) for _, part in spec.parts]
         return join_action(spec, parts)

@@ -1,9 +1,10 @@
 """Who computes the loops of an agent: chosen once, and handed to whoever learns or acts.
 
-`PYTORCH` is the readable one, which every other is tested against: the loops are those of `RSSM`,
-`Agent` and `LaProp`. The others are in `dreamer_async.fast`.
+`PYTORCH` is the readable one, which every other is tested against: its loops are those of `RSSM`,
+`Agent` and `LaProp`, and its operations those of `ops`. The others are in `dreamer_async.fast`,
+whose `choose` is where one is picked. Nothing of the paper is here.
 
-Legend: N rows, D deter, S stoch, K classes, E embed.
+Legend: N rows, E embed, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Imagine = Callable[[RSSMState, Tensor, Tensor], Imagined]
 
 
 class Act(Protocol):
-    """One acting step: encode comes before, copies come after."""
+    """One acting step between encoding and copying out."""
 
     def __call__(
         self,
@@ -42,29 +43,35 @@ class Act(Protocol):
         noise: Tensor,
         action_noise: Tensor,
     ) -> tuple[RSSMState, Tensor]:
-        """From state and action before, and embed [N, E], to those after; reset is [N] bool.
+        """From the state and action before, and embed [N, E], to those after.
 
-        Both kinds of noise are as in `PolicyNoise`.
+        state and action are as in `PolicyCarry`, reset is [N] bool, and both kinds of noise are as
+        in `PolicyNoise`.
         """
         ...
 
 
 class Backend(NamedTuple):
-    """Operations, and what makes the loops of a model from them."""
+    """Operations, and what makes the loops of a model, each from the part that it belongs to."""
 
     name: str
     """For people."""
     ops: Ops
+    """What all parts compute through."""
     filtering: Callable[[RSSM], Observe]
+    """Over a replayed sequence (eq. 3)."""
     imagination: Callable[[Agent], Imagine]
+    """Of the actor in the world model (eq. 6)."""
     acting: Callable[[RSSM, Actor], Act]
+    """In the environment."""
     optimiser: Callable[[Mapping[str, Tensor], OptimConfig], LaProp]
+    """Of named parameters."""
     gaps: Callable[[ModelConfig], str] = lambda model: ""
     """What of a model another backend computes, for people; mostly nothing."""
 
 
 def acting(dyn: RSSM, pol: Actor) -> Act:
-    """Observe, then sample an action."""
+    """PyTorch's: observe, then sample an action."""
 
     def act(
         state: RSSMState,
@@ -74,7 +81,7 @@ def acting(dyn: RSSM, pol: Actor) -> Act:
         noise: Tensor,
         action_noise: Tensor,
     ) -> tuple[RSSMState, Tensor]:
-        previous = embed_action(pol.action, action, state.deter.dtype)
+        previous = embed_action(pol.action, action, state.deter.dtype)  # [N, W]
         state, _ = dyn.observe_step(state, embed, previous, reset, noise)
         return state, pol.sample(pol(state.feat), action_noise)
 

@@ -1,7 +1,12 @@
 """What enters an update: the replayed sequences and every random number.
 
-Legend: B batch, T trained steps, H horizon, L imagined starts per row, R = B * L rows,
-D deter, S stoch, A action, C columns of several actions.
+Time is the paper's: step t holds x_t, the reward r_t and the flags that came with it, and a_t,
+chosen after seeing x_t. So the world model reads the action of the step before (eq. 3).
+
+Read `trainer` next.
+
+Legend: B batch, T trained steps, H horizon, L replayed steps that start an imagination, R = B * L
+imagined rows, D deter, S stoch, A action, C columns of several actions.
 """
 
 from __future__ import annotations
@@ -56,7 +61,11 @@ _BESIDE_OBS = Batch._fields[1:]
 
 
 class Noise(NamedTuple):
-    """Every random number of one update; integers and float64 force samples."""
+    """Every random number of one update.
+
+    Integers in place of uniform numbers, and float64 in place of normal ones, are the samples
+    themselves.
+    """
 
     posterior: Tensor
     """[B, T, S] uniform in [0, 1), or classes."""
@@ -81,7 +90,7 @@ class Noise(NamedTuple):
         stoch, horizon = config.model.stoch, config.loss.imagine_length
         rows = batch * min(config.loss.imagine_last or length, length)
         at = generator.device
-        posterior = torch.rand(batch, length, stoch, generator=generator, device=at)
-        prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)
-        actions = draw_action_noise(action, (rows, horizon), generator)
+        posterior = torch.rand(batch, length, stoch, generator=generator, device=at)  # [B, T, S]
+        prior = torch.rand(rows, horizon, stoch, generator=generator, device=at)  # [R, H, S]
+        actions = draw_action_noise(action, (rows, horizon), generator)  # [R, H, ...]
         return Noise(posterior.to(device), prior.to(device), actions.to(device))

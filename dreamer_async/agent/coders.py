@@ -1,6 +1,12 @@
-"""Encoder and decoder: observations to an embedding and back, images and vectors together.
+"""Encoder and decoder of eq. 3: observations to an embedding and back, images and vectors together.
 
-Legend: N rows, E embed, U units, d depth, R x C minimum resolution (1/16 of the image).
+The encoder is the part of q(z | h, x) that does not depend on h; `rssm.RSSM.posterior` is the rest.
+The decoder is p(x | h, z), and its loss the first term of eq. 5: eq. 1 for vectors, squared
+distance for images. Read `nets` before and `rssm` next.
+
+Legend: N rows, E embed, U units, D deter, S stoch, K classes, G blocks, H x W pixels, C channels of
+all images, h x w pixels of the smallest image (1/16), 4d its channels (d depth, 4 the last of the
+default multipliers).
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ Obs = Mapping[str, Tensor]
 
 
 class Encoder(Part):
-    """tokens = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
+    """embed = concat(vector features, image features): {key: [N, *]} -> [N, E]."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
         super().__init__()
@@ -59,12 +65,12 @@ class Encoder(Part):
             self.width += rows * cols * config.depth * config.multipliers[-1]
 
     def forward(self, obs: Obs, dtype: torch.dtype) -> Tensor:
-        outs = []
+        outs = []  # vectors [N, U], images [N, h * w * 4d]
         if self.vectors:
             outs.append(self.ops.dense(self.flat_vectors(obs).to(dtype), dense_layers(self.mlp)))
         if self.images:
             outs.append(self._encode_images(obs, dtype))
-        return torch.cat(outs, -1)
+        return torch.cat(outs, -1)  # [N, E]
 
     def flat_vectors(self, obs: Obs) -> Tensor:
         """Symlog floats and one-hot integers, sorted by key: [N, inputs] float32."""
@@ -74,7 +80,7 @@ class Encoder(Part):
     def _encode_images(self, obs: Obs, dtype: torch.dtype) -> Tensor:
         first, *others = [obs[key] for key in self.images]
         # Joining is slow, three bytes at a time.
-        images = torch.cat([first, *others], -1) if others else first
+        images = torch.cat([first, *others], -1) if others else first  # [N, H, W, C]
         layers = [conv.image_layer(norm) for conv, norm in self.cnn]
         return self.ops.encode_images(images, layers, self.conv_dtype or dtype).to(dtype)
 
@@ -88,7 +94,7 @@ class Encoder(Part):
 
 
 class VectorOutput(Part):
-    """One linear output per vector key: symlog means for floats, logits for integers."""
+    """The output of one vector key, linear: symlog means [N, *] of floats, logits of integers."""
 
     def __init__(self, inputs: int, spec: ObsSpec) -> None:
         super().__init__()
@@ -98,19 +104,19 @@ class VectorOutput(Part):
         self.add_module(name, self.out[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.out[0](x).float()
+        y = self.out[0](x).float()  # [N, U] -> [N, *]
         return y.unflatten(-1, (-1, self.spec.classes)) if self.spec.classes else y
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of each row: [N]."""
-        target = target.reshape(target.shape[0], -1)
+        """Eq. 5, -ln p(x | h, z) of each row: eq. 1 for floats, cross entropy for integers, [N]."""
+        target = target.reshape(target.shape[0], -1)  # [N, *]
         if self.spec.classes:
             return categorical_loss(output, target).sum(-1)
         return symlog_mse(output, target)
 
 
 class Decoder(Part):
-    """Reconstructions from the latent state: images in (0, 1), vectors in symlog space."""
+    """p(x | h, z) of eq. 3: images in (0, 1), vectors in symlog space."""
 
     def __init__(self, obs: Mapping[str, ObsSpec], config: ModelConfig) -> None:
         super().__init__()
@@ -132,20 +138,20 @@ class Decoder(Part):
 
     def forward(self, deter: Tensor, stoch: Tensor) -> dict[str, Tensor]:
         """[N, D], [N, S, K] -> {key: [N, H, W, C] image or [N, *] output}, float32."""
-        stoch = stoch.flatten(-2)
+        stoch = stoch.flatten(-2)  # [N, S * K]
         outs: dict[str, Tensor] = {}
         if self.vectors:
-            x = self.mlp(torch.cat([stoch, deter], -1))
+            x = self.mlp(torch.cat([stoch, deter], -1))  # [N, U]; z first, unlike feat
             outs.update({key: self.outputs[key](x) for key in self.vectors})
         if self.images:
-            image = self._decode_images(deter, stoch)
+            image = self._decode_images(deter, stoch)  # [N, H, W, C] in (0, 1)
             # The gradient of a split is a slow join, even of one part.
             parts = image.split(self.channels, -1) if len(self.images) > 1 else [image]
             outs.update(zip(self.images, parts, strict=True))
         return outs
 
     def loss(self, outs: Mapping[str, Tensor], obs: Obs) -> dict[str, Tensor]:
-        """Reconstruction loss of each row: {key: [N]}; images sum over all pixels."""
+        """Eq. 5, -ln p(x | h, z) of each row: {key: [N]}; images sum over all pixels."""
         losses = {key: self.outputs[key].loss(outs[key], obs[key]) for key in self.vectors}
         for key in self.images:
             losses[key] = self.ops.image_loss(outs[key], obs[key])
@@ -153,17 +159,17 @@ class Decoder(Part):
 
     def _decode_images(self, deter: Tensor, stoch: Tensor) -> Tensor:
         blocks, (rows, cols) = self.config.block_space, self.resolution
-        x0 = self.sp0(to_blocks(deter, blocks))  # [G, N, R * C * 4d/G]
-        x0 = x0.unflatten(-1, (rows, cols, -1)).permute(1, 2, 3, 0, 4).flatten(-2)
+        x0 = self.sp0(to_blocks(deter, blocks))  # [G, N, h * w * 4d/G]
+        x0 = x0.unflatten(-1, (rows, cols, -1)).permute(1, 2, 3, 0, 4).flatten(-2)  # [N, h, w, 4d]
         x1 = self.sp2(F.silu(self.sp1norm(self.sp1(stoch)))).unflatten(-1, (rows, cols, -1))
-        x = F.silu(self.spnorm(x0 + x1))  # [N, R, C, 4d]
+        x = F.silu(self.spnorm(x0 + x1))  # [N, h, w, 4d]
         x = x.to(self.conv_dtype or x.dtype)
         layers = [conv.image_layer(norm) for conv, norm in self.cnn]
         return self.ops.decode_images(x, [*layers, self.imgout.image_layer(None)])
 
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
         config = self.config
-        depths = [config.depth * multiplier for multiplier in config.multipliers]
+        depths = [config.depth * multiplier for multiplier in config.multipliers]  # 2d 3d 4d 4d
         if depths[-1] % config.block_space:
             raise ValueError(
                 f"model.depth times the last of model.multipliers is {depths[-1]}; "
@@ -185,13 +191,13 @@ class Decoder(Part):
 
 
 def small_resolution(spec: ObsSpec, config: ModelConfig) -> tuple[int, int]:
-    """Rows and columns after all pooling stages."""
+    """h and w: rows and columns after all pooling stages."""
     scale = 2 ** len(config.multipliers)
     return spec.shape[0] // scale, spec.shape[1] // scale
 
 
 def vector_width(spec: ObsSpec) -> int:
-    """Numbers that one vector observation becomes."""
+    """Numbers that one vector observation becomes: classes are one-hot."""
     size = 1
     for side in spec.shape:
         size *= side
@@ -205,7 +211,7 @@ def flat_vector(x: Tensor, spec: ObsSpec) -> Tensor:
     """
     if spec.classes:
         return onehot(x, spec.classes, torch.float32).reshape(x.shape[0], -1)
-    x = symlog(x.float()).reshape(x.shape[0], -1)
+    x = symlog(x.float()).reshape(x.shape[0], -1)  # [N, width]
     return torch.where(x == float("-inf"), 0.0, x)
 
 

@@ -1,6 +1,9 @@
-"""Heads on the latent state: reward, continue, critic and the actor.
+"""Heads on the latent state: reward and continue of eq. 3, actor and critic of eq. 6.
 
-Legend: F feat, U units, M bins, A action, C columns of several actions.
+Reward and critic are two-hot distributions (eq. 8 to 10). Read `nets` and `distributions` before,
+`world_model` and `actor_critic` next.
+
+Legend: F feat, M bins, A action, C columns of several actions.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ UNIT_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 
 
 class Outputs(Part):
-    """Named linear outputs of a head, all with one initial scale."""
+    """Named linear outputs of a head, all with one initial scale; computed by `ops.heads`."""
 
     def __init__(self, inputs: int, outputs: dict[str, int], outscale: float) -> None:
         super().__init__()
@@ -47,7 +50,7 @@ class Outputs(Part):
 
 
 class Head(Part):
-    """Hidden layers, and an output from the last of them."""
+    """Hidden layers, and one output of the last of them."""
 
     def __init__(self, mlp: MLP, outputs: dict[str, int], outscale: float) -> None:
         super().__init__()
@@ -63,29 +66,34 @@ class Head(Part):
         return dense_layers(self.mlp.stack)
 
     def outputs(self) -> list[Dense]:
-        """The last layer, likewise."""
+        """The output layers, likewise."""
         return [linear.layer() for linear in self.head.linears()]
 
 
 class TwohotHead(Head):
-    """A scalar as a distribution over symexp bins: [..., F] -> [..., M] logits, float32."""
+    """A scalar as a distribution over symexp bins: [..., F] -> [..., M] logits, float32.
+
+    The reward predictor of eq. 3 and the critic of eq. 6.
+    """
 
     bins: Tensor
+    """[M] the B of eq. 8."""
 
     def __init__(self, inputs: int, units: int, layers: int, bins: int) -> None:
         super().__init__(MLP(inputs, units, layers), {"logits": bins}, 0.0)
         self.register_buffer("bins", twohot_bins(bins), persistent=False)
 
     def mean(self, logits: Tensor) -> Tensor:
+        """Eq. 8: the scalar that is expected, [..., M] -> [...]."""
         return self.ops.twohot_mean(logits, self.bins)
 
     def loss(self, logits: Tensor, *targets: tuple[float, Tensor]) -> Tensor:
-        """Weighted sum of the cross entropies with some targets [...]: [...]."""
+        """Eq. 10: weighted sum of cross entropies of logits [..., M] and targets [...]: [...]."""
         return self.ops.twohot_loss(logits, self.bins, *targets)
 
 
 class ContHead(Head):
-    """Logit of the episode going on: [..., F] -> [...] float32."""
+    """The continue predictor of eq. 3, the logit of going on: [..., F] -> [...] float32."""
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
         super().__init__(MLP(inputs, units, layers), {"logit": 1}, 1.0)
@@ -111,10 +119,10 @@ class ActionHead(Outputs):
         """Entropy of the most certain and of the least certain distribution, in nats."""
 
     def params(self, outs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """What the linear layers gave, as parameters."""
+        """What the linear layers gave, [..., A] each, as parameters, [..., A] each."""
         if self.discrete:
             return (torch.log_softmax(outs[0], -1),)
-        mean, std = outs
+        mean, std = outs  # [..., A] each, raw
         return bounded_normal(mean, std, *self.std_range)
 
     def sample(self, params: tuple[Tensor, ...], noise: Tensor) -> Tensor:
@@ -137,10 +145,11 @@ class ActionHead(Outputs):
 
 
 class Actor(Part):
-    """pi(a | h, z): one head per action; several are independent given the state.
+    """Eq. 6, pi(a | h, z): one head per action; several are independent given the state.
 
-    `forward` gives the parameters of all heads in a row. As in the official code, the log
-    probabilities and entropies of several actions are summed.
+    `forward` gives the parameters of all heads in a row: [..., F] -> [..., A] each, float32. As in
+    the official code, the log probabilities and entropies of several actions are summed, and no
+    uniform share is mixed into class probabilities.
     """
 
     def __init__(self, inputs: int, action: ActionSpec, config: ModelConfig) -> None:
@@ -163,7 +172,7 @@ class Actor(Part):
         return self.params(self.ops.heads(feat, self.hidden(), self.outputs()))
 
     def params(self, outs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The parameters of all heads, of what their linear layers gave."""
+        """The parameters of all heads, from what all linear layers gave."""
         parts = iter(outs)
         return tuple(
             param
@@ -187,7 +196,7 @@ class Actor(Part):
         """Class indices [...], vectors [..., A], or several [..., C]; noise is shaped alike."""
         if self.action.kind != "several":
             return self.heads[0].sample(params, noise)
-        noises = split_action(self.action, noise)
+        noises = split_action(self.action, noise)  # each [...] or [..., A]
         actions = [
             head.sample(own, part.long() if head.discrete and part.dtype == torch.float64 else part)
             for (head, own), part in zip(self._own(params), noises, strict=True)
@@ -198,7 +207,7 @@ class Actor(Part):
         """Log probability (density) of actions: [...]."""
         if self.action.kind != "several":
             return self.heads[0].logprob(params, action)
-        actions = split_action(self.action, action)
+        actions = split_action(self.action, action)  # each [...] or [..., A]
         pairs = zip(self._own(params), actions, strict=True)
         return torch.stack([head.logprob(own, part) for (head, own), part in pairs]).sum(0)
 
@@ -209,7 +218,7 @@ class Actor(Part):
         return torch.stack([head.entropy(own) for head, own in self._own(params)]).sum(0)
 
     def randomness(self, entropy: Tensor) -> Tensor:
-        """Entropy as a share of what is possible: 0 deterministic, 1 uniform (or widest)."""
+        """Entropy [...] as a share of what is possible: 0 deterministic, 1 uniform (or widest)."""
         least, most = self.entropies
         return (entropy - least) / (most - least)
 

@@ -5,7 +5,10 @@ type is decided in one place (where the inputs enter) and there is no autocast. 
 the layout of the official code ([in, out], blocks [G, in, out]), except convolutions (OIHW).
 Images stay NHWC between layers; a convolution only permutes the view.
 
-Legend: N rows, F features, G blocks, C channels.
+Read `ops` before, which computes what these layers hold; `rssm`, `coders` and `heads` are made of
+them.
+
+Legend: N rows, I inputs, O outputs, G blocks, H x W pixels, k side of a convolution's kernel.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ class Kernel(Part):
         self, shape: tuple[int, ...], bias: int, fan_in: int, outscale: float = 1.0
     ) -> None:
         super().__init__()
-        self.kernel = nn.Parameter(torch.zeros(shape))
-        self.bias = nn.Parameter(torch.zeros(bias))
+        self.kernel = nn.Parameter(torch.zeros(shape))  # [I, O], [G, I/G, O/G] or [O, I, k, k]
+        self.bias = nn.Parameter(torch.zeros(bias))  # [O]
         self.fan_in = fan_in
         self.outscale = outscale
 
@@ -57,7 +60,7 @@ class Kernel(Part):
 
 
 class Linear(Kernel):
-    """y = x W + b over the last axis."""
+    """y = x W + b over the last axis: [..., I] -> [..., O]."""
 
     def __init__(self, inputs: int, outputs: int, outscale: float = 1.0) -> None:
         super().__init__((inputs, outputs), outputs, inputs, outscale)
@@ -71,7 +74,7 @@ class Linear(Kernel):
 
 
 class BlockLinear(Kernel):
-    """A block-diagonal linear layer, blocks first: [G, N, in/G] -> [G, N, out/G].
+    """A block-diagonal linear layer, blocks first: [G, N, I/G] -> [G, N, O/G].
 
     The last rows of every block may read an input that all blocks share. The initial scale
     follows the full input width, not the width of a block.
@@ -82,31 +85,34 @@ class BlockLinear(Kernel):
         super().__init__((blocks, inputs // blocks, outputs // blocks), outputs, inputs)
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
-        """Apply to blocks [G, N, *] and, without repeating it, to a shared input [N, *]."""
+        """Apply to blocks [G, N, *] and, without repeating it, to a shared input [N, *].
+
+        Gives [G, N, O/G].
+        """
         return self.ops.block_linear(x, self.kernel, self.bias, shared)
 
     def parts(self) -> tuple[Tensor, Tensor]:
-        """What each block reads of its own, [G, out/G, out/G], and what all share, [*, out].
+        """Kernels of what blocks read of their own, [G, O/G, O/G], and of what all share, [*, O].
 
         For layers whose blocks read as much of their own as they give.
         """
         _, inputs, outputs = self.kernel.shape
-        own, common = self.kernel.split([outputs, inputs - outputs], 1)
+        own, common = self.kernel.split([outputs, inputs - outputs], 1)  # [G, *, O/G]
         return own, common.transpose(0, 1).flatten(1)
 
 
 def to_blocks(x: Tensor, blocks: int) -> Tensor:
-    """View [N, F] as [G, N, F/G]."""
+    """View [N, I] as [G, N, I/G]."""
     return x.unflatten(-1, (blocks, -1)).transpose(0, 1)
 
 
 def from_blocks(x: Tensor) -> Tensor:
-    """Join [G, N, F/G] to [N, F]."""
+    """Join [G, N, O/G] to [N, O]."""
     return x.transpose(0, 1).flatten(1)
 
 
 class Conv(Kernel):
-    """Convolution with stride 1 and zero padding to the same size, NHWC -> NHWC."""
+    """Convolution with stride 1 and zero padding: [N, H, W, I] -> [N, H, W, O]."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__((outputs, inputs, kernel, kernel), outputs, inputs * kernel * kernel)
@@ -120,7 +126,7 @@ class Conv(Kernel):
 
 
 class UpConv(Conv):
-    """Nearest upsampling by 2, then a convolution: NHWC -> N 2H 2W C.
+    """Nearest upsampling by 2, then a convolution: [N, H, W, I] -> [N, 2H, 2W, O].
 
     Computed without the upsampled image: each of the four output phases is a smaller
     convolution of the small image, whose taps are sums of the kernel's taps. The result is
@@ -131,8 +137,8 @@ class UpConv(Conv):
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
         super().__init__(inputs, outputs, kernel)
-        taps = _phase_taps(kernel)
-        both = torch.einsum("pak,qbl->pqabkl", taps, taps)
+        taps = _phase_taps(kernel)  # [2 phases, taps, k]
+        both = torch.einsum("pak,qbl->pqabkl", taps, taps)  # [2, 2, taps, taps, k, k]
         self.register_buffer("taps", both, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +150,7 @@ class UpConv(Conv):
         return ImageLayer(self.phase_kernel().flatten(0, 2), self.bias, gain)
 
     def phase_kernel(self) -> Tensor:
-        """Kernels of the four phases of each output: [2 rows, out, 2 columns, in, taps, taps]."""
+        """Kernels of the four phases of each output: [2 rows, O, 2 columns, I, taps, taps]."""
         return torch.einsum("pqabkl,oikl->poqiab", self.taps, self.kernel)
 
 
@@ -153,14 +159,14 @@ class RMSNorm(Part):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(features))
+        self.scale = nn.Parameter(torch.ones(features))  # the gain, [O] of the layer before
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.scale)
 
 
 class MLP(Part):
-    """Hidden layers of (linear, norm, SiLU) on the last axis."""
+    """Hidden layers of (linear, norm, SiLU) on the last axis: [..., I] -> [..., O]."""
 
     def __init__(self, inputs: int, units: int, layers: int) -> None:
         super().__init__()
@@ -175,7 +181,7 @@ class MLP(Part):
 def add_stack(
     owner: nn.Module, names: Sequence[tuple[str, str]], inputs: int, units: int
 ) -> list[tuple[Linear, RMSNorm]]:
-    """Register hidden layers under the official names; return them in order."""
+    """Register hidden layers under names of the official code; return them in order."""
     stack = []
     for linear, norm in names:
         stack.append((Linear(inputs, units), RMSNorm(units)))
@@ -186,7 +192,7 @@ def add_stack(
 
 
 def dense_layers(stack: Sequence[tuple[Linear, RMSNorm]]) -> list[Dense]:
-    """A stack as operations take it."""
+    """A stack of hidden layers as operations take it."""
     return [layer.layer(norm) for layer, norm in stack]
 
 

@@ -1,4 +1,10 @@
-"""The moving range of the returns, by which advantages are divided."""
+"""The moving range of the returns, by which advantages are divided: eq. 12.
+
+The paper averages the range between two percentiles, this averages the percentiles, which is the
+same. Read `losses` before; `actor_critic` puts both together.
+
+Legend: N values, R imagined rows, H horizon.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +25,12 @@ class ReturnRange(NamedTuple):
 
     @staticmethod
     def initial(device: torch.device | str = "cpu") -> ReturnRange:
+        """Both 0, so that the scale begins at its floor."""
         return ReturnRange(torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 def percentile(ordered: Tensor, percent: float) -> Tensor:
-    """Read a percentile of sorted values [N] with linear interpolation."""
+    """Read a percentile of sorted values with linear interpolation: [N] -> []."""
     position = percent / 100.0 * (ordered.shape[0] - 1)
     below = math.floor(position)
     above = min(below + 1, ordered.shape[0] - 1)
@@ -33,8 +40,8 @@ def percentile(ordered: Tensor, percent: float) -> Tensor:
 def update_range(
     state: ReturnRange, returns: Tensor, rate: float, low: float, high: float
 ) -> ReturnRange:
-    """Eq. 12: move both percentiles towards those of a batch of returns."""
-    ordered = returns.detach().flatten().sort().values
+    """Eq. 12: move both percentiles towards those of a batch of returns [R, H]."""
+    ordered = returns.detach().flatten().sort().values  # [R * H]
     return ReturnRange(
         torch.lerp(state.low, percentile(ordered, low), rate),
         torch.lerp(state.high, percentile(ordered, high), rate),
@@ -42,5 +49,5 @@ def update_range(
 
 
 def return_scale(state: ReturnRange, floor: float) -> Tensor:
-    """Eq. 12: S = max(floor, high - low)."""
+    """Eq. 12, and the floor of eq. 11: S = max(floor, high - low), []."""
     return (state.high - state.low).clamp(min=floor)

@@ -1,6 +1,8 @@
 """Open-loop prediction: what the model expects to see when it only knows the actions.
 
-Legend: B batch, T time, C context steps.
+The paper's figures of video prediction; no loss is made of it. Read `world_model` before.
+
+Legend: B batch, T time, S stoch, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class OpenLoop(NamedTuple):
     reconstruction: Tensor
     """[B, T, *] decoded from states that saw every observation."""
     prediction: Tensor
-    """[B, T, *] decoded from states that saw only the first C observations."""
+    """[B, T, *] decoded from states that saw only the first few observations."""
 
 
 @torch.no_grad()
@@ -35,19 +37,18 @@ def open_loop(
     """Observe a batch, and predict it from its first `context` steps and its actions.
 
     `observe` filters instead of the model itself, if it is given. Every observation key is in the
-    result; only `noise.posterior` [B, T, S] is used, for both
-    the posterior samples and the imagined ones.
+    result; only `noise.posterior` [B, T, S] is used, for posterior and imagined samples alike.
     """
     length = batch.reward.shape[1] - 1
     if not 0 < context < length:
         raise ValueError(f"context is {context}; use 1 to {length - 1} for {length} steps")
     obs = {key: value[:, 1:] for key, value in batch.obs.items()}
-    actions = agent.embed_action(batch.action[:, :-1])
+    actions = agent.embed_action(batch.action[:, :-1])  # [B, T, W], each before its step
     start = agent.state(batch.deter, batch.stoch)
     first = batch.is_first[:, 1:]
     observe = observe or agent.dyn.observe
     observed = observe(start, agent.encode(obs), actions, first, noise.posterior).state
-    state = RSSMState(*(part[:, context - 1] for part in observed))
+    state = RSSMState(*(part[:, context - 1] for part in observed))  # [B, ...]
     states = [RSSMState(*(part[:, t] for part in observed)) for t in range(context)]
     for t in range(context, length):
         state = agent.dyn.imagine_step(state, actions[:, t], noise.posterior[:, t])
@@ -63,8 +64,11 @@ def real(observation: Tensor) -> Tensor:
 
 
 def decode(agent: Agent, state: RSSMState) -> dict[str, Tensor]:
-    """Reconstruct observations from states [B, T, ...]; integers as their likeliest class."""
-    outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
+    """Reconstruct observations from states: [B, T, ...] -> {key: [B, T, *]}.
+
+    Images in [0, 1], floats in their own units (eq. 2), integers as their likeliest class.
+    """
+    outs = agent.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))  # [B * T, *]
     lead = state.deter.shape[:2]
     for key, spec in agent.spec.obs.items():
         out = outs[key]

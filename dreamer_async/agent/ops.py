@@ -1,10 +1,15 @@
 """The operations that an update spends its time in, as PyTorch computes them.
 
 Every layer computes through the `Ops` that it was given, and never asks where it runs. `PYTORCH` is
-what the equations say, and what everybody else's operations are tested against.
+what the equations say, and what everybody else's operations are tested against. The loops made of
+such operations are chosen likewise, in `backend`.
 
-Legend: N rows, I inputs, O outputs, G blocks, H x W resolution, C channels, S variables, K classes,
-M bins, B batch, T time.
+Here are the layers of the paper's networks: SiLU(RMSNorm(x W + b)), the block-diagonal product of
+the recurrent network, and the convolutions. Sampling and losses come from `distributions` and
+`losses`. `nets` holds the parameters of what is computed here.
+
+Legend: N rows, I inputs, O outputs, G blocks, H x W pixels, C channels, h x w pixels and c channels
+of the smallest image.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from torch import Tensor, nn
 from dreamer_async.agent import distributions, losses
 
 NORM_EPS = 1e-4
+"""Inside the root, and larger than usual, as in the official code."""
 
 
 class Dense(NamedTuple):
@@ -36,7 +42,7 @@ class ImageLayer(NamedTuple):
     """One convolution and the gain of the norm that follows pooling or the pixel shuffle."""
 
     kernel: Tensor
-    """[out, in, rows, columns]; in the decoder out is [2 rows, C, 2 columns]."""
+    """[C, I, rows, columns]; in the decoder [2 rows * C * 2 columns, I, ...] (see `UpConv`)."""
     bias: Tensor
     """[C]."""
     gain: Tensor | None
@@ -44,7 +50,7 @@ class ImageLayer(NamedTuple):
 
 
 class Ops(NamedTuple):
-    """Who computes what; each is documented by PyTorch's own, which has the same name here."""
+    """Who computes what; the function of the same name in `PYTORCH` documents each."""
 
     dense: Callable[[Tensor, Sequence[Dense]], Tensor]
     heads: Callable[[Tensor, Sequence[Dense], Sequence[Dense]], tuple[Tensor, ...]]
@@ -70,12 +76,12 @@ def dense(x: Tensor, layers: Sequence[Dense]) -> Tensor:
 
 def _linear(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     # One flat product: F.linear sometimes makes a small one per row of a 3-d input.
-    y = torch.addmm(bias.to(x.dtype), x.reshape(-1, x.shape[-1]), kernel.to(x.dtype))
-    return y.view(*x.shape[:-1], y.shape[-1])
+    y = torch.addmm(bias.to(x.dtype), x.reshape(-1, x.shape[-1]), kernel.to(x.dtype))  # [N, O]
+    return y.view(*x.shape[:-1], y.shape[-1])  # [..., O]
 
 
 def heads(x: Tensor, hidden: Sequence[Dense], outputs: Sequence[Dense]) -> tuple[Tensor, ...]:
-    """Some linear outputs of the same hidden layers: [..., I] -> [..., O] each, float32."""
+    """Linear outputs of the same hidden layers: [..., I] -> [..., O] each, float32."""
     x = dense(x, hidden)
     return tuple(dense(x, [output]).float() for output in outputs)
 
@@ -87,13 +93,13 @@ def block_linear(x: Tensor, kernel: Tensor, bias: Tensor, shared: Tensor | None)
     """
     blocks, inputs, outputs = kernel.shape
     assert x.shape[0] == blocks, (x.shape, kernel.shape)
-    own, common = kernel.to(x.dtype).split([x.shape[-1], inputs - x.shape[-1]], 1)
-    y = torch.baddbmm(bias.to(x.dtype).view(blocks, 1, outputs), x, own)
+    own, common = kernel.to(x.dtype).split([x.shape[-1], inputs - x.shape[-1]], 1)  # [G, *, O]
+    y = torch.baddbmm(bias.to(x.dtype).view(blocks, 1, outputs), x, own)  # [G, N, O]
     return y if shared is None else torch.baddbmm(y, shared.expand(blocks, -1, -1), common)
 
 
 def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
-    """Root mean square norm of the last axis in float32, with a gain."""
+    """Root mean square norm of the last axis in float32, with a gain: x / sqrt(mean x^2 + eps)."""
     return F.rms_norm(x.float(), scale.shape, scale, NORM_EPS).to(x.dtype)
 
 
@@ -106,10 +112,10 @@ def encode_images(images: Tensor, layers: Sequence[ImageLayer], dtype: torch.dty
     Each layer is a convolution of x / 255 - 1/2 in `dtype`, pooling to half the resolution, norm
     and SiLU.
     """
-    x = images.to(dtype) / 255.0 - 0.5
+    x = images.to(dtype) / 255.0 - 0.5  # [N, H, W, C]
     for layer in layers:
-        x = pool_norm_silu(convolve(x, layer.kernel, layer.bias), gain_of(layer))
-    return x.flatten(1)
+        x = pool_norm_silu(convolve(x, layer.kernel, layer.bias), gain_of(layer))  # half the sides
+    return x.flatten(1)  # [N, h * w * c]
 
 
 def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
@@ -120,12 +126,15 @@ def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     """
     *hidden, last = layers
     for layer in hidden:
-        x = shuffle_norm_silu(phases(x, layer), gain_of(layer))
+        x = shuffle_norm_silu(phases(x, layer), gain_of(layer))  # twice the sides
     return torch.sigmoid(pixel_shuffle(phases(x, last)).float())
 
 
 def image_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Sum of (image - target / 255)^2 of each row: [N, *] in (0, 1), [N, *] uint8 -> [N]."""
+    """Eq. 5, -ln p(x | h, z) of images: sum of (image - target / 255)^2 of each row, [N].
+
+    Both are [N, H, W, C], the image in (0, 1) and the target uint8.
+    """
     assert image.shape == target.shape, (image.shape, target.shape)
     assert target.dtype == torch.uint8, target.dtype
     return (image - target.float() / 255.0).square().flatten(1).sum(-1)
@@ -135,12 +144,12 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """Convolution with stride 1 and zero padding to the same size: [N, H, W, I] -> [N, H, W, O]."""
     kernel, bias = kernel.to(x.dtype), bias.to(x.dtype)
     y = F.conv2d(x.permute(0, 3, 1, 2), kernel, bias, padding=kernel.shape[-1] // 2)
-    return y.permute(0, 2, 3, 1)
+    return y.permute(0, 2, 3, 1)  # [N, O, H, W] -> [N, H, W, O], a view
 
 
 def pool_norm_silu(x: Tensor, gain: Tensor) -> Tensor:
     """SiLU(norm(maximum of 2x2 pixels)): [N, 2H, 2W, C], [C] -> [N, H, W, C]."""
-    x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    x = F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)  # [N, H, W, C]
     return F.silu(rms_norm(x, gain))
 
 
@@ -149,7 +158,8 @@ def phases(x: Tensor, layer: ImageLayer) -> Tensor:
 
     An image upsampled by two and convolved, without the upsampled image (see `nets.UpConv`).
     """
-    kernel = layer.kernel.unflatten(0, (2, -1, 2)).transpose(1, 2).flatten(0, 2)  # [2, 2, C]
+    # [2 rows * C * 2 columns, I, ...] -> [2 rows * 2 columns * C, I, ...]
+    kernel = layer.kernel.unflatten(0, (2, -1, 2)).transpose(1, 2).flatten(0, 2)
     return convolve(x, kernel, layer.bias.to(x.dtype).repeat(4))
 
 
@@ -161,12 +171,13 @@ def shuffle_norm_silu(x: Tensor, gain: Tensor) -> Tensor:
 def pixel_shuffle(x: Tensor) -> Tensor:
     """Put the four phases of each pixel at their places: [N, H, W, 4C] -> [N, 2H, 2W, C]."""
     rows, height, width, channels = x.shape
+    # [N, H, W, 2 rows, 2 columns, C] -> [N, H, 2 rows, W, 2 columns, C]
     x = x.reshape(rows, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
     return x.reshape(rows, 2 * height, 2 * width, channels // 4)
 
 
 def gain_of(layer: ImageLayer) -> Tensor:
-    """Of a layer that has a norm."""
+    """The gain [C] of a layer that has a norm."""
     assert layer.gain is not None, "only the decoder's last layer has none"
     return layer.gain
 

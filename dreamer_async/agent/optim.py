@@ -1,7 +1,12 @@
 """The optimiser: adaptive gradient clipping, then LaProp (normalise, then momentum).
 
+The first preprint has Adam with a global clip; this is that of the later versions. One optimiser
+trains world model, actor and critic together.
+
 The stages are free functions of lists of tensors, one entry per parameter; every scalar that
-changes with time is a 0-d tensor, so nothing waits for the device.
+changes with time is a 0-d tensor, so that no step waits for a number.
+
+Legend: P parameters (tensors).
 """
 
 from __future__ import annotations
@@ -17,13 +22,16 @@ Tensors = list[Tensor]
 
 
 def agc_excess(grads: Tensors, params: Tensors, clip: float, floor: float) -> Tensor:
-    """By how much the norm of each gradient is over clip * max(floor, |param|), at least 1: [n]."""
-    bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)
+    """By how much the norm of each gradient is over clip * max(floor, |param|), at least 1: [P]."""
+    bound = clip * torch.stack(list(torch._foreach_norm(params))).clamp(min=floor)  # [P]
     return (torch.stack(list(torch._foreach_norm(grads))) / bound).clamp(min=1.0)
 
 
 def clip_by_agc(grads: Tensors, params: Tensors, clip: float, floor: float) -> Tensors:
-    """Scale each gradient tensor to at most clip * max(floor, |param|) in norm."""
+    """Scale each gradient tensor to at most clip * max(floor, |param|) in norm.
+
+    g' = g / max(1, |g| / (clip max(floor, |p|))), whole tensors, biases and gains as well.
+    """
     excess = agc_excess(grads, params, clip, floor)
     return list(torch._foreach_div(grads, list(excess.unbind())))
 
@@ -56,7 +64,10 @@ def scale_by_momentum(
 
 
 def learning_rate(count: Tensor, lr: float, warmup: int) -> Tensor:
-    """Rise linearly over the warm-up; count is the number of updates done, so it starts at 0."""
+    """Rise linearly over the warm-up: []; count is the number of updates done.
+
+    So the first update has the rate 0, and changes nothing but moments.
+    """
     return lr * ((count + (warmup == 0)) / max(1, warmup)).clamp(max=1.0)
 
 
@@ -80,9 +91,10 @@ def laprop(
     finite: Tensor,
     config: OptimConfig,
 ) -> tuple[Tensors, Tensor]:
-    """Move the moments and the count in place if `finite`; return the updates and their rate.
+    """Move the moments and the count in place if `finite` []; return the updates and their rate.
 
-    Updates are what to subtract: zeros if not finite.
+    Updates are what to subtract, each as its parameter: zeros if not finite. The gradients are
+    clipped already.
     """
     after = count + 1
     grads, new_rms = scale_by_rms(grads, rms, after, config.beta2, config.eps)
@@ -96,7 +108,7 @@ def laprop(
 
 
 class LaProp:
-    """Optimiser state over named parameters."""
+    """Clipping and LaProp over named parameters, with their state."""
 
     def __init__(self, params: Mapping[str, Tensor], config: OptimConfig) -> None:
         self.names = list(params)
@@ -108,12 +120,12 @@ class LaProp:
         """[] updates done."""
 
     def _zeros(self) -> Tensors:
-        """Moments of all parameters."""
+        """Moments of all parameters, before the first update."""
         return [torch.zeros_like(p, requires_grad=False) for p in self.params]
 
     @torch.no_grad()
     def step(self, grads: Tensors, finite: Tensor) -> dict[str, Tensor]:
-        """Apply one update in place if `finite`, else change nothing; return metrics."""
+        """Apply one update in place if `finite` [], else change nothing; return metrics."""
         config = self.config
         grads = clip_by_agc(grads, self.params, config.agc, config.agc_floor)
         updates, lr = laprop(grads, self.rms, self.momentum, self.count, finite, config)

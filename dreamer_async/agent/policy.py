@@ -1,6 +1,10 @@
-"""Acting: a copy of the weights, and one step of encode, observe, act.
+"""Acting in the environment: a copy of the weights, and one step of encode, observe, act.
 
-Legend: N rows, D deter, S stoch, K classes, A action, C columns of several actions.
+Eq. 3 without the decoder and prior, and the actor of eq. 6. Actions are sampled in training and
+evaluation alike. Read `world_model` and `actor_critic` before.
+
+Legend: N rows, one per environment, D deter, S stoch, K classes, E embed, A action, C columns of
+several actions.
 """
 
 from __future__ import annotations
@@ -40,12 +44,12 @@ class PolicyCarry(NamedTuple):
 
 
 class PolicyNoise(NamedTuple):
-    """The random numbers of one acting step; see `Noise` for forced values."""
+    """The random numbers of one acting step; see `Noise` for samples in their place."""
 
     posterior: Tensor
-    """[N, S]."""
+    """[N, S] uniform in [0, 1)."""
     action: Tensor
-    """[N], [N, A] or [N, C]."""
+    """[N] uniform, [N, A] normal, or [N, C]."""
 
     @staticmethod
     def draw(action: ActionSpec, stoch: int, rows: int, generator: torch.Generator) -> PolicyNoise:
@@ -64,13 +68,17 @@ class Acted(NamedTuple):
     action: NDArray[Any]
     """[N] int32, or [N, A or C] float32 that is not clipped."""
     deter: NDArray[np.float16]
-    """[N, D]."""
+    """[N, D] h, for the replay."""
     stoch: NDArray[np.uint8]
-    """[N, S] classes."""
+    """[N, S] classes of z, for the replay."""
 
 
 class Policy:
-    """Acts with its own copy of the weights; keeps no environment's state."""
+    """Acts with its own copy of the weights of encoder, RSSM and actor (enc, dyn, pol).
+
+    It is loaded with those of an agent whenever its owner wants. What it remembers of environments
+    is handed in and out as `PolicyCarry`.
+    """
 
     def __init__(
         self,
@@ -103,7 +111,10 @@ class Policy:
 
     @torch.no_grad()
     def load(self, source: Agent | Mapping[str, Tensor]) -> None:
-        """Copy the weights of an agent, or of a dictionary with the names enc, dyn, pol."""
+        """Copy the weights of an agent, or of a dictionary with its names (enc, dyn, pol).
+
+        Raises ValueError naming the first that is missing.
+        """
         named = dict(source.named_parameters()) if isinstance(source, Agent) else source
         missing = [name for name in self._weights if name not in named]
         if missing:
@@ -113,7 +124,7 @@ class Policy:
             torch._foreach_copy_(own, [named[name] for name in names])
 
     def initial(self, num_envs: int) -> PolicyCarry:
-        """All zeros."""
+        """All zeros: what is remembered before any episode."""
         action = self.spec.action
         state = self.dyn.initial(num_envs, self.dtype, self.device)
         dtype = torch.int64 if action.kind == "discrete" else torch.float32
@@ -135,7 +146,7 @@ class Policy:
     ) -> tuple[Acted, PolicyCarry]:
         """Sample one action per row, also returning what to remember of the rows.
 
-        The same in training and evaluation.
+        obs is {key: [N, *]} and is_first [N]. The same in training and evaluation.
         """
         rows = carry.deter.shape[0]
         tensors = {key: self._tensor(obs[key]) for key in self.spec.obs}
@@ -152,8 +163,8 @@ class Policy:
     def step(
         self, obs: Mapping[str, Tensor], is_first: Tensor, carry: PolicyCarry, noise: PolicyNoise
     ) -> PolicyCarry:
-        """Encode, observe, act: everything that happens on the device."""
-        embed = self.enc(obs, self.dtype)
+        """Encode, observe, act: everything between copying in and copying out."""
+        embed = self.enc(obs, self.dtype)  # [N, E]
         state = RSSMState(carry.deter, carry.stoch)
         state, action = self._act(state, carry.action, embed, is_first, *noise)
         return PolicyCarry(*state, action)
@@ -163,7 +174,10 @@ class Policy:
 
 
 def compute_types(agent: Agent) -> dict[str, torch.dtype]:
-    """In what type the layers of an agent compute, by the names of their kernels and biases."""
+    """In what type the layers of an agent compute, by the names of their kernels and biases.
+
+    So a policy's weights may be cast before they are loaded.
+    """
     types = {}
     for name, layer in agent.named_modules():
         if isinstance(layer, Kernel):

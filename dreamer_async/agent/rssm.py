@@ -1,6 +1,14 @@
-"""The recurrent state-space model: a block-diagonal GRU with categorical latents.
+"""The recurrent state-space model of eq. 3: a block-diagonal GRU with categorical latents.
 
-Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action, G blocks.
+Sequence model, posterior (which the paper calls encoder, together with that of `coders`) and prior
+(its dynamics predictor). `observe` loops over replayed steps; `imagine_step` goes on without
+observations, and the loop over it is `actor_critic.roll_out`. Layers have the names of the official
+code: dynin, dynhid, dyngru, obs and prior.
+
+Read `nets` and `states` before, `world_model` next.
+
+Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, W action as the world model
+reads it (one-hot or vector), G blocks, Hd hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ from dreamer_async.config import ModelConfig
 
 
 class RSSM(Part):
-    """h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
+    """Eq. 3: h' = sequence_model(h, z, a); z ~ posterior(h, embed) or prior(h)."""
 
     def __init__(self, config: ModelConfig, embed: int, action: int) -> None:
         super().__init__()
@@ -59,54 +67,65 @@ class RSSM(Part):
         )
 
     def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """h' = f(h, z, a): [N, D], [N, S, K], [N, A] -> [N, D]."""
+        """Eq. 3, h' = f(h, z, a): [N, D], [N, S, K], [N, W] -> [N, D].
+
+        A GRU whose products are block-diagonal; what z, a and all of h say reaches every block.
+        """
         blocks = self.config.blocks
-        action = action / action.detach().abs().clamp(min=1.0)
-        x0 = F.silu(self.dynin0norm(self.dynin0(deter)))
+        action = action / action.detach().abs().clamp(min=1.0)  # [N, W] in -1 .. 1
+        x0 = F.silu(self.dynin0norm(self.dynin0(deter)))  # [N, Hd], as the next two
         x1 = F.silu(self.dynin1norm(self.dynin1(stoch.flatten(-2))))
         x2 = F.silu(self.dynin2norm(self.dynin2(action)))
         shared: Tensor | None = torch.cat([x0, x1, x2], -1)  # [N, 3 Hd], read by every block
         h = x = to_blocks(deter, blocks)  # [G, N, D/G]
         for layer, norm in self.dynhid:
-            x = to_blocks(F.silu(norm(from_blocks(layer(x, shared)))), blocks)
+            x = to_blocks(F.silu(norm(from_blocks(layer(x, shared)))), blocks)  # [G, N, D/G]
             shared = None
-        reset, cand, update = self.dyngru(x, shared).chunk(3, -1)  # 3 x [G, N, D/G]
+        # The gates of the GRU, its own reset, candidate and update: 3 x [G, N, D/G].
+        reset, cand, update = self.dyngru(x, shared).chunk(3, -1)
         cand = torch.tanh(torch.sigmoid(reset) * cand)
         update = torch.sigmoid(update - 1.0)
-        return from_blocks(update * cand + (1.0 - update) * h)
+        return from_blocks(update * cand + (1.0 - update) * h)  # [N, D]
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Raw logits of z given h and the encoded observation: [..., S, K] float32."""
+        """Eq. 3, q(z | h, x): [..., D], [..., E] -> raw logits [..., S, K] float32."""
         x = self.ops.dense(torch.cat([deter, embed], -1), dense_layers(self.obs_stack))
-        return self._logits(self.obslogit(x))
+        return self._logits(self.obslogit(x))  # [..., Hd] -> [..., S, K]
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Raw logits of z given h alone: [..., S, K] float32."""
+        """Eq. 3, p(z | h): [..., D] -> raw logits [..., S, K] float32."""
         x = self.ops.dense(deter, dense_layers(self.prior_stack))
         return self._logits(self.priorlogit(x))
 
     def observe_step(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> tuple[RSSMState, Tensor]:
-        """One step with an observation; reset [N] clears the state and the action first."""
-        keep = 1.0 - reset.to(state.deter.dtype)
+        """One step with an observation: the state after it, and posterior logits [N, S, K].
+
+        embed is [N, E], action [N, W], and noise [N, S] as in `Noise`; reset [N] bool clears the
+        state and the action first.
+        """
+        keep = 1.0 - reset.to(state.deter.dtype)  # [N]
         deter = state.deter * keep[:, None]
         stoch = state.stoch * keep[:, None, None]
-        deter = self.sequence_model(deter, stoch, action * keep[:, None])
-        logits = self.posterior(deter, embed)
+        deter = self.sequence_model(deter, stoch, action * keep[:, None])  # [N, D]
+        logits = self.posterior(deter, embed)  # [N, S, K]
         return RSSMState(deter, self.sample(logits, noise, deter.dtype)), logits
 
     def imagine_step(self, state: RSSMState, action: Tensor, noise: Tensor) -> RSSMState:
-        """One step without an observation."""
-        deter = self.sequence_model(state.deter, state.stoch, action)
+        """One step without an observation: action [N, W] and noise [N, S] as in `Noise`."""
+        deter = self.sequence_model(state.deter, state.stoch, action)  # [N, D]
         return RSSMState(deter, self.sample(self.prior(deter), noise, deter.dtype))
 
     def observe(
         self, state: RSSMState, embed: Tensor, action: Tensor, reset: Tensor, noise: Tensor
     ) -> Observed:
-        """Filter a sequence [B, T, ...] step by step, starting after `state`."""
+        """Filter a sequence [B, T, ...] step by step, starting after `state` [B, ...].
+
+        action[:, t] is the one before step t; no gradient reaches the first state.
+        """
         state = RSSMState(*(x.detach() for x in state))
-        states, logits = [], []
+        states, logits = [], []  # T x [B, ...]
         inputs = zip(*(x.unbind(1) for x in (embed, action, reset, noise)), strict=True)
         for inputs_t in inputs:
             state, logits_t = self.observe_step(state, *inputs_t)
@@ -117,8 +136,8 @@ class RSSM(Part):
         return Observed(RSSMState(deter, stoch), torch.stack(logits, 1))
 
     def sample(self, logits: Tensor, noise: Tensor, dtype: torch.dtype) -> Tensor:
-        """Straight-through sample of z from raw logits: [..., S, K]."""
-        probs = unimix(logits, self.config.unimix)
+        """Straight-through sample of z: logits [..., S, K], noise [..., S] -> [..., S, K]."""
+        probs = unimix(logits, self.config.unimix)  # [..., S, K]
         return straight_through(self.ops.sample_class(probs.detach(), noise), probs, dtype)
 
     def _logits(self, x: Tensor) -> Tensor:

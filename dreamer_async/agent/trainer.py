@@ -1,7 +1,17 @@
 """One training step: forward, losses, gradients, optimiser, slow critic, return range.
 
-`update` is a plain function of state, batch and random numbers: no `.item()`, no Python branch
-on a tensor, fixed shapes.
+`Trainer.forward` has the order of the paper: encode and filter (eq. 3), the losses of the world
+model (eq. 5), imagine (eq. 6), the losses of actor and critic (eq. 7 to 12), and the sum of all
+(eq. 4), which one optimiser minimises. Imagination starts at the states that the world model has
+just filtered.
+
+`update` depends on state, batch and random numbers alone: no `.item()`, no Python branch on a
+tensor, fixed shapes. So an accelerator may replay it.
+
+Read `actor_critic`, `batch` and `optim` before.
+
+Legend: B batch, T trained steps, L replayed steps that start an imagination, R = B * L imagined
+rows, H horizon, D deter, S stoch, K classes, F feat, E embed, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -50,37 +60,48 @@ class Forward(NamedTuple):
     total: Tensor
     """[] weighted sum of the means of all loss maps."""
     maps: dict[str, Tensor]
-    """{name: loss map} before weights."""
+    """{name: loss map} before weights: [B, T], [R, H] or [B, L-1]."""
     tokens: Tensor
-    """[B, T, E] encoded observations."""
+    """[B, T, E] encoded observations, called embed elsewhere."""
     observed: Observed
     """[B, T, ...] posterior states."""
     imagined: Trajectory
-    """[R, H+1, ...] imagined trajectories."""
+    """[R, H+1, ...] states and [R, H, ...] actions."""
     world_model: WorldModelLosses
+    """Eq. 5."""
     actor_critic: ActorCriticLosses
+    """Eq. 7 to 12."""
 
 
 Behaviour = Callable[
     [RSSMState, Noise, Replayed, ReturnRange], tuple[Trajectory, ActorCriticLosses]
 ]
+"""Imagines from states [R, ...] and learns from it, as `Trainer` does."""
 
 
 class Regions(NamedTuple):
-    """The functions that an update is made of; a compiler may put others in their places."""
+    """The functions that an update is made of; an accelerator may put others in their places."""
 
     encode: Callable[[dict[str, Tensor]], Tensor]
+    """`WorldModel.encode`."""
     observe: Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], Observed]
+    """The backend's filtering, as `RSSM.observe`."""
     world_model_losses: Callable[..., WorldModelLosses]
+    """`WorldModel.world_model_losses`."""
     behaviour: Behaviour
+    """`Trainer._behave`."""
     total: Callable[[Mapping[str, Tensor], LossConfig], Tensor]
+    """`weighted_total`."""
     finite: Callable[[Tensor, Tensor], Tensor]
+    """`all_finite`."""
     finish: Callable[[ReturnRange, RSSMState, Tensor], tuple[Tensor, Tensor]]
+    """What follows the optimiser: `Trainer._finish`."""
     metrics: Callable[[Forward], dict[str, Tensor]]
+    """`Trainer._forward_metrics`."""
 
 
 class Trainer:
-    """Owns the agent and everything that changes when it learns.
+    """Owns the agent and all that changes when it learns: optimiser, slow critic, return range.
 
     >>> trainer = Trainer(spec, config, device="cpu", precision="float32")
     >>> generator = torch.Generator().manual_seed(0)
@@ -96,7 +117,7 @@ class Trainer:
         precision: str = "float32",
         backend: Backend = PYTORCH,
     ) -> None:
-        """Build a freshly initialised agent, whose updates `backend` computes."""
+        """Build a freshly initialised agent, which computes through `backend`."""
         check_config(config)
         self.spec, self.config, self.device = spec, config, torch.device(device)
         self.agent = build_agent(spec, config, self.device, precision, backend.ops)
@@ -118,7 +139,7 @@ class Trainer:
     def _behave(
         self, start: RSSMState, noise: Noise, replayed: Replayed, moving: ReturnRange
     ) -> tuple[Trajectory, ActorCriticLosses]:
-        """Imagine, and learn from it."""
+        """Eq. 6 to 12: imagine from `start` [R, ...], and the losses of what was imagined."""
         with stage("imagine"):
             imagined = self.imagine(start, noise.action, noise.prior)
         with stage("actor and critic losses"):
@@ -130,17 +151,17 @@ class Trainer:
         return Noise.draw(generator, self.config, self.spec.action, self.device)
 
     def update(self, batch: Batch, noise: Noise) -> Update:
-        """Take one training step; a non-finite loss or gradient changes nothing."""
+        """Take one training step; a loss or gradient that is not finite changes nothing."""
         forward, grads = self.gradients(batch, noise)
-        run, (deter, stoch) = self.regions, forward.observed.state
+        regions, (deter, stoch) = self.regions, forward.observed.state  # [B, T, D], [B, T, S, K]
         with stage("optimiser"):
             grad_norm = global_norm(grads)
-            finite = run.finite(forward.total.detach(), grad_norm)
+            finite = regions.finite(forward.total.detach(), grad_norm)
             metrics = self.optim.step(grads, finite)
             state = RSSMState(deter.detach(), stoch.detach())
-            kept = run.finish(forward.actor_critic.range, state, finite)
+            kept = regions.finish(forward.actor_critic.range, state, finite)
         with stage("metrics"):
-            metrics |= run.metrics(forward) | self._grad_metrics(grad_norm, finite)
+            metrics |= regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
         return Update(metrics, *kept, finite)
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
@@ -151,40 +172,41 @@ class Trainer:
 
     def forward(self, batch: Batch, noise: Noise) -> Forward:
         """Compute all losses of a batch; index 0 only gives the state and action before."""
-        agent, run = self.agent, self.regions
-        obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+        agent, regions = self.agent, self.regions
+        obs = {key: value[:, 1:] for key, value in batch.obs.items()}  # [B, T, *], as all of these
         reward, last, terminal = batch.reward[:, 1:], batch.is_last[:, 1:], batch.is_terminal[:, 1:]
         with stage("encoder"):
-            tokens = run.encode(obs)
+            tokens = regions.encode(obs)  # [B, T, E]
         with stage("observe"):
-            observed = run.observe(
+            observed = regions.observe(
                 agent.state(batch.deter, batch.stoch),
                 tokens,
-                agent.embed_action(batch.action[:, :-1]),
+                agent.embed_action(batch.action[:, :-1]),  # [B, T, W], each before its step
                 batch.is_first[:, 1:],
                 noise.posterior,
             )
         with stage("world model losses"):
-            world_model = run.world_model_losses(observed, obs, reward, terminal)
-        starts = self.config.loss.imagine_last or reward.shape[1]
+            world_model = regions.world_model_losses(observed, obs, reward, terminal)
+        starts = self.config.loss.imagine_last or reward.shape[1]  # L, or more than there are
+        # [B, T, ...] -> [R, ...], without gradient
         start = RSSMState(*(x[:, -starts:].detach().flatten(0, 1) for x in observed.state))
         replayed = Replayed(
-            observed.state.feat[:, -starts:],
+            observed.state.feat[:, -starts:],  # [B, L, F]
             reward[:, -starts:],
             last[:, -starts:],
             terminal[:, -starts:],
         )
-        imagined, actor_critic = run.behaviour(start, noise, replayed, self.range)
+        imagined, actor_critic = regions.behaviour(start, noise, replayed, self.range)
         maps = world_model.maps | {
             "actor": actor_critic.actor,
             "critic": actor_critic.critic,
             "replay_critic": actor_critic.replay_critic,
         }
-        total = run.total(maps, self.config.loss)
+        total = regions.total(maps, self.config.loss)
         return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
 
     def parameters_of_policy(self) -> dict[str, Tensor]:
-        """Return the live tensors that a policy needs, by name (enc, dyn, pol)."""
+        """Return the live tensors that a policy copies, by name (enc, dyn, pol)."""
         return {
             name: tensor.detach()
             for name, tensor in self.agent.named_parameters()
@@ -192,7 +214,7 @@ class Trainer:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all state as one flat dictionary of the live tensors."""
+        """Return all state as one flat dictionary of the live tensors, slow critic included."""
         state = {f"agent.{name}": p.detach() for name, p in self.agent.named_parameters()}
         for kind, moments in (("rms", self.optim.rms), ("momentum", self.optim.momentum)):
             state |= {
@@ -215,18 +237,21 @@ class Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Let everything follow that does; return h and the classes of z as the replay keeps them.
 
-        A state that is not finite becomes zeros.
+        [B, T, D] and [B, T, S]. After an update that was not finite they are zeros.
         """
         self._follow(moved, finite)
         zero = torch.zeros((), device=self.device)
-        classes = state.stoch.argmax(-1).to(torch.uint8)
+        classes = state.stoch.argmax(-1).to(torch.uint8)  # [B, T, S]
         return (
             torch.where(finite, state.deter, zero).to(torch.float16),
             torch.where(finite, classes, zero.to(torch.uint8)),
         )
 
     def _follow(self, moved: ReturnRange, finite: Tensor) -> None:
-        """Move the slow critic towards the critic, and the return percentiles."""
+        """Move the slow critic towards the critic, and keep the return percentiles of this batch.
+
+        slow' = (1 - rate) slow + rate critic, after the optimiser.
+        """
         slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
         keep_if(finite, self._slow, list(slow))
         keep_if(finite, list(self.range), list(moved))
@@ -294,7 +319,10 @@ def all_finite(total: Tensor, grad_norm: Tensor) -> Tensor:
 
 
 def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
-    """Eq. 4: sum of weight * mean over all loss maps; observation keys share one weight."""
+    """Eq. 4, with actor and critic: sum of weight * mean over all loss maps, [].
+
+    Observation keys share one weight. Means, where the paper sums over time.
+    """
     weights = {
         "reward": loss.reward,
         "cont": loss.cont,

@@ -1,6 +1,10 @@
-"""The world model: encode, observe, imagine, and the losses that train it.
+"""The world model of eq. 3, all parts together, and the losses that train it, eq. 4 and 5.
 
-Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, A action.
+Its parts have the official names: enc, dyn, dec, rew and con. Read `rssm`, `coders` and `heads`
+before, `actor_critic` next.
+
+Legend: B batch, T time, N rows, D deter, S stoch, K classes, F = D + S * K feat, E embed, A action,
+C columns of several actions, W action as the world model reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class WorldModelLosses(NamedTuple):
-    """The loss of every trained step, before weights and means."""
+    """Eq. 5: the losses of every trained step, before the weights and means of eq. 4."""
 
     maps: dict[str, Tensor]
     """{name: [B, T]}: one per observation key, then reward, cont, dyn, rep."""
@@ -39,7 +43,7 @@ class WorldModelLosses(NamedTuple):
 
 
 class WorldModel(Part):
-    """p(h', z', r, c, o | h, z, a) and q(z | h, o)."""
+    """Eq. 3: p(h', z', r, c, x | h, z, a) and q(z | h, x)."""
 
     def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class WorldModel(Part):
 
     @property
     def feat_width(self) -> int:
+        """F."""
         return self.model.deter + self.model.stoch * self.model.classes
 
     def state(self, deter: Tensor, stoch: Tensor) -> RSSMState:
@@ -63,27 +68,30 @@ class WorldModel(Part):
     def encode(self, obs: dict[str, Tensor]) -> Tensor:
         """Embed observations: {key: [B, T, *]} -> [B, T, E]."""
         lead = next(iter(obs.values())).shape[:2]
-        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}  # [B * T, *]
         return self.enc(flat, self.dtype).unflatten(0, lead)
 
     def embed_action(self, action: Tensor) -> Tensor:
-        """One-hot discrete actions, pass continuous ones on, in the compute type."""
+        """One-hot discrete actions, pass continuous ones on, in the compute type.
+
+        [...], [..., A] or [..., C] -> [..., W].
+        """
         return embed_action(self.spec.action, action, self.dtype)
 
     def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """h' = f(h, z, a) for raw actions: [N, D]."""
+        """Eq. 3, h' = f(h, z, a) for actions of the environment: [N, D]."""
         return self.dyn.sequence_model(deter, stoch, self.embed_action(action))
 
     def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Log probabilities of z ~ q(z | h, o): [..., S, K]."""
+        """Eq. 3, log probabilities of z ~ q(z | h, x): [..., S, K]."""
         return self.mixed(self.dyn.posterior(deter, embed))
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Log probabilities of z ~ p(z | h): [..., S, K]."""
+        """Eq. 3, log probabilities of z ~ p(z | h): [..., S, K]."""
         return self.mixed(self.dyn.prior(deter))
 
     def mixed(self, logits: Tensor) -> Tensor:
-        """Log probabilities of raw logits with one percent of the uniform mixed in."""
+        """Log probabilities of raw logits with one percent of the uniform mixed in: [..., S, K]."""
         return unimix(logits, self.model.unimix).log()
 
     def world_model_losses(
@@ -93,26 +101,30 @@ class WorldModel(Part):
         reward: Tensor,
         terminal: Tensor,
     ) -> WorldModelLosses:
-        """Eq. 4 and 5: reconstruction, reward, continue and KL losses of [B, T] steps."""
+        """Eq. 5: reconstruction, reward, continue and KL losses of [B, T] steps.
+
+        The first three are the paper's L_pred. The weighted sum of all, eq. 4, is taken together
+        with the losses of actor and critic, in `trainer.weighted_total`.
+        """
         lead = reward.shape
-        state, feat = observed.state, observed.state.feat
-        outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))
-        flat = {key: value.flatten(0, 1) for key, value in obs.items()}
+        state, feat = observed.state, observed.state.feat  # [B, T, F]
+        outs = self.dec(state.deter.flatten(0, 1), state.stoch.flatten(0, 1))  # [B * T, *]
+        flat = {key: value.flatten(0, 1) for key, value in obs.items()}  # [B * T, *]
         maps = {key: loss.view(lead) for key, loss in self.dec.loss(outs, flat).items()}
         maps["reward"] = self.rew.loss(self.rew(feat), (1.0, reward))
         maps["cont"] = binary_loss(self.con(feat), self.cont_target(terminal))
-        prior = self.dyn.prior(state.deter)
+        prior = self.dyn.prior(state.deter)  # [B, T, S, K]
         maps["dyn"], maps["rep"], *entropies = self.ops.latent_losses(
             observed.logits, prior, self.model.unimix, self.loss.free_nats
         )
         return WorldModelLosses(maps, *entropies)
 
     def cont_target(self, terminal: Tensor) -> Tensor:
-        """Probability of going on; contains the discount unless it is applied elsewhere."""
+        """Probability of going on [B, T]; contains gamma unless it is applied elsewhere."""
         alive = 1.0 - terminal.float()
         return alive * self.discount if self.loss.discount_in_cont else alive
 
     @property
     def discount(self) -> float:
-        """Gamma."""
+        """Gamma of eq. 7, 1 - 1/333."""
         return 1.0 - 1.0 / self.loss.horizon
