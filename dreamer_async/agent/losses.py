@@ -60,16 +60,16 @@ def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float) -> tuple[Tenso
     return dyn.clamp(min=free_nats), rep.clamp(min=free_nats)
 
 
-def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> Tensor:
+def lambda_return(reward: Tensor, live: Tensor, lam: Tensor, boot: Tensor) -> Tensor:
     """Eq. 7: lambda returns of steps 0 .. T-2, [N, T] -> [N, T-1].
 
-    ret_t = reward_{t+1} + live_{t+1} ((1 - cont_{t+1}) boot_{t+1} + cont_{t+1} ret_{t+1}),
-    ret_{T-1} = boot_{T-1}.  live is the paper's gamma c, cont its lambda, boot its v. The reward is
+    ret_t = reward_{t+1} + live_{t+1} ((1 - lam_{t+1}) boot_{t+1} + lam_{t+1} ret_{t+1}),
+    ret_{T-1} = boot_{T-1}.  live is the paper's gamma c, lam its lambda, boot its v. The reward is
     that of the next step, since it arrives with the state (the paper writes r_t).
     """
-    assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
-    inputs = reward + live * (1.0 - cont) * boot  # [N, T] what each step adds
-    decay = live * cont  # [N, T] share of the return that follows
+    assert reward.shape == live.shape == lam.shape == boot.shape, (reward.shape, boot.shape)
+    inputs = reward + live * (1.0 - lam) * boot  # [N, T] what each step adds
+    decay = live * lam  # [N, T] share of the return that follows
     returns = [boot[:, -1]]  # T x [N], the last step first
     for t in range(reward.shape[1] - 1, 0, -1):
         returns.append(inputs[:, t] + decay[:, t] * returns[-1])

@@ -61,7 +61,7 @@ class Forward(NamedTuple):
     """[] weighted sum of the means of all loss maps."""
     maps: dict[str, Tensor]
     """{name: loss map} before weights: [B, T], [R, H] or [B, L-1]."""
-    tokens: Tensor
+    embed: Tensor
     """[B, T, E] encoded observations, called embed elsewhere."""
     observed: Observed
     """[B, T, ...] posterior states."""
@@ -127,7 +127,7 @@ class Trainer:
         self.observe = backend.filtering(self.agent.dyn)
         self.imagine = backend.imagination(self.agent)
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
-        self._fast: list[Tensor] = list(self.agent.val.parameters())
+        self._critic: list[Tensor] = list(self.agent.val.parameters())
         self.regions = self.plain_regions()
 
     def plain_regions(self) -> Regions:
@@ -176,11 +176,11 @@ class Trainer:
         obs = {key: value[:, 1:] for key, value in batch.obs.items()}  # [B, T, *], as all of these
         reward, last, terminal = batch.reward[:, 1:], batch.is_last[:, 1:], batch.is_terminal[:, 1:]
         with stage("encoder"):
-            tokens = regions.encode(obs)  # [B, T, E]
+            embed = regions.encode(obs)  # [B, T, E]
         with stage("observe"):
             observed = regions.observe(
                 agent.state(batch.deter, batch.stoch),
-                tokens,
+                embed,
                 agent.embed_action(batch.action[:, :-1]),  # [B, T, W], each before its step
                 batch.is_first[:, 1:],
                 noise.posterior,
@@ -203,7 +203,7 @@ class Trainer:
             "replay_critic": actor_critic.replay_critic,
         }
         total = regions.total(maps, self.config.loss)
-        return Forward(total, maps, tokens, observed, imagined, world_model, actor_critic)
+        return Forward(total, maps, embed, observed, imagined, world_model, actor_critic)
 
     def parameters_of_policy(self) -> dict[str, Tensor]:
         """Return the live tensors that a policy copies, by name (enc, dyn, pol)."""
@@ -252,7 +252,7 @@ class Trainer:
 
         slow' = (1 - rate) slow + rate critic, after the optimiser.
         """
-        slow = torch._foreach_lerp(self._slow, self._fast, self.config.loss.slow_rate)
+        slow = torch._foreach_lerp(self._slow, self._critic, self.config.loss.slow_rate)
         keep_if(finite, self._slow, list(slow))
         keep_if(finite, list(self.range), list(moved))
 

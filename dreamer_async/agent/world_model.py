@@ -19,7 +19,6 @@ from dreamer_async.agent.coders import Decoder, Encoder
 from dreamer_async.agent.distributions import (
     binary_loss,
     onehot,
-    unimix,
 )
 from dreamer_async.agent.heads import ContHead, TwohotHead
 from dreamer_async.agent.ops import Part
@@ -77,22 +76,6 @@ class WorldModel(Part):
         [...], [..., A] or [..., C] -> [..., W].
         """
         return embed_action(self.spec.action, action, self.dtype)
-
-    def sequence_model(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """Eq. 3, h' = f(h, z, a) for actions of the environment: [N, D]."""
-        return self.dyn.sequence_model(deter, stoch, self.embed_action(action))
-
-    def posterior(self, deter: Tensor, embed: Tensor) -> Tensor:
-        """Eq. 3, log probabilities of z ~ q(z | h, x): [..., S, K]."""
-        return self.mixed(self.dyn.posterior(deter, embed))
-
-    def prior(self, deter: Tensor) -> Tensor:
-        """Eq. 3, log probabilities of z ~ p(z | h): [..., S, K]."""
-        return self.mixed(self.dyn.prior(deter))
-
-    def mixed(self, logits: Tensor) -> Tensor:
-        """Log probabilities of raw logits with one percent of the uniform mixed in: [..., S, K]."""
-        return unimix(logits, self.model.unimix).log()
 
     def world_model_losses(
         self,

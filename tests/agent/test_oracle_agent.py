@@ -126,7 +126,7 @@ def on_cpu(value: Any) -> Any:
 def test_world_model_outputs(name: str) -> None:
     r = run(name)
     state, case = r.before.observed.state, r.case
-    close(r.before.tokens, case["out/tokens"], TOLERANCE, "tokens")
+    close(r.before.embed, case["out/tokens"], TOLERANCE, "tokens")
     close(state.deter, case["out/repfeat/deter"], TOLERANCE, "deter")
     close(r.before.observed.logits, case["out/repfeat/logit"], TOLERANCE, "logits")
     assert torch.equal(state.stoch, case["out/repfeat/stoch"])

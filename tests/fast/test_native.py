@@ -166,7 +166,7 @@ def test_mixed_precision_keeps_everything_but_convolutions_in_float32(
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
     forward = trainer.forward(make_batch(spec, config), noise)
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
-    assert forward.tokens.dtype == forward.observed.state.deter.dtype == torch.float32
+    assert forward.embed.dtype == forward.observed.state.deter.dtype == torch.float32
     assert all(m.dtype == torch.float32 for m in forward.maps.values())
     full = Trainer(spec, config, backend=native()).forward(make_batch(spec, config), noise)
     for name, value in forward.maps.items():

@@ -49,14 +49,14 @@ def _cross_entropy(logprobs: Tensor, target: Tensor, bins: Tensor) -> Tensor:
     return -(below + above).sum(-1)
 
 
-def lambda_return(reward: Tensor, live: Tensor, cont: Tensor, boot: Tensor) -> Tensor:
+def lambda_return(reward: Tensor, live: Tensor, lam: Tensor, boot: Tensor) -> Tensor:
     """The recursion as sums, which compiled is one kernel instead of T: [N, T] -> [N, T-1].
 
     ret_t = sum over k > t of decay_{t+1} .. decay_{k-1} inputs_k, where the value after the last
     step times its decay belongs to the last input.
     """
-    assert reward.shape == live.shape == cont.shape == boot.shape, (reward.shape, boot.shape)
-    inputs, decay = reward + live * (1.0 - cont) * boot, live * cont
+    assert reward.shape == live.shape == lam.shape == boot.shape, (reward.shape, boot.shape)
+    inputs, decay = reward + live * (1.0 - lam) * boot, live * lam
     later = torch.arange(inputs.shape[1] - 1, device=inputs.device)  # k - 1
     now = later[:, None]
     reach = torch.where(later > now, decay[:, None, :-1], 1.0).cumprod(-1)  # [N, T-1, T-1]
