@@ -106,40 +106,6 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 # -- images ------------------------------------------------------------------------------------
 
 
-def encode_images(images: Tensor, layers: Sequence[ImageLayer], dtype: torch.dtype) -> Tensor:
-    """Bytes to features: [N, H, W, C] uint8 -> [N, h * w * c], in the order row, column, channel.
-
-    Each layer is a convolution of x / 255 - 1/2 in `dtype`, pooling to half the resolution, norm
-    and SiLU.
-    """
-    x = images.to(dtype) / 255.0 - 0.5  # [N, H, W, C]
-    for layer in layers:
-        x = pool_norm_silu(convolve(x, layer.kernel, layer.bias), gain_of(layer))  # half the sides
-    return x.flatten(1)  # [N, h * w * c]
-
-
-def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
-    """Features to images: [N, h, w, c] in the compute type -> [N, H, W, C] in (0, 1), float32.
-
-    Each layer is the convolution of the image upsampled by two, then norm and SiLU, or at the end
-    the sigmoid.
-    """
-    *hidden, last = layers
-    for layer in hidden:
-        x = shuffle_norm_silu(phases(x, layer), gain_of(layer))  # twice the sides
-    return torch.sigmoid(pixel_shuffle(phases(x, last)).float())
-
-
-def image_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Eq. 5, -ln p(x | h, z) of images: sum of (image - target / 255)^2 of each row, [N].
-
-    Both are [N, H, W, C], the image in (0, 1) and the target uint8.
-    """
-    assert image.shape == target.shape, (image.shape, target.shape)
-    assert target.dtype == torch.uint8, target.dtype
-    return (image - target.float() / 255.0).square().flatten(1).sum(-1)
-
-
 def convolve(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """Convolution with stride 1 and zero padding to the same size: [N, H, W, I] -> [N, H, W, O]."""
     kernel, bias = kernel.to(x.dtype), bias.to(x.dtype)
@@ -180,6 +146,49 @@ def gain_of(layer: ImageLayer) -> Tensor:
     """The gain [C] of a layer that has a norm."""
     assert layer.gain is not None, "only the decoder's last layer has none"
     return layer.gain
+
+
+def encode_images(
+    images: Tensor,
+    layers: Sequence[ImageLayer],
+    dtype: torch.dtype,
+    pool: Callable[[Tensor, Tensor], Tensor] = pool_norm_silu,
+) -> Tensor:
+    """Bytes to features: [N, H, W, C] uint8 -> [N, h * w * c], in the order row, column, channel.
+
+    Each layer is a convolution of x / 255 - 1/2 in `dtype`, pooling to half the resolution, norm
+    and SiLU; the last three are `pool`.
+    """
+    x = images.to(dtype) / 255.0 - 0.5  # [N, H, W, C]
+    for layer in layers:
+        x = pool(convolve(x, layer.kernel, layer.bias), gain_of(layer))  # half the sides
+    return x.flatten(1)  # [N, h * w * c]
+
+
+def decode_images(
+    x: Tensor,
+    layers: Sequence[ImageLayer],
+    shuffle: Callable[[Tensor, Tensor], Tensor] = shuffle_norm_silu,
+) -> Tensor:
+    """Features to images: [N, h, w, c] in the compute type -> [N, H, W, C] in (0, 1), float32.
+
+    Each layer is the convolution of the image upsampled by two, then norm and SiLU, which `shuffle`
+    does from the phases of pixels, or at the end the sigmoid.
+    """
+    *hidden, last = layers
+    for layer in hidden:
+        x = shuffle(phases(x, layer), gain_of(layer))  # twice the sides
+    return torch.sigmoid(pixel_shuffle(phases(x, last)).float())
+
+
+def image_loss(image: Tensor, target: Tensor) -> Tensor:
+    """Eq. 5, -ln p(x | h, z) of images: sum of (image - target / 255)^2 of each row, [N].
+
+    Both are [N, H, W, C], the image in (0, 1) and the target uint8.
+    """
+    assert image.shape == target.shape, (image.shape, target.shape)
+    assert target.dtype == torch.uint8, target.dtype
+    return (image - target.float() / 255.0).square().flatten(1).sum(-1)
 
 
 # -- who computes --------------------------------------------------------------------------------

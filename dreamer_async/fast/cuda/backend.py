@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dreamer_async.agent import backend, ops
 from dreamer_async.agent.actor_critic import Agent
-from dreamer_async.agent.backend import Imagine
 from dreamer_async.agent.states import Imagined, RSSMState
 from dreamer_async.config import ModelConfig
 from dreamer_async.fast.cuda import images, rollout, scan
@@ -50,26 +49,28 @@ def gaps(model: ModelConfig) -> str:
     )
 
 
-def reading(agent: Agent, dreaming: rollout.Imagination) -> Imagine:
+class Dreams:
     """Imagination by something that rolls an agent out."""
 
-    def imagine(start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
-        return agent.read(dreaming.imagine(start, action_noise, prior_noise))
+    def __init__(self, agent: Agent, dreaming: rollout.Imagination) -> None:
+        self._agent, self.dreaming = agent, dreaming
 
-    return imagine
+    def __call__(self, start: RSSMState, action_noise: Tensor, prior_noise: Tensor) -> Imagined:
+        """As `Agent.imagine`."""
+        return self._agent.read(self.dreaming.imagine(start, action_noise, prior_noise))
 
 
 CUDA = backend.Backend(
     "CUDA",
     OPS,
     scan.filtering,
-    lambda agent: reading(agent, dreaming(agent)),
+    lambda agent: Dreams(agent, dreaming(agent)),
     backend.acting,
     FlatLaProp,
     gaps,
 )
 WITHOUT_NATIVE = backend.PYTORCH._replace(
     filtering=scan.filtering,
-    imagination=lambda agent: reading(agent, casting_once(agent)),
+    imagination=lambda agent: Dreams(agent, casting_once(agent)),
 )
 """A CPU's, where no native functions can be had: PyTorch's operations, in fewer steps."""

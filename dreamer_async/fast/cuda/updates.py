@@ -17,7 +17,7 @@ from dreamer_async.agent.normalize import ReturnRange
 from dreamer_async.agent.states import RSSMState, Trajectory
 from dreamer_async.agent.trainer import Behaviour, Regions, Trainer, Update, stage
 from dreamer_async.fast.cuda import fused, scan
-from dreamer_async.fast.cuda.backend import dreaming
+from dreamer_async.fast.cuda.backend import Dreams
 from dreamer_async.fast.cuda.capture import CapturedUpdate, Recorder, cuda_graph
 from dreamer_async.fast.cuda.optim import FlatLaProp
 from dreamer_async.fast.cuda.rollout import Compiled, Imagination
@@ -42,11 +42,13 @@ class Updates:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        assert isinstance(trainer.optim, FlatLaProp), "the trainer has another backend"
+        optim, imagine = trainer.optim, trainer.imagine
+        assert isinstance(optim, FlatLaProp), "the trainer has another backend"
+        assert isinstance(imagine, Dreams), "the trainer has another backend"
         self.trainer = trainer
-        self._optim: FlatLaProp = trainer.optim
+        self._optim: FlatLaProp = optim
         self._loops: scan.Loops | None = None
-        self._dreaming = self._usual = dreaming(trainer.agent)
+        self._dreaming = self._usual = imagine.dreaming
         self._captured: CapturedUpdate | None = None
 
     def __call__(self, batch: Batch, noise: Noise) -> Update:
@@ -92,7 +94,10 @@ class Updates:
             scan.filtering(self.trainer.agent.dyn, steps),
             maps(run.world_model_losses),
             behaviour(self._dreaming.compiled(compiled), compiled(self._learn)),
-            *map(compiled, run[4:]),
+            compiled(run.total),
+            compiled(run.finite),
+            compiled(run.finish),
+            compiled(run.metrics),
         )
 
     def _compilers(self, backend: str) -> tuple[Compiled, Compiled]:

@@ -72,7 +72,7 @@ def action_layers(dyn: RSSM) -> list[Dense]:
     """The stack that dynhid reads actions through: [..., A] -> [..., D]."""
     hidden = dyn.dynhid[0][0]
     kernel = hidden.kernel[:, -dyn.config.hidden :].transpose(0, 1).flatten(1)  # [Hd, D]
-    first = Dense(dyn.dynin2.kernel, dyn.dynin2.bias, dyn.dynin2norm.scale)
+    first = dyn.dynin2.layer(dyn.dynin2norm)
     return [first, Dense(kernel, hidden.bias, None)]
 
 

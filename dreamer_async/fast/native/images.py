@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dreamer_async.agent import ops
-from dreamer_async.agent.ops import ImageLayer, convolve, gain_of, phases, pixel_shuffle
+from dreamer_async.agent.ops import ImageLayer
 from dreamer_async.fast.native import library
 from dreamer_async.fast.native.feature_maps import pool_norm_silu, shuffle_norm_silu
 from dreamer_async.fast.native.library import floats, is_float32, padded, pointer, remember
@@ -48,20 +48,14 @@ def encode_images(images: Tensor, layers: Sequence[ImageLayer], dtype: torch.dty
     """`ops.encode_images`; of other types or sizes all but the convolutions is native."""
     if dtype == torch.float32 and _fit(layers):
         return encode(images, layers)
-    x = images.to(dtype) / 255.0 - 0.5
-    for layer in layers:
-        x = pool_norm_silu(convolve(x, layer.kernel, layer.bias), gain_of(layer))
-    return x.flatten(1)
+    return ops.encode_images(images, layers, dtype, pool_norm_silu)
 
 
 def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     """`ops.decode_images`, likewise."""
     if is_float32(x) and _fit(layers):
         return decode(x, layers)
-    *hidden, last = layers
-    for layer in hidden:
-        x = shuffle_norm_silu(phases(x, layer), gain_of(layer))
-    return torch.sigmoid(pixel_shuffle(phases(x, last)).float())
+    return ops.decode_images(x, layers, shuffle_norm_silu)
 
 
 def _fit(layers: Sequence[ImageLayer]) -> bool:

@@ -138,4 +138,4 @@ def _readers(agent: Agent, feat: Tensor) -> tuple[list[_Reader], Read]:
 
 
 def _prior_layers(dyn: RSSM) -> list[Dense]:
-    return [*dense_layers(dyn.prior_stack), Dense(dyn.priorlogit.kernel, dyn.priorlogit.bias, None)]
+    return [*dense_layers(dyn.prior_stack), dyn.priorlogit.layer()]
