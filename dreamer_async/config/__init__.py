@@ -13,14 +13,6 @@ if TYPE_CHECKING:
         DEFAULT_SIZES,
         SIZES,
         SUITES,
-        Config,
-        ConfigError,
-        EnvConfig,
-        LossConfig,
-        ModelConfig,
-        OptimConfig,
-        ReplayConfig,
-        TrainConfig,
         changed,
         changed_shapes,
         from_dict,
@@ -29,6 +21,16 @@ if TYPE_CHECKING:
         parse_overrides,
         resolve,
         to_dict,
+    )
+    from dreamer_async.config.settings import (
+        Config,
+        ConfigError,
+        EnvConfig,
+        LossConfig,
+        ModelConfig,
+        OptimConfig,
+        ReplayConfig,
+        TrainConfig,
     )
 
 __all__ = [
@@ -58,6 +60,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dreamer_async.config import config
+    from dreamer_async.config import config, settings
 
-    return getattr(config, name)
+    return getattr(config if hasattr(config, name) else settings, name)

@@ -1,7 +1,7 @@
 """Configs: the presets they come from, overrides, and the JSON that a run keeps.
 
 `resolve` builds a `Config` from a suite, a size and overrides; the run directory keeps it as
-JSON. The dataclasses themselves are in `settings`, and are meant to be imported from here.
+JSON. The dataclasses themselves are in `settings`.
 """
 
 from __future__ import annotations
@@ -23,35 +23,7 @@ from dreamer_async.config.schema import (
 from dreamer_async.config.settings import (
     Config,
     ConfigError,
-    EnvConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    ReplayConfig,
-    TrainConfig,
 )
-
-__all__ = [
-    "DEFAULT_SIZES",
-    "SIZES",
-    "SUITES",
-    "Config",
-    "ConfigError",
-    "EnvConfig",
-    "LossConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "ReplayConfig",
-    "TrainConfig",
-    "changed",
-    "changed_shapes",
-    "from_dict",
-    "known_settings",
-    "override",
-    "parse_overrides",
-    "resolve",
-    "to_dict",
-]
 
 
 def _size(deter: int, hidden: int, classes: int, depth: int, units: int) -> Mapping[str, Any]:
