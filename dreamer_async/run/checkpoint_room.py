@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from dreamer_async.config import Config
+from dreamer_async.store.run_dir import bytes_of
 
 PLENTY = 64e9
 """Free bytes with which nothing needs to be counted: size400m takes 6.5 GB a time."""
@@ -73,4 +74,5 @@ def checkpoint_bytes(config: Config) -> int:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    """Bytes that a checkpoint takes on the disk: a file of holes, made elsewhere, takes none."""
+    return sum(bytes_of(file) for file in path.iterdir())

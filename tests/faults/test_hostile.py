@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -26,7 +27,7 @@ from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Record as WriterRecord
 from dreamer_async.replay.ring import RingFile, RingMismatch, stored_file_spec
-from dreamer_async.run import pipeline
+from dreamer_async.run import checkpoint_room, pipeline
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line
@@ -209,7 +210,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a module whose import leaves a mark, first on the path."""
+    """A working directory with a module whose import leaves a mark, first on the path.
+
+    Its disk is never so large that nobody asks for room: what the machine has free tells nothing.
+    """
+    monkeypatch.setattr(checkpoint_room, "PLENTY", math.inf)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "canary.py").write_text(CANARY)
     monkeypatch.syspath_prepend(tmp_path)

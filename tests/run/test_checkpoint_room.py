@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from dreamer_async.config import resolve
 from dreamer_async.run import checkpoint_room
 from dreamer_async.run.checkpoint_room import checkpoint_bytes
 from dreamer_async.run.pipeline import main as run_trainer
+from dreamer_async.store import checkpoint
 
 WORDS = ["toy", "--task", "catch", "--size", "tiny", *(x for s in TINY for x in ("-s", s))]
 
@@ -80,3 +82,15 @@ def test_nothing_is_counted_where_there_is_plenty(
     monkeypatch.setattr(checkpoint_room, "checkpoint_bytes", lambda config: pytest.fail("counted"))
     free(monkeypatch, 2 * checkpoint_room.PLENTY)
     assert checkpoint_room.room_to_resume(resolve("toy", "catch"), run.checkpoints) == ""
+
+
+def test_holes_take_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, "train.steps=200")
+    assert run_trainer(run, plain=True, resume=False) == 0
+    config = resolve("toy", "catch", size="tiny", overrides=TINY)
+    free(monkeypatch, 20 * size())
+    os.truncate(newest(run).path / checkpoint.STATE, 3_000_000_000_000)
+    assert checkpoint_room.room_to_resume(config, run.checkpoints) == ""
+    free(monkeypatch, size() / 2)
+    with pytest.raises(checkpoint_room.CheckpointSpaceError):
+        checkpoint_room.room_to_resume(config, run.checkpoints)
