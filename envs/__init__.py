@@ -21,6 +21,7 @@ from dreamer_async.envs.registry import (
     remark,
     resolve_task,
     spec,
+    spec_of,
     suites,
     summarize,
     tasks,
@@ -28,6 +29,7 @@ from dreamer_async.envs.registry import (
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 from dreamer_async.envs.suites.gym import allow_code, is_code
 from dreamer_async.envs.vector import EnvError, VectorEnv
+from dreamer_async.envs.view import View
 
 __all__ = [
     "ActionSpec",
@@ -38,6 +40,7 @@ __all__ = [
     "StepBatch",
     "UnknownTask",
     "VectorEnv",
+    "View",
     "about",
     "allow_code",
     "check_resize",
@@ -50,6 +53,7 @@ __all__ = [
     "remark",
     "resolve_task",
     "spec",
+    "spec_of",
     "suites",
     "summarize",
     "tasks",

@@ -54,12 +54,12 @@ def describe(task: PoolTask) -> EnvSpec:
 
 def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[Reader, ...], ActionWriter]:
     with _quiet():
-        spec = envpool.make_spec(task.env_id, **task.options)
+        spec = envpool.make_spec(task.env_id, **task.options, **task.view.args)
         observation, action = spec.observation_space, spec.action_space
     try:
         if spec.config.max_num_players > 1:
             raise UnsupportedSpace("tasks for several players are not supported")
-        usual = partial(read_space, hidden=task.hidden)
+        usual = partial(read_space, view=task.view, hidden=task.hidden)
         readers = (task.readers or usual)(observation)
         writer = write_space(action)
     except UnsupportedSpace as error:
@@ -100,6 +100,7 @@ class PoolEnv(VectorEnv):
                 num_threads=min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
                 **task.options,
+                **task.view.args,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
         self._pool: Any = RawPool(pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.pool_task import PoolTask
@@ -22,7 +23,7 @@ def open_pool(task: PoolTask, options: Options) -> VectorEnv:
     """Open environments of a task."""
     from dreamer_async.envs import pool
 
-    return pool.PoolEnv(task, options)
+    return pool.PoolEnv(replace(task, view=options.view), options)
 
 
 def pool_suite(
@@ -41,7 +42,7 @@ def pool_suite(
         default_task=default_task,
         tasks=tasks,
         resolve=lambda given: names.find(f"{name} task", given, spellings),
-        spec=lambda canonical: describe(task(canonical)),
+        spec=lambda canonical, view: describe(replace(task(canonical), view=view)),
         make=lambda canonical, options: open_pool(task(canonical), options),
         about=f"{about} (envpool)",
         needs=(needs.ENVPOOL, *needed),

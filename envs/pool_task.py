@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dreamer_async.envs.spec import ObsSpec
+from dreamer_async.envs.view import PLAIN, View
 
 
 class Reader(Protocol):
@@ -47,5 +48,7 @@ class PoolTask:
     """Observation keys of envpool that the protocol does not show."""
     drawn: bool = False
     """Its observations are drawn by MuJoCo."""
+    view: View = PLAIN
+    """What the user says about the task."""
     readers: Callable[[Any], tuple[Reader, ...]] | None = None
     """From envpool's observation space to readers, where the usual ones would not do."""

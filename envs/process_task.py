@@ -14,6 +14,7 @@ from dreamer_async.envs.needs import Need
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suite import Options, Suite
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.view import View
 
 Summarize = Callable[[Sequence[Mapping[str, float]]], dict[str, float]]
 
@@ -38,8 +39,8 @@ def process_suite(
 
         return ProcessEnv(Source(name, task, target, {"task": task}), options)
 
-    def spec(task: str) -> EnvSpec:
-        with make(task, Options(num_envs=1, batch_size=1, seed=0)) as env:
+    def spec(task: str, view: View) -> EnvSpec:
+        with make(task, Options(num_envs=1, batch_size=1, seed=0, view=view)) as env:
             return env.spec
 
     return Suite(

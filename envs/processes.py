@@ -106,6 +106,7 @@ class ProcessEnv(VectorEnv):
     ) -> None:
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._source, self._seed, self._hang_seconds = source, options.seed, hang_seconds
+        self._view = options.view
         self._restarts = [0] * self.num_envs
         self._notices: deque[str] = deque()
         self._selector = selectors.DefaultSelector()
@@ -284,7 +285,9 @@ class ProcessEnv(VectorEnv):
             "suite": source.suite,
             "task": source.task,
             "target": source.target,
-            "kwargs": dict(source.kwargs),
+            "kwargs": {**source.kwargs, **self._view.args},
+            "kinds": dict(self._view.kinds),
+            "image": self._view.image,
             "env_id": env_id,
             "num_envs": self.num_envs,
             "seed": env_seed(self._seed, env_id, self._restarts[env_id]),

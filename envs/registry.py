@@ -24,6 +24,7 @@ from dreamer_async.envs.suites import (
     vizdoom,
 )
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.view import PLAIN, Choice, View
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -101,9 +102,14 @@ def missing(suite: str) -> tuple[str, ...]:
     return tuple(f"{found.name} needs {what}: {reason}" for what, reason in reasons if reason)
 
 
-def spec(suite: str, task: str) -> EnvSpec:
+def spec(suite: str, task: str, view: View = PLAIN) -> EnvSpec:
     """Describe a task without keeping an environment open; MissingNeed names what is lacking."""
-    return _ready(suite).spec(resolve_task(suite, task))
+    return _ready(suite).spec(resolve_task(suite, task), view)
+
+
+def spec_of(choice: Choice) -> EnvSpec:
+    """Describe the task of a run, seen as its settings say."""
+    return spec(choice.suite, choice.task, View.of(choice))
 
 
 def make(
@@ -115,9 +121,10 @@ def make(
     seed: int,
     threads: int = 0,
     resize: str = "area",
+    view: View = PLAIN,
 ) -> VectorEnv:
     """Open environments; `batch_size` 0 means all of them at once, in lockstep."""
-    options = Options(num_envs, batch_size or num_envs, seed, threads, resize)
+    options = Options(num_envs, batch_size or num_envs, seed, threads, resize, view)
     check_resize(suite, task, resize)
     return _ready(suite).make(resolve_task(suite, task), options)
 

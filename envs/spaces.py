@@ -17,6 +17,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamer_async.envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
+from dreamer_async.envs.view import PLAIN, View
 
 Array = NDArray[Any]
 
@@ -81,9 +82,9 @@ def is_vector(reader: object) -> TypeGuard[ObsReader]:
 
 
 def read_space(
-    space: gymnasium.Space[Any], hidden: frozenset[str] = frozenset()
+    space: gymnasium.Space[Any], view: View = PLAIN, hidden: frozenset[str] = frozenset()
 ) -> tuple[ObsReader, ...]:
-    """Plan how to read observations of `space` without the keys `hidden`.
+    """Plan how to read observations of `space` without the keys `hidden`, as the user views it.
 
     Raises UnsupportedSpace if that is not possible.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from dreamer_async.envs.needs import Need
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.view import PLAIN, View
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Options:
     """Worker threads where environments run in threads; 0 leaves it to them."""
     resize: str = "area"
     """How Atari's images are scaled: area, or exact as in the official code."""
+    view: View = PLAIN
+    """What the user says about the task."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -48,7 +51,7 @@ class Suite:
     """Canonical task names; empty if the suite takes any id."""
     resolve: Callable[[str], str]
     """Canonical name of a task, or UnknownTask."""
-    spec: Callable[[str], EnvSpec]
+    spec: Callable[[str, View], EnvSpec]
     """What a task (canonical) looks like, without keeping an environment open."""
     make: Callable[[str, Options], VectorEnv]
     """Open environments of a task (canonical)."""

@@ -37,6 +37,7 @@ from dreamer_async.envs.spaces import (
 )
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.values import BrokenRule, flag, kind, number, observation
+from dreamer_async.envs.view import View
 
 LONGEST_TRACEBACK = 60_000
 ORPHAN_SECONDS = 1.0
@@ -116,7 +117,8 @@ class Server:
         self._seed: int | None = job["seed"]
         self._connection = connection
         self._env = build(job["target"], job["kwargs"])
-        self._readers: tuple[ObsReader, ...] = read_space(self._env.observation_space)
+        view = View(kinds=job["kinds"], image=job["image"])
+        self._readers: tuple[ObsReader, ...] = read_space(self._env.observation_space, view)
         self._writer = write_actions(self._env.action_space)
         obs = {reader.name: reader.spec for reader in self._readers}
         self._log: tuple[str, ...] = tuple(getattr(self._env, "log_names", ()))

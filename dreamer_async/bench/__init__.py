@@ -38,7 +38,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     from dreamer_async import envs
     from dreamer_async.machine.device import choose_device, choose_precision, cpu_threads
 
-    spec = envs.spec(config.env.suite, config.env.task)
+    spec = envs.spec_of(config.env)
     train = config.train
     device = choose_device(train.device)
     chosen = PARTS if part == "all" else (part,)

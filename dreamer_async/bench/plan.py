@@ -37,7 +37,7 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
     `held_gb` is what PyTorch keeps reserved on the GPU; on a CPU `vram_gb` is what a GPU would
     hold, from a table, null where that has no such agent.
     """
-    spec = envs.spec(config.env.suite, config.env.task)
+    spec = envs.spec_of(config.env)
     device = choose_device(config.train.device)
     directory = existing(directory)
     ring = ring_spec(config, spec, steps_to_keep(config, spec, directory))

@@ -108,7 +108,7 @@ def try_spaces(env: EnvConfig) -> None:
     from dreamer_async import envs
 
     try:
-        envs.spec(env.suite, env.task)
+        envs.spec_of(env)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

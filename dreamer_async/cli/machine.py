@@ -96,7 +96,7 @@ def bench(
         from dreamer_async import envs
         from dreamer_async.bench.profile import profile
 
-        result = profile(config, envs.spec(suite, config.env.task), trace)
+        result = profile(config, envs.spec_of(config.env), trace)
         lines = report.profile_lines(result)
     else:
         result = measure(config, part, seconds, pairs)

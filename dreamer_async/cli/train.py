@@ -217,7 +217,7 @@ def _check_room(config: Config, root: Path) -> str:
     from dreamer_async import envs
     from dreamer_async.replay.setup import check_room
 
-    replay = check_room(config, envs.spec(config.env.suite, config.env.task), place)
+    replay = check_room(config, envs.spec_of(config.env), place)
     beside = replay if place.stat().st_dev == runs.stat().st_dev else 0
     if shutil.disk_usage(runs).free - beside >= checkpoint_room.PLENTY:
         return ""

@@ -1,8 +1,8 @@
 """Strict values: frozen dataclasses to and from JSON and command-line text.
 
 The dataclass is the schema. Supported annotations: bool, int, float, str, a union of one of
-them with None, tuple[X, ...], Mapping[str, X] and nested dataclasses. Nothing is coerced but an
-int where a float is asked for.
+them with None, tuple[X, ...], Mapping[str, X], Any (whatever JSON has) and nested dataclasses.
+Nothing is coerced but an int where a float is asked for.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     elif kind is str:
         if isinstance(value, str):
             return _printable(value, where)
+    elif kind is Any:
+        return _json(value, where)
     elif dataclasses.is_dataclass(kind):
         return decode(typing.cast(type, kind), value, where=where)
     else:
@@ -140,6 +142,15 @@ def _compound(kind: Any, value: Any, where: str) -> Any:
             for k, v in value.items()
         }
     raise SchemaError(f"{where}: expected {describe(kind)}, got {shown(value)}")
+
+
+def _json(value: Any, where: str) -> Any:
+    """Check whatever JSON can hold."""
+    if isinstance(value, Mapping):
+        return _value(Mapping[str, Any], value, where)
+    if isinstance(value, (list, tuple)):
+        return [_value(Any, each, f"{where}[{i}]") for i, each in enumerate(value)]
+    return None if value is None else _value(type(value), value, where)
 
 
 def _bounded(value: int, where: str) -> int:
@@ -215,10 +226,40 @@ def parse(kind: Any, text: str, where: str) -> Any:
     if origin is tuple:
         parts = text.strip("()[]").split(",") if text.strip("()[] ") else []
         return tuple(parse(args[0], part, where) for part in parts)
+    if origin is Mapping:
+        return _parse_mapping(args[1], text, where)
+    if kind is Any:
+        return _parse_any(text, where)
     value = _parse_bool(text) if kind is bool else _parse_number(kind, text)
     if value is None:
         raise SchemaError(f"{where}: expected {describe(kind)}, got {shown(text)}")
     return _bounded(value, where) if isinstance(value, int) else value
+
+
+def _parse_mapping(kind: Any, text: str, where: str) -> dict[str, Any]:
+    """Read a JSON object, or key=value with commas between."""
+    if text.startswith("{"):
+        return _value(Mapping[str, kind], _parse_any(text, where), where)
+    pairs = [each.partition("=") for each in text.split(",")] if text else []
+    if wrong := [key for key, sign, _ in pairs if not (sign and key.strip())]:
+        raise SchemaError(f"{where}: expected key=value, got {shown(wrong[0])}")
+    return {key.strip(): parse(kind, value, f"{where}[{key.strip()}]") for key, _, value in pairs}
+
+
+_PYTHON = {"True": True, "False": False, "None": None}
+
+
+def _parse_any(text: str, where: str) -> Any:
+    """Read JSON or Python's True, False and None; anything else is text, such as 4x4."""
+    if text in _PYTHON:
+        return _PYTHON[text]
+    try:
+        value = parse_json(text.encode())
+    except ValueError:
+        if text[:1] in ("{", "[", '"'):
+            raise SchemaError(f"{where}: {shown(text)} is not valid JSON") from None
+        value = text
+    return _json(value, where)
 
 
 def _parse_bool(text: str) -> bool | None:

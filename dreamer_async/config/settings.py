@@ -7,6 +7,7 @@ gets its own part of it, and nobody writes to one.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -215,6 +216,14 @@ class OptimConfig:
         _need(self, "beta2 momentum", _below_one, "at least 0 and below 1")
 
 
+KINDS = ("image", "vector", "category", "hidden")
+"""What an observation key can be read as."""
+
+
+def _are_kinds(value: Mapping[str, str]) -> bool:
+    return set(value.values()) <= set(KINDS)
+
+
 @dataclass(frozen=True)
 class EnvConfig:
     """Which environment runs, and how many of it."""
@@ -233,12 +242,20 @@ class EnvConfig:
     """Stepping threads of the environment pool; 0 lets the pool choose."""
     resize: str = "area"
     """How Atari's images are scaled: area (envpool), or exact (Pillow, as the official code)."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of what builds the environment."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Observation keys that are read as something else than their space says."""
+    image: str = "pad"
+    """What is done to images whose sides 16 does not divide: pad or resize."""
 
     def __post_init__(self) -> None:
         _need(self, "suite task", _is_name, "a name of printable characters")
         _need(self, "num_envs", lambda n: 1 <= n <= 4096, "from 1 to 4096")
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         _need(self, "resize", ("area", "exact").__contains__, "area or exact")
+        _need(self, "kinds", _are_kinds, f"key={'|'.join(KINDS)}, with commas between")
+        _need(self, "image", ("pad", "resize").__contains__, "pad or resize")
         if not 0 <= self.batch_size <= self.num_envs:
             raise ConfigError(
                 f"env.batch_size must be from 0 to env.num_envs = {self.num_envs}, "

@@ -67,7 +67,7 @@ def checkpoint_bytes(config: Config) -> int:
     from dreamer_async import envs
     from dreamer_async.agent.actor_critic import Agent
 
-    spec = envs.spec(config.env.suite, config.env.task)
+    spec = envs.spec_of(config.env)
     with torch.device("meta"):
         agent = Agent(spec, config.model, config.loss)
     return FLOAT_BYTES * sum(p.numel() * (3 if p.requires_grad else 1) for p in agent.parameters())

@@ -54,7 +54,7 @@ def dreams(
 ) -> dict[str, OpenLoop]:
     """Dream `rows` sequences of a run on the CPU: {image key: [rows, T, H, W, C]}."""
     config: Config = from_dict(found.manifest["config"])
-    spec = envs.spec(config.env.suite, config.env.task)
+    spec = envs.spec_of(config.env)
     images = [name for name, obs in spec.obs.items() if obs.is_image]
     if not images:
         raise NothingToSee(f"{run_dir.name} observes no images, only {', '.join(spec.obs)}")

@@ -83,7 +83,10 @@ def play(
     num_envs = min(episodes, MAX_ENVS)
     quota = np.full(num_envs, episodes // num_envs)
     quota[: episodes % num_envs] += 1
-    pool = envs.make(env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize)
+    view = envs.View.of(env)
+    pool = envs.make(
+        env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize, view=view
+    )
     tracker, carry = EpisodeTracker(num_envs), policy.initial(num_envs)
     scores: list[float] = []
     lengths: list[int] = []

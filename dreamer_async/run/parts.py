@@ -73,7 +73,7 @@ async def build(
     device = choose_device(train.device)
     threads = cpu_threads(config)
     builder = stack.enter_context(OwnedThread("builder"))
-    spec = await builder.run_or_leave(envs.spec, env.suite, env.task)
+    spec = await builder.run_or_leave(envs.spec_of, env)
     home = stack.enter_context(run_dir.held())
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
@@ -143,6 +143,7 @@ def make_env(config: Config) -> VectorEnv:
         seed=config.train.seed,
         threads=env.threads,
         resize=env.resize,
+        view=envs.View.of(env),
     )
 
 

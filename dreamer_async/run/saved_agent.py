@@ -37,7 +37,7 @@ class SavedAgent:
         try:
             self.config: Config = from_dict(found.manifest.get("config"))
             counters = Counters.read(found.manifest)
-            self.spec: EnvSpec = envs.spec(self.config.env.suite, self.config.env.task)
+            self.spec: EnvSpec = envs.spec_of(self.config.env)
         except ValueError as error:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
         self.env_steps, self.updates = counters.env_steps, counters.updates

@@ -22,6 +22,7 @@ from dreamer_async.envs.pool_task import PoolTask
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suite import Options, Suite
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.view import View
 
 ALLOWED = "DREAMER_ENV_CODE"
 """Environment variable with the one name that may be imported; processes that we start have it."""
@@ -82,11 +83,11 @@ def _gymnasium_ids() -> tuple[str, ...]:
     return tuple(gymnasium.registry)
 
 
-def spec(task: str) -> EnvSpec:
+def spec(task: str, view: View) -> EnvSpec:
     """Describe a task; one that envpool lacks is built in a worker for a moment."""
     if not is_code(task) and task in _envpool_ids():
-        return describe(PoolTask("gym", task, task))
-    with make(task, Options(num_envs=1, batch_size=1, seed=0)) as env:
+        return describe(PoolTask("gym", task, task, view=view))
+    with make(task, Options(num_envs=1, batch_size=1, seed=0, view=view)) as env:
         return env.spec
 
 

@@ -153,7 +153,7 @@ def read_tiles(space: Any) -> tuple[Reader, ...]:
     rows, columns, layers = space["image"].shape
     assert layers == len(LAYERS), space
     tiles = (TileReader(layer, rows * columns) for layer in range(layers))
-    return (*tiles, *spaces.read_space(space, frozenset({"image", "mission"})))
+    return (*tiles, *spaces.read_space(space, hidden=frozenset({"image", "mission"})))
 
 
 def read_space(space: Any) -> tuple[Reader, ...]:

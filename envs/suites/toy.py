@@ -15,13 +15,14 @@ from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.suite import Options, Suite
 from dreamer_async.envs.suites.toy_tasks import TOYS, Array, Ids, Streams
 from dreamer_async.envs.vector import Requests, VectorEnv, check_rows
+from dreamer_async.envs.view import PLAIN, View
 
 
 class ToyEnv(VectorEnv):
     """Environments of one toy task; rows are computed in `recv`, in the order of the requests."""
 
     def __init__(self, task: str, options: Options) -> None:
-        self.spec = spec(task)
+        self.spec = spec(task, options.view)
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._toy = TOYS[task](self.num_envs)
         self._streams = Streams(options.seed, self.num_envs)
@@ -111,8 +112,10 @@ def _check_like(expected: dict[str, Array], given: dict[str, Array]) -> None:
             )
 
 
-def spec(task: str) -> EnvSpec:
-    """Describe a toy task."""
+def spec(task: str, view: View = PLAIN) -> EnvSpec:
+    """Describe a toy task; ValueError for a view of it, as there is one only."""
+    if view != PLAIN:
+        raise ValueError(f"toy {task} takes no arguments and is seen in one way only")
     return EnvSpec("toy", task, TOYS[task].obs, TOYS[task].action)
 
 

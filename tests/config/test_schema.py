@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from hypothesis import given
@@ -29,6 +29,7 @@ class Outer:
     values: Mapping[str, float | None] = field(default_factory=dict)
 
 
+ANY = Mapping[str, Any]
 GOOD = {"name": "a", "count": 3}
 
 
@@ -99,6 +100,10 @@ def test_encode_mends_what_json_cannot_say() -> None:
         (bool, "False", False),
         (str, " a b ", "a b"),
         (tuple[int, ...], "2,3,4", (2, 3, 4)),
+        (ANY, "", {}),
+        (ANY, "a=false, b=4,c=4x4,d=None", {"a": False, "b": 4, "c": "4x4", "d": None}),
+        (ANY, '{"rows": ["SF", "FG"]}', {"rows": ["SF", "FG"]}),
+        (Mapping[str, str], "a=1,b=", {"a": "1", "b": ""}),
         (tuple[int, ...], "(2, 3)", (2, 3)),
         (tuple[int, ...], "", ()),
     ],
@@ -126,21 +131,31 @@ def test_parse_reads(kind: Any, text: str, value: Any) -> None:
         (tuple[int, ...], "2,,3"),
         (tuple[int, ...], "2,x"),
         (str, "\udcff"),
+        (ANY, "a"),
+        (ANY, "=1"),
+        (ANY, "a=1,,b=2"),
+        (ANY, "{"),
+        (ANY, '{"a": NaN}'),
+        (ANY, "a=1e999"),
+        (ANY, "a=" + "9" * 50),
+        (ANY, "a=" + "[" * 50),
+        (ANY, '{"a": "\\udcff"}'),
+        (Mapping[str, str], '{"a": 1}'),
     ],
 )
 def test_parse_refuses(kind: Any, text: str) -> None:
-    with pytest.raises(SchemaError, match=r"^key: "):
+    with pytest.raises(SchemaError, match=r"^key"):
         parse(kind, text, "key")
 
 
-@given(st.sampled_from([int, float, bool, str, tuple[int, ...]]), st.text(max_size=50))
+@given(st.sampled_from([int, float, bool, str, tuple[int, ...], ANY]), st.text(max_size=50))
 def test_parse_gives_the_asked_type_or_a_schema_error(kind: Any, text: str) -> None:
     try:
         value = parse(kind, text, "key")
     except SchemaError as error:
         assert "\n" not in str(error)
     else:
-        assert isinstance(value, tuple if kind == tuple[int, ...] else kind)
+        assert isinstance(value, get_origin(kind) or kind)
 
 
 def test_nearest_and_describe_speak_to_people() -> None:
