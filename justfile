@@ -29,6 +29,10 @@ imports:
 test *args:
     {{ bin }}/python -m pytest {{ args }}
 
+# write the pages of the docs that are made from the code
+docs:
+    {{ bin }}/dreamer-async settings --markdown > docs/settings.md
+
 # what must hold before a commit
 check: lint types imports test
 

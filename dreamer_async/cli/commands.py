@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, train
+from dreamer_async.cli import envs, machine, runs, scores, settings, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -32,6 +32,7 @@ for name, command in {
     "scores": scores.scores,
     "dream": runs.dream,
     "envs": envs.list_envs,
+    "settings": settings.settings,
     "plan": machine.plan,
     "bench": machine.bench,
     "doctor": machine.doctor,

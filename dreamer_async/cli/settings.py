@@ -1,0 +1,33 @@
+"""`dreamer-async settings`: what can be set, and what it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from dreamer_async.cli.options import Json
+from dreamer_async.config import ConfigError, manual
+
+
+def settings(
+    word: Annotated[
+        str, typer.Argument(metavar="[WORD]", help="Only those whose name or meaning has it.")
+    ] = "",
+    as_json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The page of the docs.")] = False,
+) -> int:
+    """List the settings that `-s` takes, with their defaults and meanings."""
+    if markdown:
+        print(manual.markdown(), end="")
+        return 0
+    found = manual.find(word)
+    if not found:
+        raise ConfigError(f"no setting has {word!r} in its name or meaning")
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in found]))
+    else:
+        print("\n".join(manual.lines(found)))
+    return 0
