@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs import needs, space_json
-from dreamer_async.envs.actions import ActionWriter, write_space
+from dreamer_async.envs import needs
+from dreamer_async.envs.native import space_json
+from dreamer_async.envs.native.actions import ActionWriter, write_space
 from dreamer_async.envs.pool_task import PoolTask, Reader
 from dreamer_async.envs.raw_pool import RawPool, RawRows
 from dreamer_async.envs.spaces import UnsupportedSpace, is_vector, read_space, without

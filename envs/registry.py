@@ -115,7 +115,7 @@ def spec_of(choice: Choice) -> EnvSpec:
 
 def native_spaces(spec: EnvSpec) -> tuple[Any, Any]:
     """The gymnasium spaces of what an environment itself delivers and takes."""
-    from dreamer_async.envs import space_json
+    from dreamer_async.envs.native import space_json
 
     return space_json.spaces_of(spec)
 

@@ -25,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from dreamer_async.envs import space_json, wire
-from dreamer_async.envs.actions import write_actions
+from dreamer_async.envs import wire
 from dreamer_async.envs.block import Block
 from dreamer_async.envs.names import nearest, squash
+from dreamer_async.envs.native import space_json
+from dreamer_async.envs.native.actions import write_actions
 from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.values import BrokenRule, flag, kind, number, observation

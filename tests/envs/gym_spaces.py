@@ -115,3 +115,24 @@ EXAMPLES: dict[str, Space] = {
     ),
 }
 """One of every kind, small."""
+
+
+class EveryKind(gymnasium.Env[Any, Any]):
+    """Observe and take an example of every kind at once, and insist on the space of actions."""
+
+    def __init__(self) -> None:
+        self.observation_space = self.action_space = spaces.Dict(EXAMPLES)
+        self.steps = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.observation_space.seed(seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.steps += 1
+        return self.observation_space.sample(), float(self.steps), self.steps == 5, False, {}

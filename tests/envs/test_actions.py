@@ -11,8 +11,8 @@ from gymnasium import spaces
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dreamer_async.envs import actions
-from dreamer_async.envs.actions import MOST_PARTS, write_actions, write_space
+from dreamer_async.envs.native import leaves
+from dreamer_async.envs.native.actions import MOST_PARTS, describe, write_actions, write_space
 from dreamer_async.envs.spaces import UnsupportedSpace
 from dreamer_async.envs.spec import ActionSpec
 from dreamer_async.envs.vector import ActionCheck
@@ -104,9 +104,9 @@ def test_examples_of_every_kind_are_written_and_described(name: str) -> None:
 @pytest.mark.parametrize("name", ["Discrete", "Box_many", "MultiBinary", "Text", "Dict"])
 def test_what_is_not_in_the_space_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: each writer does something else, and `strangers` finds it."""
-    monkeypatch.setattr(actions.ActionWriter, "write", lambda self, action: action * 0 + 10**6)
-    monkeypatch.setattr(actions.ClassesWriter, "take", lambda self, columns: columns)
-    monkeypatch.setattr(actions.TextWriter, "take", lambda self, columns: ["?"] * len(columns))
+    monkeypatch.setattr(leaves.ActionWriter, "write", lambda self, action: action * 0 + 10**6)
+    monkeypatch.setattr(leaves.ClassesWriter, "take", lambda self, columns: columns)
+    monkeypatch.setattr(leaves.TextWriter, "take", lambda self, columns: ["?"] * len(columns))
     assert strangers(EXAMPLES[name])
 
 
@@ -221,7 +221,7 @@ def test_bounds_are_taken_dimension_by_dimension() -> None:
     assert writer.spec == ActionSpec("continuous", 3), "the third has one possible value"
     assert writer.one(np.array([1, 1, 1], np.float32)).tolist() == [1, 10, 3, 3]
     assert writer.describe() == (
-        "float64 [4] from -1 to 10 or less (1 of them have one possible value) "
+        "float64 [4] from -1 to 10, each its own, 1 of them always the same "
         "(a bound is infinite in 2 of 4 dimensions)"
     )
 
@@ -258,3 +258,21 @@ def test_one_action_is_an_array_where_a_box_wants_one(shape: tuple[int, ...]) ->
     writer = write_actions(spaces.Box(-1, 1, shape))
     action = writer.one(np.zeros(writer.spec.size, np.float32))
     assert isinstance(action, np.ndarray) and action.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Discrete", "one of 3 -> int64 -1 to 1"),
+        ("MultiDiscrete", "2 times one of 2 to 5 -> int64 [2] from -1 to 3, each its own"),
+        ("Box_many", "2 numbers in [-1, 1] -> int64 [2] from 0 to 1000, rounded"),
+        ("Text", "3 times one of 3 -> a text of 0 to 3 characters out of 2"),
+        (
+            "Dict",
+            "arm/0: one of 2 -> int64 0 to 1; arm/1: 1 number in [-1, 1] -> float32 [1] from -2 "
+            "to 2; say: 2 times one of 62 to 63 -> a text of 1 to 2 characters out of 62",
+        ),
+    ],
+)
+def test_what_is_decided_and_what_arrives_is_said(name: str, words: str) -> None:
+    assert describe(write_actions(EXAMPLES[name])) == words

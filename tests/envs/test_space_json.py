@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamer_async import envs
-from dreamer_async.envs import space_json
+from dreamer_async.envs.native import space_json
 from dreamer_async.envs.processes import ProcessEnv, Source
 from dreamer_async.envs.spaces import UnsupportedSpace, read_space
 from dreamer_async.envs.suite import Options
