@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamer_async.envs import registry
 from dreamer_async.envs.findings import Range, Tally, findings
-from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
 from dreamer_async.envs.vector import VectorEnv
 
 SILENCE = 10.0
@@ -150,7 +150,7 @@ def _report(spec: EnvSpec, tally: Tally, elapsed: float, found: list[str]) -> Re
         suite=spec.suite,
         task=spec.task,
         obs=obs,
-        action=describe_action(spec.action),
+        action=describe_action(spec),
         frames_per_step=spec.frames_per_step,
         steps=tally.steps,
         steps_per_second=tally.steps / max(1e-9, elapsed),
@@ -173,10 +173,8 @@ def _ends(values: Range) -> tuple[float, float]:
     return (values.low, values.high) if values.count else (0.0, 0.0)
 
 
-def describe_action(spec: ActionSpec) -> str:
-    """An action in words."""
-    if spec.kind == "several":
-        return "; ".join(f"{name}: {describe_action(part)}" for name, part in spec.parts)
-    if spec.kind == "discrete":
-        return f"one of {spec.size}"
-    return f"{spec.size} number{'s' * (spec.size > 1)} in [-1, 1]"
+def describe_action(spec: EnvSpec) -> str:
+    """What an agent decides and what the environment gets for it, in words."""
+    from dreamer_async.envs.native import actions  # which imports gymnasium
+
+    return actions.describe(actions.write_actions(registry.native_spaces(spec)[1]))

@@ -26,15 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.envs import needs
+from dreamer_async.envs.native import space_json
+from dreamer_async.envs.native.actions import ActionWriter, write_space
 from dreamer_async.envs.pool_task import PoolTask, Reader
 from dreamer_async.envs.raw_pool import RawPool, RawRows
-from dreamer_async.envs.spaces import (
-    ActionWriter,
-    UnsupportedSpace,
-    is_vector,
-    read_space,
-    write_space,
-)
+from dreamer_async.envs.spaces import UnsupportedSpace, is_vector, read_space, without
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, StepBatch
 from dreamer_async.envs.suite import Options
 from dreamer_async.envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
@@ -65,8 +61,10 @@ def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[Reader, ...], ActionWriter]:
     except UnsupportedSpace as error:
         raise UnsupportedSpace(f"{task.suite} {task.task}: {error}") from None
     obs = {reader.name: reader.spec for reader in readers}
+    native = space_json.native(without(observation, task.hidden), action)
     frames = task.frames_per_step
-    return EnvSpec(task.suite, task.task, obs, writer.spec, frames), readers, writer
+    spec = EnvSpec(task.suite, task.task, obs, writer.spec, frames, native=native)
+    return spec, readers, writer
 
 
 @contextmanager

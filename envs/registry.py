@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.spec import EnvSpec
@@ -110,6 +111,13 @@ def spec(suite: str, task: str, view: View = PLAIN) -> EnvSpec:
 def spec_of(choice: Choice) -> EnvSpec:
     """Describe the task of a run, seen as its settings say."""
     return spec(choice.suite, choice.task, View.of(choice))
+
+
+def native_spaces(spec: EnvSpec) -> tuple[Any, Any]:
+    """The gymnasium spaces of what an environment itself delivers and takes."""
+    from dreamer_async.envs.native import space_json
+
+    return space_json.spaces_of(spec)
 
 
 def make(

@@ -1,14 +1,17 @@
-"""From gymnasium spaces to our specs, and the values with them.
+"""From gymnasium's observation spaces to our specs, and the values with them.
 
-This module imports gymnasium; only modules that are themselves imported late may import it.
+Dicts and Tuples nest; what lies in them is a leaf, and has a path: the keys and positions that lead
+to it. This module imports gymnasium; only modules that are themselves imported late may import it.
 
-Legend: N rows of one batch.
+Legend: N rows of one batch, C characters of the longest text.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeGuard
 
 import gymnasium
@@ -16,21 +19,61 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spec import RESERVED, ActionSpec, ObsSpec, check_observations
+from dreamer_async.envs.spec import RESERVED, ObsSpec, check_observations
 from dreamer_async.envs.view import PLAIN, View
 
 Array = NDArray[Any]
 
-LARGEST_BOUND = 1e6
-"""Action bounds beyond this are how some environments write that they have none."""
+Path = tuple[Any, ...]
+"""Keys of Dicts, which are strings as a rule, and positions in Tuples, from the outside in."""
+
 MOST_CLASSES = 2**20
 """Each class is an input or an output of the networks, and travels exactly in int32 and float32."""
+MOST_LETTERS = 2**14
+"""Characters of the longest text times characters of its alphabet: as much as an MLP can take."""
 
-_LOW, _HIGH = np.array(-1, np.float32), np.array(1, np.float32)  # numpy is slow with numbers
+_REFUSED: dict[type[gymnasium.Space[Any]], tuple[str, str]] = {
+    spaces.Sequence: ("has no fixed length", "a Box that is padded to the longest"),
+    spaces.Graph: ("has no fixed size", "Boxes of nodes and edges, padded to the largest"),
+    spaces.OneOf: ("is another one in every step", "a Dict of them all and a Discrete that tells"),
+}
+"""What is wrong with a kind of space, and what to have in its place."""
 
 
 class UnsupportedSpace(ValueError):
     """An observation or action space that no agent here can use; the message names it."""
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Texts as classes: one for each character, and 0 after the end."""
+
+    alphabet: tuple[str, ...]
+    """Character of each class from 1 on."""
+    shortest: int
+    longest: int
+
+    @classmethod
+    def of(cls, space: spaces.Text) -> Letters:
+        """The alphabet is sorted: gymnasium compares it as a set, and up to 1.3 a set's order
+        differs from process to process."""
+        return cls(tuple(sorted(space.character_set)), space.min_length, space.max_length)
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Class of each character."""
+        return {letter: number for number, letter in enumerate(self.alphabet, 1)}
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """Classes of a valid text: [C]."""
+        classes = np.zeros(self.longest, np.int32)
+        classes[: len(text)] = [self.classes[letter] for letter in text]
+        return classes
+
+    def decode(self, classes: list[int]) -> str:
+        """The text of classes up to the first 0."""
+        length = classes.index(0) if 0 in classes else len(classes)
+        return "".join(self.alphabet[number - 1] for number in classes[:length])
 
 
 @dataclass(frozen=True)
@@ -39,8 +82,8 @@ class ObsReader:
 
     name: str
     """Key on our side."""
-    path: tuple[str, ...]
-    """Keys of the nested dictionaries on the environment's side; empty if there are none."""
+    path: Path
+    """Where the leaf is on the environment's side; empty if it is the whole observation."""
     spec: ObsSpec
     """What comes out."""
     channels_first: bool = False
@@ -53,15 +96,19 @@ class ObsReader:
     """First class of each element, [*shape], in the environment's numbers."""
     last: Array = field(default_factory=lambda: np.array(0), compare=False)
     """Last class of each element, [*shape]."""
+    letters: Letters | None = None
+    """The value is a text in these."""
 
     def read(self, obs: Any) -> Array:
         """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
         for key in self.path:
             obs = obs[key]
-        return self.convert(np.asarray(obs))
+        return self.convert(np.asarray(obs, None if self.letters is None else object))
 
     def convert(self, value: Array) -> Array:
         """Convert valid values of this key: [N, *shape] to [N, *spec.shape]."""
+        if self.letters is not None:
+            return np.stack([self.letters.encode(text) for text in value.tolist()])
         if self.spec.dtype == "int32":
             value = value.reshape(len(value), *self.spec.shape)
             if self.offset or value.dtype != np.int32:  # a narrow type could not hold the result
@@ -88,10 +135,11 @@ def read_space(
 
     Raises UnsupportedSpace if that is not possible.
     """
-    every = _readers(space, ())
-    if absent := hidden - {"/".join(reader.path) for reader in every}:
+    every = leaves(space)
+    if absent := hidden - {path_name(path) for path, _ in every}:
         raise UnsupportedSpace(f"observation space {space} has no {sorted(absent)} to hide")
-    readers = tuple(reader for reader in every if "/".join(reader.path) not in hidden)
+    shown = [(path, leaf) for path, leaf in every if path_name(path) not in hidden]
+    readers = tuple(_reader(leaf, path) for path, leaf in shown)
     seen = [reader.name for reader in readers]
     if not seen or len(set(seen)) < len(seen):
         raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
@@ -115,56 +163,140 @@ def vector_bounds(
     return bounds
 
 
-def _readers(space: gymnasium.Space[Any], path: tuple[str, ...]) -> list[ObsReader]:
+def leaves(space: gymnasium.Space[Any], path: Path = ()) -> list[tuple[Path, Any]]:
+    """Spaces that hold no others, each with its path, in the order of the environment."""
     if isinstance(space, spaces.Dict):
-        return [
-            reader for key, part in space.spaces.items() for reader in _readers(part, (*path, key))
-        ]
+        parts = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        parts = list(enumerate(space.spaces))
+    else:
+        return [(path, space)]
+    return [leaf for key, part in parts for leaf in leaves(part, (*path, key))]
+
+
+def without(space: Any, hidden: frozenset[str], path: Path = ()) -> Any:
+    """The space without some leaves of its Dicts."""
+    if not hidden or not isinstance(space, spaces.Dict):
+        return space
+    paths = {key: (*path, key) for key in space.spaces}
+    shown = [key for key, there in paths.items() if path_name(there) not in hidden]
+    parts = ((key, without(space[key], hidden, paths[key])) for key in shown)
+    return spaces.Dict(OrderedDict(parts))
+
+
+def path_name(path: Path) -> str:
+    """A path as people write it."""
+    return "/".join(map(str, path))
+
+
+def refusal(what: str, space: gymnasium.Space[Any], path: Path) -> str:
+    """Why no agent here can use a space, and what to have in its place."""
+    where = f" of key {path_name(path)}" if path else ""
+    known = [words for kind, words in _REFUSED.items() if isinstance(space, kind)]
+    wrong, instead = known[0] if known else ("is of an unknown kind", "a Box of numbers")
+    return f"{what} space {space}{where} {wrong}: wrap the environment to have {instead}"
+
+
+def _reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:
+    """How to read one leaf; UnsupportedSpace says how to leave it out if that is impossible."""
+    try:
+        return _leaf_reader(space, path)
+    except UnsupportedSpace as error:
+        hide = f", or leave it out: --as {path_name(path)}=hidden" if path else ""
+        raise UnsupportedSpace(f"{error}{hide}") from None
+
+
+def _leaf_reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:
     if isinstance(space, spaces.Discrete):
-        return [_discrete_reader(space, path)]
+        return _discrete_reader(space, path)
     if isinstance(space, spaces.MultiDiscrete):
-        return [_multi_discrete_reader(space, path)]
+        return _multi_discrete_reader(space, path)
+    if isinstance(space, spaces.MultiBinary):
+        return _multi_binary_reader(space, path)
+    if isinstance(space, spaces.Text):
+        return _text_reader(space, path)
     if isinstance(space, spaces.Box):
-        return [_box_reader(space, path)]
-    where = f" of key {'/'.join(path)}" if path else ""
-    raise UnsupportedSpace(
-        f"observation space {space}{where} is not supported yet; "
-        "Box, Discrete, MultiDiscrete and Dict of these are (wrap the environment to convert it)"
-    )
+        return _box_reader(space, path)
+    raise UnsupportedSpace(refusal("observation", space, path))
 
 
-def _discrete_reader(space: spaces.Discrete, path: tuple[str, ...]) -> ObsReader:
+def _discrete_reader(space: spaces.Discrete, path: Path) -> ObsReader:
     """One category."""
     start, size = int(space.start), int(space.n)
-    _check_classes(space, size, start + size - 1)
+    check_classes(space, size, start + size - 1)
     first, last = np.array(start), np.array(start + size - 1)
     spec = ObsSpec((), "int32", size)
     return ObsReader(_name(path, "state"), path, spec, False, start, (), first, last)
 
 
-def _multi_discrete_reader(space: spaces.MultiDiscrete, path: tuple[str, ...]) -> ObsReader:
+def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader:
     """A vector of categories, all with as many classes as the largest has."""
     start, size = (np.asarray(part).astype(np.int64) for part in (space.start, space.nvec))
+    if not size.size:
+        raise UnsupportedSpace(f"observation space {space} is empty")
     offset = int(start.min())
     count = int((start + size).max()) - offset
-    _check_classes(space, count, offset + count - 1)
+    check_classes(space, count, offset + count - 1, size.size)
     spec = ObsSpec((size.size,), "int32", count)
     name, last = _name(path, "state"), start + size - 1
     return ObsReader(name, path, spec, False, offset, size.shape, start, last)
 
 
-def _check_classes(space: spaces.Discrete | spaces.MultiDiscrete, classes: int, last: int) -> None:
-    """Raise UnsupportedSpace where classes are too many for a network or for their own type."""
+def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
+    """A vector of categories of two classes."""
+    shape = tuple(space.shape)
+    check_classes(space, 2, 1, math.prod(shape))
+    spec = ObsSpec((math.prod(shape),), "int32", 2)
+    first, last = np.zeros(shape, np.int64), np.ones(shape, np.int64)
+    return ObsReader(_name(path, "state"), path, spec, False, 0, shape, first, last)
+
+
+def _text_reader(space: spaces.Text, path: Path) -> ObsReader:
+    """One category for each character up to the longest text."""
+    letters = letters_of("observation", space)
+    spec = ObsSpec((letters.longest,), "int32", len(letters.alphabet) + 1)
+    return ObsReader(_name(path, "text"), path, spec, letters=letters)
+
+
+def letters_of(what: str, space: spaces.Text) -> Letters:
+    """The characters of a text space; UnsupportedSpace where there are none or too many."""
+    letters = Letters.of(space)
+    longest, alphabet = letters.longest, len(letters.alphabet)
+    if not longest or not alphabet:
+        raise UnsupportedSpace(f"{what} space {space} is empty")
+    if longest * (alphabet + 1) > MOST_LETTERS:
+        raise UnsupportedSpace(
+            f"{what} space Text of up to {longest:,} characters out of {alphabet:,} is too large: "
+            f"each is a category of {alphabet + 1:,} classes, which may be {MOST_LETTERS:,} in all"
+        )
+    return letters
+
+
+def check_classes(
+    space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary,
+    classes: int,
+    last: int,
+    count: int = 1,
+) -> None:
+    """Raise UnsupportedSpace where classes are too many for a network or for their own type.
+
+    `count` is how many numbers of so many classes each there are.
+    """
     if classes > MOST_CLASSES:
         raise UnsupportedSpace(
             f"space {space} has {classes:,} classes, but {MOST_CLASSES:,} are the most: each is "
             "one input or output of the networks (wrap the environment to use a Box of numbers)"
         )
+    if classes * count > MOST_CLASSES:
+        raise UnsupportedSpace(
+            f"{count:,} numbers of {classes:,} classes each are {count * classes:,} inputs or "
+            f"outputs of the networks, of which {MOST_CLASSES:,} are the most"
+        )
     if last > np.iinfo(space.dtype).max:
         raise UnsupportedSpace(f"space {space} has a class {last} that its {space.dtype} lacks")
 
 
-def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
+def _box_reader(space: spaces.Box, path: Path) -> ObsReader:
     """An image if it is uint8 with two axes of 16 pixels or more, else a vector."""
     shape = tuple(space.shape)
     channels_first = len(shape) == 3 and shape[2] > 4 and shape[0] < min(shape[1:])
@@ -185,129 +317,8 @@ def _box_reader(space: spaces.Box, path: tuple[str, ...]) -> ObsReader:
     return ObsReader(_name(path, "image"), path, spec, channels_first, shape=shape)
 
 
-def _name(path: tuple[str, ...], plain: str) -> str:
+def _name(path: Path, plain: str) -> str:
     """Join keys with slashes; without dots, which cannot be in the name of a torch module, and
     with a prefix where it would be a name of ours."""
-    name = "/".join(path).replace(".", "_") or plain
+    name = path_name(path).replace(".", "_") or plain
     return f"obs_{name}" if name in RESERVED else name
-
-
-@dataclass(frozen=True, eq=False)
-class ActionWriter:
-    """How to hand our actions to an environment."""
-
-    spec: ActionSpec
-    """What comes in."""
-    shape: tuple[int, ...]
-    """Shape of one action on the environment's side."""
-    dtype: np.dtype[Any]
-    """Type on the environment's side."""
-    low: Array
-    """Lower bound of each dimension, or the first class."""
-    high: Array
-    """Upper bound of each dimension (continuous only)."""
-    plain: bool = False
-    """Bounds and shape are those of our own actions, so that there is nothing to convert."""
-
-    def one(self, action: Array) -> Any:
-        """Convert one valid action, without a batch axis."""
-        return self.write(action[None])[0]
-
-    def write(self, action: Array) -> Array:
-        """Convert a valid batch: int32 [N] or float32 [N, A] to [N, *shape], always a copy."""
-        if self.spec.kind == "discrete":
-            return (action + self.low).astype(self.dtype)
-        clipped = np.minimum(np.maximum(action, _LOW), _HIGH)
-        if self.plain:
-            return clipped.astype(self.dtype)
-        scaled = self.low + (clipped.astype(np.float64) + 1) / 2 * (self.high - self.low)
-        scaled = np.clip(scaled, self.low, self.high)
-        return scaled.astype(self.dtype, copy=False).reshape(len(action), *self.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class SeveralWriter:
-    """How to hand several actions to an environment, which takes them as a dictionary or array."""
-
-    spec: ActionSpec
-    """What comes in."""
-    writers: tuple[tuple[tuple[str, ...], ActionWriter], ...]
-    """Keys of the nested dictionaries and writer of each; no keys in an array."""
-    array: tuple[tuple[int, ...], np.dtype[Any]] | None
-    """Shape and type of the array, None for a dictionary."""
-
-    def one(self, action: Array) -> Any:
-        """Convert one valid action: float32 [C] to a nested dictionary or an array."""
-        values = [
-            writer.one(action[place].astype(writer.spec.dtype).reshape(writer.spec.shape))
-            for (_, writer), place in zip(self.writers, self.spec.slices(), strict=True)
-        ]
-        if self.array is not None:
-            shape, dtype = self.array
-            return np.array(values, dtype).reshape(shape)
-        nested: dict[str, Any] = {}
-        for (path, _), value in zip(self.writers, values, strict=True):
-            inner = nested
-            for key in path[:-1]:
-                inner = inner.setdefault(key, {})
-            inner[path[-1]] = value
-        return nested
-
-
-def write_actions(space: gymnasium.Space[Any]) -> ActionWriter | SeveralWriter:
-    """Plan how to write actions one by one; UnsupportedSpace if that is not possible."""
-    if isinstance(space, spaces.MultiDiscrete):
-        sizes = np.asarray(space.nvec).reshape(-1).tolist()
-        starts = np.asarray(space.start).reshape(-1).tolist()
-        plain = [spaces.Discrete(n, start=s) for n, s in zip(sizes, starts, strict=True)]
-        array = (tuple(space.nvec.shape), np.dtype(space.dtype))
-        return _several([((str(i),), part) for i, part in enumerate(plain)], array)
-    if isinstance(space, spaces.Dict):
-        return _several(_leaves(space, ()), None)
-    return write_space(space)
-
-
-def _leaves(
-    space: gymnasium.Space[Any], path: tuple[str, ...]
-) -> list[tuple[tuple[str, ...], gymnasium.Space[Any]]]:
-    if isinstance(space, spaces.Dict):
-        return [leaf for key, part in space.spaces.items() for leaf in _leaves(part, (*path, key))]
-    return [(path, space)]
-
-
-def _several(
-    parts: list[tuple[tuple[str, ...], gymnasium.Space[Any]]],
-    array: tuple[tuple[int, ...], np.dtype[Any]] | None,
-) -> SeveralWriter:
-    writers = tuple((path, write_space(part)) for path, part in parts)
-    specs = {"/".join(path): writer.spec for path, writer in writers}
-    if len(specs) < len(writers) or not writers:
-        raise UnsupportedSpace(f"action keys {[path for path, _ in parts]} are none or ambiguous")
-    return SeveralWriter(ActionSpec.several(specs), writers, array)
-
-
-def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
-    """Plan how to write actions of `space` in batches; UnsupportedSpace if not possible."""
-    if isinstance(space, spaces.Discrete):
-        _check_classes(space, int(space.n), int(space.start) + int(space.n) - 1)
-        spec = ActionSpec("discrete", int(space.n))
-        start = np.array(int(space.start), np.int64)
-        return ActionWriter(spec, (), np.dtype(space.dtype), start, start)
-    if not isinstance(space, spaces.Box):
-        raise UnsupportedSpace(
-            f"action space {space} is not supported here; Discrete and Box are, in Python "
-            "environments also MultiDiscrete and Dict (wrap the environment to convert it)"
-        )
-    low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
-    if not low.size:
-        raise UnsupportedSpace(f"action space {space} is empty, so that there is nothing to decide")
-    if not (np.abs([low, high]) < LARGEST_BOUND).all() or not (low < high).all():
-        raise UnsupportedSpace(
-            f"action space {space} has no finite bounds that actions could be scaled to; "
-            "wrap the environment so that it has"
-        )
-    if not np.issubdtype(space.dtype, np.floating):
-        raise UnsupportedSpace(f"action space {space} is a Box of whole numbers, not of reals")
-    spec = ActionSpec("continuous", len(low))
-    plain = len(space.shape) == 1 and bool((low == -1).all() and (high == 1).all())
-    return ActionWriter(spec, tuple(space.shape), np.dtype(space.dtype), low, high, plain)

@@ -102,6 +102,9 @@ class EnvSpec:
     """Least and largest number of a vector, where the environment says so and can be believed."""
     log: tuple[str, ...] = ()
     """Names of values that are logged per episode and shown to nobody."""
+    native: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The environment's own spaces, observation and action, as `space_json` has them; empty where
+    it has none but those above."""
 
 
 class StepBatch(NamedTuple):

@@ -9,13 +9,13 @@ which key and element it was and what its space says.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spaces import ObsReader
+from dreamer_async.envs.spaces import Letters, ObsReader, path_name
 
 Array = NDArray[Any]
 
@@ -31,15 +31,78 @@ class BrokenRule(ValueError):
 
 def observation(reader: ObsReader, obs: Any) -> Array:
     """Read one key of one observation: [*spec.shape]; BrokenRule where it is not of its space."""
-    where = " ".join(["observation", *filter(None, ["/".join(reader.path)])])
-    value = _shaped(where, _numeric(where, _leaf(reader, obs)), reader.shape)
+    return reader.convert(_checked(reader, obs, ())[None])[0]
+
+
+def read_one(readers: Sequence[ObsReader], obs: Any) -> dict[str, Array]:
+    """Read an observation as an environment gives it: {key: [*spec.shape]}.
+
+    BrokenRule, a ValueError, names the key, the element and what its space says.
+    """
+    return {reader.name: observation(reader, obs) for reader in readers}
+
+
+def read_batch(readers: Sequence[ObsReader], obs: Any) -> dict[str, Array]:
+    """Read N observations, nested as one is with a leading axis in every leaf (of texts: a
+    sequence of N), as gymnasium's vector environments give them: {key: [N, *spec.shape]}.
+
+    BrokenRule as for one, and where leaves differ in N.
+    """
+    lead = (_rows(_leaf(readers[0], obs)),)
+    return {reader.name: reader.convert(_checked(reader, obs, lead)) for reader in readers}
+
+
+def _rows(leaf: Any) -> int:
+    """Length of the leading axis."""
+    if isinstance(leaf, tuple | list) or (isinstance(leaf, np.ndarray) and leaf.ndim):
+        return len(leaf)
+    raise BrokenRule(f"observations of a batch need a leading axis, which {kind(leaf)} lacks")
+
+
+def _checked(reader: ObsReader, obs: Any, lead: tuple[int, ...]) -> Array:
+    """The valid value of a leaf: [*lead, *shape]."""
+    where = " ".join(["observation", *filter(None, [path_name(reader.path)])])
+    given = _leaf(reader, obs)
+    if reader.letters is not None:
+        return _texts(where, given, reader.letters, lead)
+    value = _shaped(where, _numeric(where, given), (*lead, *reader.shape))
     if reader.spec.dtype == "int32":
         _check_classes(where, value, reader)
     elif reader.spec.dtype == "float32":
         _check_reals(where, value)
     elif value.dtype != np.uint8:
         raise BrokenRule(f"{where} is {value.dtype}, but its space says uint8")
-    return reader.convert(value[None])[0]
+    return value
+
+
+def _texts(where: str, given: Any, letters: Letters, lead: tuple[int, ...]) -> Array:
+    """Texts of an alphabet: objects [*lead].
+
+    That one is shorter than its space says is nothing that could be mistaken: it ends earlier.
+    """
+    if lead and (isinstance(given, str) or np.shape(given) != lead):
+        raise BrokenRule(f"{where} must be {lead[0]} texts, not {kind(given)}")
+    texts = list(given) if lead else [given]
+    for row, text in enumerate(texts):
+        _check_text(where + _index((row,) * len(lead)), text, letters)
+    values = np.empty(len(texts), object)
+    values[:] = [str(text) for text in texts]
+    return values.reshape(lead)
+
+
+def _check_text(where: str, text: Any, letters: Letters) -> None:
+    if isinstance(text, np.ndarray) and text.shape == ():
+        text = text.item()
+    if not isinstance(text, str):
+        raise BrokenRule(f"{where} must be a text, not {kind(text)}")
+    if len(text) > letters.longest:
+        length, longest = len(text), letters.longest
+        raise BrokenRule(f"{where} has {length} characters, but its space says {longest} at most")
+    for place, letter in enumerate(text):
+        if letter not in letters.classes:
+            raise BrokenRule(
+                f"{where}[{place}] is {letter!r}, which is no character of its space's alphabet"
+            )
 
 
 def number(what: str, value: Any) -> float:
@@ -89,18 +152,28 @@ def _short(value: Any) -> str:
 
 
 def _leaf(reader: ObsReader, obs: Any) -> Any:
-    """Follow the keys of a reader through nested dictionaries."""
+    """Follow the keys of a reader through nested dictionaries, and its positions through tuples."""
     if obs is None:
         raise BrokenRule("the observation is None")
     value = obs
     for key in reader.path:
-        if not isinstance(value, Mapping) or key not in value:
+        found = (
+            key in value
+            if isinstance(value, Mapping)
+            else isinstance(key, int) and _is_row(value) and key < len(value)
+        )
+        if not found:
             raise BrokenRule(
-                f"the observation has no {'/'.join(reader.path)!r}, which its space names; "
+                f"the observation has no {path_name(reader.path)!r}, which its space names; "
                 f"it is {kind(obs)}"
             )
         value = value[key]
     return value
+
+
+def _is_row(value: Any) -> bool:
+    """Whether this is what a Tuple space takes for a tuple."""
+    return isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _numeric(where: str, value: Any) -> Array:
@@ -131,7 +204,7 @@ def _check_classes(where: str, value: Array, reader: ObsReader) -> None:
         good &= value == np.floor(value)
     if not good.all():
         place = _place(~good)
-        low, high = np.asarray(first)[place], np.asarray(last)[place]
+        low, high = (np.broadcast_to(each, value.shape)[place] for each in (first, last))
         raise BrokenRule(
             f"{where}{_index(place)} is {value[place]}, which is no class of {low} to {high}"
         )

@@ -35,6 +35,7 @@ def encode_spec(spec: EnvSpec) -> dict[str, Any]:
         "frames_per_step": spec.frames_per_step,
         "bounds": {name: list(bounds) for name, bounds in spec.bounds.items()},
         "log": list(spec.log),
+        "native": dict(spec.native),
     }
 
 
@@ -55,5 +56,9 @@ def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
         for name, (shape, dtype, classes) in data["obs"].items()
     }
     bounds = {name: (low, high) for name, (low, high) in data["bounds"].items()}
-    action, log = _decode_action(data["action"]), tuple(data["log"])
-    return EnvSpec(suite, task, obs, action, data["frames_per_step"], bounds, log)
+    action, log, frames = (
+        _decode_action(data["action"]),
+        tuple(data["log"]),
+        data["frames_per_step"],
+    )
+    return EnvSpec(suite, task, obs, action, frames, bounds, log, data["native"])

@@ -28,13 +28,9 @@ import numpy as np
 from dreamer_async.envs import wire
 from dreamer_async.envs.block import Block
 from dreamer_async.envs.names import nearest, squash
-from dreamer_async.envs.spaces import (
-    ObsReader,
-    UnsupportedSpace,
-    read_space,
-    vector_bounds,
-    write_actions,
-)
+from dreamer_async.envs.native import space_json
+from dreamer_async.envs.native.actions import write_actions
+from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.values import BrokenRule, flag, kind, number, observation
 from dreamer_async.envs.view import View
@@ -124,7 +120,9 @@ class Server:
         self._log: tuple[str, ...] = tuple(getattr(self._env, "log_names", ()))
         frames: int = getattr(self._env, "frames_per_step", 1)
         bounds = vector_bounds(self._env.observation_space, self._readers)
-        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, bounds, self._log)
+        native = space_json.native(self._env.observation_space, self._env.action_space)
+        action, log = self._writer.spec, self._log
+        spec = EnvSpec(job["suite"], job["task"], obs, action, frames, bounds, log, native)
         specs = json.dumps(wire.encode_spec(spec))
         _say(connection, wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]

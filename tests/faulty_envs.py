@@ -71,8 +71,8 @@ class Faulty(Walk):
         self.fault, self.marker, self.first_bad = fault, marker, episode
         if fault == "constructor":
             raise OSError("no such simulator")
-        if fault == "tuple":
-            self.observation_space = spaces.Tuple([spaces.Discrete(2)])
+        if fault == "sequence":
+            self.observation_space = spaces.Sequence(spaces.Discrete(2))
         if fault == "no action":
             self.action_space = spaces.Box(0, 1, (0,))
         if fault == "two sizes":
@@ -80,8 +80,8 @@ class Faulty(Walk):
             self.observation_space = spaces.Dict(dict(zip("ab", images, strict=True)))
         if fault == "classes":
             self.observation_space = spaces.Discrete(2**40)
-        if fault == "multi":
-            self.action_space = spaces.MultiBinary(3)
+        if fault == "one of":
+            self.action_space = spaces.OneOf([spaces.Discrete(2), spaces.MultiBinary(3)])
 
     def step(self, action: Any) -> Any:
         result = super().step(action)
@@ -156,7 +156,7 @@ FAULTS = SimpleNamespace(
     **{
         fault.replace(" ", "_"): partial(Faulty, fault)
         for fault in (
-            *("constructor", "tuple", "multi", "no action", "classes", "two sizes"),
+            *("constructor", "sequence", "one of", "no action", "classes", "two sizes"),
             *("raise", "sys.exit", "nan", "nan observation", "class", "half a class", "shape"),
             *("turned", "type", "large", "old step", "no observation", "no key", "plain"),
             *("reward none", "reward text", "reward array", "reward large"),
@@ -212,11 +212,11 @@ class Suspended(Late):
     how = "stop"
 
 
-class Tupled(Faulty):
+class Unlimited(Faulty):
     """Observations that no agent here can use."""
 
     def __init__(self) -> None:
-        super().__init__("tuple")
+        super().__init__("sequence")
 
 
 class Unbuilt(Faulty):

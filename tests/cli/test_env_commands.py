@@ -15,6 +15,7 @@ from dreamer_async import envs
 from dreamer_async.cli import main
 from dreamer_async.envs import needs, registry
 from dreamer_async.envs.check import Tally, patience
+from tests.envs.gym_spaces import EXAMPLES
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -91,7 +92,7 @@ def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> N
     }  # fmt: skip
     assert report["obs"]["robot_pose"]["encoder"] == "MLP"
     assert report["obs"]["room"]["classes"] == 5
-    assert report["action"] == "one of 3"
+    assert report["action"] == "one of 3 -> int64 -1 to 1"
     assert set(report["lengths"]) == {7} and len(report["lengths"]) >= 5
     assert 0 < report["terminal"] < len(report["lengths"])
     assert report["findings"] == []
@@ -162,3 +163,22 @@ def test_a_failing_environment_is_shown_with_its_own_traceback(
     assert "failed: reset must return" in message
     message = run(capsys, "env", "check", "tests.faulty_envs:Raising", code=69)
     assert "ArithmeticError: the wheel came off" in message and "faulty_envs.py" in message
+
+
+def test_every_kind_of_space_is_shown_as_the_agent_and_as_the_environment_has_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = check(capsys, "tests.envs.gym_spaces:EveryKind", "-n", "3")
+    seen = {name: (entry["dtype"], entry["classes"]) for name, entry in report["obs"].items()}
+    assert seen.keys() == {*EXAMPLES} - {"Tuple", "Dict"} | {
+        *("Tuple/0", "Tuple/1", "Dict/arm/0", "Dict/arm/1", "Dict/say")
+    }
+    assert seen["MultiBinary"] == ("int32", 2) and seen["Text"] == ("int32", 3)
+    assert seen["Dict/arm/1"] == seen["Box_few"] == ("float32", 0)
+    for words in (
+        "Discrete: one of 3 -> int64 -1 to 1; ",
+        "Box_unbounded: 2 numbers in [-1, 1] -> float64 [2] from -1 to 1 (a bound is inf",
+        "Tuple/1: one of 3 -> int64 0 to 2",
+        "Dict/say: 2 times one of 62 to 63 -> a text of 1 to 2 characters out of 62",
+    ):
+        assert words in report["action"]

@@ -96,7 +96,7 @@ def test_a_run_of_code_is_only_resumed_under_its_name(
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("Tupled", 2, "observation space Tuple"),
+        ("Unlimited", 2, "observation space Sequence"),
         ("Unbuilt", 69, "OSError: no such simulator"),
         ("Nothing", 2, "no attribute 'Nothing'"),
     ],

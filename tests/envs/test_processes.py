@@ -172,7 +172,7 @@ def test_an_old_reset_is_reported() -> None:
     ("fault", "kind", "message"),
     [
         ("constructor", EnvError, "could not be built:(.|\n)*no such simulator"),
-        ("tuple", ValueError, "observation space Tuple.* not supported yet"),
+        ("sequence", ValueError, "observation space Sequence.* has no fixed length: wrap"),
         ("multi", ValueError, r"action space MultiBinary\(3\) is not supported here"),
     ],
 )

@@ -1,0 +1,1 @@
+"""The environment's own spaces: what it takes of an agent's actions, and spaces as JSON."""
