@@ -37,8 +37,8 @@ def observation(reader: ObsReader, obs: Any) -> Array:
         _check_classes(where, value, reader)
     elif reader.spec.dtype == "float32":
         _check_reals(where, value)
-    elif value.dtype != np.uint8:
-        raise BrokenRule(f"{where} is {value.dtype}, but its space says uint8")
+    elif reader.picture is not None and (fault := reader.picture.fault(value)):
+        raise BrokenRule(f"{where} {fault}")
     return reader.convert(value[None])[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, Taken
 
 RESET, STEP, CLOSE = b"reset", b"step", b"close"
 """Commands to a worker."""
@@ -35,6 +35,7 @@ def encode_spec(spec: EnvSpec) -> dict[str, Any]:
         "frames_per_step": spec.frames_per_step,
         "bounds": {name: list(bounds) for name, bounds in spec.bounds.items()},
         "log": list(spec.log),
+        "taken": {name: list(taken) for name, taken in spec.taken.items()},
     }
 
 
@@ -56,4 +57,5 @@ def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
     }
     bounds = {name: (low, high) for name, (low, high) in data["bounds"].items()}
     action, log = _decode_action(data["action"]), tuple(data["log"])
-    return EnvSpec(suite, task, obs, action, data["frames_per_step"], bounds, log)
+    taken = {name: Taken(*told) for name, told in data["taken"].items()}
+    return EnvSpec(suite, task, obs, action, data["frames_per_step"], bounds, log, taken)

@@ -124,7 +124,10 @@ class Server:
         self._log: tuple[str, ...] = tuple(getattr(self._env, "log_names", ()))
         frames: int = getattr(self._env, "frames_per_step", 1)
         bounds = vector_bounds(self._env.observation_space, self._readers)
-        spec = EnvSpec(job["suite"], job["task"], obs, self._writer.spec, frames, bounds, self._log)
+        spec = EnvSpec(
+            *(job["suite"], job["task"], obs, self._writer.spec, frames, bounds, self._log),
+            taken={reader.name: reader.taken() for reader in self._readers},
+        )
         specs = json.dumps(wire.encode_spec(spec))
         _say(connection, wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
