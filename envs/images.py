@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dreamer_async.envs.findings import FEW_VALUES
 from dreamer_async.envs.spec import STAGES, Taken
 
 Array = NDArray[Any]
@@ -33,8 +34,6 @@ LEAST_MATRIX = 32
 numbers in [0, 1] are as usual, and would lose precision as bytes."""
 FEW_CHANNELS = 4
 """A last axis up to this is one of channels, whatever the first one is."""
-FEW_VALUES = 32
-"""Whole numbers that end below this may be symbols."""
 LARGE = 128 * 128
 """Pixels from which on it is worth a word what they cost."""
 USUAL = 64 * 64
