@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from dreamer_async.envs import registry
-from dreamer_async.envs.findings import Range, Tally, findings
-from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.findings import Range, Tally, findings, remarks
+from dreamer_async.envs.spec import EnvSpec, StepBatch, Taken
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.view import PLAIN, View
 
 SILENCE = 10.0
 """Seconds without a row after which one is told that it still waits."""
@@ -34,6 +35,10 @@ class Seen:
     low: float
     high: float
     mean: float
+    key: str = ""
+    """Its name in the environment, as `--as` takes it; empty where nothing can be said of it."""
+    taken: str = ""
+    """What it was taken for."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,14 @@ def check(
     seconds: float,
     seed: int = 0,
     say: Callable[[str], object] = lambda text: None,
+    view: View = PLAIN,
 ) -> Report:
     """Play random episodes until there are enough or the time from the first reset on is over.
 
     `say` is told, from another thread, when no row has come for long.
     Raises ValueError for spaces that nobody can use and EnvError if the environment fails.
     """
-    with registry.make(suite, task, num_envs=2, seed=seed) as env:
+    with registry.make(suite, task, num_envs=2, seed=seed, view=view) as env:
         tally = Tally(env.num_envs)
         play = _play(env, seed)
         with patience(tally, say):
@@ -90,7 +96,7 @@ def check(
                     break
         elapsed = time.monotonic() - began
         died = env.notices()
-    return _report(env.spec, tally, elapsed, died or _randomness(suite, task, seed, opening))
+    return _report(env.spec, tally, elapsed, died or _randomness(suite, task, seed, opening, view))
 
 
 @contextmanager
@@ -125,10 +131,12 @@ def _play(env: VectorEnv, seed: int) -> Iterator[StepBatch]:
         env.send(env.spec.action.sample(len(rows.env_id), rng), rows.env_id)
 
 
-def _randomness(suite: str, task: str, seed: int, opening: list[StepBatch]) -> list[str]:
+def _randomness(
+    suite: str, task: str, seed: int, opening: list[StepBatch], view: View
+) -> list[str]:
     """Play the first steps again with the same seed; one environment must not be the other."""
     findings = []
-    with registry.make(suite, task, num_envs=2, seed=seed) as env:
+    with registry.make(suite, task, num_envs=2, seed=seed, view=view) as env:
         again = [rows for rows, _ in zip(_play(env, seed), opening, strict=False)]
     if [_bytes(rows) for rows in again] != [_bytes(rows) for rows in opening]:
         findings.append(
@@ -145,7 +153,7 @@ def _bytes(rows: StepBatch) -> list[bytes]:
 
 
 def _report(spec: EnvSpec, tally: Tally, elapsed: float, found: list[str]) -> Report:
-    obs = {name: _seen(entry, tally.obs[name]) for name, entry in spec.obs.items()}
+    obs = {name: _seen(spec, name, tally.obs[name]) for name in spec.obs}
     return Report(
         suite=spec.suite,
         task=spec.task,
@@ -160,13 +168,18 @@ def _report(spec: EnvSpec, tally: Tally, elapsed: float, found: list[str]) -> Re
         reward=Seen((), "float32", "", 0, *_ends(tally.reward), tally.reward.mean),
         rewarded=tally.rewarded / max(1, tally.steps),
         resets=tally.resets / max(1, tally.rows),
-        findings=found + findings(spec, tally),
+        findings=found + remarks(spec) + findings(spec, tally),
     )
 
 
-def _seen(entry: ObsSpec, values: Range) -> Seen:
+def _seen(spec: EnvSpec, name: str, values: Range) -> Seen:
+    entry, taken = spec.obs[name], spec.taken.get(name, Taken("", ""))
     encoder = "CNN" if entry.is_image else "MLP"
-    return Seen(entry.shape, entry.dtype, encoder, entry.classes, *_ends(values), values.mean)
+    return Seen(
+        *(entry.shape, entry.dtype, encoder, entry.classes, *_ends(values), values.mean),
+        key=taken.key,
+        taken=taken.words,
+    )
 
 
 def _ends(values: Range) -> tuple[float, float]:

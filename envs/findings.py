@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.spec import EnvSpec, ObsSpec, StepBatch, Taken
 
 LARGE_VECTOR = 4096
 """A float vector longer than this is probably an image in disguise."""
 LARGE_VALUE = 1e4
 """Values beyond this are squashed until hardly anything of them is left."""
+FEW_VALUES = 32
+"""Whole numbers that end below this may be symbols rather than brightness."""
 FEW_EPISODES = 2
 MANY_RESETS = 0.25
 """Share of reset rows from which on it is worth a word."""
@@ -96,17 +98,22 @@ class Inspection:
     """A look at the first rows of a run, which says once what is wrong with its environment."""
 
     def __init__(self, spec: EnvSpec, num_envs: int) -> None:
-        self._spec = spec
+        self._spec, self._begun = spec, False
         self._tally: Tally | None = Tally(num_envs)
 
     def add(self, rows: StepBatch) -> list[str]:
-        """Count the rows of one batch; returns the findings with those that are enough."""
+        """Count the rows of one batch; returns the findings with those that are enough.
+
+        What needs no rows to be known comes with the first.
+        """
         tally = self._tally
         if tally is None:
             return []
+        known = [] if self._begun else remarks(self._spec)
+        self._begun = True
         tally.add(rows)
         enough = len(tally.lengths) >= INSPECTED_EPISODES or tally.rows >= INSPECTED_ROWS
-        return self.finish() if enough else []
+        return known + (self.finish() if enough else [])
 
     def finish(self) -> list[str]:
         """The findings of what was seen, if they were not returned before."""
@@ -114,11 +121,17 @@ class Inspection:
         return findings(self._spec, tally) if tally is not None and tally.rows else []
 
 
+def remarks(spec: EnvSpec) -> list[str]:
+    """What the spaces alone let one doubt, and how the task was built."""
+    return [*spec.remarks, *(taken.remark for taken in spec.taken.values() if taken.remark)]
+
+
 def findings(spec: EnvSpec, tally: Tally) -> list[str]:
     """What is wrong or surprising, and how to mend it."""
     found = []
     for name, entry in spec.obs.items():
         found += _wrong_with(name, entry, tally.obs[name])
+        found += _symbols(entry, tally.obs[name], spec.taken.get(name))
         found += _outside(name, tally.obs[name], spec.bounds.get(name))
     return [*found, *_wrong_with_episodes(tally), *_many_resets(tally), *_wrong_with_rewards(tally)]
 
@@ -164,14 +177,26 @@ def _wrong_with(name: str, entry: ObsSpec, seen: Range) -> list[str]:
     if entry.classes > LARGE_VECTOR:
         found.append(
             f"{name} has {entry.classes:,} classes, each one input of an MLP: if near ones are "
-            "alike, declare it as a Box of numbers"
+            "alike, declare it as a Box of numbers, or say --as KEY=vector"
         )
     if entry.dtype == "float32" and entry.shape[0] > LARGE_VECTOR:
         found.append(
             f"{name} is a vector of {entry.shape[0]} numbers for an MLP: if it is an image, "
-            "declare it as a uint8 Box of [height, width, channels]"
+            "declare it as a uint8 Box of [height, width, channels], or say so by --as KEY=image"
         )
     return found
+
+
+def _symbols(entry: ObsSpec, seen: Range, taken: Taken | None) -> list[str]:
+    """Doubt that bytes are brightness that never are more than a few, whatever their space says."""
+    doubted = taken is not None and (taken.chosen or taken.remark)
+    if taken is None or doubted or entry.dtype != "uint8" or not 1 < seen.high < FEW_VALUES:
+        return []
+    return [
+        f"the image {taken.key} holds no number above {seen.high:g}: if they are symbols, such as "
+        f"kinds of tiles, --as {taken.key}=category:{seen.high + 1:g} (or more) makes categories "
+        f"of them (--as {taken.key}=image if not)"
+    ]
 
 
 def _outside(name: str, seen: Range, bounds: tuple[float, float] | None) -> list[str]:

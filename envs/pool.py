@@ -14,31 +14,39 @@ Legend: N rows of one batch, E environments.
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs import needs
+from dreamer_async.envs import names, needs
+from dreamer_async.envs.children import bound
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import ActionWriter, write_space
-from dreamer_async.envs.pool_task import PoolTask, Reader
+from dreamer_async.envs.pool_task import PIXELS, PoolTask, Reader
 from dreamer_async.envs.raw_pool import RawPool, RawRows
-from dreamer_async.envs.spaces import UnsupportedSpace, is_vector, read_space, without
+from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, is_vector, read_space, without
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, StepBatch
 from dreamer_async.envs.suite import Options
 from dreamer_async.envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds
+from dreamer_async.envs.view import PLAIN
 
 envpool: Any = needs.import_envpool()
 
 _FLOAT32 = np.dtype(np.float32)
 
+TRY_SECONDS = 60.0
+"""How long one environment with arguments of the user may take to make and to step."""
 CLOSE_SECONDS = 5.0
 """How long `close` waits for steps in flight before it leaves the pool alone for ever."""
 
@@ -49,22 +57,97 @@ def describe(task: PoolTask) -> EnvSpec:
 
 
 def _plan(task: PoolTask) -> tuple[EnvSpec, tuple[Reader, ...], ActionWriter]:
+    task = _checked(task)
     with _quiet():
-        spec = envpool.make_spec(task.env_id, **task.options, **task.view.args)
+        spec = envpool.make_spec(task.env_id, **task.options)
         observation, action = spec.observation_space, spec.action_space
     try:
         if spec.config.max_num_players > 1:
             raise UnsupportedSpace("tasks for several players are not supported")
         usual = partial(read_space, view=task.view, hidden=task.hidden)
-        readers = (task.readers or usual)(observation)
+        readers = usual(observation) if task.readers is None else _own_readers(task, observation)
         writer = write_space(action)
     except UnsupportedSpace as error:
         raise UnsupportedSpace(f"{task.suite} {task.task}: {error}") from None
     obs = {reader.name: reader.spec for reader in readers}
     native = space_json.native(without(observation, task.hidden), action)
+    taken = {each.name: each.taken() for each in readers if isinstance(each, ObsReader)}
     frames = task.frames_per_step
-    spec = EnvSpec(task.suite, task.task, obs, writer.spec, frames, native=native)
-    return spec, readers, writer
+    described = EnvSpec(task.suite, task.task, obs, writer.spec, frames, native=native, taken=taken)
+    return described, readers, writer
+
+
+def _own_readers(task: PoolTask, space: Any) -> tuple[Reader, ...]:
+    """Readers of a suite that has its own; keys can be left out."""
+    assert task.readers is not None
+    readers, kinds = task.readers(space), task.view.kinds
+    known = {names.squash(reader.name): reader.name for reader in readers}
+    for key, kind in kinds.items():
+        if key not in known.values():
+            close = names.nearest(key, known)
+            raise UnsupportedSpace(names.describe("observation key", key, close, known.values()))
+        if kind != "hidden":
+            raise UnsupportedSpace(f"{key} is read in a way of its own: only --as {key}=hidden is")
+    if task.view.image != PLAIN.image:
+        raise UnsupportedSpace(f"it has no images that env.image={task.view.image} could change")
+    left = tuple(reader for reader in readers if reader.name not in kinds)
+    if not left:
+        raise UnsupportedSpace("every observation key is hidden")
+    return left
+
+
+def defaults_of(env_id: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every option that envpool has for a task, with its value where nobody gives one."""
+    pixels = envpool.registration.registry.specs[env_id][0].startswith("envpool.mujoco.")
+    with _quiet():
+        config = envpool.make_spec(env_id, **(options or {})).config._asdict()
+    return {**config, **(PIXELS if pixels else {})}
+
+
+def _checked(task: PoolTask) -> PoolTask:
+    """The same task with the user's arguments among its options; ValueError if they are wrong."""
+    args = task.view.args
+    if not args:
+        return task
+    defaults = defaults_of(task.env_id, task.options)
+    options = task.asked(defaults)
+    drawn = task.drawn or bool(args.get("from_pixels"))
+    if drawn:
+        needs.require_drawing()
+    if fault := _try(task.env_id, json.dumps(options)):
+        given = ", ".join(f"{name}={value!r}" for name, value in args.items())
+        raise ValueError(f"{task.env_id} cannot be used with {given}: {fault}")
+    frames = task.frames(defaults)
+    view = replace(task.view, args={})
+    return replace(task, options=options, drawn=drawn, frames_per_step=frames, view=view)
+
+
+_TRY = """
+import json, sys
+import numpy as np
+from dreamer_async.envs import needs
+env_id, options = json.loads(sys.argv[1])
+options = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+pool = needs.import_envpool().make(env_id, env_type="gymnasium", num_envs=1, seed=0, **options)
+pool.reset()
+for _ in range(3):
+    pool.step(np.stack([pool.action_space.sample()]))
+"""
+
+
+@cache
+def _try(env_id: str, options: str) -> str:
+    """Make and step a pool in a process of its own, which a wrong value may end; why it failed."""
+    path = f"import sys; sys.path[:] = {sys.path!r}\n"
+    command = bound([sys.executable, "-P", "-c", path + _TRY, f'["{env_id}", {options}]'])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TRY_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"it does not step within {TRY_SECONDS:.0f} seconds"
+    if not done.returncode:
+        return ""
+    said = (done.stderr.strip().splitlines() or [f"it ends with exit code {done.returncode}"])[-1]
+    return said[:300]
 
 
 @contextmanager
@@ -79,6 +162,7 @@ class PoolEnv(VectorEnv):
     """One envpool pool; see VectorEnv."""
 
     def __init__(self, task: PoolTask, options: Options) -> None:
+        task = _checked(task)
         if task.drawn:
             needs.require_drawing()
         self.spec, self._readers, self._writer = _plan(task)
@@ -98,7 +182,6 @@ class PoolEnv(VectorEnv):
                 num_threads=min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
                 **task.options,
-                **task.view.args,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
         self._pool: Any = RawPool(pool)

@@ -25,7 +25,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import send_handle
 from typing import Any
@@ -74,6 +74,16 @@ class Source:
     """Its keyword arguments, as JSON can carry them."""
     search_here: bool = False
     """Modules are also looked for in the current directory, after everywhere else."""
+    remark: str = ""
+    """What the user should know of why it comes from there."""
+
+    def called_with(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """All keyword arguments; ValueError where the user gives one of ours."""
+        if ours := sorted(self.kwargs.keys() & args.keys()):
+            raise ValueError(
+                f"{self.suite} {self.task}: {ours[0]} is no argument for --env-arg; --task names it"
+            )
+        return {**self.kwargs, **args}
 
 
 @dataclass
@@ -106,7 +116,7 @@ class ProcessEnv(VectorEnv):
     ) -> None:
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._source, self._seed, self._hang_seconds = source, options.seed, hang_seconds
-        self._view = options.view
+        self._view, self._kwargs = options.view, source.called_with(options.view.args)
         self._restarts = [0] * self.num_envs
         self._notices: deque[str] = deque()
         self._selector = selectors.DefaultSelector()
@@ -285,7 +295,7 @@ class ProcessEnv(VectorEnv):
             "suite": source.suite,
             "task": source.task,
             "target": source.target,
-            "kwargs": {**source.kwargs, **self._view.args},
+            "kwargs": self._kwargs,
             "kinds": dict(self._view.kinds),
             "image": self._view.image,
             "env_id": env_id,
@@ -312,6 +322,7 @@ class ProcessEnv(VectorEnv):
         if kind != wire.READY:
             raise EnvError(f"{self._name(env_id)} could not be built:\n{body}")
         spec = wire.decode_spec(self._source.suite, self._source.task, json.loads(body))
+        spec = replace(spec, remarks=tuple(filter(None, [self._source.remark])))
         if spec != getattr(self, "spec", spec):
             raise EnvError(f"{self._name(env_id)} has other spaces than the first one had")
         return spec

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeGuard
 
@@ -19,8 +19,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spec import RESERVED, ObsSpec, check_observations
-from dreamer_async.envs.view import PLAIN, View
+from dreamer_async.envs import images
+from dreamer_async.envs.spec import RESERVED, ObsSpec, Taken, check_observations
+from dreamer_async.envs.view import PLAIN, Kinds, View, key_of, parts
 
 Array = NDArray[Any]
 
@@ -86,8 +87,6 @@ class ObsReader:
     """Where the leaf is on the environment's side; empty if it is the whole observation."""
     spec: ObsSpec
     """What comes out."""
-    channels_first: bool = False
-    """The environment's images are CHW."""
     offset: int = 0
     """The environment's first class."""
     shape: tuple[int, ...] = ()
@@ -98,6 +97,10 @@ class ObsReader:
     """Last class of each element, [*shape]."""
     letters: Letters | None = None
     """The value is a text in these."""
+    picture: images.Picture | None = None
+    """How an image is made of it."""
+    chosen: bool = False
+    """The user said what it is."""
 
     def read(self, obs: Any) -> Array:
         """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
@@ -116,11 +119,24 @@ class ObsReader:
             return value.astype(np.int32)
         if self.spec.dtype == "float32":
             return value.reshape(len(value), -1).astype(np.float32)
-        if self.channels_first:
-            value = value.transpose(0, 2, 3, 1)
-        elif value.ndim == 3:
-            value = value[..., None]
-        return np.ascontiguousarray(value)
+        assert self.picture is not None, self
+        return self.picture.convert(value)
+
+    def taken(self) -> Taken:
+        """What this key was taken for."""
+        if self.picture is not None:
+            return self.picture.taken(key_of(self.path), chosen=self.chosen)
+        count = math.prod(self.spec.shape)
+        if self.letters is not None:
+            words = f"a text of {count} characters out of {len(self.letters.alphabet)}"
+            return Taken(key_of(self.path), words, self.chosen)
+        if self.spec.dtype == "float32":
+            words = f"a vector of {count}"
+        elif self.spec.shape:
+            words = f"{count} categories of {self.spec.classes} classes each"
+        else:
+            words = f"a category of {self.spec.classes} classes"
+        return Taken(key_of(self.path), words, self.chosen)
 
 
 def is_vector(reader: object) -> TypeGuard[ObsReader]:
@@ -135,11 +151,13 @@ def read_space(
 
     Raises UnsupportedSpace if that is not possible.
     """
-    every = leaves(space)
-    if absent := hidden - {path_name(path) for path, _ in every}:
+    if absent := hidden - {path_name(path) for path, _ in leaves(space)}:
         raise UnsupportedSpace(f"observation space {space} has no {sorted(absent)} to hide")
-    shown = [(path, leaf) for path, leaf in every if path_name(path) not in hidden]
-    readers = tuple(_reader(leaf, path) for path, leaf in shown)
+    kinds = Kinds(view.kinds)
+    every = _readers(space, (), kinds, hidden)
+    if unknown := kinds.unknown():
+        raise UnsupportedSpace(unknown)
+    readers = _fitted(tuple(every), view.image)
     seen = [reader.name for reader in readers]
     if not seen or len(set(seen)) < len(seen):
         raise UnsupportedSpace(f"observation space {space} has no or ambiguous keys: {seen}")
@@ -159,19 +177,24 @@ def vector_bounds(
         box: Any = space
         for key in reader.path:
             box = box[key]
+        if not isinstance(box, spaces.Box):
+            continue
         bounds[reader.name] = float(np.min(box.low)), float(np.max(box.high))
     return bounds
 
 
 def leaves(space: gymnasium.Space[Any], path: Path = ()) -> list[tuple[Path, Any]]:
     """Spaces that hold no others, each with its path, in the order of the environment."""
-    if isinstance(space, spaces.Dict):
-        parts = list(space.spaces.items())
-    elif isinstance(space, spaces.Tuple):
-        parts = list(enumerate(space.spaces))
-    else:
+    if (inner := children(space)) is None:
         return [(path, space)]
-    return [leaf for key, part in parts for leaf in leaves(part, (*path, key))]
+    return [leaf for key, part in inner for leaf in leaves(part, (*path, key))]
+
+
+def children(space: gymnasium.Space[Any]) -> list[tuple[str | int, Any]] | None:
+    """Spaces in a Dict or Tuple with their keys or places; None for a space that holds none."""
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces.items())
+    return list(enumerate(space.spaces)) if isinstance(space, spaces.Tuple) else None
 
 
 def without(space: Any, hidden: frozenset[str], path: Path = ()) -> Any:
@@ -195,6 +218,40 @@ def refusal(what: str, space: gymnasium.Space[Any], path: Path) -> str:
     known = [words for kind, words in _REFUSED.items() if isinstance(space, kind)]
     wrong, instead = known[0] if known else ("is of an unknown kind", "a Box of numbers")
     return f"{what} space {space}{where} {wrong}: wrap the environment to have {instead}"
+
+
+def _fitted(readers: tuple[ObsReader, ...], how: str) -> tuple[ObsReader, ...]:
+    """Readers whose images have one size that the networks take."""
+    pictures = [reader.picture for reader in readers if reader.picture is not None]
+    fitted = iter(images.fit(pictures, how))
+    return tuple(
+        reader if reader.picture is None else _of_picture(reader, next(fitted))
+        for reader in readers
+    )
+
+
+def _of_picture(reader: ObsReader, picture: images.Picture) -> ObsReader:
+    spec = ObsSpec((*picture.sides, picture.channels), "uint8")
+    return replace(reader, picture=picture, spec=spec)
+
+
+def _readers(
+    space: gymnasium.Space[Any], path: Path, kinds: Kinds, hidden: frozenset[str]
+) -> list[ObsReader]:
+    """How to read what is not hidden, as the user says or else as its space does."""
+    if path_name(path) in hidden:
+        return []
+    kind, inner = kinds.of(path, _name(path, "")), children(space)
+    if inner is None:
+        kinds.know(path)
+    if kind == "hidden":
+        return []
+    if inner is None:
+        return [replace(_as_told(space, path, kind), chosen=True) if kind else _reader(space, path)]
+    if kind:
+        each = key_of((*path, *(key for key, _ in inner[:1])))
+        raise UnsupportedSpace(f"{key_of(path)} holds others: say it of its keys, such as {each}")
+    return [reader for key, part in inner for reader in _readers(part, (*path, key), kinds, hidden)]
 
 
 def _reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:
@@ -226,7 +283,7 @@ def _discrete_reader(space: spaces.Discrete, path: Path) -> ObsReader:
     check_classes(space, size, start + size - 1)
     first, last = np.array(start), np.array(start + size - 1)
     spec = ObsSpec((), "int32", size)
-    return ObsReader(_name(path, "state"), path, spec, False, start, (), first, last)
+    return ObsReader(_name(path, "state"), path, spec, start, (), first, last)
 
 
 def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader:
@@ -239,7 +296,7 @@ def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader
     check_classes(space, count, offset + count - 1, size.size)
     spec = ObsSpec((size.size,), "int32", count)
     name, last = _name(path, "state"), start + size - 1
-    return ObsReader(name, path, spec, False, offset, size.shape, start, last)
+    return ObsReader(name, path, spec, offset, size.shape, start, last)
 
 
 def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
@@ -248,7 +305,7 @@ def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
     check_classes(space, 2, 1, math.prod(shape))
     spec = ObsSpec((math.prod(shape),), "int32", 2)
     first, last = np.zeros(shape, np.int64), np.ones(shape, np.int64)
-    return ObsReader(_name(path, "state"), path, spec, False, 0, shape, first, last)
+    return ObsReader(_name(path, "state"), path, spec, 0, shape, first, last)
 
 
 def _text_reader(space: spaces.Text, path: Path) -> ObsReader:
@@ -297,24 +354,87 @@ def check_classes(
 
 
 def _box_reader(space: spaces.Box, path: Path) -> ObsReader:
-    """An image if it is uint8 with two axes of 16 pixels or more, else a vector."""
-    shape = tuple(space.shape)
-    channels_first = len(shape) == 3 and shape[2] > 4 and shape[0] < min(shape[1:])
-    height, width = shape[1:] if channels_first else (*shape, 1, 1)[:2]
-    if space.dtype != np.uint8 or len(shape) not in (2, 3) or max(height, width) < 16:
-        size = math.prod(shape)
-        if not size:
-            raise UnsupportedSpace(f"observation space {space} is empty")
-        spec = ObsSpec((size,), "float32")
-        return ObsReader(_name(path, "vector"), path, spec, shape=shape)
-    if height % 16 or width % 16:
+    """An image if it looks like one, else a vector."""
+    return _image_reader(space, path) if images.is_picture(space) else _vector_reader(space, path)
+
+
+def _as_told(space: gymnasium.Space[Any], path: Path, kind: str) -> ObsReader:
+    """How to read a key as the user says."""
+    name, more = parts(kind)
+    if name == "vector" and isinstance(
+        space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    ):
+        return _vector_reader(space, path)
+    if isinstance(space, spaces.Box):
+        told = _image_reader if name == "image" else _category_reader
+        return told(space, path, more)
+    if name == "category" and not more:
+        return _reader(space, path)
+    raise UnsupportedSpace(f"--as {key_of(path)}={kind} is not possible for its space {space}")
+
+
+def _vector_reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:
+    """One flat vector of numbers."""
+    shape = tuple(space.shape or ())
+    size = math.prod(shape)
+    if not size:
+        raise UnsupportedSpace(f"observation space {space} is empty")
+    spec = ObsSpec((size,), "float32")
+    return ObsReader(_name(path, "vector"), path, spec, shape=shape)
+
+
+def _image_reader(space: spaces.Box, path: Path, order: str = "") -> ObsReader:
+    """An image, whose size the networks may not yet take."""
+    picture = images.picture_of(space, order)
+    if picture is None:
         raise UnsupportedSpace(
-            f"images of {height}x{width} pixels are not supported, as 16 must divide both sides "
-            "(gymnasium.wrappers.ResizeObservation makes them so)"
+            f"observation space {space} is no image: it needs 2 or 3 axes (4 with stacked frames; "
+            "the order hwc or chw is for 3) and finite bounds, the same for all numbers"
         )
-    channels = math.prod(shape) // (height * width)
-    spec = ObsSpec((height, width, channels), "uint8")
-    return ObsReader(_name(path, "image"), path, spec, channels_first, shape=shape)
+    name = _name(path, "image")
+    reader = ObsReader(name, path, ObsSpec((), "uint8"), shape=picture.shape, picture=picture)
+    return _of_picture(reader, picture)
+
+
+def _category_reader(space: spaces.Box, path: Path, count: str = "") -> ObsReader:
+    """Whole numbers as categories, as many as `count` says or else the bounds of the space."""
+    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    if not low.size:
+        raise UnsupportedSpace(f"observation space {space} is empty")
+    first = float(low.min()) if np.isfinite(low).all() else 0.0
+    last = first + int(count) - 1 if count else float(high.max())
+    key = key_of(path)
+    if not (np.isfinite(last) and np.array_equal([first, last], np.rint([first, last]))):
+        raise UnsupportedSpace(
+            f"{key} has bounds of {first:g} to {last:g}, which give no number of categories: say "
+            f"how many there are, such as --as {key}=category:11 for whole numbers from {first:g}"
+        )
+    if not count and _says_nothing(space):
+        raise UnsupportedSpace(
+            f"{key} may hold any {space.dtype}, which does not say how many categories there "
+            f"are: such as --as {key}=category:11 for {first:g} to {first + 10:g}"
+        )
+    if last > high.max():
+        most = int(high.max() - first) + 1
+        raise UnsupportedSpace(f"--as {key}=category:{count} is more than its {most} numbers")
+    classes = int(last - first) + 1
+    if classes * low.size > MOST_CLASSES:
+        raise UnsupportedSpace(
+            f"{key} would be {low.size:,} categories of {classes:,}, each one input of the "
+            f"networks; {MOST_CLASSES:,} in all are the most"
+        )
+    places = np.full(low.shape, first), np.minimum(high, last)
+    spec = ObsSpec((low.size,) if low.shape else (), "int32", classes)
+    name = _name(path, "state")
+    return ObsReader(name, path, spec, int(first), low.shape, *places)
+
+
+def _says_nothing(space: spaces.Box) -> bool:
+    """Tell whether bounds are no more than those of the type."""
+    if not np.issubdtype(space.dtype, np.integer):
+        return False
+    info = np.iinfo(np.dtype(space.dtype).name)
+    return int(np.min(space.low)) == info.min and int(np.max(space.high)) == info.max
 
 
 def _name(path: Path, plain: str) -> str:

@@ -85,6 +85,19 @@ class ActionSpec:
         return np.concatenate(drawn, 1).astype(np.float32)
 
 
+class Taken(NamedTuple):
+    """What an observation key of an environment was taken for."""
+
+    key: str
+    """Its name there, as `--as` takes it."""
+    words: str
+    """What it was taken for."""
+    chosen: bool = False
+    """The user said so."""
+    remark: str = ""
+    """What may be wrong with that and how to mend it; mostly empty."""
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """Everything the agent needs to know about an environment."""
@@ -105,6 +118,10 @@ class EnvSpec:
     native: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """The environment's own spaces, observation and action, as `space_json` has them; empty where
     it has none but those above."""
+    taken: Mapping[str, Taken] = field(default_factory=dict, compare=False)
+    """What each observation key was taken for, where that could be something else."""
+    remarks: tuple[str, ...] = field(default=(), compare=False)
+    """What the user should know of how the task was built, a line each."""
 
 
 class StepBatch(NamedTuple):

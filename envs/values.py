@@ -70,8 +70,8 @@ def _checked(reader: ObsReader, obs: Any, lead: tuple[int, ...]) -> Array:
         _check_classes(where, value, reader)
     elif reader.spec.dtype == "float32":
         _check_reals(where, value)
-    elif value.dtype != np.uint8:
-        raise BrokenRule(f"{where} is {value.dtype}, but its space says uint8")
+    elif reader.picture is not None and (fault := reader.picture.fault(value)):
+        raise BrokenRule(f"{where} {fault}")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, Taken
 
 RESET, STEP, CLOSE = b"reset", b"step", b"close"
 """Commands to a worker."""
@@ -36,6 +36,7 @@ def encode_spec(spec: EnvSpec) -> dict[str, Any]:
         "bounds": {name: list(bounds) for name, bounds in spec.bounds.items()},
         "log": list(spec.log),
         "native": dict(spec.native),
+        "taken": {name: list(taken) for name, taken in spec.taken.items()},
     }
 
 
@@ -61,4 +62,5 @@ def decode_spec(suite: str, task: str, data: Mapping[str, Any]) -> EnvSpec:
         tuple(data["log"]),
         data["frames_per_step"],
     )
-    return EnvSpec(suite, task, obs, action, frames, bounds, log, data["native"])
+    taken = {name: Taken(*told) for name, told in data["taken"].items()}
+    return EnvSpec(suite, task, obs, action, frames, bounds, log, data["native"], taken)

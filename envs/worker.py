@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import inspect
 import json
 import operator
 import os
@@ -121,8 +122,9 @@ class Server:
         frames: int = getattr(self._env, "frames_per_step", 1)
         bounds = vector_bounds(self._env.observation_space, self._readers)
         native = space_json.native(self._env.observation_space, self._env.action_space)
+        taken = {reader.name: reader.taken() for reader in self._readers}
         action, log = self._writer.spec, self._log
-        spec = EnvSpec(job["suite"], job["task"], obs, action, frames, bounds, log, native)
+        spec = EnvSpec(job["suite"], job["task"], obs, action, frames, bounds, log, native, taken)
         specs = json.dumps(wire.encode_spec(spec))
         _say(connection, wire.answer(wire.READY, specs))
         self._index: int = job["env_id"]
@@ -178,13 +180,68 @@ def build(target: str, kwargs: Mapping[str, Any]) -> Any:
     factory = load(target)
     if not callable(factory):
         raise NoEnvironment(f"{target} is {kind(factory)}; name a class or a function")
-    env = factory(**kwargs)
+    _check_arguments(target, factory, kwargs)
+    try:
+        env = factory(**kwargs)
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        error.add_note(f"It was called as {target}({given}).")
+        raise
     lacking = [name for name in ("observation_space", "action_space") if not hasattr(env, name)]
     if lacking:
         raise NoEnvironment(
             f"{target} builds no environment: {kind(env)} has no {' and no '.join(lacking)}"
         )
     return env
+
+
+def _check_arguments(target: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise NoEnvironment for arguments that what builds the environment does not take."""
+    if target != "gymnasium:make":
+        _check_call(target, factory, kwargs)
+        return
+    own = inspect.signature(factory).parameters.keys() | {"render_mode"}
+    passed = {name: value for name, value in kwargs.items() if name not in own}
+    if passed:
+        _check_call(kwargs["id"], *_registered(kwargs["id"], passed))
+
+
+def _registered(env_id: str, passed: Mapping[str, Any]) -> tuple[Callable[..., Any], Any]:
+    """What gymnasium calls to make an id, and with what."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    spec = gymnasium.spec(name)
+    entry = spec.entry_point
+    assert entry is not None, spec
+    return load_env_creator(entry) if isinstance(entry, str) else entry, {**spec.kwargs, **passed}
+
+
+def _check_call(name: str, called: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise NoEnvironment unless `called` can be called with these arguments."""
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(**kwargs)
+        return
+    except TypeError as error:
+        reason = str(error)
+    taken = [
+        each.name
+        for each in signature.parameters.values()
+        if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    takes = f"it takes {', '.join(taken)}" if taken else "it takes none"
+    if unknown := [each for each in kwargs if each not in taken]:
+        close = nearest(unknown[0], {squash(each): each for each in taken})
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise NoEnvironment(f"{name} has no argument {unknown[0]!r}{hint} ({takes})")
+    raise NoEnvironment(f"{name}: {reason} (--env-arg NAME=VALUE gives it; {takes})")
 
 
 def load(target: str) -> Any:

@@ -63,6 +63,21 @@ class Steer(Walk):
         self.action_space = spaces.Box(np.array([[0.0], [-2.0]]), np.array([[1.0], [6.0]]))
 
 
+class Pictured(Walk):
+    """One picture of a side that must be given, with a text that nobody reads."""
+
+    def __init__(self, side: int, dtype: str = "uint8", high: float = 255) -> None:
+        super().__init__()
+        picture = spaces.Box(0, high, (side, side), np.dtype(dtype).type)
+        self.observation_space = spaces.Dict(
+            tiles=picture, words=spaces.Sequence(spaces.Discrete(2))
+        )
+
+    def look(self) -> Any:
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+
 class Faulty(Walk):
     """Go wrong in the third step, once if `marker` names a file that then exists."""
 

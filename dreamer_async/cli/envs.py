@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamer_async.cli.inputs import resolve_task
-from dreamer_async.cli.options import Json, RunsDir
+from dreamer_async.cli.inputs import as_view, resolve_task
+from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunsDir
 from dreamer_async.cli.paths import runs_root
-from dreamer_async.config import SUITES, ConfigError
+from dreamer_async.config import SUITES, ConfigError, EnvConfig, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
     from dreamer_async.envs.check import Report
 
+VIEW = ("env.args", "env.kinds", "env.image")
+"""Settings that say how a task is built and read."""
+_OTHERS = "image|vector|category|hidden"
 SHOWN_TASKS = 60
 """More tasks than these are only listed with --all."""
 
@@ -108,18 +111,27 @@ def check_env(
     name: Annotated[
         str, typer.Argument(metavar="ID", help="SUITE/TASK, a gymnasium id, or module:factory.")
     ],
+    env_args: EnvArgs = None,
+    kinds: Kinds = None,
     episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop then at the latest.")] = 30.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     as_json: Json = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="env.args, env.kinds, env.image."),
+    ] = None,
 ) -> int:
     """Play random episodes, print what an agent would see, and what is wrong with it."""
     suite, task = _split(name)
     task = resolve_task(suite, task)
+    env = _viewed(suite, task, as_view(env_args, kinds) + (overrides or []))
+    from dreamer_async.envs import View
     from dreamer_async.envs.check import check
 
+    say = partial(typer.echo, err=True)
     try:
-        report = check(suite, task, episodes, seconds, seed, partial(typer.echo, err=True))
+        report = check(suite, task, episodes, seconds, seed, say, View.of(env))
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if as_json:
@@ -127,6 +139,14 @@ def check_env(
     else:
         print("\n".join(report_lines(report)))
     return 0
+
+
+def _viewed(suite: str, task: str, settings: list[str]) -> EnvConfig:
+    """The task as the settings say; ConfigError for those that a look at it does not need."""
+    for key in parse_overrides(settings):
+        if key not in VIEW:
+            raise ConfigError(f"{key} does not matter here; there are {', '.join(VIEW)}")
+    return resolve(suite, task, overrides=settings).env
 
 
 @env_app.command(name="score")
@@ -170,6 +190,8 @@ def report_lines(report: Report) -> list[str]:
         kind = f"{seen.dtype} of {seen.classes}" if seen.classes else seen.dtype
         span = f"{seen.low:.4g} to {seen.high:.4g}, mean {seen.mean:.4g}"
         lines.append(f"{name:24}{shape:>14}  {kind:14} {seen.encoder}  {span}")
+        if seen.taken:
+            lines.append(f"  taken for {seen.taken}; others: --as {seen.key}={_OTHERS}")
     repeat = report.frames_per_step
     lines += ["", f"action    {report.action}" + (f", repeated {repeat} times" * (repeat > 1))]
     reward = report.reward

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dreamer_async.config import (
@@ -16,6 +18,7 @@ from dreamer_async.config import (
     parse_overrides,
     resolve,
 )
+from dreamer_async.config.schema import SchemaError, parse
 from dreamer_async.machine import compiler, nvidia
 
 EXTRAS = {
@@ -36,6 +39,35 @@ def need_extra(extra: str, what: str) -> None:
 def as_overrides(flags: dict[str, Any]) -> list[str]:
     """Turn given flags into settings; None means not given."""
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
+
+
+def as_view(args: list[str] | None, kinds: list[str] | None) -> list[str]:
+    """Turn what was given by --env-arg and --as into settings."""
+    given = {"env.args": _pairs("--env-arg", args or []), "env.kinds": _pairs("--as", kinds or [])}
+    return [f"{key}={json.dumps(pairs)}" for key, pairs in given.items() if pairs]
+
+
+def _pairs(flag: str, given: list[str]) -> dict[str, Any]:
+    """Typed values of key=value; ConfigError for anything else."""
+    pairs: dict[str, Any] = {}
+    for text in given:
+        key, sign, value = text.partition("=")
+        if not (key and sign):
+            raise ConfigError(f"{flag} expects key=value, got {text!r}")
+        if key in pairs:
+            raise ConfigError(f"{flag} gives {key} twice")
+        kind = str if flag == "--as" else Any
+        try:
+            pairs[key] = parse(kind, value, f"{flag} {key}")
+        except SchemaError as error:
+            raise ConfigError(str(error)) from None
+    return pairs
+
+
+def shown_args(args: Mapping[str, Any]) -> str:
+    """Arguments as they are given on the command line."""
+    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in args.items()}
+    return " ".join(f"{key}={text}" for key, text in texts.items())
 
 
 class Wanted(NamedTuple):
@@ -99,14 +131,14 @@ def resolve_task(suite: str, task: str | None) -> str:
 
 
 def try_spaces(env: EnvConfig) -> None:
-    """Refuse a gymnasium environment that no agent here can use, before anything is created.
+    """Refuse an environment that no agent here can use, before anything is created.
 
     What it looks like is only known once it was built; EnvError if that fails.
     """
-    if env.suite != "gym":
-        return  # their spaces are known to fit
     from dreamer_async import envs
 
+    if env.suite != "gym" and envs.View.of(env) == envs.View():
+        return  # their spaces are known to fit
     try:
         envs.spec_of(env)
     except ValueError as error:

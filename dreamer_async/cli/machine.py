@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from dreamer_async.bench import ALONE, PARTS
-from dreamer_async.cli.inputs import configure
+from dreamer_async.cli.inputs import as_view, configure, try_spaces
 from dreamer_async.cli.options import (
     Compile,
     Device,
+    EnvArgs,
     Json,
+    Kinds,
     NumEnvs,
     Overrides,
     Precision,
@@ -57,6 +59,8 @@ def bench(
     ] = "all",
     suite: SuiteOption = "",
     task: Task = None,
+    env_args: EnvArgs = None,
+    kinds: Kinds = None,
     size: Size = None,
     num_envs: NumEnvs = None,
     device: Device = None,
@@ -88,7 +92,9 @@ def bench(
         "train.threads": threads,
         "train.compile": compile_,
     }
-    config = configure(suite, task, size, flags, overrides).config
+    settings = as_view(env_args, kinds) + (overrides or [])
+    config = configure(suite, task, size, flags, settings).config
+    try_spaces(config.env)
     from dreamer_async.bench import measure, report
 
     process.prepare()
@@ -108,6 +114,8 @@ def bench(
 def plan(
     suite: Suite,
     task: Task = None,
+    env_args: EnvArgs = None,
+    kinds: Kinds = None,
     size: Size = None,
     steps: Steps = None,
     num_envs: NumEnvs = None,
@@ -131,7 +139,9 @@ def plan(
         "train.precision": precision,
         "train.threads": threads,
     }
-    config = configure(suite, task, size, flags, overrides).config
+    settings = as_view(env_args, kinds) + (overrides or [])
+    config = configure(suite, task, size, flags, settings).config
+    try_spaces(config.env)
     from dreamer_async.bench import report
     from dreamer_async.bench.plan import plan as work_out
 

@@ -30,6 +30,23 @@ TaskAgain = Annotated[
     str | None,
     typer.Option("--task", metavar="NAME", help="The run's task again, if it is module:factory."),
 ]
+EnvArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env-arg",
+        metavar="KEY=VALUE",
+        help="Keyword argument of what builds the environment; may be repeated.",
+    ),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--as",
+        metavar="KEY=KIND",
+        help="Read an observation key as image, vector, category or category:COUNT, or leave it "
+        "out (hidden); may be repeated.",
+    ),
+]
 Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
 NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
 Compile = Annotated[

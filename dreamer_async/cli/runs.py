@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -145,8 +145,14 @@ def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "
     for key, value in dataclasses.asdict(summary).items():
         print(f"{key:15} {value}{', reset rows included' * (key == 'env_steps')}")
     print(f"{'checkpoints':15} {' '.join(checkpoints) or 'none'}")
-    print(f"{'settings':15} {' '.join(f'{k}={v}' for k, v in chosen.items()) or 'as preset'}")
+    settings = " ".join(f"{key}={_shown(value)}" for key, value in chosen.items())
+    print(f"{'settings':15} {settings or 'as preset'}")
     return 0
+
+
+def _shown(value: Any) -> str:
+    """A setting as -s takes it."""
+    return json.dumps(value) if isinstance(value, Mapping) else str(value)
 
 
 @runs_app.command(name="rm")

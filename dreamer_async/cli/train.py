@@ -16,16 +16,20 @@ import typer
 
 from dreamer_async.cli.inputs import (
     as_overrides,
+    as_view,
     configure,
     device_kind,
     name_again,
     need_extra,
+    shown_args,
     try_spaces,
     unused_gpu,
 )
 from dreamer_async.cli.options import (
     Compile,
     Device,
+    EnvArgs,
+    Kinds,
     NumEnvs,
     Overrides,
     Plain,
@@ -53,6 +57,8 @@ from dreamer_async.store.run_dir import RunDir
 def train(
     suite: Suite,
     task: Task = None,
+    env_args: EnvArgs = None,
+    kinds: Kinds = None,
     size: Size = None,
     steps: Steps = None,
     num_envs: NumEnvs = None,
@@ -93,7 +99,8 @@ def train(
         "env.resize": resize,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
-    config, kind, note = configure(suite, task, size, flags, overrides)
+    view = as_view(env_args, kinds)
+    config, kind, note = configure(suite, task, size, flags, view + (overrides or []))
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
@@ -154,6 +161,8 @@ def resume(
         print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
         print(warning, flush=True)
+    if new.env.args:
+        print(f"arguments of the environment: {shown_args(new.env.args)}", flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
         if tensorboard:
             run.tensorboard.mkdir(exist_ok=True)

@@ -216,12 +216,21 @@ class OptimConfig:
         _need(self, "beta2 momentum", _below_one, "at least 0 and below 1")
 
 
-KINDS = ("image", "vector", "category", "hidden")
-"""What an observation key can be read as."""
+KINDS = "key=hidden, vector, image, image:hwc, image:chw, category or category:COUNT"
+IMAGES = "pad, resize, resize:SIDE or resize:HEIGHTxWIDTH in multiples of 16"
+_KIND = re.compile(r"hidden|vector|image(:(hwc|chw))?|category(:[1-9][0-9]{0,6})?")
+_IMAGE = re.compile(r"pad|resize(:([0-9]{2,4})(x([0-9]{2,4}))?)?")
 
 
 def _are_kinds(value: Mapping[str, str]) -> bool:
-    return set(value.values()) <= set(KINDS)
+    return all(_KIND.fullmatch(kind) for kind in value.values())
+
+
+def _fits_images(value: str) -> bool:
+    """Tell whether sides are multiples of 16, which those of the networks' images must be."""
+    found = _IMAGE.fullmatch(value)
+    sides = [int(side) for side in found.group(2, 4) if side] if found else [0]
+    return all(side > 0 and side % 16 == 0 for side in sides)
 
 
 @dataclass(frozen=True)
@@ -245,17 +254,19 @@ class EnvConfig:
     args: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of what builds the environment."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """Observation keys that are read as something else than their space says."""
+    """Observation keys that are read as something else than their space says: key=hidden, vector,
+    image (image:hwc, image:chw) or category (category:COUNT)."""
     image: str = "pad"
-    """What is done to images whose sides 16 does not divide: pad or resize."""
+    """What is done to images whose sides 16 does not divide: pad, resize, resize:SIDE or
+    resize:HEIGHTxWIDTH."""
 
     def __post_init__(self) -> None:
         _need(self, "suite task", _is_name, "a name of printable characters")
         _need(self, "num_envs", lambda n: 1 <= n <= 4096, "from 1 to 4096")
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         _need(self, "resize", ("area", "exact").__contains__, "area or exact")
-        _need(self, "kinds", _are_kinds, f"key={'|'.join(KINDS)}, with commas between")
-        _need(self, "image", ("pad", "resize").__contains__, "pad or resize")
+        _need(self, "kinds", _are_kinds, KINDS)
+        _need(self, "image", _fits_images, IMAGES)
         if not 0 <= self.batch_size <= self.num_envs:
             raise ConfigError(
                 f"env.batch_size must be from 0 to env.num_envs = {self.num_envs}, "

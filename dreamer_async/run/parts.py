@@ -9,7 +9,7 @@ from functools import partial
 
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.config import Config
+from dreamer_async.config import Config, EnvConfig
 from dreamer_async.envs.findings import Inspection
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.place import Place, take_place
@@ -99,7 +99,7 @@ async def build(
         ratio,
         telemetry,
         prefill=prefill_windows(config),
-        inspection=None if resume or envs.tasks(env.suite) else Inspection(spec, env.num_envs),
+        inspection=None if resume or _is_known(env) else Inspection(spec, env.num_envs),
     )
     state = RunState(learner, replay, ratio, pool, player, collector, lockstep=train.sync)
     telemetry.follow(lambda: state.position)
@@ -129,6 +129,11 @@ async def build(
         writer_thread=_thread(stack, "checkpoint", 1),
         evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
     )
+
+
+def _is_known(env: EnvConfig) -> bool:
+    """Tell whether a task is one of a benchmark, just as the benchmark has it."""
+    return bool(envs.tasks(env.suite)) and envs.View.of(env) == envs.View()
 
 
 def make_env(config: Config) -> VectorEnv:

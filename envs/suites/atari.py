@@ -109,6 +109,10 @@ def _suite(
 
     def make(game: str, options: Options) -> VectorEnv:
         exact = options.resize == "exact"
+        if exact and (given := sorted(_RAW.keys() & options.view.args.keys())):
+            raise ValueError(
+                f"--resize exact draws {given[0]} as the protocol has it; leave it out"
+            )
         return open_pool(_exactly(task(game)) if exact else task(game), options)
 
     suite = pool_suite(name, "pong", games, _spellings(games), task, about=about)

@@ -1,6 +1,7 @@
 """Any environment by its Gymnasium id, or by the name of what builds it.
 
 * An id that envpool has is served by envpool, another one that gymnasium knows by worker processes.
+  So is one of both whose arguments (`--env-arg`) envpool's environment does not have.
 * `module:factory` names something that returns a gymnasium environment, and `module:Name-v0` an id
   that importing the module registers. Both import code, so whoever runs it must say so: they are
   refused unless the same name was given to `allow_code`, which nothing but a command line does. A
@@ -85,7 +86,7 @@ def _gymnasium_ids() -> tuple[str, ...]:
 
 def spec(task: str, view: View) -> EnvSpec:
     """Describe a task; one that envpool lacks is built in a worker for a moment."""
-    if not is_code(task) and task in _envpool_ids():
+    if _by_envpool(task, view):
         return describe(PoolTask("gym", task, task, view=view))
     with make(task, Options(num_envs=1, batch_size=1, seed=0, view=view)) as env:
         return env.spec
@@ -93,7 +94,7 @@ def spec(task: str, view: View) -> EnvSpec:
 
 def make(task: str, options: Options) -> VectorEnv:
     """Open environments of a task."""
-    if not is_code(task) and task in _envpool_ids():
+    if _by_envpool(task, options.view):
         return open_pool(PoolTask("gym", task, task), options)
     from dreamer_async.envs.processes import ProcessEnv, Source
 
@@ -101,8 +102,32 @@ def make(task: str, options: Options) -> VectorEnv:
     if code and code["attribute"].replace(".", "_").isidentifier():
         return ProcessEnv(Source("gym", task, task, search_here=True), options)
     kwargs = {"id": task, "disable_env_checker": True}
-    source = Source("gym", task, "gymnasium:make", kwargs, search_here=code is not None)
+    remark = "" if code else _why_not_envpool(task, options.view)
+    source = Source("gym", task, "gymnasium:make", kwargs, code is not None, remark)
     return ProcessEnv(source, options)
+
+
+def _by_envpool(task: str, view: View) -> bool:
+    """Tell whether envpool serves a task with these arguments."""
+    if is_code(task) or task not in _envpool_ids():
+        return False
+    return not _lacking(task, view) or task not in _gymnasium_ids()
+
+
+def _lacking(task: str, view: View) -> list[str]:
+    """Arguments that envpool's environment of this id does not have."""
+    if not view.args:
+        return []
+    from dreamer_async.envs import pool
+
+    return sorted(view.args.keys() - pool.defaults_of(task).keys())
+
+
+def _why_not_envpool(task: str, view: View) -> str:
+    if task not in _envpool_ids():
+        return ""
+    lacking = " and no ".join(_lacking(task, view))
+    return f"{task} is gymnasium's, in worker processes: envpool's has no argument {lacking}"
 
 
 SUITE = Suite(
