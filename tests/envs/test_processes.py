@@ -173,7 +173,7 @@ def test_an_old_reset_is_reported() -> None:
     [
         ("constructor", EnvError, "could not be built:(.|\n)*no such simulator"),
         ("sequence", ValueError, "observation space Sequence.* has no fixed length: wrap"),
-        ("multi", ValueError, r"action space MultiBinary\(3\) is not supported here"),
+        ("one of", ValueError, "action space OneOf.* is another one in every step: wrap"),
     ],
 )
 def test_an_environment_that_cannot_be_used_is_refused(
