@@ -257,25 +257,38 @@ def pad(value: Bytes, height: int, width: int) -> Bytes:
 def resize(value: Bytes, height: int, width: int) -> Bytes:
     """Scale images by the mean over the area of each new pixel, halves rounded up.
 
-    [N, h, w, C] to [N, H, W, C]. All sums are of whole numbers and exact, in whatever order.
+    [N, h, w, C] to [N, H, W, C]; exact, as all sums are of whole numbers.
     """
     rows, given_height, given_width, channels = value.shape
-    lines = value.reshape(rows, given_height, -1).astype(np.float32)  # sums stay below 2**24
-    down = overlaps(given_height, height) @ lines
-    down = down.reshape(rows * height, given_width, channels).astype(np.float64)
-    total = overlaps(given_width, width).astype(np.float64) @ down
+    lines = _sums(value.reshape(rows, given_height, -1), height, 255)
+    lines = lines.reshape(rows * height, given_width, channels)
+    total = _sums(lines, width, 255 * given_height)
     area = given_height * given_width
-    mean = np.floor((total + area / 2) / area)
+    mean = (2 * total.astype(np.int64) + area) // (2 * area)
     return mean.astype(np.uint8).reshape(rows, height, width, channels)
 
 
-@lru_cache(maxsize=64)
-def overlaps(given: int, wanted: int) -> NDArray[np.float32]:
-    """How much of each old pixel lies in each new one: whole numbers [wanted, given].
+def _sums(value: Array, wanted: int, most: int) -> Array:
+    """Sums over the second axis in parts of equal length: whole numbers [A, given, B] of up to
+    `most` to [A, wanted, B], where each old number counts `wanted` times in all."""
+    many, given, rest = value.shape
+    kind = np.int32 if most * given < 2**31 else np.int64
+    total = np.zeros((many, wanted, rest), kind)
+    for place, weight in _taps(given, wanted):
+        total += np.multiply(value[:, place], weight.astype(kind)[:, None], dtype=kind)
+    return total
 
-    An old pixel is `wanted` long, a new one `given`, so that the side is the same.
+
+@lru_cache(maxsize=64)
+def _taps(given: int, wanted: int) -> list[tuple[Array, Array]]:
+    """First, second, ... old number of every part, and how much of it lies in that part.
+
+    An old number is `wanted` long and a part `given`, so that both rows are equally long.
     """
-    assert given * 255 < 2**24, given
-    old, new = np.arange(given) * wanted, np.arange(wanted)[:, None] * given
-    shared = np.minimum(old + wanted, new + given) - np.maximum(old, new)
-    return np.maximum(shared, 0).astype(np.float32)
+    start = np.arange(wanted) * given
+    taps = []
+    for place in range(-(-given // wanted) + 1):
+        old = start // wanted + place
+        shared = np.minimum((old + 1) * wanted, start + given) - np.maximum(old * wanted, start)
+        taps.append((np.minimum(old, given - 1), np.where(old < given, shared, 0).clip(0)))
+    return taps

@@ -78,6 +78,18 @@ class Pictured(Walk):
         return self.observation_space.sample()
 
 
+class Shaped(Walk):
+    """Noise of one shape and type."""
+
+    def __init__(self, shape: list[int], dtype: str = "uint8", high: float = 255) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, high, tuple(shape), np.dtype(dtype).type)
+
+    def look(self) -> Any:
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+
 class Faulty(Walk):
     """Go wrong in the third step, once if `marker` names a file that then exists."""
 

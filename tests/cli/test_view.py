@@ -23,10 +23,10 @@ def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ALLOWED, NAME)
 
 
-def train(root: Path, *words: str) -> int:
+def train(root: Path, *words: str, name: str = NAME) -> int:
     fixed = ["--size", "tiny", "--device", "cpu", "--plain", "--steps", "60"]
     where = ["--runs-dir", str(root / "runs")]
-    return main(["train", "gym", "--task", NAME, *fixed, *where, *SETTINGS, *words])
+    return main(["train", "gym", "--task", name, *fixed, *where, *SETTINGS, *words])
 
 
 def test_the_view_is_part_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +57,45 @@ def test_the_view_is_part_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "env.kinds cannot change" in capsys.readouterr().err
     assert main(again) == 0
     assert "arguments of the environment: side=40 high=20" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["pad", "resize"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "high", "seen"),
+    [
+        ([84, 84, 1], "uint8", 255, {"pad": [96, 96, 1], "resize": [80, 80, 1]}),
+        ([40, 40, 3], "uint8", 255, {"pad": [48, 48, 3], "resize": [32, 32, 3]}),
+        ([210, 160, 3], "uint8", 255, {"pad": [224, 160, 3], "resize": [208, 160, 3]}),
+        ([3, 64, 64], "uint8", 255, {"pad": [64, 64, 3], "resize": [64, 64, 3]}),
+        ([64, 64, 12], "uint8", 255, {"pad": [64, 64, 12], "resize": [64, 64, 12]}),
+        ([96, 96, 4], "float32", 1, {"pad": [96, 96, 4], "resize": [96, 96, 4]}),
+        ([64, 64], "bool", 1, {"pad": [64, 64, 1], "resize": [64, 64, 1]}),
+        ([4, 84, 84, 3], "uint8", 255, {"pad": [96, 96, 12], "resize": [80, 80, 12]}),
+    ],
+)
+def test_images_of_any_size_train(
+    shape: list[int],
+    dtype: str,
+    high: int,
+    seen: dict[str, list[int]],
+    how: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "tests.faulty_envs:Shaped"
+    monkeypatch.setenv(ALLOWED, name)
+    args = [
+        "--env-arg",
+        f"shape={shape}",
+        "--env-arg",
+        f"dtype={dtype}",
+        "--env-arg",
+        f"high={high}",
+    ]
+    assert train(tmp_path, *args, "-s", f"env.image={how}", name=name) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert list(dreamer_async.load(run).spec.obs["image"].shape) == seen[how]
 
 
 @pytest.mark.parametrize(

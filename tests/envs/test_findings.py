@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from dreamer_async.envs.findings import (
     INSPECTED_EPISODES,
@@ -11,7 +14,7 @@ from dreamer_async.envs.findings import (
     Tally,
     findings,
 )
-from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
+from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch, Taken
 
 SPEC = EnvSpec("gym", "x", {"v": ObsSpec((2,), "float32")}, ActionSpec("discrete", 2))
 
@@ -64,3 +67,33 @@ def test_reset_rows_are_counted_and_many_are_said() -> None:
     assert share == 0.5 and any("50% of all agent steps are reset rows" in text for text in found)
     share, found = after(9)
     assert share == 0.1 and not any("reset rows" in text for text in found)
+
+
+def test_what_the_spaces_alone_say_comes_with_the_first_rows_and_once() -> None:
+    taken = {"v": Taken("v", "an image", remark="v may be symbols")}
+    spec = replace(SPEC, taken=taken, remarks=("built elsewhere",))
+    inspection = Inspection(spec, 1)
+    said = [inspection.add(row(time, 10**6)) for time in range(50)]
+    assert said[0] == ["built elsewhere", "v may be symbols"] and not any(said[1:])
+    assert not any("symbols" in text for text in inspection.finish())
+
+
+@pytest.mark.parametrize(
+    ("high", "taken", "found"),
+    [
+        (10, Taken("v", "an image"), True),
+        (200, Taken("v", "an image"), False),
+        (10, Taken("v", "an image", chosen=True), False),
+        (10, Taken("v", "an image", remark="said already"), False),
+    ],
+)
+def test_bytes_that_are_few_numbers_may_be_symbols(high: int, taken: Taken, found: bool) -> None:
+    """Whatever their space says: most say 0 to 255."""
+    obs = {"v": ObsSpec((16, 16, 1), "uint8")}
+    spec = EnvSpec("gym", "x", obs, SPEC.action, taken={"v": taken})
+    tally, rows = Tally(1), row(0, 5)
+    tally.add(
+        rows._replace(obs={"v": np.linspace(0, high, 256).reshape(1, 16, 16, 1).astype("u1")})
+    )
+    said = [text for text in findings(spec, tally) if "--as v=category:11" in text]
+    assert bool(said) == found
