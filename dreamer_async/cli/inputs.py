@@ -99,11 +99,11 @@ def resolve_task(suite: str, task: str | None) -> str:
 
 
 def try_spaces(env: EnvConfig) -> None:
-    """Refuse a gymnasium environment that no agent here can use, before anything is created.
+    """Refuse what no agent here can use or nothing can repeat, before anything is created.
 
-    What it looks like is only known once it was built; EnvError if that fails.
+    What gymnasium's look like is only known once one was built; EnvError if that fails.
     """
-    if env.suite != "gym":
+    if env.suite != "gym" and env.repeat == 1:
         return  # their spaces are known to fit
     from dreamer_async import envs
 

@@ -68,6 +68,9 @@ def train(
     resize: Annotated[
         str | None, typer.Option(metavar="HOW", help="Scaling of Atari's images: area or exact.")
     ] = None,
+    repeat: Annotated[
+        str | None, typer.Option(metavar="N", help="Take each action N times (action repeat).")
+    ] = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -91,6 +94,7 @@ def train(
         "train.sync": sync,
         "train.compile": compile_,
         "env.resize": resize,
+        "env.repeat": repeat,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
     config, kind, note = configure(suite, task, size, flags, overrides)

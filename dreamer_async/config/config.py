@@ -208,7 +208,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 LATER = frozenset(
     {"train.native", "train.capture", "train.fused_filtering", "env.resize"}
-    | {"env.args", "env.kinds", "env.image"}
+    | {"env.args", "env.kinds", "env.image", "env.repeat"}
     | {"train.fused_imagination", "train.dependent_launch"}
 )
 """Settings that runs of earlier versions lack; those get the defaults."""
@@ -282,6 +282,8 @@ def changed_shapes(old: Config, new: Config, *, drop_replay: bool = False) -> di
             refused[key] = "a run belongs to one task; start a new run"
         elif key in ("env.kinds", "env.image"):
             refused[key] = "the checkpoint holds networks for what it saw; start a new run"
+        elif key == "env.repeat":
+            refused[key] = "what was learned is about steps of that length; start a new run"
         elif key in _RING_KEYS and not drop_replay:
             refused[key] = "the replay ring is laid out for it; add --drop-replay to start afresh"
     return refused

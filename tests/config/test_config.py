@@ -215,6 +215,7 @@ def test_a_spoiled_config_file_is_refused(spoil: Any, message: str) -> None:
 def test_a_run_of_an_earlier_version_gets_the_defaults_of_later_settings() -> None:
     config = resolve("toy", "catch")
     assert from_dict(_without(to_dict(config), "train", "capture")) == config
+    assert from_dict(_without(to_dict(config), "env", "repeat")) == config
 
 
 def test_settings_of_an_earlier_version_that_are_gone_are_passed_over() -> None:
@@ -258,6 +259,7 @@ def test_override_keeps_everything_else() -> None:
         ("replay.capacity=9999", True, False),
         ("replay.directory=/somewhere", True, False),
         ("train.batch_length=24", True, False),
+        ("env.repeat=2", True, True),
         ("model.units=48", True, True),
         ("model.unimix=0.02", True, True),
     ],
