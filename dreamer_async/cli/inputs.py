@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
 from dreamer_async.config import (
@@ -54,14 +55,17 @@ def configure(
     size: str | None,
     flags: dict[str, Any],
     overrides: list[str] | None,
+    *,
+    published: bool = False,
 ) -> Wanted:
     """Build the config that the words ask for, as far as this machine can do it."""
     settings = as_overrides(flags) + (overrides or [])
     name = resolve_task(suite, task)
     given = parse_overrides(settings)
-    asked = resolve(suite, name, size=size, overrides=settings).train.device
+    build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
+    asked = build().train.device
     device = device_kind(asked)
-    config = resolve(suite, name, size=size, overrides=settings, device=device)
+    config = build(device=device)
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     idle = unused_gpu(asked, device)

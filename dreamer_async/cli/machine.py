@@ -17,6 +17,7 @@ from dreamer_async.cli.options import (
     NumEnvs,
     Overrides,
     Precision,
+    Published,
     Ratio,
     RunsDir,
     Size,
@@ -118,6 +119,7 @@ def plan(
     speeds: Annotated[
         bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
     ] = True,
+    published: Published = False,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
@@ -131,7 +133,7 @@ def plan(
         "train.precision": precision,
         "train.threads": threads,
     }
-    config = configure(suite, task, size, flags, overrides).config
+    config = configure(suite, task, size, flags, overrides, published=published).config
     from dreamer_async.bench import report
     from dreamer_async.bench.plan import plan as work_out
 

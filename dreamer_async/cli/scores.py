@@ -16,6 +16,7 @@ from dreamer_async.cli.paths import runs_root
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
+    from dreamer_async.scores.curves import Band
     from dreamer_async.scores.protocol import SuiteScore, TaskScore
 
 
@@ -94,12 +95,10 @@ def _score_lines(task: TaskScore) -> list[str]:
 
 
 def _curve_lines(task: TaskScore) -> list[str]:
-    """One line per bin: mean and deviation over runs, and over the published seeds."""
+    """One line per bin: mean and deviation over runs, median and range of the published seeds."""
     lines = [f"  {'up to frame':>13} {'runs':>5} {'episodes':>9}   {'return':22} published"]
     for part in task.bins:
-        theirs = "-"
-        if part.published_mean is not None:
-            theirs = _spread(part.published_mean, part.published_std)
+        theirs = "-" if part.published is None else _band(part.published)
         lines.append(
             f"  {part.frames:13,.0f} {part.runs:5} {part.episodes:9,}   "
             f"{_spread(part.mean, part.std):22} {theirs}"
@@ -123,6 +122,10 @@ def suite_lines(suite: SuiteScore) -> list[str]:
 
 def _spread(mean: float, std: float | None) -> str:
     return _number(mean) if std is None else f"{_number(mean)} ± {_number(std)}"
+
+
+def _band(band: Band) -> str:
+    return f"{_number(band.median)} ({_number(band.low)} to {_number(band.high)})"
 
 
 def _number(value: float) -> str:

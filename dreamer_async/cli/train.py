@@ -30,6 +30,7 @@ from dreamer_async.cli.options import (
     Overrides,
     Plain,
     Precision,
+    Published,
     Ratio,
     RunRef,
     RunsDir,
@@ -71,6 +72,7 @@ def train(
     repeat: Annotated[
         str | None, typer.Option(metavar="N", help="Take each action N times (action repeat).")
     ] = None,
+    published: Published = False,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -97,7 +99,7 @@ def train(
         "env.repeat": repeat,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
-    config, kind, note = configure(suite, task, size, flags, overrides)
+    config, kind, note = configure(suite, task, size, flags, overrides, published=published)
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)

@@ -274,6 +274,18 @@ def test_a_resume_refuses_what_changes_shapes(
     assert list(changed_shapes(old, new, drop_replay=True)) == [key] * refused_without_replay
 
 
+def test_published_is_between_the_suite_and_what_is_asked_for() -> None:
+    made = resolve("dmc-vision", "walker_walk", published=True)
+    assert (made.size, made.env.repeat, made.train.train_ratio) == ("size12m", 2, 512.0)
+    assert made.train.steps == 600_000 and made.env.num_envs == 16
+    asked = resolve(
+        "dmc-vision", "walker_walk", size="size1m", published=True, overrides=["env.repeat=1"]
+    )
+    assert (asked.size, asked.env.repeat, asked.train.train_ratio) == ("size1m", 1, 512.0)
+    with pytest.raises(ConfigError, match=r"no curve was published for toy .* dmc-proprio"):
+        resolve("toy", "seek", published=True)
+
+
 def test_a_resume_refuses_another_size_or_task() -> None:
     old = resolve("toy", "catch", size="tiny")
     assert "env.task" in changed_shapes(old, resolve("toy", "other", size="tiny"))
