@@ -64,6 +64,10 @@ watch *args="last":
 bench *args="all":
     {{ bin }}/dreamer-async bench {{ args }}
 
+# draw the pictures of docs/learning.md anew from the CSVs beside them (extra report)
+learning-report *args:
+    {{ bin }}/python -m dreamer_async.scores.pictures {{ args }}
+
 # what a GPU must show, in under ten minutes: tests, ceilings, updates, policy, whole runs (--help)
 gpu-check *args:
     {{ bin }}/python -m dreamer_async.bench.check {{ args }}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dreamer_async.envs import names, needs
+from dreamer_async.envs.repeat import RepeatEnv, repeated
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suite import Options, Suite
 from dreamer_async.envs.suites import (
@@ -105,7 +108,8 @@ def missing(suite: str) -> tuple[str, ...]:
 
 def spec(suite: str, task: str, view: View = PLAIN) -> EnvSpec:
     """Describe a task without keeping an environment open; MissingNeed names what is lacking."""
-    return _ready(suite).spec(resolve_task(suite, task), view)
+    once = _ready(suite).spec(resolve_task(suite, task), replace(view, repeat=1))
+    return repeated(once, view.repeat)
 
 
 def spec_of(choice: Choice) -> EnvSpec:
@@ -134,7 +138,8 @@ def make(
     """Open environments; `batch_size` 0 means all of them at once, in lockstep."""
     options = Options(num_envs, batch_size or num_envs, seed, threads, resize, view)
     check_resize(suite, task, resize)
-    return _ready(suite).make(resolve_task(suite, task), options)
+    open_task = partial(_ready(suite).make, resolve_task(suite, task))
+    return open_task(options) if view.repeat == 1 else RepeatEnv(open_task, options)
 
 
 def check_resize(suite: str, task: str, resize: str) -> None:

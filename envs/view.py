@@ -25,11 +25,13 @@ class View:
     image: str = "pad"
     """How images whose sides the networks cannot halve often enough are made to fit: pad, resize,
     resize:SIDE or resize:HEIGHTxWIDTH."""
+    repeat: int = 1
+    """How often each action is taken (the action repeat)."""
 
     @classmethod
     def of(cls, choice: Choice) -> View:
         """What was chosen together with the name of a task."""
-        return cls(choice.args, choice.kinds, choice.image)
+        return cls(choice.args, choice.kinds, choice.image, choice.repeat)
 
 
 class Choice(Protocol):
@@ -45,6 +47,8 @@ class Choice(Protocol):
     def kinds(self) -> Mapping[str, str]: ...
     @property
     def image(self) -> str: ...
+    @property
+    def repeat(self) -> int: ...
 
 
 PLAIN = View()

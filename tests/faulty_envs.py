@@ -365,6 +365,12 @@ class Logging(Walk):
         return {"log": {"height": self.time, "falls": self.episode}}
 
 
+class Counting(Logging):
+    """The same, without an action repeat of its own."""
+
+    frames_per_step = 1
+
+
 class Robot(Walk):
     """Several actions in nested dictionaries."""
 

@@ -30,6 +30,7 @@ for name, command in {
     "stop": train.stop,
     "eval": runs.evaluate,
     "scores": scores.scores,
+    "curves": scores.curves,
     "dream": runs.dream,
     "envs": envs.list_envs,
     "settings": settings.settings,

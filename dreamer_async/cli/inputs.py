@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from dreamer_async.config import (
@@ -86,14 +87,17 @@ def configure(
     size: str | None,
     flags: dict[str, Any],
     overrides: list[str] | None,
+    *,
+    published: bool = False,
 ) -> Wanted:
     """Build the config that the words ask for, as far as this machine can do it."""
     settings = as_overrides(flags) + (overrides or [])
     name = resolve_task(suite, task)
     given = parse_overrides(settings)
-    asked = resolve(suite, name, size=size, overrides=settings).train.device
+    build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
+    asked = build().train.device
     device = device_kind(asked)
-    config = resolve(suite, name, size=size, overrides=settings, device=device)
+    config = build(device=device)
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     idle = unused_gpu(asked, device)
@@ -131,9 +135,9 @@ def resolve_task(suite: str, task: str | None) -> str:
 
 
 def try_spaces(env: EnvConfig) -> None:
-    """Refuse an environment that no agent here can use, before anything is created.
+    """Refuse what no agent here can use or nothing can repeat, before anything is created.
 
-    What it looks like is only known once it was built; EnvError if that fails.
+    What gymnasium's look like is only known once one was built; EnvError if that fails.
     """
     from dreamer_async import envs
 

@@ -19,6 +19,7 @@ from dreamer_async.cli.options import (
     NumEnvs,
     Overrides,
     Precision,
+    Published,
     Ratio,
     RunsDir,
     Size,
@@ -126,6 +127,7 @@ def plan(
     speeds: Annotated[
         bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
     ] = True,
+    published: Published = False,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
@@ -140,7 +142,7 @@ def plan(
         "train.threads": threads,
     }
     settings = as_view(env_args, kinds) + (overrides or [])
-    config = configure(suite, task, size, flags, settings).config
+    config = configure(suite, task, size, flags, settings, published=published).config
     try_spaces(config.env)
     from dreamer_async.bench import report
     from dreamer_async.bench.plan import plan as work_out

@@ -52,6 +52,10 @@ NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parall
 Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
 ]
+Published = Annotated[
+    bool,
+    typer.Option("--published", help="Protocol, size and ratio of the suite's published curves."),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")

@@ -1,4 +1,4 @@
-"""`dreamer-async scores`: runs by the paper's protocol, beside what was published.
+"""`dreamer-async scores` and `curves`: runs by the paper's protocol, and as CSV.
 
 Heavy imports are inside the command.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dreamer_async.cli.options import Json, RunsDir
-from dreamer_async.cli.paths import runs_root
+from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.store.run_dir import RunDir
 
 if TYPE_CHECKING:
+    from dreamer_async.scores.curves import Band
     from dreamer_async.scores.protocol import SuiteScore, TaskScore
 
 
@@ -48,6 +51,38 @@ def scores(
     blocks = [task_lines(task, curve=shown) for task in tasks]
     blocks += [suite_lines(suite) for suite in suites]
     print("\n\n".join("\n".join(block) for block in blocks))
+    return 0
+
+
+def curves(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN...", help="Names or paths; default: last.")
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
+    ] = None,
+    group: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of these runs; default: how they ran.")
+    ] = "",
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Print returns and losses of runs as CSV, thinned to a few hundred points each."""
+    from dreamer_async.scores.learning import command, read_curve, write_curves
+    from dreamer_async.store.summary import load_config
+
+    if target is not None:
+        check_target(target, "--output")
+    root = runs_root(runs_dir)
+    found = {run.path: run for run in (RunDir.find(root, ref) for ref in refs or ["last"])}
+    configs = [(run, load_config(run)) for run in found.values()]
+    notes = [f"{run.name}: {command(config)}" for run, config in configs]
+    read = [read_curve(run, config, group) for run, config in configs]
+    if target is None:
+        write_curves(sys.stdout, read, notes)
+        return 0
+    with target.open("w", encoding="utf-8", newline="") as file:
+        write_curves(file, read, notes)
+    print(f"wrote {target}: {_count(len(read), 'run')}")
     return 0
 
 
@@ -94,12 +129,10 @@ def _score_lines(task: TaskScore) -> list[str]:
 
 
 def _curve_lines(task: TaskScore) -> list[str]:
-    """One line per bin: mean and deviation over runs, and over the published seeds."""
+    """One line per bin: mean and deviation over runs, median and range of the published seeds."""
     lines = [f"  {'up to frame':>13} {'runs':>5} {'episodes':>9}   {'return':22} published"]
     for part in task.bins:
-        theirs = "-"
-        if part.published_mean is not None:
-            theirs = _spread(part.published_mean, part.published_std)
+        theirs = "-" if part.published is None else _band(part.published)
         lines.append(
             f"  {part.frames:13,.0f} {part.runs:5} {part.episodes:9,}   "
             f"{_spread(part.mean, part.std):22} {theirs}"
@@ -123,6 +156,10 @@ def suite_lines(suite: SuiteScore) -> list[str]:
 
 def _spread(mean: float, std: float | None) -> str:
     return _number(mean) if std is None else f"{_number(mean)} ± {_number(std)}"
+
+
+def _band(band: Band) -> str:
+    return f"{_number(band.median)} ({_number(band.low)} to {_number(band.high)})"
 
 
 def _number(value: float) -> str:

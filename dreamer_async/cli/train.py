@@ -34,6 +34,7 @@ from dreamer_async.cli.options import (
     Overrides,
     Plain,
     Precision,
+    Published,
     Ratio,
     RunRef,
     RunsDir,
@@ -74,6 +75,10 @@ def train(
     resize: Annotated[
         str | None, typer.Option(metavar="HOW", help="Scaling of Atari's images: area or exact.")
     ] = None,
+    repeat: Annotated[
+        str | None, typer.Option(metavar="N", help="Take each action N times (action repeat).")
+    ] = None,
+    published: Published = False,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -97,10 +102,11 @@ def train(
         "train.sync": sync,
         "train.compile": compile_,
         "env.resize": resize,
+        "env.repeat": repeat,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
-    view = as_view(env_args, kinds)
-    config, kind, note = configure(suite, task, size, flags, view + (overrides or []))
+    settings = as_view(env_args, kinds) + (overrides or [])
+    config, kind, note = configure(suite, task, size, flags, settings, published=published)
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)

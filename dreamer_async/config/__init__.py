@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dreamer_async.config.config import (
         DEFAULT_SIZES,
+        PUBLISHED,
         SIZES,
         SUITES,
         changed,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_SIZES",
+    "PUBLISHED",
     "SIZES",
     "SUITES",
     "Config",

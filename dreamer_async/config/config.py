@@ -109,6 +109,27 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Suite presets: what differs from the defaults; `size` is the one taken when none is asked for."""
 
+PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "atari": {"size": "size200m"},
+        "atari100k": {"size": "size200m"},
+        "dmc-proprio": {
+            "size": "size12m",
+            "train.steps": 300_000,
+            "train.train_ratio": 512.0,
+            "env.repeat": 2,
+        },
+        "dmc-vision": {
+            "size": "size12m",
+            "train.steps": 600_000,
+            "train.train_ratio": 512.0,
+            "env.repeat": 2,
+        },
+    }
+)
+"""Suites of which curves were published that were made by a protocol of ours: what differs from
+their presets in the official configuration of that time (2411f7d, April 2024)."""
+
 DEFAULT_SIZES: Mapping[str, str] = MappingProxyType({"cuda": "size12m", "cpu": "size1m"})
 """Size preset by kind of device, for suites that name none."""
 
@@ -153,20 +174,30 @@ def resolve(
     size: str | None = None,
     overrides: Iterable[str] = (),
     device: str = "cpu",
+    published: bool = False,
 ) -> Config:
-    """Build a config: defaults < suite preset < size preset < overrides.
+    """Build a config: defaults < suite preset < PUBLISHED if wanted < size preset < overrides.
 
     `device` is the kind of device (cpu or cuda) that the default size is chosen for.
     """
     if suite not in SUITES:
         choices = nearest(suite, SUITES) or f" (known: {', '.join(SUITES)})"
         raise ConfigError(f"unknown suite {shown(suite)}{choices}")
-    preset = dict(SUITES[suite])
+    preset = {**SUITES[suite], **(_published(suite) if published else {})}
     default = preset.pop("size", DEFAULT_SIZES[device])
     chosen = default if size is None else size
     _check_size(chosen)
     values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}
     return _build({"size": chosen, "env.suite": suite, "env.task": task, **values})
+
+
+def _published(suite: str) -> Mapping[str, Any]:
+    if suite not in PUBLISHED:
+        raise ConfigError(
+            f"no curve was published for {suite} by a protocol that is its own here "
+            f"(there are some for {', '.join(PUBLISHED)})"
+        )
+    return PUBLISHED[suite]
 
 
 def _check_size(size: str) -> None:
@@ -208,7 +239,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 LATER = frozenset(
     {"train.native", "train.capture", "train.fused_filtering", "env.resize"}
-    | {"env.args", "env.kinds", "env.image"}
+    | {"env.args", "env.kinds", "env.image", "env.repeat"}
     | {"train.fused_imagination", "train.dependent_launch"}
 )
 """Settings that runs of earlier versions lack; those get the defaults."""
@@ -282,6 +313,8 @@ def changed_shapes(old: Config, new: Config, *, drop_replay: bool = False) -> di
             refused[key] = "a run belongs to one task; start a new run"
         elif key in ("env.kinds", "env.image"):
             refused[key] = "the checkpoint holds networks for what it saw; start a new run"
+        elif key == "env.repeat":
+            refused[key] = "what was learned is about steps of that length; start a new run"
         elif key in _RING_KEYS and not drop_replay:
             refused[key] = "the replay ring is laid out for it; add --drop-replay to start afresh"
     return refused

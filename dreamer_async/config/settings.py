@@ -259,6 +259,8 @@ class EnvConfig:
     image: str = "pad"
     """What is done to images whose sides 16 does not divide: pad, resize, resize:SIDE or
     resize:HEIGHTxWIDTH."""
+    repeat: int = 1
+    """Environment steps per agent step (the action repeat)."""
 
     def __post_init__(self) -> None:
         _need(self, "suite task", _is_name, "a name of printable characters")
@@ -266,6 +268,7 @@ class EnvConfig:
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         _need(self, "resize", ("area", "exact").__contains__, "area or exact")
         _need(self, "kinds", _are_kinds, KINDS)
+        _need(self, "repeat", lambda n: 1 <= n <= 1000, "from 1 to 1000")
         _need(self, "image", _fits_images, IMAGES)
         if not 0 <= self.batch_size <= self.num_envs:
             raise ConfigError(

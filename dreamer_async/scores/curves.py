@@ -12,15 +12,15 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.config import PUBLISHED, resolve
+
 Array = NDArray[np.float64]
 
 FILE = Path(__file__).parent / "data" / "published.csv"
 BINS = 50
 """Equal parts of the budget that a benchmark gives; the curves have a point for each."""
 SIZE = "size200m"
-"""Size of the published runs, but for those in `SIZES`."""
-SIZES: Mapping[str, str] = MappingProxyType({"dmc-proprio": "size12m", "dmc-vision": "size12m"})
-"""As the official configuration had it when the scores were published (2411f7d, April 2024)."""
+"""Size of the published runs of suites whose protocol here is another."""
 BUDGETS: Mapping[str, float] = MappingProxyType(
     {
         "atari": 2e8,
@@ -32,8 +32,17 @@ BUDGETS: Mapping[str, float] = MappingProxyType(
     }
 )
 """Environment frames that the benchmarks with published curves give."""
-TRAIN_RATIOS: Mapping[str, float] = MappingProxyType({"atari": 32.0, "atari100k": 256.0})
-"""Suites whose published protocol is ours, with the train ratio they were run with."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """The published runs at one number of frames."""
+
+    median: float
+    low: float
+    """The worst seed."""
+    high: float
+    """The best seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,22 +53,25 @@ class Published:
     """[N] right edges of the bins."""
     mean: Array
     """[N] mean score over the seeds."""
-    std: Array
-    """[N] standard deviation over the seeds."""
+    median: Array
+    """[N] median over the seeds."""
+    low: Array
+    """[N] the worst seed."""
+    high: Array
+    """[N] the best seed."""
     seeds: int
     """Most seeds in one bin."""
 
-    def at(self, frames: float) -> tuple[float, float] | None:
-        """Mean and deviation at a number of frames; None outside the curve."""
+    def at(self, frames: float) -> Band | None:
+        """Median and range at a number of frames; None outside the curve."""
         if not self.frames[0] <= frames <= self.frames[-1]:
             return None
-        mean, std = (np.interp(frames, self.frames, y) for y in (self.mean, self.std))
-        return float(mean), float(std)
+        return Band(*(float(np.interp(frames, self.frames, y)) for y in self._band))
 
-    def inside(self, frames: float) -> tuple[float, float] | None:
-        """Mean and deviation of the bin with this right edge; None where no seed had an episode."""
+    def inside(self, frames: float) -> Band | None:
+        """Median and range of the bin with this right edge; None where no seed had an episode."""
         found = np.flatnonzero(np.isclose(self.frames, frames))
-        return (float(self.mean[found[0]]), float(self.std[found[0]])) if found.size else None
+        return Band(*(float(y[found[0]]) for y in self._band)) if found.size else None
 
     def mean_after(self, frames: float) -> float | None:
         """Mean of the bins whose left edge is this number of frames or larger."""
@@ -69,14 +81,17 @@ class Published:
     def until(self, frames: float) -> Published:
         """The part up to a number of frames, which may be empty."""
         kept = self.frames <= frames
+        columns = [part[kept] for part in (self.frames, self.mean, *self._band)]
         here = self.at(frames)
-        x, mean, std = (part[kept] for part in (self.frames, self.mean, self.std))
-        if here is not None and (not len(x) or x[-1] < frames):
-            x, mean, std = (
-                np.append(part, value)
-                for part, value in zip((x, mean, std), (frames, *here), strict=True)
-            )
-        return Published(x, mean, std, self.seeds)
+        if here is not None and (not kept.any() or columns[0][-1] < frames):
+            mean = float(np.interp(frames, self.frames, self.mean))
+            last = (frames, mean, here.median, here.low, here.high)
+            columns = [np.append(part, x) for part, x in zip(columns, last, strict=True)]
+        return Published(*columns, seeds=self.seeds)
+
+    @property
+    def _band(self) -> tuple[Array, Array, Array]:
+        return self.median, self.low, self.high
 
 
 @lru_cache(maxsize=8)
@@ -86,8 +101,8 @@ def find(suite: str, task: str) -> Published | None:
     rows = [numbers for name, *numbers in _lines(suite) if squashed(name) == wanted]
     if not rows:
         return None
-    frames, mean, std, seeds = np.array(rows, np.float64).T
-    return Published(frames, mean, std, int(seeds.max()))
+    *columns, seeds = np.array(rows, np.float64).T
+    return Published(*columns, seeds=int(seeds.max()))
 
 
 def _lines(suite: str) -> list[list[str]]:
@@ -98,26 +113,34 @@ def _lines(suite: str) -> list[list[str]]:
     return [columns for _, *columns in csv.reader(text[start:end].split("\n"))] if start else []
 
 
-def comparable(suite: str, size: str, train_ratio: float) -> bool:
-    """Tell whether a run was set up as the published ones were."""
-    return size == size_of(suite) and TRAIN_RATIOS.get(suite) == train_ratio
+def comparable(suite: str, size: str, train_ratio: float, frames_per_step: int) -> bool:
+    """Tell whether a run was set up as the published ones were, as far as it is known by these."""
+    if suite not in PUBLISHED:
+        return False
+    same = resolve(suite, "any", published=True)
+    repeats = same.env.repeat in (
+        1,
+        frames_per_step,
+    )  # 1 where the protocol has a repeat of its own
+    return repeats and (size, train_ratio) == (same.size, same.train.train_ratio)
 
 
 def size_of(suite: str) -> str:
     """Size of the published runs of a suite."""
-    return SIZES.get(suite, SIZE)
+    return str(PUBLISHED[suite]["size"]) if suite in PUBLISHED else SIZE
 
 
 def made_with(suite: str) -> str:
     """What a reader has to know of how the published runs of a suite were made."""
-    return f"{size_of(suite)}, action repeat 2" if suite.startswith("dmc-") else size_of(suite)
+    repeat = PUBLISHED.get(suite, {}).get("env.repeat")
+    return size_of(suite) + (f", action repeat {repeat}" if repeat else "")
 
 
-def verdict(score: float, mean: float, std: float) -> str:
-    """Place a score against the published ones at the same number of frames."""
-    if score > mean + std:
+def verdict(score: float, band: Band) -> str:
+    """Place a score against the published seeds at the same number of frames."""
+    if score > band.high:
         return "ahead"
-    return "behind" if score < mean - std else "on track"
+    return "behind" if score < band.low else "on track"
 
 
 def squashed(task: str) -> str:

@@ -3,9 +3,10 @@
 No evaluation: what counts is the undiscounted return of every finished training episode, at the
 frame where it ended (agent steps times the action repeat). A run's returns are averaged inside 50
 equal bins of the benchmark's budget; a curve is the mean and deviation over the runs that have an
-episode in the bin. The score of a run that has seen the whole budget is the mean of its bins in the
-budget's last tenth, and that of a task the mean over such runs. The published curves were made in
-the same way. Episodes beyond the budget do not count.
+episode in the bin, beside median and range of the published runs. The score of a run that has seen
+the whole budget is the mean of its bins in the budget's last tenth, and that of a task the mean
+over such runs. The published curves were made in the same way. Episodes beyond the budget do not
+count.
 
 Legend: R runs, N episodes, B bins.
 """
@@ -23,9 +24,9 @@ from statistics import fmean, median, pstdev
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.config import Config, ConfigError, changed, resolve
+from dreamer_async.config import PUBLISHED, Config, ConfigError, changed, resolve
 from dreamer_async.scores import curves
-from dreamer_async.scores.curves import BINS, Published
+from dreamer_async.scores.curves import BINS, Band, Published
 from dreamer_async.store.events import (
     Episode,
     EventReader,
@@ -87,8 +88,8 @@ class Bin:
     """Over runs, of the mean return of each."""
     std: float | None
     """Over runs (population); None for a single one."""
-    published_mean: float | None
-    published_std: float | None
+    published: Band | None
+    """Median and range of the published runs."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,11 @@ class TaskScore:
 
         Said of the last bin that all of the runs have an episode in.
         """
-        whole = [b for b in self.bins if b.runs == len(self.runs) and b.published_mean is not None]
-        if self.differences or self.suite not in curves.TRAIN_RATIOS or not whole:
+        whole = [(b.mean, b.published) for b in self.bins if b.runs == len(self.runs)]
+        known = [(mean, band) for mean, band in whole if band is not None]
+        if self.differences or self.suite not in PUBLISHED or not known:
             return ""
-        last = whole[-1]
-        assert last.published_mean is not None and last.published_std is not None
-        return curves.verdict(last.mean, last.published_mean, last.published_std)
+        return curves.verdict(*known[-1])
 
 
 @dataclass(frozen=True)
@@ -241,24 +241,25 @@ def _bins(
     for b in np.flatnonzero(counts.any(0)).tolist():
         here = means[:, b][counts[:, b] > 0]
         frames = budget * (b + 1) / BINS
-        mean, std = (None if known is None else known.inside(frames)) or (None, None)
+        theirs = None if known is None else known.inside(frames)
         spread = float(here.std()) if len(here) > 1 else None
         episodes = int(counts[:, b].sum())
-        bins.append(Bin(frames, len(here), episodes, float(here.mean()), spread, mean, std))
+        bins.append(Bin(frames, len(here), episodes, float(here.mean()), spread, theirs))
     return bins
 
 
 def _differences(suite: str, task: str, runs: list[Played]) -> list[str]:
     """What keeps these runs from being repetitions of the published ones, in words."""
     found: dict[str, None] = {}
+    known = suite in PUBLISHED
+    word = "published" if known else "preset"
     for config in (run.config for run in runs):
         if config.size != (size := curves.size_of(suite)):
             found[f"size={config.size} (published {size})"] = None
-        for key, (preset, chosen) in changed(
-            resolve(suite, task, size=config.size), config
-        ).items():
+        theirs = resolve(suite, task, size=config.size, published=known)
+        for key, (usual, chosen) in changed(theirs, config).items():
             if key not in INDIFFERENT:
-                found[f"{key}={chosen} (preset {preset})"] = None
+                found[f"{key}={chosen} ({word} {usual})"] = None
     return list(found)
 
 

@@ -1,8 +1,8 @@
 """DeepMind Control by envpool: `dmc-proprio` (18 tasks of the paper) and `dmc-vision` (20).
 
 Both follow the official configuration: action repeat 1 and 1000 steps, seen as vectors, or only
-as one 64x64 RGB image. (The published curves were probably made with action repeat 2.) envpool's
-`frame_skip` counts physics steps inside one control step and stays as each task has it.
+as one 64x64 RGB image. (The published curves were made with action repeat 2; see `repeat.py`.)
+envpool's `frame_skip` counts physics steps inside a control step and stays as each task has it.
 
 Difference from dm_control: nothing of envpool's that dm_control does not show is shown here,
 which for some tasks would tell where the target or the body is.

@@ -107,6 +107,10 @@ MISTAKES = [
     (f"{TRAIN_TOY} --steps ''", "train.steps: expected a whole number"),
     (f"{TRAIN_TOY} --envs 0", "env.num_envs must be from 1 to 4096"),
     (f"{TRAIN_TOY} --envs 99999", "env.num_envs must be from 1 to 4096"),
+    (f"{TRAIN_TOY} --repeat 0", "env.repeat must be from 1 to 1000, got 0"),
+    ("train atari --plain --repeat 2", "atari pong repeats each action over 4 frames by itself"),
+    (f"{TRAIN_TOY} --published", "no curve was published for toy"),
+    ("plan toy --published", "no curve was published for toy"),
     (f"{TRAIN_TOY} --seed -1", "train.seed must be from 0"),
     (f"{TRAIN_TOY} --seed 99999999999", "train.seed must be from 0"),
     (f"{TRAIN_TOY} --ratio 0", "train.train_ratio must be positive"),
@@ -231,6 +235,17 @@ def test_a_replay_larger_than_the_disk_is_exit_code_74_and_creates_nothing(
 
 
 # -- training --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "expected"), [((), "size12m"), (("--size", "tiny"), "tiny")])
+def test_published_sets_up_all_that_is_not_asked_for(
+    invoke: Run, trained: list[tuple[RunDir, bool, bool]], size: tuple[str, ...], expected: str
+) -> None:
+    words = ("train", "dmc-proprio", "--published", "--plain", "--envs", "8", *size)
+    assert invoke(*words, "-s", "replay.capacity=20000")[0] == 0
+    config = load_config(trained[0][0])
+    assert (config.size, config.env.repeat, config.env.num_envs) == (expected, 2, 8)
+    assert (config.train.train_ratio, config.train.steps) == (512, 300_000)
 
 
 def test_train_writes_the_config_and_starts_the_trainer(

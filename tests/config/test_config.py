@@ -215,6 +215,7 @@ def test_a_spoiled_config_file_is_refused(spoil: Any, message: str) -> None:
 def test_a_run_of_an_earlier_version_gets_the_defaults_of_later_settings() -> None:
     config = resolve("toy", "catch")
     assert from_dict(_without(to_dict(config), "train", "capture")) == config
+    assert from_dict(_without(to_dict(config), "env", "repeat")) == config
 
 
 def test_settings_of_an_earlier_version_that_are_gone_are_passed_over() -> None:
@@ -258,6 +259,7 @@ def test_override_keeps_everything_else() -> None:
         ("replay.capacity=9999", True, False),
         ("replay.directory=/somewhere", True, False),
         ("train.batch_length=24", True, False),
+        ("env.repeat=2", True, True),
         ("model.units=48", True, True),
         ("model.unimix=0.02", True, True),
     ],
@@ -270,6 +272,18 @@ def test_a_resume_refuses_what_changes_shapes(
     key = setting.partition("=")[0]
     assert list(changed_shapes(old, new)) == [key] * refused
     assert list(changed_shapes(old, new, drop_replay=True)) == [key] * refused_without_replay
+
+
+def test_published_is_between_the_suite_and_what_is_asked_for() -> None:
+    made = resolve("dmc-vision", "walker_walk", published=True)
+    assert (made.size, made.env.repeat, made.train.train_ratio) == ("size12m", 2, 512.0)
+    assert made.train.steps == 600_000 and made.env.num_envs == 16
+    asked = resolve(
+        "dmc-vision", "walker_walk", size="size1m", published=True, overrides=["env.repeat=1"]
+    )
+    assert (asked.size, asked.env.repeat, asked.train.train_ratio) == ("size1m", 1, 512.0)
+    with pytest.raises(ConfigError, match=r"no curve was published for toy .* dmc-proprio"):
+        resolve("toy", "seek", published=True)
 
 
 def test_a_resume_refuses_another_size_or_task() -> None:

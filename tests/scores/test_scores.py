@@ -32,7 +32,8 @@ def run(
     **options: Any,
 ) -> Played:
     """A run whose episodes are (frames, return)."""
-    config = resolve(suite, task, **({"size": "size200m"} | options))
+    given: dict[str, Any] = {"size": "size200m"} | options
+    config = resolve(suite, task, **given)
     frames, returns = np.array(episodes, np.float64).reshape(-1, 2).T
     return Played("r", config, 4, reached, frames, returns)
 
@@ -79,8 +80,10 @@ def test_what_was_published_scores_as_published(suite: str) -> None:
     assert scored.score == pytest.approx(scored.published)
     assert scored.normalized == pytest.approx(scored.published_normalized)
     assert (scored.normalized is None) == suite.startswith("dmc")
-    for part in scored.bins:
-        assert part.mean == pytest.approx(part.published_mean)
+    known = curves.find(suite, task)
+    assert known is not None and len(scored.bins) == len(known.frames)
+    for part, mean in zip(scored.bins, known.mean, strict=True):
+        assert part.mean == pytest.approx(mean) and part.published == known.inside(part.frames)
 
 
 def test_a_suite_is_summed_up_as_the_archive_says() -> None:
@@ -118,7 +121,7 @@ def test_scores_are_placed_between_random_play_and_a_human() -> None:
 def test_a_word_is_said_of_runs_like_the_published_ones(shift: float, word: str) -> None:
     known = curves.find("atari100k", "pong")
     assert known is not None
-    points = [(known.frames[9], known.mean[9] + shift)]
+    points = [(known.frames[9], known.median[9] + shift)]
     (task,) = score_tasks([run(points, reached=90_000)])
     assert task.verdict == word and task.differences == []
 
@@ -127,13 +130,31 @@ def test_a_word_is_said_of_runs_like_the_published_ones(shift: float, word: str)
     ("options", "difference"),
     [
         ({"size": "size12m"}, "size=size12m (published size200m)"),
-        ({"overrides": ["optim.lr=1e-3"]}, "optim.lr=0.001 (preset 4e-05)"),
-        ({"overrides": ["train.train_ratio=64"]}, "train.train_ratio=64.0 (preset 256.0)"),
+        ({"overrides": ["optim.lr=1e-3"]}, "optim.lr=0.001 (published 4e-05)"),
+        ({"overrides": ["train.train_ratio=64"]}, "train.train_ratio=64.0 (published 256.0)"),
     ],
 )
 def test_other_settings_are_named_instead(options: dict[str, Any], difference: str) -> None:
     (task,) = score_tasks([run([(8000, 30.0)]), run([(8000, 30.0)], **options)])
     assert task.differences == [difference] and task.verdict == ""
+
+
+def test_dmc_has_a_word_when_it_is_set_up_as_published_and_differences_otherwise() -> None:
+    known = curves.find("dmc-proprio", "walker_walk")
+    assert known is not None
+    points = list(zip(known.frames - 1, known.median, strict=True))
+    made: dict[str, Any] = {"size": None, "published": True}
+    (task,) = score_tasks([run(points, 5e5, "dmc-proprio", "walker_walk", **made)])
+    assert task.differences == [] and task.verdict == "on track"
+    bad = [(frames, score - 500) for frames, score in points]
+    (task,) = score_tasks([run(bad, 5e5, "dmc-proprio", "walker_walk", **made)])
+    assert task.verdict == "behind"
+    (task,) = score_tasks([run(points, 5e5, "dmc-proprio", "walker_walk", size="size1m")])
+    assert task.verdict == "" and task.differences == [
+        "size=size1m (published size12m)",
+        "env.repeat=1 (published 2)",
+        "train.train_ratio=1024.0 (published 512.0)",
+    ]
 
 
 def test_settings_outside_the_protocol_do_not_matter() -> None:
@@ -214,7 +235,8 @@ def test_the_command_shows_scores_beside_the_published_ones(
     assert [task["score"] for task in found["tasks"]] == [-2.0, 30.0]
     known = curves.find("atari100k", "pong")
     assert known is not None
-    assert found["tasks"][0]["bins"][-1]["published_mean"] == known.mean[-1]
+    band = {"median": known.median[-1], "low": known.low[-1], "high": known.high[-1]}
+    assert found["tasks"][0]["bins"][-1]["published"] == band
     assert found["suites"][0]["tasks"] == 2
     assert main(["scores", "nothing", *where]) == 2
     assert "there is no run 'nothing'" in capsys.readouterr().err

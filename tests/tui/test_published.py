@@ -43,12 +43,12 @@ def test_the_curve_is_drawn_over_agent_steps_behind_the_dots() -> None:
     assert {curve.look for curve in (*picture.curves, *picture.grounds)} <= set(LOOKS)
 
 
-@pytest.mark.parametrize(("score", "word"), [(21.0, "on track"), (-21.0, "behind"), (1e3, "ahead")])
+@pytest.mark.parametrize(("score", "word"), [(20.0, "on track"), (-21.0, "behind"), (1e3, "ahead")])
 def test_the_word(score: float, word: str) -> None:
     said = legend(view(score, 40_000_000))
-    assert f"┄ published 19.9 {word} (±1.39, size200m)" in said
+    assert f"┄ published 20.6 {word} (16.9 to 20.7, size200m)" in said
     at_80x24 = legend(view(score, 40_000_000), 43)
-    assert f"┄ size200m 19.9 {word}" in at_80x24
+    assert f"┄ size200m 20.6 {word}" in at_80x24
 
 
 @pytest.mark.parametrize("change", [{"size": "size12m"}, {"train_ratio": 64.0}])
@@ -66,12 +66,20 @@ def test_a_young_run_is_told_where_the_curve_leads() -> None:
     assert [curve.look for curve in picture.grounds] == ["ground"]
 
 
-def test_the_band_is_one_standard_deviation_around_the_mean() -> None:
+def test_the_band_is_the_range_of_the_seeds_around_their_median() -> None:
     picture = returns(view(10.0, 10_000_000), Options())
     band, pong = picture.grounds[0].trace, curves.find("atari", "pong")
     assert pong is not None and band.low is not None and band.high is not None
-    assert band.high[0] - band.low[0] == pytest.approx(2 * pong.std[0])
-    assert (band.high + band.low) / 2 == pytest.approx(picture.curves[0].trace.y)
+    assert (band.low[0], band.high[0]) == (pong.low[0], pong.high[0])
+    assert picture.curves[0].trace.y[0] == pong.median[0] != pong.mean[0]
+    assert (band.low <= picture.curves[0].trace.y).all()
+
+
+@pytest.mark.parametrize(("repeat", "word"), [(2, "ahead"), (1, "")])
+def test_dmc_has_a_word_with_the_published_repeat_only(repeat: int, word: str) -> None:
+    made = {"suite": "dmc-proprio", "task": "walker_walk", "size": "size12m", "train_ratio": 512.0}
+    said = legend(view(1e4, 100_000, replace(STARTED, **made, frames_per_step=repeat)))
+    assert ("ahead" in said) == bool(word) and "published" in said
 
 
 def test_a_task_without_a_curve_has_no_reference() -> None:

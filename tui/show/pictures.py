@@ -95,7 +95,7 @@ def _published(view: RunView) -> published.Published | None:
 
 
 def _published_curves(view: RunView, options: Options) -> tuple[list[Curve], list[Curve]]:
-    """Deviation and mean of the published runs, as far as this run has come: ground and curve."""
+    """Range and median of the published runs, as far as this run has come: ground and curve."""
     known, series = _published(view), view.episodes
     if known is None or not len(series) or options.axis not in ("steps", "frames"):
         return [], []
@@ -104,8 +104,8 @@ def _published_curves(view: RunView, options: Options) -> tuple[list[Curve], lis
     if not len(part.frames):
         return [], []
     x = part.frames / (repeat if options.axis == "steps" else 1)
-    band = Trace(x, part.mean, part.mean - part.std, part.mean + part.std)
-    return [Curve(band, "ground-published")], [Curve(Trace(x, part.mean), "reference")]
+    band = Trace(x, part.median, part.low, part.high)
+    return [Curve(band, "ground-published")], [Curve(Trace(x, part.median), "reference")]
 
 
 def _published_legend(view: RunView, score: float) -> list[Entry]:
@@ -117,17 +117,18 @@ def _published_legend(view: RunView, score: float) -> list[Entry]:
     here = known.at(float(view.episodes.x[-1]) * repeat)
     if here is None:
         end = f" at {count(known.frames[-1] / repeat)}"
-        return [_reference(float(known.mean[-1]), [Part(end, "dim")], how)]
+        return [_reference(float(known.median[-1]), [Part(end, "dim")], how)]
     word: list[Part] = []
-    if published.comparable(started.suite, started.size, started.train_ratio):
-        said = published.verdict(score, *here)
+    if published.comparable(started.suite, started.size, started.train_ratio, repeat):
+        said = published.verdict(score, here)
         word = [Part(f" {said}", {"ahead": "good", "behind": "warn"}.get(said, "strong"))]
-    return [_reference(here[0], word, f"±{short(here[1])}, {how}", how)]
+    spread = f"{short(here.low)} to {short(here.high)}"
+    return [_reference(here.median, word, f"{spread}, {how}", how)]
 
 
-def _reference(mean: float, word: Row, *notes: str) -> Entry:
-    """A published mean with what it was made with, which takes the place of the name if need be."""
-    value = Part(short(mean), "strong")
+def _reference(median: float, word: Row, *notes: str) -> Entry:
+    """A published median and how it was made, which takes the place of the name if need be."""
+    value = Part(short(median), "strong")
     full = [
         [Part("┄ published ", "reference"), value, *word, Part(f" ({note})", "dim")]
         for note in notes

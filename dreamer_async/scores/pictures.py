@@ -1,0 +1,136 @@
+"""Pictures of learning curves, one per task: `just learning-report`.
+
+    python -m dreamer_async.scores.pictures [DIRECTORY]
+
+reads every CSV of the directory (docs/learning) and draws `SUITE_TASK.svg` into it: returns over
+frames, with the published runs behind them where there are some, and losses over updates. Runs of
+one group are seeds: a line is their median, its ground their range. Needs the extra `report`.
+
+Legend: R runs of a group, B bins of an axis.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamer_async.scores import curves as published
+from dreamer_async.scores.learning import RECONSTRUCTION, Curve, read_curves
+
+Array = NDArray[np.float64]
+
+BINS = 40
+"""Points of a line; what falls into one is averaged."""
+PANELS = (
+    ("return", "frames", "return of training episodes"),
+    ("loss/reward", "update", "reward loss"),
+    ("loss/dyn", "update", "KL to the prior (free nats: 1)"),
+    (RECONSTRUCTION, "update", "reconstruction loss"),
+    ("return/S", "update", "return scale S"),
+    ("policy/entropy", "update", "entropy of the policy"),
+)
+"""Column, what it is drawn over, and title."""
+LOGARITHMIC = frozenset({"loss/reward", "loss/dyn", RECONSTRUCTION})
+OFFICIAL = "official"
+"""Group of the official code's runs, drawn in black and first."""
+LINES = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#a6761d")
+
+
+def draw(directory: Path) -> list[Path]:
+    """Draw every task of the CSVs in a directory; ValueError if one of them is none."""
+    tasks: dict[str, list[Curve]] = {}
+    for path in sorted(directory.glob("*.csv")):
+        for curve in read_curves(path):
+            tasks.setdefault(curve.task, []).append(curve)
+    return [_draw_task(directory, task, runs) for task, runs in sorted(tasks.items())]
+
+
+def _draw_task(directory: Path, task: str, runs: Sequence[Curve]) -> Path:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings: dict[Any, Any] = {"svg.hashsalt": task, "svg.fonttype": "none", "path.simplify": True}
+    with mpl.rc_context({**settings, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+        figure = Figure((11, 6.2), layout="constrained")
+        axes = figure.subplots(2, 3).ravel()
+        for axis, (column, over, title) in zip(axes, PANELS, strict=True):
+            if column == "return":
+                _draw_published(axis, task, runs)
+            for colour, (name, group) in zip(_colours(runs), _groups(runs), strict=True):
+                _draw_group(axis, group, column, over, colour, f"{name}, {_count(group)}")
+            axis.set(title=title, xlabel=over if over == "frames" else "updates", xlim=(0, None))
+            axis.set_yscale("log" if column in LOGARITHMIC else "linear")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.suptitle(task)
+        target = directory / f"{task.replace('/', '_')}.svg"
+        figure.savefig(target, metadata={"Date": None})
+    return target
+
+
+def _groups(runs: Iterable[Curve]) -> list[tuple[str, list[Curve]]]:
+    """Runs by group, the official code first."""
+    groups: dict[str, list[Curve]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    return sorted(groups.items(), key=lambda item: (item[0] != OFFICIAL, item[0]))
+
+
+def _colours(runs: Iterable[Curve]) -> list[str]:
+    names = [name for name, _ in _groups(runs)]
+    rest = iter(LINES * len(names))
+    return ["black" if name == OFFICIAL else next(rest) for name in names]
+
+
+def _count(group: Sequence[Curve]) -> str:
+    return f"{len(group)} seed{'s' * (len(group) != 1)}"
+
+
+def _draw_group(
+    axis: Any, group: Sequence[Curve], column: str, over: str, colour: str, label: str
+) -> None:
+    """Median and range of some runs, each averaged inside the bins of the longest."""
+    points = [points for run in group if (points := run.column(column, over))[0]]
+    if not points:
+        return
+    edges = np.linspace(0, max(max(x) for x, _ in points), BINS + 1)
+    means = np.stack([binned(np.array(x), np.array(y), edges) for x, y in points])  # [R, B]
+    seen = ~np.isnan(means).all(0)
+    middle = ((edges[1:] + edges[:-1]) / 2)[seen]
+    axis.plot(middle, np.nanmedian(means[:, seen], 0), color=colour, lw=1.4, label=label)
+    if len(points) > 1:
+        low, high = np.nanmin(means[:, seen], 0), np.nanmax(means[:, seen], 0)
+        axis.fill_between(middle, low, high, color=colour, alpha=0.18, lw=0)
+
+
+def binned(x: Array, y: Array, edges: Array) -> Array:
+    """Mean of y inside each bin: [B], NaN where there is none."""
+    place = np.clip(np.searchsorted(edges, x, side="left") - 1, 0, len(edges) - 2)
+    count = np.bincount(place, minlength=len(edges) - 1)
+    total = np.bincount(place, y, minlength=len(edges) - 1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _draw_published(axis: Any, task: str, runs: Sequence[Curve]) -> None:
+    """Median and range of the published runs, as far as these have come."""
+    suite, _, name = task.partition("/")
+    known = published.find(suite, name)
+    end = max(
+        (max(frames) for run in runs if (frames := run.column("return", "frames")[0])), default=0
+    )
+    if known is None or not len((part := known.until(end)).frames):
+        return
+    label = f"published ({published.made_with(suite)}), {known.seeds} seeds"
+    axis.plot(part.frames, part.median, color="gray", ls="--", lw=1.2, label=label)
+    axis.fill_between(part.frames, part.low, part.high, color="gray", alpha=0.2, lw=0)
+
+
+if __name__ == "__main__":
+    (place,) = sys.argv[1:] or ["docs/learning"]
+    for drawn in draw(Path(place)):
+        print(f"{drawn}: {drawn.stat().st_size / 1000:.0f} kB")
