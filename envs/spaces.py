@@ -87,8 +87,6 @@ class ObsReader:
     """Where the leaf is on the environment's side; empty if it is the whole observation."""
     spec: ObsSpec
     """What comes out."""
-    offset: int = 0
-    """The environment's first class."""
     shape: tuple[int, ...] = ()
     """Shape of one value on the environment's side."""
     first: Array = field(default_factory=lambda: np.array(0), compare=False)
@@ -113,10 +111,10 @@ class ObsReader:
         if self.letters is not None:
             return np.stack([self.letters.encode(text) for text in value.tolist()])
         if self.spec.dtype == "int32":
-            value = value.reshape(len(value), *self.spec.shape)
-            if self.offset or value.dtype != np.int32:  # a narrow type could not hold the result
-                value = value.astype(np.int64) - self.offset
-            return value.astype(np.int32)
+            value = value.reshape(len(value), *self.shape)
+            if value.dtype != np.int32 or self.first.any():  # a narrow type could not hold it
+                value = value.astype(np.int64) - self.first
+            return value.reshape(len(value), *self.spec.shape).astype(np.int32)
         if self.spec.dtype == "float32":
             return value.reshape(len(value), -1).astype(np.float32)
         assert self.picture is not None, self
@@ -283,7 +281,7 @@ def _discrete_reader(space: spaces.Discrete, path: Path) -> ObsReader:
     check_classes(space, size, start + size - 1)
     first, last = np.array(start), np.array(start + size - 1)
     spec = ObsSpec((), "int32", size)
-    return ObsReader(_name(path, "state"), path, spec, start, (), first, last)
+    return ObsReader(_name(path, "state"), path, spec, first=first, last=last)
 
 
 def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader:
@@ -291,12 +289,11 @@ def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader
     start, size = (np.asarray(part).astype(np.int64) for part in (space.start, space.nvec))
     if not size.size:
         raise UnsupportedSpace(f"observation space {space} is empty")
-    offset = int(start.min())
-    count = int((start + size).max()) - offset
-    check_classes(space, count, offset + count - 1, size.size)
+    count, last = int(size.max()), start + size - 1
+    check_classes(space, count, int(last.max()), size.size)
     spec = ObsSpec((size.size,), "int32", count)
-    name, last = _name(path, "state"), start + size - 1
-    return ObsReader(name, path, spec, offset, size.shape, start, last)
+    name = _name(path, "state")
+    return ObsReader(name, path, spec, shape=size.shape, first=start, last=last)
 
 
 def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
@@ -305,7 +302,7 @@ def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
     check_classes(space, 2, 1, math.prod(shape))
     spec = ObsSpec((math.prod(shape),), "int32", 2)
     first, last = np.zeros(shape, np.int64), np.ones(shape, np.int64)
-    return ObsReader(_name(path, "state"), path, spec, 0, shape, first, last)
+    return ObsReader(_name(path, "state"), path, spec, shape=shape, first=first, last=last)
 
 
 def _text_reader(space: spaces.Text, path: Path) -> ObsReader:
@@ -426,7 +423,7 @@ def _category_reader(space: spaces.Box, path: Path, count: str = "") -> ObsReade
     places = np.full(low.shape, first), np.minimum(high, last)
     spec = ObsSpec((low.size,) if low.shape else (), "int32", classes)
     name = _name(path, "state")
-    return ObsReader(name, path, spec, int(first), low.shape, *places)
+    return ObsReader(name, path, spec, shape=low.shape, first=places[0], last=places[1])
 
 
 def _says_nothing(space: spaces.Box) -> bool:

@@ -55,6 +55,8 @@ def read_batch(readers: Sequence[ObsReader], obs: Any) -> dict[str, Array]:
 def _rows(leaf: Any) -> int:
     """Length of the leading axis."""
     if isinstance(leaf, tuple | list) or (isinstance(leaf, np.ndarray) and leaf.ndim):
+        if not len(leaf):
+            raise BrokenRule("a batch of observations is empty")
         return len(leaf)
     raise BrokenRule(f"observations of a batch need a leading axis, which {kind(leaf)} lacks")
 

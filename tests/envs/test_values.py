@@ -9,9 +9,20 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from dreamer_async.envs.spaces import read_space
-from dreamer_async.envs.values import BrokenRule, flag, number, observation
+from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space
+from dreamer_async.envs.values import (
+    BrokenRule,
+    flag,
+    number,
+    observation,
+    read_batch,
+    read_one,
+)
+from tests.envs.gym_spaces import usable_spaces
 
 LARGEST = float(np.finfo(np.float32).max)
 CLASSES = spaces.Discrete(3)
@@ -41,8 +52,8 @@ def read(space: gymnasium.Space[Any], value: Any) -> Any:
         (spaces.Discrete(3, start=-1), -1, 0),
         (spaces.Discrete(200, start=-90), np.int8(100), 190),
         (spaces.Discrete(3, start=2**40), 2**40 + 1, 1),
-        (PAIRS, [1, 3], [2, 4]),
-        (PAIRS, np.array([[1], [3]], np.float32), [2, 4]),
+        (PAIRS, [1, 3], [1, 4]),
+        (PAIRS, np.array([[1], [3]], np.float32), [1, 4]),
         (TABLE, np.arange(6.0).reshape(2, 3), [0, 1, 2, 3, 4, 5]),
         (TABLE, np.ones((1, 2, 3), np.bool_), [1] * 6),
         (TABLE, np.full((2, 3), 2**63 + 2**40, np.uint64), [float(2**63 + 2**40)] * 6),
@@ -160,3 +171,85 @@ def test_whatever_a_space_samples_is_read_as_it_is_in_batches(space: gymnasium.S
     for _ in range(50):
         value = space.sample()
         assert read(space, value) == reader.read(np.asarray(value)[None])[0].tolist()
+
+
+# -- texts, tuples and whole observations --------------------------------------------------------
+
+WORDS = spaces.Dict({"say": spaces.Tuple([spaces.Text(3, charset="abc"), spaces.Discrete(2)])})
+
+
+def test_a_text_is_read_and_may_end_early() -> None:
+    readers = read_space(WORDS)
+    row = read_one(readers, {"say": ("cab", 1)})
+    assert row["say/0"].tolist() == [3, 1, 2] and row["say/1"] == 1
+    assert read_one(readers, {"say": [np.array("b"), 0]})["say/0"].tolist() == [2, 0, 0]
+    assert read_one(readers, {"say": ("", 0)})["say/0"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"say": ("abca", 0)}, "observation say/0 has 4 characters, but its space says 3 at most"),
+        ({"say": ("aB", 0)}, r"observation say/0\[1\] is 'B', which is no character of its space"),
+        ({"say": (7, 0)}, r"observation say/0 must be a text, not 7 \(int\)"),
+        ({"say": ("a",)}, "the observation has no 'say/1', which its space names"),
+        ({"say": "a"}, "has no 'say/0'"),
+    ],
+)
+def test_what_is_no_text_of_the_space_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(BrokenRule, match=message):
+        read_one(read_space(WORDS), value)
+
+
+@settings(deadline=None, max_examples=60)
+@given(usable_spaces, st.integers(0, 99))
+def test_a_batch_is_read_as_one_by_one(space: gymnasium.Space[Any], seed: int) -> None:
+    """As gymnasium itself makes batches of observations."""
+    readers = readable(space)
+    assume(readers)
+    space.seed(seed)
+    each = [bounded(space.sample()) for _ in range(3)]
+    batch = concatenate(space, each, create_empty_array(space, 3))
+    rows = read_batch(readers, batch)
+    for i, one in enumerate(read_one(readers, obs) for obs in each):
+        for name, value in one.items():
+            np.testing.assert_array_equal(rows[name][i], value)
+            assert (rows[name].dtype, rows[name].shape[1:]) == (value.dtype, np.shape(value))
+
+
+def readable(space: gymnasium.Space[Any]) -> tuple[ObsReader, ...]:
+    """How to read it, unless two keys have one name."""
+    try:
+        return read_space(space)
+    except UnsupportedSpace as error:
+        assert "ambiguous" in str(error)
+        return ()
+
+
+def bounded(value: Any) -> Any:
+    """A sample without numbers that float32 cannot hold."""
+    if isinstance(value, dict):
+        return {key: bounded(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(bounded(part) for part in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return np.clip(np.nan_to_num(value), -6e4, 6e4)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            {"say": (["a", "b"], np.zeros(3, int))},
+            r"say/1 has shape \[3\], but its space says \[2\]",
+        ),
+        ({"say": (["a", "B"], np.zeros(2, int))}, r"say/0\[1\]\[0\] is 'B'"),
+        ({"say": (["a", "b"], np.array([0, 2]))}, r"say/1\[1\] is 2, which is no class of 0 to 1"),
+        ({"say": ("ab", np.zeros(2, int))}, "need a leading axis, which 'ab' .str. lacks"),
+        ({"say": ((), ())}, "a batch of observations is empty"),
+    ],
+)
+def test_an_error_in_a_batch_names_its_row(value: Any, message: str) -> None:
+    with pytest.raises(BrokenRule, match=message):
+        read_batch(read_space(WORDS), value)
