@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamer_async.cli.inputs import resolve_task
-from dreamer_async.cli.options import Json, RunsDir
+from dreamer_async.cli import completion
+from dreamer_async.cli.options import Json, RunRefs, RunsDir
 from dreamer_async.cli.paths import runs_root
+from dreamer_async.cli.task import find_task
 from dreamer_async.config import SUITES, ConfigError
 from dreamer_async.store.run_dir import RunDir
 
@@ -31,7 +32,12 @@ env_app = typer.Typer(help="Try an environment.", rich_markup_mode=None)
 
 def list_envs(
     suite: Annotated[
-        str | None, typer.Argument(metavar="SUITE", help="List the tasks of this one.")
+        str | None,
+        typer.Argument(
+            metavar="SUITE",
+            help="List the tasks of this one.",
+            autocompletion=completion.only_suites,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all tasks, however many.")] = False,
     as_json: Json = False,
@@ -106,7 +112,12 @@ def _mark(entry: dict[str, Any], task: str) -> str:
 @env_app.command(name="check")
 def check_env(
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="SUITE/TASK, a gymnasium id, or module:factory.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="SUITE/TASK, a Gymnasium id, or module:factory.",
+            autocompletion=completion.suites,
+        ),
     ],
     episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop then at the latest.")] = 30.0,
@@ -114,8 +125,7 @@ def check_env(
     as_json: Json = False,
 ) -> int:
     """Play random episodes, print what an agent would see, and what is wrong with it."""
-    suite, task = _split(name)
-    task = resolve_task(suite, task)
+    suite, task = find_task(name)
     from dreamer_async.envs.check import check
 
     try:
@@ -131,7 +141,7 @@ def check_env(
 
 @env_app.command(name="score")
 def score(
-    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    refs: RunRefs,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -152,14 +162,6 @@ def score(
     for name, value in result.items():
         print(f"{name:32}{value:8g}")
     return 0
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    """SUITE/TASK or SUITE if it begins with the name of a suite, else an id of gymnasium."""
-    suite, slash, task = name.partition("/")
-    if suite in SUITES:
-        return suite, task if slash else None
-    return "gym", name
 
 
 def report_lines(report: Report) -> list[str]:

@@ -14,8 +14,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import device_kind, name_again, need_extra, unused_gpu
-from dreamer_async.cli.options import Json, RunRef, RunsDir, TaskAgain
+from dreamer_async.cli.options import Json, RunRef, RunRefs, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
@@ -26,7 +27,10 @@ runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None
 
 def watch(
     refs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths, or last.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Names or paths, or last.", autocompletion=completion.runs
+        ),
     ] = None,
     screenshot: Annotated[
         Path | None, typer.Option(help="Write one picture (SVG) of the dashboard instead.")
@@ -151,7 +155,7 @@ def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "
 
 @runs_app.command(name="rm")
 def runs_rm(
-    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    refs: RunRefs,
     replay: Annotated[bool, typer.Option("--replay", help="Only the replay files.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = "runs",

@@ -98,7 +98,7 @@ def train(
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
     notes = [note, _check_room(config, runs_root(runs_dir))]
-    run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
+    run = _create_run(runs_root(runs_dir), name or f"{config.env.suite}-{config.env.task}", config)
     if tensorboard:
         run.tensorboard.mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
