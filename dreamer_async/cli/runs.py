@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -69,6 +70,15 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the best training scores.")
     ] = False,
+    longest: Annotated[
+        int | None,
+        typer.Option(
+            "--longest",
+            min=1,
+            help="Agent steps after which an episode is cut off (100,000).",
+            show_default=False,
+        ),
+    ] = None,
     task: TaskAgain = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
@@ -78,14 +88,24 @@ def evaluate(
     _name_again(run, task)
     if note := unused_gpu(device, device_kind(device)):
         print(note, file=sys.stderr, flush=True)
+    from dreamer_async.run.evaluate import LONGEST
     from dreamer_async.run.evaluate import evaluate as play
 
-    result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
+    say = partial(print, file=sys.stderr, flush=True)
+    played = play(run, episodes, seed, device, best=best, longest=longest or LONGEST, say=say)
+    result = cast(dict[str, Any], played)
     _warn_of_skipped(result["skipped"])
+    if cut := result["cut"]:
+        warn(
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, and "
+            "counted as far as they went; --longest moves that limit"
+        )
     if as_json:
         print(json.dumps(result, allow_nan=False))
         return 0
-    print(f"{result['run']} ({result['task']}), {result['checkpoint']}: {episodes} episodes")
+    print(
+        f"{result['run']} ({result['task']}), {result['checkpoint']}: {result['episodes']} episodes"
+    )
     print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
     print(" ".join(f"{score:g}" for score in result["scores"]))
     print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")

@@ -107,6 +107,10 @@ class EpisodeTracker:
         self._length[ids] = np.where(step.is_first, 0, self._length[ids] + 1)
         return [self._episode(step, int(row), env_steps) for row in np.flatnonzero(step.is_last)]
 
+    def running(self, step: StepBatch) -> list[Episode]:
+        """The episodes that go on after these rows, as far as they are."""
+        return [self._episode(step, int(row), 0) for row in np.flatnonzero(~step.is_last)]
+
     def _episode(self, step: StepBatch, row: int, env_steps: int) -> Episode:
         i = int(step.env_id[row])
         log = {name: float(values[row]) for name, values in step.log.items()}
