@@ -144,9 +144,10 @@ class Source:
 
     def check_trainer(self) -> None:
         """Find out whether somebody holds the run's lock; two misses in a row count."""
-        if self.run_dir.owner() is not None:
+        owner = self.run_dir.owner()
+        if owner is not None:
             self._misses = 0
-            self.trainer = replace(self.trainer, alive=True)
+            self.trainer = replace(self.trainer, alive=True, since=float(owner.get("since", 0.0)))
             return
         self._misses += 1
         starting = self.trainer.alive is None and self.owner
@@ -167,4 +168,5 @@ class Source:
     @property
     def may_run(self) -> bool:
         """Tell whether there is, or may be, a trainer that could be asked for something."""
-        return self.view.finished is None and self.trainer.alive is not False
+        over = self.view.finished is not None and self.phase.name != "resuming"
+        return not over and self.trainer.alive is not False

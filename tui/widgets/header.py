@@ -15,6 +15,7 @@ _CHIPS = {
     "finished": "chip-good",
     "compiling": "chip-busy",
     "starting": "chip-busy",
+    "resuming": "chip-busy",
     "prefill": "chip-busy",
     "stopping": "chip-busy",
     "lost": "chip-bad",
