@@ -22,6 +22,7 @@ from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.sizes import in_words
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -197,7 +198,7 @@ def runs_rm(
         print(line)
     for run in found:
         freed = remove(run, only_replay=replay)
-        print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
+        print(f"deleted {what}{run.name}, {in_words(freed)} freed")
     return 0
 
 
@@ -234,6 +235,6 @@ def _list(runs_dir: str, as_json: bool) -> int:
     for message in broken:
         complain(message)
     for path in leftovers(root):
-        size = f"{size_of(path) / 1e9:.2f} GB"
+        size = in_words(size_of(path))
         complain(f"{path} ({size}) was left by a killed command; `train` or `runs rm` removes it")
     return 0

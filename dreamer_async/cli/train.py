@@ -48,6 +48,7 @@ from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
 from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import in_words
 
 
 def train(
@@ -151,7 +152,7 @@ def resume(
 
         to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
-        print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
+        print(f"dropped {in_words(freed)} of replay", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
         print(warning, flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log

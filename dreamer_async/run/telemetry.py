@@ -32,6 +32,7 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
+from dreamer_async.store.sizes import in_words
 
 
 class Position(NamedTuple):
@@ -260,7 +261,7 @@ def _sentence(event: Event) -> str | None:
                 f"({event.parameters:,} parameters) on {event.device}, "
                 f"{event.num_envs} environments, "
                 f"frames per agent step: {event.frames_per_step}, "
-                f"replay {event.replay_bytes / 1e9:.2f} GB ({event.replay_capacity:,} steps)"
+                f"replay {in_words(event.replay_bytes)} ({event.replay_capacity:,} steps)"
             )
         case Resumed():
             source = event.checkpoint or "no checkpoint (weights start anew)"
