@@ -279,7 +279,8 @@ class Dashboard(App[int]):
             source.check_trainer()
 
     def _leave_when_stopped(self) -> None:
-        if self.source.trainer.stop_requested_at is not None and not self.source.may_run:
+        over = self.source.view.finished is not None or not self.source.may_run
+        if self.source.trainer.stop_requested_at is not None and over:
             self.exit(exit_codes.STOPPED_BY_OWNER)
 
     def request_stop(self) -> None:

@@ -56,8 +56,9 @@ def verdicts(result: Json) -> list[str]:
         ours = _like(row, result)
         if ours is not None:
             times = row["median_s"] / ours.seconds
+            judged = _judged(times, _busy(result))
             said.append(
-                f"{row['part']:10}{row['what']}: {_judged(times, _busy(result))}, {times:.2g} times the "
+                f"{row['part']:10}{row['what']}: {judged}, {times:.2g} times the "
                 f"{spell(ours.seconds)} on {ours.machine}"
             )
     return said or [

@@ -144,6 +144,18 @@ async def test_an_empty_run_says_so(tmp_path: Path) -> None:
 
 
 @driven
+async def test_before_the_first_event_the_log_says_what_is_done(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "20261122-222755-toy-catch")
+    run.control.mkdir(parents=True)
+    with trainer(run):
+        run.log_path.write_text("starting 4 environments ...\n[bold]reserving\x1b[2J room ...\n")
+        async with dashboard(run).run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            assert "[bold]reserving[2J room ..." in text(pilot)
+            assert "first event" not in text(pilot)
+
+
+@driven
 async def test_the_screen_follows_the_file(run: RunDir) -> None:
     app = dashboard(run)
     with trainer(run):

@@ -6,11 +6,13 @@ shown until the whole file has been read. From then on the result equals a fresh
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.film import FilmFile
@@ -26,6 +28,7 @@ FIRST_SECONDS = 3600.0
 GAUGES_BYTES = 4_000_000
 """Gauges further from the end are not decoded; nothing shows them."""
 HEAD_BYTES = 1 << 16
+LOG_BYTES = 4096
 START_GRACE_SECONDS = 30.0
 """How long a trainer that was just started may take until it holds its lock."""
 
@@ -139,6 +142,17 @@ class Source:
         if self._newest is not None:
             self._newest.close()
         self._newest = self._full = None
+
+    @property
+    def log_end(self) -> str:
+        """The last line of the log, empty if there is none: before its first event, a step."""
+        try:
+            with reading(self.run_dir.log_path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+                lines = file.read(LOG_BYTES).decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return clean(next((line for line in reversed(lines) if line.strip()), ""), 80)
 
     # -- the trainer -------------------------------------------------------------------------
 
