@@ -311,6 +311,19 @@ async def test_a_finished_run(run: RunDir) -> None:
 
 
 @driven
+async def test_a_finished_run_that_somebody_has_taken_up_is_not_called_finished(
+    run: RunDir,
+) -> None:
+    append(run, RunFinished("stopped", 9, 9, 0))
+    with trainer(run):
+        app = dashboard(run)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await settle(pilot)
+            assert "RESUMING" in text(pilot) and "FINISHED" not in text(pilot)
+            assert app.source.may_run
+
+
+@driven
 async def test_a_failed_run(run: RunDir) -> None:
     append(run, RunFinished("failed", 9, 9, 70, "ten updates in a row were not finite"))
     async with dashboard(run).run_test(size=(80, 24)) as pilot:
