@@ -58,6 +58,33 @@ def suites() -> tuple[str, ...]:
     return tuple(SUITES)
 
 
+def unknown(word: str, *, only_suites: bool = False) -> str:
+    """Say that a word is neither a suite nor a task, and which ones it may have meant."""
+    suites = names.nearest(word, {names.squash(name): name for name in SUITES})
+    if only_suites:
+        return names.describe("suite", word, suites, SUITES)
+    close = gym.nearest(word)
+    if not (close and gym.is_versioned(word)):
+        close = [*(suites or _nearest_tasks(word)), *close[:2]]
+    if close:
+        return names.describe("suite or task", word, close, ())
+    return (
+        f"unknown suite or task {word!r}; `dreamer-async envs` lists the suites, "
+        "and any Gymnasium id (case-sensitive) or module:factory works, too"
+    )
+
+
+def _nearest_tasks(word: str) -> list[str]:
+    """SUITE/TASK of the tasks that have this name, else of the nearest."""
+    wanted = names.squash(word)
+    named = {f"{suite.name}/{task}": task for suite in SUITES.values() for task in suite.tasks}
+    same = [whole for whole, task in named.items() if names.squash(task) == wanted]
+    spellings: dict[str, str] = {}
+    for whole, task in named.items():
+        spellings.setdefault(names.squash(task), whole)
+    return same or names.nearest(word, spellings)
+
+
 def find_suite(suite: str) -> str:
     """Name of a suite as it is written; UnknownTask with the nearest matches if there is none."""
     return _suite(suite).name

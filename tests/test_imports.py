@@ -46,7 +46,10 @@ STANDARD = {
     f"{OURS}.machine.interpreter",
     f"{OURS}.machine.console",
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
-    *(f"{OURS}.store.{name}" for name in ("json_file", "control_dir", "directory", "exit_codes")),
+    *(
+        f"{OURS}.store.{name}"
+        for name in ("json_file", "control_dir", "directory", "exit_codes", "sizes")
+    ),
     *(f"{OURS}.run.{name}" for name in ("aio", "limiter")),
 }
 """Modules and packages that use the standard library only; aio starts uvloop in a function."""

@@ -11,11 +11,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 from dreamer_async.store import exit_codes
 from dreamer_async.tui.pages import NAMES
-from dreamer_async.tui.terminal import end_with_parent
+from dreamer_async.tui.terminal import drawn_on_terminal, end_with_parent
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -32,10 +34,23 @@ def _run_dir(text: str) -> Path:
     return path.absolute()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as `dreamer-async watch` does, which hands its words on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(exit_codes.WRONG_INPUT, f"error: {message.removeprefix('argument ')}\n")
+
+
+def _page(text: str) -> str:
+    if text in NAMES:
+        return text
+    close = get_close_matches(text, NAMES, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(NAMES)}"
+    raise argparse.ArgumentTypeError(f"there is no page {text!a}; {hint}")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dreamer_async.tui", description="Dashboard of one run."
-    )
+    parser = _Parser(prog="python -m dreamer_async.tui", description="Dashboard of one run.")
     parser.add_argument("run_dir", type=_run_dir, help="the run directory")
     parser.add_argument("others", type=_run_dir, nargs="*", help="runs to lay over it")
     parser.add_argument(
@@ -48,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
     parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
-    parser.add_argument("--page", choices=NAMES, default="overview", help="of the SVG")
+    parser.add_argument("--page", type=_page, default="overview", help="of the SVG")
     return parser
 
 
@@ -90,7 +105,8 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
     app.begin()
-    code = app.run()
+    with drawn_on_terminal():
+        code = app.run()
     if app.failure is not None:
         raise app.failure
     if not options.owner:  # only the launcher asks how it ended

@@ -73,6 +73,14 @@ class Dashboard(App[int]):
             priority=True,
             tooltip="Stop and save if the run began here, else detach",
         ),
+        Binding(
+            "ctrl+z",
+            "to_shell",
+            "Suspend",
+            show=False,
+            priority=True,
+            tooltip="Back to the shell, whose fg comes back; the trainer goes on",
+        ),
         Binding("p", "pause", "Pause", tooltip="Hold the trainer, or let it go on"),
         Binding("c", "checkpoint", "Save", tooltip="Save a checkpoint now"),
         Binding("e", "evaluate", "Evaluate", tooltip="Play ten episodes for their scores"),
@@ -271,7 +279,8 @@ class Dashboard(App[int]):
             source.check_trainer()
 
     def _leave_when_stopped(self) -> None:
-        if self.source.trainer.stop_requested_at is not None and not self.source.may_run:
+        over = self.source.view.finished is not None or not self.source.may_run
+        if self.source.trainer.stop_requested_at is not None and over:
             self.exit(exit_codes.STOPPED_BY_OWNER)
 
     def request_stop(self) -> None:
@@ -313,6 +322,14 @@ class Dashboard(App[int]):
     async def action_quit(self) -> None:
         """Close the dashboard; the command palette's word for it."""
         self.action_detach()
+
+    def action_to_shell(self) -> None:
+        """Stop this job of the shell, the launcher included, until the shell continues it."""
+        if not (self._on_terminal and terminal.has_shell()):
+            self._say("there is no shell to go back to; q detaches", "warning")
+            return
+        with self.suspend():
+            terminal.stop_job()
 
     def action_interrupt(self) -> None:
         """Stop the trainer that this terminal started, or else just close."""

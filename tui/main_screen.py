@@ -137,7 +137,8 @@ class Main(Screen[None]):
             return
         self.shown = Shown(source, others, self.options, self._clock())
         phase, now = source.phase, self.shown.now
-        facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading)
+        step = source.log_end if phase.name in ("waiting", "resuming") else ""
+        facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading, step)
         self.query_one(Header).show(source.view, facts)
         self.query_one(AlertLine).show(
             alarms.line(source.view, phase, now), alarms.safety(source.view, now)

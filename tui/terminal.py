@@ -9,7 +9,8 @@ import signal
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 HANG_UP_SECONDS = 3.0
 PR_SET_PDEATHSIG = 1  # from sys/prctl.h
@@ -46,6 +47,35 @@ def is_gone() -> bool:
     except termios.error:
         return True
     return False
+
+
+def has_shell() -> bool:
+    """Tell whether a shell started us as a job, so that it can continue what was stopped."""
+    return os.getpgrp() != os.getsid(0)
+
+
+def stop_job() -> None:
+    """Stop every process of this job; returns when the shell continues it."""
+    os.killpg(os.getpgrp(), signal.SIGSTOP)
+
+
+@contextmanager
+def drawn_on_terminal() -> Iterator[None]:
+    """Send what goes to stderr to the terminal for a while: Textual draws there.
+
+    So `2>errors.txt` gets the errors, and no dashboard.
+    """
+    if os.isatty(2) or not os.isatty(1):
+        yield
+        return
+    sys.stderr.flush()
+    errors = os.dup(2)
+    os.dup2(1, 2)
+    try:
+        yield
+    finally:
+        os.dup2(errors, 2)
+        os.close(errors)
 
 
 def leave_soon(code: int) -> None:

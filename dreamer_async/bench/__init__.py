@@ -41,11 +41,14 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     spec = envs.spec_of(config.env)
     train = config.train
     device = choose_device(train.device)
+    load = os.getloadavg()[0]  # of the last minute, before there is any of ours
     chosen = PARTS if part == "all" else (part,)
     results = [asdict(row) for name in chosen for row in _run(name, config, spec, seconds, pairs)]
     return {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
+        "sees": _sees(spec),
+        "load": load,
         "device": _device_name(device),
         "precision": choose_precision(train.precision, device, native=train.native),
         "threads": cpu_threads(config),
@@ -89,6 +92,12 @@ def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -
             return dashboard(config, seconds, pairs)
         case _:
             raise AssertionError(part)
+
+
+def _sees(spec: EnvSpec) -> str:
+    """What there is to encode, as speeds measured elsewhere name it."""
+    images = ["x".join(map(str, obs.shape)) for obs in spec.obs.values() if obs.is_image]
+    return " and ".join(images) or "vectors"
 
 
 def _device_name(device: Any) -> str:

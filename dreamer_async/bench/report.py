@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dreamer_async.bench.reference import references
+from dreamer_async.bench.reference import NATIVE, Reference, references
 
 Json = Mapping[str, Any]
+
+NORMAL = 1.6
+"""Times slower than another machine of two cores, up to which nothing is wrong."""
+BUSY_SHARE = 0.25
+"""Of the cores: a larger load of others makes times longer."""
 
 
 def bench_lines(result: Json, part: str) -> list[str]:
@@ -18,11 +23,12 @@ def bench_lines(result: Json, part: str) -> list[str]:
         f"torch {result['torch']}"
     )
     title = f"{'':10}{'':36}{'median':>10}{'min':>10}{'max':>10}{'n':>6}"
-    lines = [head, "", title]
+    lines = [head, *load_warning(result), "", title]
     for row in result["results"]:
         times = "".join(f"{spell(row[name]):>10}" for name in ("median_s", "min_s", "max_s"))
-        lines.append(f"{row['part']:10}{row['what']:36}{times}{row['n']:6}  {row['unit']}")
+        lines.append(f"{row['part']:10}{row['what']:36}{times}{row['n']:6}  {_per(row['unit'])}")
         lines += [f"{'':10}  {_detail(row['detail'])}"] if row["detail"] else []
+    lines += ["", *verdicts(result)]
     others = references(part, result["size"])
     if others:
         lines += ["", "measured elsewhere:"]
@@ -30,6 +36,69 @@ def bench_lines(result: Json, part: str) -> list[str]:
         speed = f"{spell(other.seconds):>10}  {other.software}, {other.machine}"
         lines.append(f"{other.part:10}{other.what:36}{speed}")
     return lines
+
+
+def load_warning(result: Json) -> list[str]:
+    """Say that other programs were at work, if they were."""
+    if not _busy(result):
+        return []
+    load, cores = result["load"], result["cores"]
+    return [
+        f"warning: other programs were at work before (load {load:.1f} on {cores} cores): "
+        "these times are longer than they would be"
+    ]
+
+
+def verdicts(result: Json) -> list[str]:
+    """Whether the speeds are normal, by those of this program on other machines."""
+    said = []
+    for row in result["results"]:
+        ours = _like(row, result)
+        if ours is not None:
+            times = row["median_s"] / ours.seconds
+            judged = _judged(times, _busy(result))
+            said.append(
+                f"{row['part']:10}{row['what']}: {judged}, {times:.2g} times the "
+                f"{spell(ours.seconds)} on {ours.machine}"
+            )
+    return said or [
+        "nothing says whether that is normal: no update or acting step of this size, batch and "
+        "kind of observation was measured on another machine like this"
+    ]
+
+
+def _like(row: Json, result: Json) -> Reference | None:
+    """What the same thing took this program on another machine, None if nobody measured it."""
+    if result["device"] != "cpu":
+        return None
+    words = row["what"].replace(",", "").split()
+    if row["part"] == "learner" and words[-1] == "native":
+        what = f"{result['sees']}, {words[1]}"
+    elif row["part"] == "policy":
+        what = f"{result['sees']}, {words[2]} row{'s' * (words[2] != '1')}"
+    else:
+        return None
+    known = references(row["part"], result["size"])
+    return next((r for r in known if (r.what, r.software) == (what, NATIVE)), None)
+
+
+def _busy(result: Json) -> bool:
+    """Whether other programs took time from what was measured."""
+    return result["load"] >= BUSY_SHARE * result["cores"]
+
+
+def _judged(times: float, busy: bool) -> str:
+    if times <= NORMAL:
+        return "normal"
+    if busy:
+        return "slow, as others are at work"
+    return "slow" if times <= 2 * NORMAL else "much too slow: `doctor` may say why"
+
+
+def _per(unit: str) -> str:
+    """What one time belongs to; the times themselves have their units with them."""
+    of = unit.removeprefix("s/")
+    return f"per {of}" if of != unit else "" if unit == "s" else unit
 
 
 def profile_lines(result: Json) -> list[str]:

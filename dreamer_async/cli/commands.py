@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -19,10 +20,29 @@ def version() -> int:
 
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
-    help="Train, watch and use DreamerV3 agents.",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def dreamer_async(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", is_eager=True, callback=_say_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Train, watch and use DreamerV3 agents."""
+
+
 for name, command in {
     "train": train.train,
     "resume": train.resume,

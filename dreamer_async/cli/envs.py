@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamer_async.cli.inputs import as_view, resolve_task
-from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunsDir
+from dreamer_async.cli import completion
+from dreamer_async.cli.inputs import as_view
+from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunRefs, RunsDir
 from dreamer_async.cli.paths import runs_root
+from dreamer_async.cli.task import find_task
 from dreamer_async.config import SUITES, ConfigError, EnvConfig, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 
@@ -34,7 +36,12 @@ env_app = typer.Typer(help="Try an environment.", rich_markup_mode=None)
 
 def list_envs(
     suite: Annotated[
-        str | None, typer.Argument(metavar="SUITE", help="List the tasks of this one.")
+        str | None,
+        typer.Argument(
+            metavar="SUITE",
+            help="List the tasks of this one.",
+            autocompletion=completion.only_suites,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all tasks, however many.")] = False,
     as_json: Json = False,
@@ -109,7 +116,12 @@ def _mark(entry: dict[str, Any], task: str) -> str:
 @env_app.command(name="check")
 def check_env(
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="SUITE/TASK, a gymnasium id, or module:factory.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="SUITE/TASK, a Gymnasium id, or module:factory.",
+            autocompletion=completion.suites,
+        ),
     ],
     env_args: EnvArgs = None,
     kinds: Kinds = None,
@@ -123,8 +135,7 @@ def check_env(
     ] = None,
 ) -> int:
     """Play random episodes, print what an agent would see, and what is wrong with it."""
-    suite, task = _split(name)
-    task = resolve_task(suite, task)
+    suite, task = find_task(name)
     env = _viewed(suite, task, as_view(env_args, kinds) + (overrides or []))
     from dreamer_async.envs import View
     from dreamer_async.envs.check import check
@@ -151,7 +162,7 @@ def _viewed(suite: str, task: str, settings: list[str]) -> EnvConfig:
 
 @env_app.command(name="score")
 def score(
-    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    refs: RunRefs,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -172,14 +183,6 @@ def score(
     for name, value in result.items():
         print(f"{name:32}{value:8g}")
     return 0
-
-
-def _split(name: str) -> tuple[str, str | None]:
-    """SUITE/TASK or SUITE if it begins with the name of a suite, else an id of gymnasium."""
-    suite, slash, task = name.partition("/")
-    if suite in SUITES:
-        return suite, task if slash else None
-    return "gym", name
 
 
 def report_lines(report: Report) -> list[str]:

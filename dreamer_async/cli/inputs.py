@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from dreamer_async.cli.task import find_task
 from dreamer_async.config import (
-    SUITES,
     Config,
     ConfigError,
     EnvConfig,
@@ -92,7 +92,7 @@ def configure(
 ) -> Wanted:
     """Build the config that the words ask for, as far as this machine can do it."""
     settings = as_overrides(flags) + (overrides or [])
-    name = resolve_task(suite, task)
+    suite, name = find_task(suite, task)
     given = parse_overrides(settings)
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
@@ -115,23 +115,6 @@ def _check_resize(env: EnvConfig) -> None:
         envs.check_resize(env.suite, env.task, env.resize)
     except (ValueError, envs.MissingNeed) as error:
         raise ConfigError(str(error)) from None
-
-
-def resolve_task(suite: str, task: str | None) -> str:
-    """Canonical name of a task that can run here, the suite's default for None; ConfigError."""
-    if suite not in SUITES:
-        resolve(suite, "unknown")  # says which suites there are
-    from dreamer_async import envs
-
-    if suite == "gym" and task is not None and envs.is_code(task):
-        envs.allow_code(task)  # whoever types it wants it
-    try:
-        name = envs.resolve_task(suite, envs.default_task(suite) if task is None else task)
-    except envs.UnknownTask as error:
-        raise ConfigError(str(error)) from None
-    if lacking := envs.missing(suite):
-        raise ConfigError(lacking[0])
-    return name
 
 
 def try_spaces(env: EnvConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async.bench import ALONE, PARTS
+from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import as_view, configure, try_spaces
 from dreamer_async.cli.options import (
     Compile,
@@ -56,7 +57,11 @@ def doctor(
 def bench(
     part: Annotated[
         str,
-        typer.Argument(metavar="PART", help=f"One of {', '.join((*PARTS, *ALONE))}, or all."),
+        typer.Argument(
+            metavar="PART",
+            help=f"One of {', '.join((*PARTS, *ALONE))}, or all.",
+            autocompletion=completion.parts,
+        ),
     ] = "all",
     suite: SuiteOption = "",
     task: Task = None,
@@ -81,7 +86,7 @@ def bench(
 ) -> int:
     """Measure how fast the parts of a run are here. Prints speeds of other machines, too."""
     if part not in (known := (*PARTS, *ALONE, "all")):
-        hint = f"; for another suite: bench --suite {part}" if part in SUITES else ""
+        hint = f"; for another suite: bench --suite {part}" if part.lower() in SUITES else ""
         raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
     if trace is not None:
         check_target(trace, "--profile")

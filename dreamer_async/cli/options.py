@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async.config import SIZES, SUITES
+from dreamer_async.cli import completion
+from dreamer_async.config import SIZES
 
 RunsDir = Annotated[
     str,
@@ -17,14 +18,41 @@ RunsDir = Annotated[
         "--runs-dir", metavar="DIR", envvar="DREAMER_RUNS_DIR", help="Directory of all runs."
     ),
 ]
-RunRef = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")]
+RunRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run's name or path, or last.", autocompletion=completion.runs
+    ),
+]
+RunRefs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN...", help="Names or paths.", autocompletion=completion.runs),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Any other setting; may be repeated.",
+        autocompletion=completion.settings,
+    ),
 ]
-Suite = Annotated[str, typer.Argument(metavar="SUITE", help=f"One of {', '.join(SUITES)}.")]
+Suite = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE",
+        help="A suite (`envs` lists them), SUITE/TASK, a Gymnasium id, or module:factory.",
+        autocompletion=completion.suites,
+    ),
+]
 Task = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Task of the suite, such as breakout.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Task of the suite, such as breakout.",
+        autocompletion=completion.tasks,
+    ),
 ]
 TaskAgain = Annotated[
     str | None,
@@ -47,7 +75,12 @@ Kinds = Annotated[
         "out (hidden); may be repeated.",
     ),
 ]
-Size = Annotated[str | None, typer.Option(metavar="NAME", help=f"One of {', '.join(SIZES)}.")]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help=f"One of {', '.join(SIZES)}.", autocompletion=completion.sizes
+    ),
+]
 NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
 Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
@@ -62,7 +95,12 @@ Tensorboard = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
-SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]
+SuiteOption = Annotated[
+    str,
+    typer.Option(
+        "--suite", metavar="SUITE", help="Suite to measure.", autocompletion=completion.suites
+    ),
+]
 Steps = Annotated[
     str | None, typer.Option("--steps", metavar="N", help="End after this many agent steps.")
 ]

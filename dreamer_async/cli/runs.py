@@ -9,24 +9,30 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
+from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import device_kind, name_again, need_extra, unused_gpu
-from dreamer_async.cli.options import Json, RunRef, RunsDir, TaskAgain
+from dreamer_async.cli.options import Json, RunRef, RunRefs, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.sizes import in_words
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
 
 def watch(
     refs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Names or paths, or last.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Names or paths, or last.", autocompletion=completion.runs
+        ),
     ] = None,
     screenshot: Annotated[
         Path | None, typer.Option(help="Write one picture (SVG) of the dashboard instead.")
@@ -65,6 +71,15 @@ def evaluate(
     best: Annotated[
         bool, typer.Option("--best", help="The checkpoint of the best training scores.")
     ] = False,
+    longest: Annotated[
+        int | None,
+        typer.Option(
+            "--longest",
+            min=1,
+            help="Agent steps after which an episode is cut off (100,000).",
+            show_default=False,
+        ),
+    ] = None,
     task: TaskAgain = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
@@ -74,14 +89,24 @@ def evaluate(
     _name_again(run, task)
     if note := unused_gpu(device, device_kind(device)):
         print(note, file=sys.stderr, flush=True)
+    from dreamer_async.run.evaluate import LONGEST
     from dreamer_async.run.evaluate import evaluate as play
 
-    result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
+    say = partial(print, file=sys.stderr, flush=True)
+    played = play(run, episodes, seed, device, best=best, longest=longest or LONGEST, say=say)
+    result = cast(dict[str, Any], played)
     _warn_of_skipped(result["skipped"])
+    if cut := result["cut"]:
+        warn(
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, and "
+            "counted as far as they went; --longest moves that limit"
+        )
     if as_json:
         print(json.dumps(result, allow_nan=False))
         return 0
-    print(f"{result['run']} ({result['task']}), {result['checkpoint']}: {episodes} episodes")
+    print(
+        f"{result['run']} ({result['task']}), {result['checkpoint']}: {result['episodes']} episodes"
+    )
     print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
     print(" ".join(f"{score:g}" for score in result["scores"]))
     print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")
@@ -157,7 +182,7 @@ def _shown(value: Any) -> str:
 
 @runs_app.command(name="rm")
 def runs_rm(
-    refs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or paths.")],
+    refs: RunRefs,
     replay: Annotated[bool, typer.Option("--replay", help="Only the replay files.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     runs_dir: RunsDir = "runs",
@@ -179,7 +204,7 @@ def runs_rm(
         print(line)
     for run in found:
         freed = remove(run, only_replay=replay)
-        print(f"deleted {what}{run.name}, {freed / 1e9:.2f} GB freed")
+        print(f"deleted {what}{run.name}, {in_words(freed)} freed")
     return 0
 
 
@@ -216,6 +241,6 @@ def _list(runs_dir: str, as_json: bool) -> int:
     for message in broken:
         complain(message)
     for path in leftovers(root):
-        size = f"{size_of(path) / 1e9:.2f} GB"
+        size = in_words(size_of(path))
         complain(f"{path} ({size}) was left by a killed command; `train` or `runs rm` removes it")
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dreamer_async.cli import completion
 from dreamer_async.cli.options import Json, RunsDir
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.store.run_dir import RunDir
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 def scores(
     refs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN...", help="Names or paths; default: last.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN...",
+            help="Names or paths; default: last.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     curve: Annotated[
         bool | None,

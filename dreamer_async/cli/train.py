@@ -53,6 +53,7 @@ from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
 from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import in_words
 
 
 def train(
@@ -111,7 +112,7 @@ def train(
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
     notes = [note, _check_room(config, runs_root(runs_dir))]
-    run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
+    run = _create_run(runs_root(runs_dir), name or f"{config.env.suite}-{config.env.task}", config)
     if tensorboard:
         run.tensorboard.mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
@@ -164,7 +165,7 @@ def resume(
 
         to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
-        print(f"dropped {freed / 1e9:.2f} GB of replay", flush=True)
+        print(f"dropped {in_words(freed)} of replay", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
         print(warning, flush=True)
     if new.env.args:

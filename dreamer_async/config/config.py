@@ -144,22 +144,49 @@ def known_settings() -> Mapping[str, Any]:
     }
 
 
-_OWN_FLAG = {"env.suite": "the first word after train", "env.task": "--task", "size": "--size"}
+_OWN_FLAG: Mapping[str, str] = MappingProxyType(
+    {
+        "env.suite": "env.suite is set by the first word after train, not by -s",
+        "env.task": "env.task is set by --task, not by -s",
+        "size": "size is set by --size, not by -s",
+    }
+)
+_KEPT: Mapping[str, str] = MappingProxyType(
+    {key: f"{key} is fixed for the life of a run; start a new run" for key in _OWN_FLAG}
+)
 
 
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Read 'train.batch_size=8' and the like into typed values; later ones win."""
+def find_setting(name: str) -> str:
+    """The dotted key that a name means: itself, or the one key that ends in it; ConfigError."""
+    known = known_settings()
+    if name in known or name in _OWN_FLAG:
+        return name
+    ending = [key for key in known if key.partition(".")[2] == name]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise ConfigError(f"{shown(name)} could be {' or '.join(ending)}")
+    endings = {key.partition(".")[2]: key for key in known}
+    hint = nearest(name, known) or nearest(name, endings, endings) or nearest(name, SIZES)
+    raise ConfigError(f"unknown setting {shown(name)}{hint}")
+
+
+def parse_overrides(
+    overrides: Iterable[str], refused: Mapping[str, str] = _OWN_FLAG
+) -> dict[str, Any]:
+    """Read 'train.batch_size=8' and the like into typed values; later ones win.
+
+    A name without its part, such as batch_length, is enough where only one setting has it.
+    `refused` has a reason for keys that cannot be set so.
+    """
     known, values = known_settings(), {}
     for text in overrides:
-        key, sign, value = text.partition("=")
-        key = key.strip()
+        name, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"expected key=value, such as train.batch_size=8, got {shown(text)}")
-        if key in _OWN_FLAG:
-            raise ConfigError(f"{key} is set by {_OWN_FLAG[key]}, not by -s")
-        if key not in known:
-            hint = nearest(key, known) or nearest(key, SIZES)
-            raise ConfigError(f"unknown setting {shown(key)}{hint}")
+        key = find_setting(name.strip())
+        if key in refused:
+            raise ConfigError(refused[key])
         try:
             values[key] = parse(known[key], value, key)
         except SchemaError as error:
@@ -185,8 +212,7 @@ def resolve(
         raise ConfigError(f"unknown suite {shown(suite)}{choices}")
     preset = {**SUITES[suite], **(_published(suite) if published else {})}
     default = preset.pop("size", DEFAULT_SIZES[device])
-    chosen = default if size is None else size
-    _check_size(chosen)
+    chosen = default if size is None else find_size(size)
     values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}
     return _build({"size": chosen, "env.suite": suite, "env.task": task, **values})
 
@@ -200,15 +226,26 @@ def _published(suite: str) -> Mapping[str, Any]:
     return PUBLISHED[suite]
 
 
+def find_size(word: str) -> str:
+    """The size preset that a word means: size12m is also SIZE12M, 12m and 12M; ConfigError."""
+    name = word.lower()
+    found = next((size for size in (name, f"size{name}") if size in SIZES), None)
+    if found is None:
+        known = f" (known: {', '.join(SIZES)})"
+        close = nearest(name, SIZES) or (name and nearest(f"size{name}", SIZES)) or known
+        raise ConfigError(f"unknown size {shown(word)}{close}")
+    return found
+
+
 def _check_size(size: str) -> None:
+    """Refuse what is not the very name of a size."""
     if size not in SIZES:
-        choices = nearest(size, SIZES) or f" (known: {', '.join(SIZES)})"
-        raise ConfigError(f"unknown size {shown(size)}{choices}")
+        raise ConfigError(f"unknown size {shown(size)}{nearest(size, SIZES)}")
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:
     """Return a copy with some settings changed, as `resume -s` does."""
-    return _build({**_flat(config), **parse_overrides(overrides)})
+    return _build({**_flat(config), **parse_overrides(overrides, _KEPT)})
 
 
 def _build(values: Mapping[str, Any]) -> Config:

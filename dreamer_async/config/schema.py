@@ -32,9 +32,15 @@ class SchemaError(ValueError):
     """A value does not fit its field; the message says what would."""
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """Say what `word` may have meant: ' (did you mean a or b?)', or nothing."""
-    matches = get_close_matches(word, list(known), n=3, cutoff=0.6)
+def nearest(
+    word: str, known: typing.Iterable[str], stand_for: Mapping[str, str] | None = None
+) -> str:
+    """Say what `word` may have meant: ' (did you mean a or b?)', or nothing.
+
+    Known words that stand for others are not named themselves.
+    """
+    close = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    matches = [(stand_for or {}).get(match, match) for match in close]
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""
 
 
@@ -218,7 +224,7 @@ def encode(value: Any) -> Any:
 
 
 def parse(kind: Any, text: str, where: str) -> Any:
-    """Read one value as its annotation says: 1_000 and 1e5 are ints, true and false are bools."""
+    """Read one value as its annotation says: 1_000, 1e5 and 2.5m are ints, true is a bool."""
     text = text.strip()
     if kind is str:
         return _printable(text, where)
@@ -266,10 +272,18 @@ def _parse_bool(text: str) -> bool | None:
     return {"true": True, "false": False}.get(text.lower())
 
 
+_THOUSANDS = {"k": "e3", "m": "e6", "b": "e9"}
+
+
 def _parse_number(kind: Any, text: str) -> int | float | None:
-    """Parse an int or a float; None if the text is neither, not finite or too long to be meant."""
+    """Parse an int or a float; None if the text is neither, not finite or too long to be meant.
+
+    Whole numbers may end in k, m or b; with seconds, m would not be clear.
+    """
     if not text.isascii() or len(text) > 40:
         return None
+    if kind is int and (power := _THOUSANDS.get(text[-1:].lower())):
+        text = text[:-1] + power
     try:
         if kind is int and not set(text.lower()) & set(".e"):
             return int(text)

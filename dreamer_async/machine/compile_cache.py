@@ -1,6 +1,7 @@
 """Where compiled code is kept: it is loaded and run, so only where nobody but this user can write.
 
-That is `~/.cache/dreamer-async`, or what TORCHINDUCTOR_CACHE_DIR names. Where that cannot be
+That is `~/.cache/dreamer-async`, or what TORCHINDUCTOR_CACHE_DIR names (if not the directory that
+torch takes by itself). Where that cannot be
 trusted or written, a process gets a directory of its own, which goes when it ends.
 """
 
@@ -29,6 +30,8 @@ OWN = "dreamer-async-cache-"
 def isolate_compile_cache() -> None:
     """Choose the cache of this process and those that it starts; says so if it cannot be kept."""
     given = os.environ.get(VARIABLE)
+    if given == str(header_cache()):  # torch's own choice, which some of its modules put there
+        given = None
     where, trouble = (given, _trouble(Path(given))) if given else _usual()
     if trouble:
         where = str(_of_this_process() / "inductor")

@@ -28,6 +28,7 @@ from dreamer_async.config.schema import named, parse_json, shown
 from dreamer_async.store.regular_file import open_regular, reading
 from dreamer_async.store.run_dir import DRAFT
 from dreamer_async.store.run_lock import RunInUse, lock_file, unlock_file
+from dreamer_async.store.sizes import in_words
 
 MAGIC = b"DRMRRING"
 VERSION = 1
@@ -52,8 +53,8 @@ class ReplaySpaceError(OSError):
 
     def __init__(self, path: Path, needed: int, free: int, code: int = errno.ENOSPC) -> None:
         text = (
-            f"the replay needs {needed:,} bytes ({needed / 1e9:.2f} GB) at {path.parent} "
-            f"and {free:,} bytes ({free / 1e9:.2f} GB) are free; make it smaller "
+            f"the replay needs {needed:,} bytes ({in_words(needed)}) at {path.parent} "
+            f"and {free:,} bytes ({in_words(free)}) are free; make it smaller "
             f"(-s replay.capacity_gb=...) or put it elsewhere (--replay-dir)"
         )
         super().__init__(code, text, str(path))

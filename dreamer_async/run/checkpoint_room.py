@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dreamer_async.config import Config
 from dreamer_async.store.run_dir import bytes_of
+from dreamer_async.store.sizes import in_words
 
 PLENTY = 64e9
 """Free bytes with which nothing needs to be counted: size400m takes 6.5 GB a time."""
@@ -34,8 +35,8 @@ def check_room(directory: Path, size: float, count: int, replay: float = 0.0) ->
     """
     free = shutil.disk_usage(directory).free - replay
     behind = " behind the replay" if replay else ""
-    left = f"{max(0.0, free) / 1e9:.2f} GB are free{behind}"
-    needs = f"a checkpoint takes {size / 1e9:.2f} GB at {directory}, where {left}"
+    left = f"{in_words(max(0.0, free))} are free{behind}"
+    needs = f"a checkpoint takes {in_words(size)} at {directory}, where {left}"
     advice = "free some, or take another --runs-dir or a smaller --size"
     if free < size:
         raise CheckpointSpaceError(errno.ENOSPC, f"{needs}: nothing could be saved; {advice}")

@@ -17,7 +17,7 @@ import torch
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.config import Config, EnvConfig
-from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.vector import EnvError
 from dreamer_async.fast.place import Place
 from dreamer_async.machine.device_errors import is_out_of_memory
@@ -25,12 +25,18 @@ from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.saved_agent import load
 from dreamer_async.run.telemetry import EpisodeTracker, Telemetry
 from dreamer_async.run.weights import PolicyWeights
-from dreamer_async.store.events import Controlled, Evaluated
+from dreamer_async.store.events import Controlled, Episode, Evaluated
 from dreamer_async.store.run_dir import RunDir
 
 MAX_ENVS = 8
 MAX_EPISODES = 100
 """Most episodes of one evaluation inside a trainer."""
+LONGEST = 100_000
+"""Agent steps after which an episode is cut off: nobody waits for one that never ends."""
+NEWS_SECONDS = 10.0
+"""Between two words about how far an evaluation is."""
+
+Say = Callable[[str], object]
 
 
 class Halted(Exception):
@@ -38,15 +44,26 @@ class Halted(Exception):
 
 
 def evaluate(
-    run_dir: RunDir, episodes: int, seed: int, device: str = "auto", *, best: bool = False
+    run_dir: RunDir,
+    episodes: int,
+    seed: int,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    longest: int = LONGEST,
+    say: Say = lambda text: None,
 ) -> dict[str, object]:
     """Play this many episodes with the newest valid checkpoint, or with the best one.
 
     Returns scores and lengths (agent steps) per episode with their summary. As in the official code
-    actions are sampled. Raises CheckpointError when there is no valid checkpoint.
+    actions are sampled. Episodes of `longest` steps are cut off and counted in `cut`; their
+    environments play no more, so that there may be fewer episodes than asked for. `say` is told
+    how far it is. Raises CheckpointError when there is no valid checkpoint.
     """
     agent = load(run_dir.path, device, seed, best=best)
-    scores, lengths = play(agent.policy, agent.generator, agent.config.env, episodes, seed)
+    tally = Scores(episodes, longest)
+    play(agent.policy, agent.generator, agent.config.env, tally, seed, say=say)
+    scores = tally.scores
     return {
         "run": run_dir.name,
         "task": f"{agent.spec.suite}/{agent.spec.task}",
@@ -57,53 +74,96 @@ def evaluate(
         "frames": agent.env_steps * agent.spec.frames_per_step,
         "updates": agent.updates,
         "seed": seed,
-        "episodes": episodes,
+        "episodes": len(scores),
+        "cut": tally.cut,
+        "longest": longest,
         "mean": float(np.mean(scores)),
         "median": float(np.median(scores)),
         "std": float(np.std(scores)),
         "min": float(np.min(scores)),
         "max": float(np.max(scores)),
         "scores": scores,
-        "lengths": lengths,
+        "lengths": tally.lengths,
     }
+
+
+class Scores:
+    """Scores of the episodes that count: the same number in each environment up to rounding.
+
+    Taking whatever ends first would favour short episodes.
+    """
+
+    def __init__(self, episodes: int, longest: int = LONGEST) -> None:
+        self.num_envs = min(episodes, MAX_ENVS)
+        self.scores: list[float] = []
+        self.lengths: list[int] = []
+        """Agent steps of each episode."""
+        self.cut = 0
+        """Episodes that were cut off."""
+        self.steps = 0
+        self._longest = longest
+        self._tracker = EpisodeTracker(self.num_envs)
+        self._left = np.full(self.num_envs, episodes // self.num_envs)
+        self._left[: episodes % self.num_envs] += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether no episode is waited for."""
+        return not self._left.any()
+
+    def add(self, step: StepBatch) -> None:
+        """Count the rows of one batch."""
+        self.steps += len(step.env_id)
+        for episode in self._tracker.update(step, 0):
+            if self._left[episode.env_id]:
+                self._left[episode.env_id] -= 1
+                self._count(episode)
+        for episode in self._tracker.running(step):
+            if self._left[episode.env_id] and episode.length >= self._longest:
+                self._left[episode.env_id] = 0
+                self.cut += 1
+                self._count(episode)
+
+    def _count(self, episode: Episode) -> None:
+        self.scores.append(float(episode.score or 0.0))
+        self.lengths.append(episode.length)
+
+    def __str__(self) -> str:
+        more = f", {int(self._left.sum())} to come" * (not self.complete)
+        return f"{len(self.scores)} episodes in {self.steps:,} steps{more}"
 
 
 def play(
     policy: Policy,
     generator: torch.Generator,
     env: EnvConfig,
-    episodes: int,
+    tally: Scores,
     seed: int,
+    *,
+    say: Say = lambda text: None,
     halted: Callable[[], bool] = lambda: False,
-) -> tuple[list[float], list[int]]:
-    """Play episodes in parallel environments, the same number in each up to rounding.
+) -> None:
+    """Play in parallel environments until the scores are complete.
 
-    Taking whatever ends first would favour short episodes. Raises Halted once `halted` says so.
+    Raises Halted once `halted` says so.
     """
-    num_envs = min(episodes, MAX_ENVS)
-    quota = np.full(num_envs, episodes // num_envs)
-    quota[: episodes % num_envs] += 1
     view = envs.View.of(env)
     pool = envs.make(
-        env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize, view=view
+        env.suite, env.task, num_envs=tally.num_envs, seed=seed, resize=env.resize, view=view
     )
-    tracker, carry = EpisodeTracker(num_envs), policy.initial(num_envs)
-    scores: list[float] = []
-    lengths: list[int] = []
+    carry, told = policy.initial(tally.num_envs), time.monotonic()
     with pool:
         pool.start()
-        while quota.any():
+        while not tally.complete:
             if halted():
                 raise Halted
             step = pool.recv()
             acted, carry = policy.act(step.obs, step.is_first, carry, generator)
             pool.send(acted.action, step.env_id)
-            for episode in tracker.update(step, 0):
-                if quota[episode.env_id]:
-                    quota[episode.env_id] -= 1
-                    scores.append(float(episode.score or 0.0))
-                    lengths.append(episode.length)
-    return scores, lengths
+            tally.add(step)
+            if time.monotonic() - told > NEWS_SECONDS:
+                told = time.monotonic()
+                say(str(tally))
 
 
 class Evaluator:
@@ -156,7 +216,9 @@ class Evaluator:
                 self._asked.clear()
             self._telemetry.emit(answer)
             if isinstance(answer, Evaluated):
-                self._telemetry.emit(Controlled("evaluate", "done"))
+                cut = sum(length >= LONGEST for length in answer.lengths)
+                why = f"{cut} of its episodes cut off after {LONGEST:,} steps" if cut else ""
+                self._telemetry.emit(Controlled("evaluate", "done", why))
 
     def _evaluate(self) -> Evaluated | Controlled:
         """Play in the calling thread; trouble with the environments is an answer."""
@@ -169,10 +231,12 @@ class Evaluator:
             update = self._weights.fetch(policy.load)
             env_steps = self._telemetry.position.env_steps
             generator, env = torch.Generator().manual_seed(seed), self._config.env
-            scores, lengths = play(policy, generator, env, self._episodes, seed, self._halt.is_set)
+            tally = Scores(self._episodes)
+            play(policy, generator, env, tally, seed, halted=self._halt.is_set)
         except Exception as error:
             if not isinstance(error, EnvError | OSError) and not is_out_of_memory(error):
                 raise
             return Controlled("evaluate", "refused", str(error) or type(error).__name__)
         seconds = time.monotonic() - began
-        return Evaluated(env_steps, max(0, update), tuple(scores), tuple(lengths), seconds)
+        scores, lengths = tuple(tally.scores), tuple(tally.lengths)
+        return Evaluated(env_steps, max(0, update), scores, lengths, seconds)

@@ -26,6 +26,7 @@ from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.monitor import Monitor
 from dreamer_async.run.run_state import RunState
 from dreamer_async.run.saver import Saver
+from dreamer_async.run.slow_step import slow_step
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.run_dir import RunDir
 
@@ -73,23 +74,28 @@ async def build(
     device = choose_device(train.device)
     threads = cpu_threads(config)
     builder = stack.enter_context(OwnedThread("builder"))
-    spec = await builder.run_or_leave(envs.spec_of, env)
+    with slow_step("looking at the environment"):
+        spec = await builder.run_or_leave(envs.spec_of, env)
     home = stack.enter_context(run_dir.held())
-    replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
+    with slow_step("checking the replay" if resume else "reserving room for the replay"):
+        replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
     learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    place = await learner_thread.run_or_leave(take_place, train)
+    with slow_step("building native functions, or getting to know the device"):
+        place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
     for known in (place.emulated, place.backend.gaps(config.model)):
         if known:
             telemetry.warn(known)
-    learner = await learner_thread.run(Learner, spec, config, replay, place)
+    with slow_step("making the networks"):
+        learner = await learner_thread.run(Learner, spec, config, replay, place)
     policy = await policy_thread.run(
         Policy, spec, config, place.device, place.precision, place.backend
     )
     player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
-    pool = stack.enter_context(await builder.run_or_leave(make_env, config))
+    with slow_step(f"starting {env.num_envs} environments"):
+        pool = stack.enter_context(await builder.run_or_leave(make_env, config))
     ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
     collector = Collector(
         pool,

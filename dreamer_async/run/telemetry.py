@@ -32,6 +32,7 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
+from dreamer_async.store.sizes import in_words
 
 
 class Position(NamedTuple):
@@ -106,6 +107,10 @@ class EpisodeTracker:
         self._score[ids] = np.where(step.is_first, 0.0, self._score[ids]) + step.reward
         self._length[ids] = np.where(step.is_first, 0, self._length[ids] + 1)
         return [self._episode(step, int(row), env_steps) for row in np.flatnonzero(step.is_last)]
+
+    def running(self, step: StepBatch) -> list[Episode]:
+        """The episodes that go on after these rows, as far as they are."""
+        return [self._episode(step, int(row), 0) for row in np.flatnonzero(~step.is_last)]
 
     def _episode(self, step: StepBatch, row: int, env_steps: int) -> Episode:
         i = int(step.env_id[row])
@@ -256,7 +261,7 @@ def _sentence(event: Event) -> str | None:
                 f"({event.parameters:,} parameters) on {event.device}, "
                 f"{event.num_envs} environments, "
                 f"frames per agent step: {event.frames_per_step}, "
-                f"replay {event.replay_bytes / 1e9:.2f} GB ({event.replay_capacity:,} steps)"
+                f"replay {in_words(event.replay_bytes)} ({event.replay_capacity:,} steps)"
             )
         case Resumed():
             source = event.checkpoint or "no checkpoint (weights start anew)"

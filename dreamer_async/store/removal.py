@@ -17,6 +17,7 @@ from dreamer_async.config.schema import shown
 from dreamer_async.store.events import EventReader
 from dreamer_async.store.run_dir import DRAFT, RunDir, bytes_of, list_runs
 from dreamer_async.store.run_lock import RunInUse, RunLock, locked
+from dreamer_async.store.sizes import in_words
 from dreamer_async.store.summary import disk_usage, load_config
 
 _LAYOUT = ("checkpoints", "control", "pictures")
@@ -179,5 +180,5 @@ def sweep(root: Path) -> list[str]:
                 _erase(path)
             else:
                 path.unlink(missing_ok=True)
-            lines.append(f"removed {path}, left by a killed command ({size / 1e9:.2f} GB)")
+            lines.append(f"removed {path}, left by a killed command ({in_words(size)})")
     return lines

@@ -22,6 +22,7 @@ from dreamer_async.store.events import (
 )
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir, bytes_of
+from dreamer_async.store.sizes import in_words
 
 REASONS = ("completed", "stopped", "failed")
 """How a run says that it ended."""
@@ -147,6 +148,6 @@ def table(summaries: Sequence[Summary]) -> list[str]:
         rows.append(
             f"{row.name:{width}}  {row.state:10} {row.size:9} {row.env_steps:>13,} "
             f"{row.frames:>13,} {score:>9} "
-            f"{row.bytes_on_disk / 1e9:>6.2f} GB"
+            f"{in_words(row.bytes_on_disk):>9}"
         )
     return rows

@@ -36,6 +36,11 @@ def is_code(task: str) -> bool:
     return _CODE.fullmatch(task) is not None
 
 
+def is_versioned(task: str) -> bool:
+    """Tell whether a name ends as ids do: CartPole-v1."""
+    return re.search(r"-v\d+$", task) is not None
+
+
 def allow_code(task: str) -> None:
     """Say, for this process and those it starts, that the user wants this name imported."""
     os.environ[ALLOWED] = task
@@ -46,14 +51,23 @@ def resolve(task: str) -> str:
     if code := _CODE.fullmatch(task):
         _check_code(task, code["module"])
         return task
-    ids = (*_envpool_ids(), *_gymnasium_ids())
+    ids = _ids()
     if task in ids:
         return task
+    said = names.describe("gym id", task, nearest(task), ids)
+    raise UnknownTask(f"{said} (ids are case-sensitive)")
+
+
+def nearest(task: str) -> list[str]:
+    """Ids whose spelling is close to a name, the closest first."""
     spellings: dict[str, str] = {}
-    for known in ids:
+    for known in _ids():
         spellings.setdefault(names.squash(known), known)
-    close = names.nearest(task, spellings)
-    raise UnknownTask(names.describe("gym id", task, close, ids) + " (ids are case-sensitive)")
+    return names.nearest(task, spellings)
+
+
+def _ids() -> tuple[str, ...]:
+    return (*_envpool_ids(), *_gymnasium_ids())
 
 
 def _check_code(task: str, module: str) -> None:
@@ -67,7 +81,8 @@ def _check_code(task: str, module: str) -> None:
     here = os.path.exists(package) or os.path.exists(f"{package}.py")
     if not here and importlib.util.find_spec(package) is None:
         raise UnknownTask(
-            f"there is no module {package!r} for {task!r}, neither installed nor in {os.getcwd()}"
+            f"there is no module {package!r} for {task!r}, neither installed nor in {os.getcwd()}; "
+            f"a task of a suite is written SUITE/TASK"
         )
 
 

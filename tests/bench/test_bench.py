@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dreamer_async.bench.pipeline import Progress, mean_shares
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
+from dreamer_async.bench.report import bench_lines, verdicts
 from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
@@ -245,6 +247,49 @@ def test_references_name_real_sizes_and_parts() -> None:
         "replay",
     }
     assert not [row for row in references("learner", "size12m") if row.size != "size12m"]
+
+
+def measured(**differences: object) -> dict[str, Any]:
+    """What `measure` would return of an idle machine like that of our references."""
+    update = timing("learner", "update 16x64, native", "s/update", [0.9])
+    acting = timing("policy", "act for 1 environments", "s/step", [0.0007])
+    facts = {
+        **{"task": "atari/pong", "size": "size1m", "sees": "96x96x1", "device": "cpu"},
+        **{"precision": "float32", "threads": 2, "cores": 2, "load": 0.1, "torch": "2"},
+        **{"processor": "?", "results": [asdict(update), asdict(acting)]},
+    }
+    return facts | differences
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict"),
+    [(0.5, "normal, 0.56 times"), (1.2, "normal"), (2.0, "slow,"), (9.0, "much too slow")],
+)
+def test_a_speed_is_judged_by_what_is_normal(seconds: float, verdict: str) -> None:
+    update = asdict(timing("learner", "update 16x64, native", "s/update", [seconds]))
+    (said,) = verdicts(measured(results=[update]))
+    assert said.startswith("learner   update 16x64, native: " + verdict)
+    assert "the 900 ms on 2 cores of an AMD EPYC (AVX2), no GPU" in said
+
+
+@pytest.mark.parametrize(
+    "differences", [{"device": "H100"}, {"sees": "32x32x3"}, {"size": "tiny"}, {"results": []}]
+)
+def test_nothing_is_said_of_speeds_that_nothing_can_be_compared_with(
+    differences: dict[str, object],
+) -> None:
+    (said,) = verdicts(measured(**differences))
+    assert said.startswith("nothing says whether that is normal")
+
+
+def test_other_programs_and_units_are_named() -> None:
+    lines = bench_lines(measured(), "learner")
+    assert "900 ms" in lines[3] and lines[3].endswith("  per update")
+    assert not [line for line in lines if "warning" in line or "s/update" in line]
+    slow = [asdict(timing("learner", "update 16x64, native", "s/update", [9.0]))]
+    assert "slow, as others are at work" in verdicts(measured(load=1.5, results=slow))[0]
+    (warning,) = [line for line in bench_lines(measured(load=1.5), "learner") if "warning" in line]
+    assert "load 1.5 on 2 cores" in warning
 
 
 def test_the_first_call_is_not_timed() -> None:

@@ -21,6 +21,7 @@ from tiny_run import STARTED
 
 from dreamer_async import __version__, cli
 from dreamer_async.cli import launch
+from dreamer_async.cli.task import find_task
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
 from dreamer_async.run import pipeline
@@ -87,8 +88,19 @@ MISTAKES = [
     ("train --plain", "missing argument 'suite'"),
     ("train toy extra", "unexpected extra argument"),
     ("train atarii", "did you mean atari"),
-    ("train ''", "unknown suite ''"),
-    ("train Atari:pong", "unknown suite"),
+    ("train ''", "unknown suite or task ''"),
+    ("train cartpole-v1", "did you mean CartPole-v1"),
+    ("train pong", "did you mean atari/pong or atari100k/pong or Pong-v5?"),
+    ("plan gymm", "did you mean gym?"),
+    ("train zzqqzz", "`dreamer-async envs` lists the suites"),
+    ("train gym", "gym needs a task: any Gymnasium id or module:factory, such as `gym --task"),
+    ("plan Gym", "gym needs a task"),
+    ("bench env --suite gym", "gym needs a task"),
+    ("env check gym", "gym needs a task"),
+    ("train atari/pong --task pong", "atari/pong names a task already"),
+    ("train CartPole-v1 --task pong", "--task pong needs a suite in front of it"),
+    ("train nowhere:build", "there is no module 'nowhere'"),
+    ("train Atari:pong", "a task of a suite is written SUITE/TASK"),
     ("train atari --task pongg", "pong"),
     ("train atari --task ''", "task"),
     ("train atari --task ../../etc/passwd", "task"),
@@ -99,6 +111,9 @@ MISTAKES = [
     (f"{TRAIN_TOY} --size", "requires an argument"),
     (f"{TRAIN_TOY} --size huge", "unknown size 'huge' (known: tiny, toy, size1m"),
     (f"{TRAIN_TOY} --size size12", "did you mean size12m"),
+    (f"{TRAIN_TOY} --size 12g", "did you mean size12m"),
+    (f"{TRAIN_TOY} --steps 1.5q", "train.steps: expected a whole number"),
+    (f"{TRAIN_TOY} --steps 0.1k1", "train.steps: expected a whole number"),
     (f"{TRAIN_TOY} --steps ten", "train.steps: expected a whole number, got 'ten'"),
     (f"{TRAIN_TOY} --steps 0", "train.steps must be positive, got 0"),
     (f"{TRAIN_TOY} --steps -5", "train.steps must be positive, got -5"),
@@ -125,6 +140,9 @@ MISTAKES = [
     (f"{TRAIN_TOY} -s", "requires an argument"),
     (f"{TRAIN_TOY} -s train.batch_siz=8", "did you mean train.batch_size"),
     (f"{TRAIN_TOY} -s batch_size", "expected key=value"),
+    (f"{TRAIN_TOY} -s batch_size=8", "'batch_size' could be env.batch_size or train.batch_size"),
+    (f"{TRAIN_TOY} -s train_ration=8", "did you mean train.train_ratio"),
+    (f"{TRAIN_TOY} -s task=x", "env.task is set by --task"),
     (f"{TRAIN_TOY} -s =", "unknown setting ''"),
     (f"{TRAIN_TOY} -s train.batch_size=big", "train.batch_size: expected a whole number"),
     (f"{TRAIN_TOY} -s train.batch_length=1", "train.batch_length must be at least 2"),
@@ -246,6 +264,58 @@ def test_published_sets_up_all_that_is_not_asked_for(
     config = load_config(trained[0][0])
     assert (config.size, config.env.repeat, config.env.num_envs) == (expected, 2, 8)
     assert (config.train.train_ratio, config.train.steps) == (512, 300_000)
+
+
+@pytest.mark.parametrize(
+    ("words", "suite", "task"),
+    [
+        ("Atari", "atari", "pong"),
+        ("ATARI-100k", "atari100k", "pong"),
+        ("atari/MsPacman", "atari", "ms_pacman"),
+        ("toy", "toy", "seek"),  # also the name of a module, below
+        ("toy:build", "gym", "toy:build"),
+        ("toy --task catch", "toy", "catch"),
+        ("CartPole-v1", "gym", "CartPole-v1"),
+        ("gym/CartPole-v1", "gym", "CartPole-v1"),
+    ],
+)
+def test_words_for_suites_and_tasks_are_understood(
+    here: Path, monkeypatch: pytest.MonkeyPatch, words: str, suite: str, task: str
+) -> None:
+    monkeypatch.setenv("DREAMER_ENV_CODE", "")
+    (here / "toy.py").touch()
+    word, _, named = words.partition(" --task ")
+    assert find_task(word, named or None) == (suite, task)
+
+
+def test_an_environment_of_ones_own_needs_no_word_before_it(
+    invoke: Run,
+    here: Path,
+    trained: list[tuple[RunDir, bool, bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DREAMER_ENV_CODE", "")
+    (here / "mine.py").write_text(
+        "import gymnasium\ndef build():\n    return gymnasium.make('CartPole-v1')\n"
+    )
+    assert invoke("train", "mine:build", "--size", "TINY", "--steps", "10k")[0] == 0
+    run, _, _ = trained[0]
+    config = load_config(run)
+    assert (config.env.suite, config.env.task, config.size) == ("gym", "mine:build", "tiny")
+    assert config.train.steps == 10_000
+    assert run.name.endswith("-gym-mine-build")
+
+
+@pytest.mark.parametrize("words", ["-h", "--help", "train -h", "runs rm -h", "env check --help"])
+def test_help_has_a_short_name_everywhere(invoke: Run, words: str) -> None:
+    code, out, err = invoke(*words.split())
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: dreamer-async") and "-h, --help" in out
+
+
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
+def test_the_version_is_asked_for_in_any_way(invoke: Run, word: str) -> None:
+    assert invoke(word) == (0, f"dreamer-async {__version__}\n", "")
 
 
 def test_train_writes_the_config_and_starts_the_trainer(
@@ -433,7 +503,7 @@ def test_resume_with_other_environments_drops_the_replay(
     run.replay_path.write_bytes(b"x" * 4096)
     code, out, _ = invoke("resume", "last", "--envs", "2", "--drop-replay")
     assert code == 0
-    assert "dropped 0.00 GB of replay" in out
+    assert "dropped 4.1 kB of replay" in out
     assert not run.replay_path.exists()
     assert load_config(run).env.num_envs == 2
     assert trained == [(run, True, True)]

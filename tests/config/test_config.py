@@ -81,7 +81,7 @@ def test_values_are_checked_together_not_one_by_one() -> None:
     ("override", "message"),
     [
         ("train.batch_siz=8", "unknown setting 'train.batch_siz' (did you mean train.batch_size"),
-        ("batch_length=8", "(did you mean train.batch_length"),
+        ("batch_lengths=8", "(did you mean train.batch_length"),
         ("train=8", "unknown setting 'train'"),
         ("", "expected key=value"),
         ("train.batch_size", "expected key=value"),
@@ -153,6 +153,50 @@ def test_any_text_is_a_setting_or_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_overrides([text])
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train.steps=10k", "train.steps", 10_000),
+        ("train.steps=2.5m", "train.steps", 2_500_000),
+        ("train.steps=1.1M", "train.steps", 1_100_000),
+        ("train.steps=1_000k", "train.steps", 1_000_000),
+        ("steps=1B", "train.steps", 10**9),
+        ("lr=1e-4", "optim.lr", 1e-4),
+        ("warmup=1k", "optim.warmup", 1000),
+    ],
+)
+def test_numbers_and_keys_may_be_short(text: str, key: str, value: float) -> None:
+    assert parse_overrides([text]) == {key: value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("batch_size=8", "t=1", "lrr=1", "=1"),
+        *("train.steps=k", "train.steps=1e3k", "train.steps=1 k", "train.steps=0.0001k"),
+        *("train.checkpoint_seconds=5m", "train.sync=1k"),
+    ],
+)
+def test_what_is_not_clear_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_overrides([text])
+
+
+@pytest.mark.parametrize("word", ["size12m", "SIZE12M", "12m", "12M", "Size12m"])
+def test_a_size_has_several_spellings(word: str) -> None:
+    assert resolve("atari", "pong", size=word).size == "size12m"
+
+
+@pytest.mark.parametrize("setting", ["size=tiny", "task=pong", "env.suite=atari"])
+def test_what_a_run_keeps_is_refused_without_naming_flags_that_a_resume_lacks(
+    setting: str,
+) -> None:
+    with pytest.raises(ConfigError, match="is fixed for the life of a run; start a new run"):
+        override(resolve("toy", "catch"), [setting])
+    with pytest.raises(ConfigError, match="is set by "):
+        resolve("toy", "catch", overrides=[setting])
 
 
 VALUES = st.one_of(

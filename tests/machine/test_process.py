@@ -95,13 +95,14 @@ def allocator_settings(start: str, given: dict[str, str]) -> dict[str, str]:
 
 
 def cache_settings(
-    home: Path, temporary: Path, given: Path | None = None
+    home: Path, temporary: Path, given: Path | None = None, before: str = ""
 ) -> tuple[Path, str, int, str]:
     """What a fresh process chooses: the cache of kernels, and whether headers are precompiled.
 
     Then the mode of the directory above the cache, and what was said.
     """
     code = (
+        f"{before}\n"
         "import os; from dreamer_async.machine import compile_cache;"
         "compile_cache.isolate_compile_cache();"
         "print(os.environ['TORCHINDUCTOR_CACHE_DIR']);"
@@ -127,6 +128,22 @@ def test_compiled_code_comes_from_directories_of_this_user_alone(tmp_path: Path)
     cache, headers, _, said = cache_settings(tmp_path / "home", temporary)
     assert said == "" and cache == tmp_path / "home" / "dreamer-async" / "inductor"
     assert (mode(cache), mode(cache.parent), headers) == (0o700, 0o700, "1")
+
+
+@pytest.mark.parametrize(
+    "before", ["", "from torch._inductor.runtime.cache_dir_utils import cache_dir; cache_dir()"]
+)
+def test_torch_does_not_choose_where_compiled_code_is_kept(tmp_path: Path, before: str) -> None:
+    """Importing some modules of torch sets the variable that a user would set."""
+    temporary, home = tmp_path / "tmp", tmp_path / "home"
+    temporary.mkdir()
+    cache, _, _, said = cache_settings(home, temporary, before=before)
+    assert (cache, said) == (home / "dreamer-async" / "inductor", "")
+    home.rename(tmp_path / "other")
+    home.touch()
+    cache, _, _, said = cache_settings(home, temporary, before=before)
+    assert cache.parent.parent == temporary and cache.parent.name.startswith("dreamer-async-cache-")
+    assert "warning: compiled code cannot be kept, every start builds it again" in said
 
 
 def test_a_planted_cache_is_not_used(tmp_path: Path) -> None:

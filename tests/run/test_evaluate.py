@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from tiny_run import TINY
 
 import dreamer_async
+from dreamer_async import cli
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.run import pipeline
-from dreamer_async.run.evaluate import evaluate, play
+from dreamer_async.run.evaluate import LONGEST, Scores, evaluate, play
 from dreamer_async.run.saved_agent import SavedAgent
 from dreamer_async.store import checkpoint
 from dreamer_async.store.run_dir import RunDir
@@ -94,5 +96,33 @@ def test_a_single_checkpoint_can_be_loaded_and_nothing_is_an_error(
 
 def test_episodes_are_shared_out_over_the_environments(run: RunDir) -> None:
     agent = dreamer_async.load(run.path)
-    scores, lengths = play(agent.policy, agent.generator, agent.config.env, episodes=3, seed=0)
-    assert len(scores) == len(lengths) == 3 and min(lengths) > 0
+    tally = Scores(3)
+    play(agent.policy, agent.generator, agent.config.env, tally, seed=0)
+    assert len(tally.scores) == len(tally.lengths) == 3 and min(tally.lengths) > 0
+
+
+def test_an_episode_that_does_not_end_is_cut_off_and_counted_as_far_as_it_went(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = evaluate(run, 11, 5, "cpu")
+    assert (whole["episodes"], whole["cut"], whole["longest"]) == (11, 0, LONGEST)
+    cut = evaluate(run, 11, 5, "cpu", longest=4)
+    assert (cut["episodes"], cut["cut"], cut["lengths"]) == (8, 8, [4] * 8)
+    assert cut["scores"] == [0.0] * 8, "the ball has not come down yet"
+    words = ["eval", run.name, "--runs-dir", str(run.path.parent), "--device", "cpu", "--json"]
+    assert cli.main([*words, "--longest", "4", "-n", "1"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["cut"] == 1
+    assert "1 episode did not end within 4 steps" in said.err and "--longest" in said.err
+    assert cli.main([*words, "-n", "1"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_long_evaluation_says_how_far_it_is(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    evaluate(run, 9, 5, "cpu", say=said.append)
+    assert said == []
+    monkeypatch.setattr("dreamer_async.run.evaluate.NEWS_SECONDS", -1.0)
+    evaluate(run, 9, 5, "cpu", say=said.append)
+    assert said[0] == "0 episodes in 8 steps, 9 to come"
+    assert said[-1].startswith("9 episodes in ") and "to come" not in said[-1]

@@ -144,6 +144,18 @@ async def test_an_empty_run_says_so(tmp_path: Path) -> None:
 
 
 @driven
+async def test_before_the_first_event_the_log_says_what_is_done(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "20261122-222755-toy-catch")
+    run.control.mkdir(parents=True)
+    with trainer(run):
+        run.log_path.write_text("starting 4 environments ...\n[bold]reserving\x1b[2J room ...\n")
+        async with dashboard(run).run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            assert "[bold]reserving[2J room ..." in text(pilot)
+            assert "first event" not in text(pilot)
+
+
+@driven
 async def test_the_screen_follows_the_file(run: RunDir) -> None:
     app = dashboard(run)
     with trainer(run):
@@ -296,6 +308,19 @@ async def test_a_finished_run(run: RunDir) -> None:
         await settle(pilot)
         shown = text(pilot)
         assert " FINISHED " in shown and "● finished  completed at step 60.0k" in shown
+
+
+@driven
+async def test_a_finished_run_that_somebody_has_taken_up_is_not_called_finished(
+    run: RunDir,
+) -> None:
+    append(run, RunFinished("stopped", 9, 9, 0))
+    with trainer(run):
+        app = dashboard(run)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await settle(pilot)
+            assert "RESUMING" in text(pilot) and "FINISHED" not in text(pilot)
+            assert app.source.may_run
 
 
 @driven
@@ -705,7 +730,7 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
 # --- the grid -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("required", [1, 9, 10, 13, 24])
+@pytest.mark.parametrize("required", [0, 1, 9, 10, 13, 24])
 @pytest.mark.parametrize("extra", [0, 3])
 @pytest.mark.parametrize("size", [(78, 18), (79, 22), (140, 30), (10, 3), (0, 0)])
 def test_the_grid_has_a_place_for_every_chart(
@@ -714,7 +739,7 @@ def test_the_grid_has_a_place_for_every_chart(
     columns, rows = grid_shape(required, required + extra, *size)
     assert columns * rows >= required
     assert columns == 1 or size[0] // columns >= 22
-    assert columns * (rows - 1) < required + extra
+    assert columns * (rows - 1) < max(1, required + extra)
 
 
 def test_the_grid_likes_full_rows_of_wide_charts() -> None:

@@ -75,6 +75,19 @@ async def test_the_filter_leaves_the_metrics_with_one_of_its_words(run: RunDir) 
 
 
 @driven
+async def test_a_filter_that_nothing_passes_says_so(run: RunDir) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await settle(pilot)
+        await pilot.press("slash", *"zzqq", "enter")  # the page is made with nothing on it
+        await settle(pilot)
+        assert "no metric has /zzqq in its name" in text(pilot)
+        await pilot.press("slash", *["backspace"] * 4, *"kl", "enter")
+        await settle(pilot)
+        assert "dynamics KL" in text(pilot) and "no metric" not in text(pilot)
+
+
+@driven
 async def test_curves_are_drawn_over_steps_frames_updates_or_hours(run: RunDir) -> None:
     start = RunStarted(
         *("run", "atari", "pong", "tiny", 1, "cpu", "float32", 4, 60_000),

@@ -254,6 +254,95 @@ def test_an_exception_is_one_line_a_code_and_a_clean_terminal(run: RunDir, where
         screen.close()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--page", "lossess"], "error: --page: there is no page 'lossess'; did you mean losses?"),
+        (["--page", "zq"], "error: --page: there is no page 'zq'; there are overview, losses, "),
+        (["--size", "3"], "error: --size: expected COLUMNSxROWS such as 120x40, got '3'"),
+    ],
+)
+def test_wrong_words_are_one_line(run: RunDir, words: list[str], message: str) -> None:
+    line = [sys.executable, *TUI, str(run.path), "--screenshot", os.devnull, *words]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == exit_codes.WRONG_INPUT
+    assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_a_dashboard_is_not_drawn_into_a_file_of_errors(run: RunDir, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.txt"
+    code = "import os, sys; os.dup2(os.open(sys.argv.pop(), os.O_WRONLY | os.O_CREAT), 2)\n"
+    words = ("-c", code + "from dreamer_async.tui.__main__ import cli\nsys.exit(cli())")
+    screen = Terminal(run, str(errors), words=words)
+    try:
+        screen.wait_for(b"TRAINING")
+        screen.press(b"q")
+        assert screen.exit_code() == 0 and screen.is_clean()
+        assert errors.read_bytes() == b""
+    finally:
+        screen.close()
+
+
+def test_errors_still_go_where_they_were_sent(run: RunDir, tmp_path: Path) -> None:
+    errors = tmp_path / "errors.txt"
+    code = "import os, sys; os.dup2(os.open(sys.argv.pop(), os.O_WRONLY | os.O_CREAT), 2)\n"
+    screen = Terminal(run, str(errors), words=("-c", code + BROKEN.format("_paint")))
+    try:
+        assert screen.exit_code() == exit_codes.DASHBOARD
+        assert errors.read_bytes().startswith(b"error: the dashboard failed")
+    finally:
+        screen.close()
+
+
+SHELL = r"""
+import fcntl, os, signal, subprocess, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+launcher = (
+    "import subprocess, sys\n"
+    "sys.exit(subprocess.call([sys.executable, '-m', 'dreamer_async.tui', *sys.argv[1:]]))"
+)
+job = subprocess.Popen([sys.executable, "-c", launcher, *sys.argv[1:]], process_group=0)
+os.tcsetpgrp(0, job.pid)
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+os.tcsetpgrp(0, os.getpgrp())
+print("SHELL stopped", os.WIFSTOPPED(status), flush=True)
+sys.stdin.readline()
+os.tcsetpgrp(0, job.pid)
+os.killpg(job.pid, signal.SIGCONT)
+sys.exit(job.wait())
+"""
+"""What a shell does with a job that ctrl+z stops and fg continues."""
+
+
+def test_ctrl_z_goes_to_the_shell_and_fg_comes_back(run: RunDir) -> None:
+    screen = terminal(run, words=("-c", SHELL))
+    try:
+        screen.press(b"\x1a")
+        screen.wait_for(b"SHELL stopped True")
+        assert screen.is_clean() and run.take_requests() == []
+        screen.output = b""
+        screen.press(b"\n")
+        screen.wait_for(ALTERNATE_SCREEN)
+        screen.wait_for(b"TRAINING")
+        screen.press(b"q")
+        assert screen.exit_code() == 0
+        assert screen.is_clean()
+    finally:
+        screen.close()
+
+
+def test_ctrl_z_without_a_shell_stops_nothing(run: RunDir) -> None:
+    screen = terminal(run)
+    try:
+        screen.press(b"\x1a")
+        screen.wait_for(b"no shell")
+        screen.press(b"q")
+        assert screen.exit_code() == 0
+    finally:
+        screen.close()
+
+
 @pytest.mark.parametrize("by", ["SIGINT", "ctrl+c"])
 def test_the_owner_stops_the_run_and_waits(run: RunDir, by: str) -> None:
     screen = terminal(run, "--owner")

@@ -183,6 +183,16 @@ def test_a_resumed_run_is_not_finished() -> None:
             Phase("finished"),
         ),
         ((started(), RunFinished("failed", 9, 1, 70)), Trainer(alive=False), Phase("failed")),
+        (
+            (started(), RunFinished("stopped", 9, 1, 0)),
+            Trainer(alive=True, since=0.5),  # it has not let go of the lock yet
+            Phase("finished"),
+        ),
+        (
+            (started(), RunFinished("stopped", 9, 1, 0)),
+            Trainer(alive=True, since=60.0),
+            Phase("resuming", 60.0),
+        ),
     ],
 )
 def test_phase(events: tuple[Event, ...], trainer: Trainer, expected: Phase) -> None:

@@ -29,8 +29,8 @@ class Losses(Page):
         if not self.due("grid", (shown.age, self.chosen), shown.now):
             return
         view, options = shown.view, shown.options
-        self.query_one(Caption).show(pictures.losses_note(options))
         required, optional = pictures.loss_names(view, options)
+        self.query_one(Caption).show(pictures.losses_note(options, found=bool(required + optional)))
         grid = self.query_one(ChartGrid)
         room = max(len(required), grid.lay_out(len(required), len(required) + len(optional)))
         self._names = (required + optional)[:room]

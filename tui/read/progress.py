@@ -26,6 +26,8 @@ class Trainer:
 
     alive: bool | None = None
     """Somebody holds the run's lock; None while that is not known yet."""
+    since: float = 0.0
+    """Unix seconds at which it was taken; 0 where nobody says."""
     stop_requested_at: float | None = None
     """Unix seconds at which this dashboard asked for a stop."""
 
@@ -41,6 +43,8 @@ class Phase:
 def phase(view: RunView, trainer: Trainer) -> Phase:
     """Say what the run is doing, in one word."""
     if view.finished is not None:
+        if trainer.alive and trainer.since > view.last_time:  # of which nothing was heard yet
+            return Phase("resuming", trainer.since)
         return Phase("failed" if view.finished.reason == "failed" else "finished")
     if trainer.alive is False:
         return Phase("lost", view.last_time)

@@ -6,11 +6,13 @@ shown until the whole file has been read. From then on the result equals a fresh
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.film import FilmFile
@@ -26,6 +28,7 @@ FIRST_SECONDS = 3600.0
 GAUGES_BYTES = 4_000_000
 """Gauges further from the end are not decoded; nothing shows them."""
 HEAD_BYTES = 1 << 16
+LOG_BYTES = 4096
 START_GRACE_SECONDS = 30.0
 """How long a trainer that was just started may take until it holds its lock."""
 
@@ -140,13 +143,25 @@ class Source:
             self._newest.close()
         self._newest = self._full = None
 
+    @property
+    def log_end(self) -> str:
+        """The last line of the log, empty if there is none: before its first event, a step."""
+        try:
+            with reading(self.run_dir.log_path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+                lines = file.read(LOG_BYTES).decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return clean(next((line for line in reversed(lines) if line.strip()), ""), 80)
+
     # -- the trainer -------------------------------------------------------------------------
 
     def check_trainer(self) -> None:
         """Find out whether somebody holds the run's lock; two misses in a row count."""
-        if self.run_dir.owner() is not None:
+        owner = self.run_dir.owner()
+        if owner is not None:
             self._misses = 0
-            self.trainer = replace(self.trainer, alive=True)
+            self.trainer = replace(self.trainer, alive=True, since=float(owner.get("since", 0.0)))
             return
         self._misses += 1
         starting = self.trainer.alive is None and self.owner
@@ -167,4 +182,5 @@ class Source:
     @property
     def may_run(self) -> bool:
         """Tell whether there is, or may be, a trainer that could be asked for something."""
-        return self.view.finished is None and self.trainer.alive is not False
+        over = self.view.finished is not None and self.phase.name != "resuming"
+        return not over and self.trainer.alive is not False

@@ -183,8 +183,10 @@ def losses(
     return [metric(view, name, options, others, chosen=name == chosen) for name in names]
 
 
-def losses_note(options: Options) -> Row:
-    """Say how the small charts are drawn."""
+def losses_note(options: Options, *, found: bool = True) -> Row:
+    """Say how the small charts are drawn, or that there are none."""
+    if options.filter and not found:
+        return [Part(f"no metric has /{options.filter} in its name; / asks again", "warn")]
     if options.smoothing > 1:
         smooth = f"mean of {options.smoothing} over min and max"
     else:

@@ -71,7 +71,8 @@ def grid_shape(required: int, available: int, width: int, height: int) -> tuple[
     Looks for charts about `_ASPECT` times as wide as high, without empty places or empty rows;
     where the room is too small for all, the charts become flat before they become narrow.
     """
-    best, lowest = (1, max(1, required)), math.inf
+    required = max(1, required)
+    best, lowest = (1, required), math.inf
     for columns in range(1, max(1, width // _MIN_WIDTH) + 1):
         most = max(math.ceil(required / columns), height // _MIN_HEIGHT)
         for rows in range(math.ceil(required / columns), most + 1):

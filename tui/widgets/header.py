@@ -15,6 +15,7 @@ _CHIPS = {
     "finished": "chip-good",
     "compiling": "chip-busy",
     "starting": "chip-busy",
+    "resuming": "chip-busy",
     "prefill": "chip-busy",
     "stopping": "chip-busy",
     "lost": "chip-bad",
@@ -33,6 +34,8 @@ class HeaderFacts:
     """Unix seconds."""
     reading: float | None = None
     """Share of the history that has been read, while it is being read."""
+    step: str = ""
+    """What the trainer says that it does, before its first event."""
 
 
 class Header(Panel):
@@ -53,7 +56,7 @@ class Header(Panel):
         name: Row = [Part("▌", "accent"), Part("dreamer-async ", "dim"), Part(facts.run, "strong")]
         rows = [
             spread(name, _chip(facts), width),
-            _machine_row(_setup(view), _machine(view), width),
+            _machine_row(_setup(view, facts), _machine(view), width),
             _progress(view, width, moving=facts.phase.name not in _AT_REST),
         ]
         return rows[:height]
@@ -70,8 +73,10 @@ def _chip(facts: HeaderFacts) -> Row:
     return [Part(f"reading history {facts.reading:.0%}  ", "dim"), chip]
 
 
-def _setup(view: RunView) -> list[str]:
+def _setup(view: RunView, facts: HeaderFacts) -> list[str]:
     run = view.started
+    if facts.step:
+        return [facts.step]
     if run is None:
         return ["waiting for the trainer's first event"]
     return [
