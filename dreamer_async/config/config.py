@@ -109,6 +109,11 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Suite presets: what differs from the defaults; `size` is the one taken when none is asked for."""
 
+SESSION: Mapping[str, Any] = MappingProxyType(
+    {"size": "size1m", "train.steps": 10**10, "train.train_ratio": 32.0, "env.num_envs": 1}
+)
+"""The preset of runs that a program of the user's steps, of a suite that no command can name."""
+
 DEFAULT_SIZES: Mapping[str, str] = MappingProxyType({"cuda": "size12m", "cpu": "size1m"})
 """Size preset by kind of device, for suites that name none."""
 
@@ -158,10 +163,10 @@ def resolve(
 
     `device` is the kind of device (cpu or cuda) that the default size is chosen for.
     """
-    if suite not in SUITES:
+    if suite not in SUITES and suite != "session":
         choices = nearest(suite, SUITES) or f" (known: {', '.join(SUITES)})"
         raise ConfigError(f"unknown suite {shown(suite)}{choices}")
-    preset = dict(SUITES[suite])
+    preset = dict(SUITES.get(suite, SESSION))
     default = preset.pop("size", DEFAULT_SIZES[device])
     chosen = default if size is None else size
     _check_size(chosen)

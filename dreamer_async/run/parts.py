@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from functools import partial
 
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.config import Config
+from dreamer_async.config import Config, ConfigError
 from dreamer_async.envs.findings import Inspection
+from dreamer_async.envs.session.server import Server
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suites import session
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
@@ -89,8 +93,14 @@ async def build(
         Policy, spec, config, place.device, place.precision, place.backend
     )
     player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
-    pool = stack.enter_context(await builder.run_or_leave(make_env, config))
-    ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
+    called = env.suite == session.NAME
+    pool = stack.enter_context(
+        serve(config, spec, run_dir, stop)
+        if called
+        else await builder.run_or_leave(make_env, config)
+    )
+    cost = train.batch_size * train.batch_length
+    ratio = TrainRatio(train.train_ratio, cost, waits=not called)
     collector = Collector(
         pool,
         player,
@@ -145,6 +155,15 @@ def make_env(config: Config) -> VectorEnv:
         resize=env.resize,
         view=envs.View.of(env),
     )
+
+
+def serve(config: Config, spec: EnvSpec, run_dir: RunDir, stop: Stop) -> VectorEnv:
+    """Listen for the program that steps a session; the run ends with the one that began it."""
+    if config.train.sync:
+        raise ConfigError("a session cannot run in lockstep (train.sync): its caller would wait")
+    ask = partial(stop.request, "the program that stepped the session has gone")
+    gone = partial(asyncio.get_running_loop().call_soon_threadsafe, ask)
+    return Server(spec, config.env.num_envs, run_dir.control, gone)
 
 
 def _thread(
