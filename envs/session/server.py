@@ -45,7 +45,7 @@ class Server(VectorEnv):
     """
 
     def __init__(
-        self, spec: EnvSpec, num_bodies: int, folder: Path, gone: Callable[[], None]
+        self, spec: EnvSpec, num_bodies: int, folder: Path, gone: Callable[[], object]
     ) -> None:
         self.spec, self.num_envs, self.batch_size = spec, num_bodies, num_bodies
         self._requests = Requests(spec.action, num_bodies, num_bodies)

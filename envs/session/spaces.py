@@ -32,7 +32,8 @@ def encode_space(space: gymnasium.Space[Any]) -> dict[str, Any]:
             sizes = {"nvec": space.nvec.tolist(), "start": np.asarray(space.start).tolist()}
             return {"kind": "MultiDiscrete", **sizes, "dtype": str(space.dtype)}
         case spaces.MultiBinary():
-            return {"kind": "MultiBinary", "shape": list(space.shape)}
+            n = space.n if isinstance(space.n, int) else list(space.shape)
+            return {"kind": "MultiBinary", "n": n}
         case spaces.Text():
             lengths = {"min_length": space.min_length, "max_length": space.max_length}
             return {"kind": "Text", **lengths, "charset": "".join(sorted(space.character_set))}
@@ -106,7 +107,7 @@ _DECODERS: Mapping[str, Callable[[Mapping[str, Any]], gymnasium.Space[Any]]] = {
     "Box": _box,
     "Discrete": lambda data: spaces.Discrete(int(data["n"]), start=int(data["start"])),
     "MultiDiscrete": _multi_discrete,
-    "MultiBinary": lambda data: spaces.MultiBinary([int(n) for n in data["shape"]]),
+    "MultiBinary": lambda data: spaces.MultiBinary(data["n"]),
     "Text": lambda data: spaces.Text(
         int(data["max_length"]), min_length=int(data["min_length"]), charset=data["charset"]
     ),
