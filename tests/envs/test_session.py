@@ -82,9 +82,9 @@ def test_sessions_are_no_suite_that_anybody_could_name() -> None:
 class Ends:
     """A server whose policy is a constant, in a thread, and what it was given."""
 
-    def __init__(self, folder: Path, bodies: int) -> None:
+    def __init__(self, folder: Path, bodies: int, kind: type[Server] = Server) -> None:
         self.gone = threading.Event()
-        self.server = Server(SPEC, bodies, folder, self.gone.set)
+        self.server = kind(SPEC, bodies, folder, self.gone.set)
         self.rows: list[Any] = []
         self.stored = 0
         """Rows that were stored, each of them before its answer."""
@@ -140,6 +140,23 @@ def test_rows_go_there_and_actions_come_back_in_the_programs_units(ends: Ends) -
     assert second.reward.tolist() == [2.5, 3.5] and second.is_last.tolist() == [False, True]
     assert second.is_terminal.tolist() == [False, True] and second.obs["room"].tolist() == [1, 1]
     caller.close()
+
+
+class Hasty(Server):
+    """Answers before anything is stored."""
+
+    def send(self, action: Any, env_id: Any) -> None:
+        super().send(action, env_id)
+        self._answer()
+
+
+def test_an_answer_that_comes_too_early_would_be_seen(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, 1, Hasty)
+    caller = ends.call()
+    caller.exchange([sense(caller)], np.ones(1, bool))
+    assert ends.stored == 0
+    caller.close()
+    ends.close()
 
 
 def test_a_wrong_value_is_refused_before_anything_is_sent(ends: Ends) -> None:

@@ -129,7 +129,7 @@ def test_an_environment_may_be_a_function_of_the_script(guarded: bool, tmp_path:
         (["toy"], {"size": "big"}, "unknown size"),
         (["toy"], {"device": "gpu"}, "train.device"),
         (["toy"], {"replay_dir": "/no/such/folder"}, "existing directory"),
-        ([], {"env": "os:abort"}, "os:abort"),
+        ([], {"env": "os:getcwd"}, "os:getcwd builds no environment"),
         ([], {"env": "no_such_module:build"}, "no module 'no_such_module'"),
     ],
 )
