@@ -17,6 +17,7 @@ from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suites import session
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.place import Place, take_place
+from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows
@@ -80,7 +81,11 @@ async def build(
     spec = await builder.run_or_leave(envs.spec_of, env)
     home = stack.enter_context(run_dir.held())
     replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
-    learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
+    called = env.suite == session.NAME
+    modest = process.give_way if called else _nothing
+    if called:
+        process.answer_quickly()
+    learner_thread = _thread(stack, "learner", threads, modest, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
     place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
@@ -93,7 +98,6 @@ async def build(
         Policy, spec, config, place.device, place.precision, place.backend
     )
     player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
-    called = env.suite == session.NAME
     pool = stack.enter_context(
         serve(config, spec, run_dir, stop)
         if called
@@ -136,7 +140,7 @@ async def build(
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
-        writer_thread=_thread(stack, "checkpoint", 1),
+        writer_thread=_thread(stack, "checkpoint", 1, modest),
         evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
     )
 
@@ -166,11 +170,14 @@ def serve(config: Config, spec: EnvSpec, run_dir: RunDir, stop: Stop) -> VectorE
     return Server(spec, config.env.num_envs, run_dir.control, gone)
 
 
-def _thread(
-    stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
-) -> OwnedThread:
+def _nothing() -> None:
+    """Leave the calling thread as it is."""
+
+
+def _thread(stack: ExitStack, name: str, threads: int, *also: Callable[[], None]) -> OwnedThread:
     def setup() -> None:
         use_cpu_threads(threads)
-        also()
+        for each in also:
+            each()
 
     return stack.enter_context(OwnedThread(name, setup))

@@ -1,0 +1,102 @@
+"""Code blocks of README and docs work as they are pasted.
+
+Python is run. Of shell lines the words of our own command are parsed, with every option, setting,
+suite, task and size in them, since a run of days cannot be started here.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from tiny_run import make_run
+
+from dreamer_async.cli import commands, inputs
+from dreamer_async.run import pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OWN = re.compile(r"(?:\.venv/bin/)?dreamer-async")
+"""How a shell line calls our command."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(page: Path) -> Iterator[str]:
+    for block in blocks(page, "sh"):
+        yield from block.replace("\\\n", " ").splitlines()
+
+
+def own_commands(line: str) -> Iterator[list[str]]:
+    """Words of each call of our command in a shell line, variables left out."""
+    for part in re.split(r"&&|\|\||;|\|", line):
+        words = [word for word in shlex.split(part, comments=True) if not word.startswith("$")]
+        if words and OWN.fullmatch(words[0]):
+            yield words[1:]
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
+    for page in PAGES
+    for line in shell_lines(page)
+    for words in own_commands(line)
+]
+PYTHON = [pytest.param(page, id=page.stem) for page in PAGES[1:] if blocks(page, "python")]
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """What the words give to the function of their command; raises for words that fit none."""
+    command: Any = typer.main.get_command(commands.app)
+    while words and hasattr(command, "commands"):
+        command = command.commands[words[0]]
+        words = words[1:]
+    return command.make_context(command.name, list(words)).params
+
+
+def check(words: list[str]) -> None:
+    """Raise unless a call of our command would begin its work."""
+    given = parsed(words)
+    if words[0] in ("train", "plan"):
+        flags = {"env.num_envs": given["num_envs"], "train.train_ratio": given["ratio"]}
+        inputs.configure(given["suite"], given["task"], given["size"], flags, given["overrides"])
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_of_the_docs_is_one_of_ours(words: list[str]) -> None:
+    check(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dreamer-async trian toy",
+        "dreamer-async train toy --no-such-flag",
+        "cd x && dreamer-async train toy -s optim.learning=1",
+        "dreamer-async train classic --task CartPole-v999",
+        "dreamer-async train toy --size size7m",
+    ],
+)
+def test_what_is_none_would_be_found(line: str) -> None:
+    [words] = own_commands(line)
+    with pytest.raises(Exception, match=r".") as error:
+        check(words)
+    assert not isinstance(error.value, AssertionError)
+
+
+@pytest.mark.parametrize("page", PYTHON)
+def test_python_of_the_docs_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "runs", "train.steps=40")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "docs", "run": run}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
