@@ -3,8 +3,9 @@
 * An id that envpool has is served by envpool, another one that gymnasium knows by worker processes.
 * `module:factory` names something that returns a gymnasium environment, and `module:Name-v0` an id
   that importing the module registers. Both import code, so whoever runs it must say so: they are
-  refused unless the same name was given to `allow_code`, which nothing but a command line does. A
-  run directory from elsewhere can therefore not choose what is imported.
+  refused unless the same name was given to `allow_code`, which nothing but a command line or a call
+  of `dreamer_async.train` does. A run directory from elsewhere can therefore not choose what is
+  imported.
 
 Ids are case-sensitive. Both libraries are imported when an id is looked up, not before.
 """

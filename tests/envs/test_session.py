@@ -31,13 +31,13 @@ VIEW = View(
 )
 SPEC = envs.spec("session", "robot", VIEW)
 
-KINDS: list[gymnasium.Space[Any]] = [
+KINDS: list[Any] = [
     spaces.Box(-np.inf, np.inf, (3,), np.float64),
     spaces.Box(np.array([[0, -1], [2, -np.inf]]), np.array([[1.0, 5], [3, 7]]), dtype=np.float64),
     spaces.Box(0, 255, (64, 48, 3), np.uint8),
     spaces.Box(-(2**63), 2**63 - 1, (), np.int64),
     spaces.Discrete(4, start=-2),
-    spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[0, 1], [-1, 0]]),
+    spaces.MultiDiscrete(np.array([[2, 3], [4, 5]]), start=np.array([[0, 1], [-1, 0]])),
     spaces.MultiBinary((2, 3)),
     spaces.Text(7, min_length=2, charset="abc"),
     spaces.Tuple([spaces.Discrete(2), spaces.Box(-1, 1, (2,))]),

@@ -260,6 +260,6 @@ def test_a_trainer_that_somebody_resumed_outlives_the_session(tmp_path: Path) ->
         with begin(tmp_path, run="robot") as session:
             Robot(4 * life).live(session, 4)
         assert trainer.poll() is None
-    session.run.stop()
+    dreamer_async.Run.find("robot", tmp_path).stop()
     assert trainer.wait() == 0
     assert stored(run)["count"].ravel().tolist() == list(range(8))
