@@ -1,24 +1,39 @@
 """DreamerV3 on real environments, collecting and learning at the same time.
 
-`agent = dreamer_async.load(path)` loads a trained agent; everything else starts from the
-command line (`dreamer-async --help`). Importing this package is cheap: torch comes with `load`.
+`dreamer-async --help` is the command line. From a program `train` starts a run as the command does,
+`Run` follows one, `Session` is a run whose environment is the program itself, and
+`agent = load(path)` is a trained agent. Importing this package is cheap: what it gives out is
+imported on first use, and torch comes with `load` alone.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dreamer_async.config import ConfigError as ConfigError
+    from dreamer_async.python.run import Run as Run
+    from dreamer_async.python.run import RunFailed as RunFailed
+    from dreamer_async.python.session import Session as Session
+    from dreamer_async.python.train import train as train
     from dreamer_async.run.evaluate import load as load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["ConfigError", "Run", "RunFailed", "Session", "__version__", "load", "train"]
+
+_HOMES = {
+    "ConfigError": "config",
+    "Run": "python.run",
+    "RunFailed": "python.run",
+    "Session": "python.session",
+    "load": "run.evaluate",
+    "train": "python.train",
+}
+"""Name -> the module of ours that it is imported from on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` on first use."""
-    if name == "load":
-        from dreamer_async.run.evaluate import load
-
-        return load
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

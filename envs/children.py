@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+WORKER = "DREAMER_ENV_WORKER"
+"""Environment variable that only the processes have in which environments are built."""
+
 _BIND = (  # 1 is PR_SET_PDEATHSIG in sys/prctl.h; the parent may have died before the call
     "import ctypes, os, signal, sys; "
     "ctypes.CDLL(None).prctl(1, signal.SIGKILL); "

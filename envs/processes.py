@@ -72,8 +72,8 @@ class Source:
     """`module:attribute` of something that returns a gymnasium environment."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Its keyword arguments, as JSON can carry them."""
-    search_here: bool = False
-    """Modules are also looked for in the current directory, after everywhere else."""
+    search: tuple[str, ...] = ()
+    """Folders in which modules are also looked for, after everywhere else."""
     remark: str = ""
     """What the user should know of why it comes from there."""
 
@@ -273,7 +273,7 @@ class ProcessEnv(VectorEnv):
         """Start a process and give it its job."""
         (ours, theirs), trace = Pipe(), anonymous_file()
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        path = [*sys.path, os.getcwd()] if self._source.search_here else sys.path
+        path = [*sys.path, *self._source.search]
         with theirs:
             process = children.start(
                 [
@@ -288,7 +288,7 @@ class ProcessEnv(VectorEnv):
                 stdout=self._words.fd,
                 stderr=self._words.fd,
                 pass_fds=[theirs.fileno(), trace],
-                env={**os.environ, **one_thread},
+                env={**os.environ, **one_thread, children.WORKER: "1"},
             )
         source = self._source
         job = {

@@ -24,6 +24,7 @@ from dreamer_async.envs.suites import (
     minecraft,
     minigrid,
     procgen,
+    session,
     toy,
     vizdoom,
 )
@@ -87,7 +88,7 @@ def _nearest_tasks(word: str) -> list[str]:
 
 def find_suite(suite: str) -> str:
     """Name of a suite as it is written; UnknownTask with the nearest matches if there is none."""
-    return _suite(suite).name
+    return names.find("suite", suite, {names.squash(known): known for known in SUITES})
 
 
 def tasks(suite: str) -> tuple[str, ...]:
@@ -191,4 +192,5 @@ def _ready(name: str) -> Suite:
 
 
 def _suite(name: str) -> Suite:
-    return SUITES[names.find("suite", name, {names.squash(known): known for known in SUITES})]
+    """A suite that may be asked for, or the one of runs that a program of the user's began."""
+    return session.SUITE if name == session.NAME else SUITES[find_suite(name)]

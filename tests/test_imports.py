@@ -38,7 +38,8 @@ BELOW: Mapping[str, set[str]] = {
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
     "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "store"},
     "tui": {"scores", "store"},
-    "": {"cli", "run"},
+    "python": {"cli", "config", "envs", "run", "store"},
+    "": {"cli", "config", "python", "run"},
 }
 """Package -> the packages that it may import, besides itself; the last is dreamer_async/*.py."""
 STANDARD = {

@@ -43,9 +43,16 @@ class _HungUp(Exception):
 
 
 def start_trainer(
-    run: RunDir, *, resume: bool, overrides: Sequence[str] = ()
+    run: RunDir,
+    *,
+    resume: bool,
+    overrides: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start the trainer in a session of its own; what it prints goes to the run's log."""
+    """Start the trainer in a session of its own; what it prints goes to the run's log.
+
+    `variables` are added to its environment.
+    """
     options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
     log = open_regular(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
@@ -54,7 +61,7 @@ def start_trainer(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(),
+            env=environment() | dict(variables or {}),
             start_new_session=True,
         )
     finally:

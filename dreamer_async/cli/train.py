@@ -5,7 +5,6 @@ Heavy imports are inside the commands.
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from dreamer_async.cli.inputs import (
     try_spaces,
     unused_gpu,
 )
+from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import (
     Compile,
     Device,
@@ -48,10 +48,9 @@ from dreamer_async.cli.options import (
 )
 from dreamer_async.cli.paths import existing_directory, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal
-from dreamer_async.config import Config, ConfigError, changed_shapes, override, to_dict
+from dreamer_async.config import Config, ConfigError, changed_shapes, override
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
-from dreamer_async.store.directory import existing
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sizes import in_words
 
@@ -111,8 +110,11 @@ def train(
     if tensorboard:
         need_extra("tensorboard", "--tensorboard")
     try_spaces(config.env)
-    notes = [note, _check_room(config, runs_root(runs_dir))]
-    run = _create_run(runs_root(runs_dir), name or f"{config.env.suite}-{config.env.task}", config)
+    notes = [note, check_room(config, runs_root(runs_dir))]
+    label = name or f"{config.env.suite}-{config.env.task}"
+    run, swept = create_run(runs_root(runs_dir), label, config)
+    for line in swept:
+        print(line, flush=True)
     if tensorboard:
         run.tensorboard.mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
@@ -207,37 +209,6 @@ def stop(
         time.sleep(0.1)
     print(f"{run.name} has stopped; go on with `dreamer-async resume {run.name}`")
     return 0
-
-
-def _create_run(root: Path, label: str, config: Config) -> RunDir:
-    from dreamer_async.store.removal import sweep
-
-    for line in sweep(root):
-        print(line, flush=True)
-    try:
-        return RunDir.create(root, label, config=to_dict(config))
-    except OSError as error:
-        text = f"cannot create a run in {root}: {error.strerror}"
-        raise OSError(error.errno, text) from error
-
-
-def _check_room(config: Config, root: Path) -> str:
-    """Refuse what the disk has no room for before anything is created; returns a warning.
-
-    A replay whose size is not chosen takes no more than half of what is free.
-    """
-    place, runs = map(existing, (Path(config.replay.directory or root), root))
-    chosen = config.replay.capacity or config.replay.capacity_gb
-    if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
-        return ""
-    from dreamer_async import envs
-    from dreamer_async.replay.setup import check_room
-
-    replay = check_room(config, envs.spec_of(config.env), place)
-    beside = replay if place.stat().st_dev == runs.stat().st_dev else 0
-    if shutil.disk_usage(runs).free - beside >= checkpoint_room.PLENTY:
-        return ""
-    return checkpoint_room.room_for_new(config, runs, beside)
 
 
 def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:

@@ -130,6 +130,11 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """Suites of which curves were published that were made by a protocol of ours: what differs from
 their presets in the official configuration of that time (2411f7d, April 2024)."""
 
+SESSION: Mapping[str, Any] = MappingProxyType(
+    {"size": "size1m", "train.steps": 10**10, "train.train_ratio": 32.0, "env.num_envs": 1}
+)
+"""The preset of runs that a program of the user's steps, of a suite that no command can name."""
+
 DEFAULT_SIZES: Mapping[str, str] = MappingProxyType({"cuda": "size12m", "cpu": "size1m"})
 """Size preset by kind of device, for suites that name none."""
 
@@ -207,10 +212,10 @@ def resolve(
 
     `device` is the kind of device (cpu or cuda) that the default size is chosen for.
     """
-    if suite not in SUITES:
+    if suite not in SUITES and suite != "session":
         choices = nearest(suite, SUITES) or f" (known: {', '.join(SUITES)})"
         raise ConfigError(f"unknown suite {shown(suite)}{choices}")
-    preset = {**SUITES[suite], **(_published(suite) if published else {})}
+    preset = {**SUITES.get(suite, SESSION), **(_published(suite) if published else {})}
     default = preset.pop("size", DEFAULT_SIZES[device])
     chosen = default if size is None else find_size(size)
     values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}

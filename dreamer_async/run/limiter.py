@@ -7,7 +7,8 @@ first update comes at once when the prefill is complete, so after n further step
     updates = 1 + floor(n * ratio / cost)
     debt    = (inserted - prefill) * ratio + cost - sampled
 
-where an update is due while debt >= cost, and inserting waits while debt > bound.
+where an update is due while debt >= cost, and inserting waits while debt > bound. Where it must
+not wait, as a robot does not, debt beyond the bound is forgiven: the ratio falls instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ class TrainRatio:
     cancelling them changes nothing. Raises ValueError for settings that would deadlock.
     """
 
-    def __init__(self, ratio: float, cost: int, bound: float | None = None) -> None:
+    def __init__(
+        self, ratio: float, cost: int, bound: float | None = None, *, waits: bool = True
+    ) -> None:
+        """`waits`: whether inserting may be held up, by debt or by a pause."""
         if ratio <= 0:
             raise ValueError(f"train ratio must be positive, not {ratio}")
         self.ratio = ratio
@@ -34,6 +38,7 @@ class TrainRatio:
                 f"debt bound {self.bound} is below one update of {cost} steps: "
                 "neither side could move"
             )
+        self.waits = waits
         self.inserted = 0
         self.sampled = 0
         self.paused = False
@@ -84,6 +89,8 @@ class TrainRatio:
     def insert(self, steps: int) -> None:
         """Count agent steps that were added to the replay."""
         self.inserted += steps
+        if self._credit is not None and not self.waits:
+            self._credit -= max(0.0, self.debt - self.bound)
 
     def sample(self) -> None:
         """Count one update's worth of replayed steps."""
@@ -97,7 +104,8 @@ class TrainRatio:
 
     async def room(self) -> None:
         """Wait until the collector may insert."""
-        await self._until(lambda: not self.paused and self.debt <= self.bound)
+        if self.waits:
+            await self._until(lambda: not self.paused and self.debt <= self.bound)
 
     async def until_due(self) -> None:
         """Wait until an update may sample."""

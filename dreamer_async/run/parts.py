@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,10 +10,14 @@ from functools import partial
 
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
-from dreamer_async.config import Config, EnvConfig
+from dreamer_async.config import Config, ConfigError, EnvConfig
 from dreamer_async.envs.findings import Inspection
+from dreamer_async.envs.session.server import Server
+from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.suites import session
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.fast.place import Place, take_place
+from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows
@@ -79,7 +84,11 @@ async def build(
     home = stack.enter_context(run_dir.held())
     with slow_step("checking the replay" if resume else "reserving room for the replay"):
         replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
-    learner_thread = _thread(stack, "learner", threads, partial(use_own_stream, device))
+    called = env.suite == session.NAME
+    modest = process.give_way if called else _nothing
+    if called:
+        process.answer_quickly()
+    learner_thread = _thread(stack, "learner", threads, modest, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
     with slow_step("building native functions, or getting to know the device"):
         place = await learner_thread.run_or_leave(take_place, train)
@@ -95,8 +104,13 @@ async def build(
     )
     player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
     with slow_step(f"starting {env.num_envs} environments"):
-        pool = stack.enter_context(await builder.run_or_leave(make_env, config))
-    ratio = TrainRatio(train.train_ratio, train.batch_size * train.batch_length)
+        pool = stack.enter_context(
+            serve(config, spec, run_dir, stop)
+            if called
+            else await builder.run_or_leave(make_env, config)
+        )
+    cost = train.batch_size * train.batch_length
+    ratio = TrainRatio(train.train_ratio, cost, waits=not called)
     collector = Collector(
         pool,
         player,
@@ -132,7 +146,7 @@ async def build(
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
-        writer_thread=_thread(stack, "checkpoint", 1),
+        writer_thread=_thread(stack, "checkpoint", 1, modest),
         evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
     )
 
@@ -158,11 +172,23 @@ def make_env(config: Config) -> VectorEnv:
     )
 
 
-def _thread(
-    stack: ExitStack, name: str, threads: int, also: Callable[[], None] = lambda: None
-) -> OwnedThread:
+def serve(config: Config, spec: EnvSpec, run_dir: RunDir, stop: Stop) -> VectorEnv:
+    """Listen for the program that steps a session; the run ends with the one that began it."""
+    if config.train.sync:
+        raise ConfigError("a session cannot run in lockstep (train.sync): its caller would wait")
+    ask = partial(stop.request, "the program that stepped the session has gone")
+    gone = partial(asyncio.get_running_loop().call_soon_threadsafe, ask)
+    return Server(spec, config.env.num_envs, run_dir.control, gone)
+
+
+def _nothing() -> None:
+    """Leave the calling thread as it is."""
+
+
+def _thread(stack: ExitStack, name: str, threads: int, *also: Callable[[], None]) -> OwnedThread:
     def setup() -> None:
         use_cpu_threads(threads)
-        also()
+        for each in also:
+            each()
 
     return stack.enter_context(OwnedThread(name, setup))

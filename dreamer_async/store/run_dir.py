@@ -76,11 +76,13 @@ class RunDir:
         task: str,
         *,
         config: Mapping[str, Any] | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = time.time,
     ) -> RunDir:
         """Make a new run directory below `root`, complete or not at all.
 
-        `task` becomes the readable part of the name; `config` is stored as config.json.
+        `task` becomes the readable part of the name, or, without `now`, the name itself, which
+        nothing else below `root` may have then (FileExistsError); `config` is stored as
+        config.json.
         """
         label = re.sub(r"[^A-Za-z0-9._-]+", "-", task).strip("-.")[:100] or "run"
         root.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,8 @@ class RunDir:
             (scratch / "control").mkdir(mode=0o700)
             if config is not None:
                 write_json_atomic(scratch / "config.json", config)
+            if now is None:
+                return cls(_publish_as(scratch, root / label))
             return cls(_publish(scratch, root, label, now()))
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -251,6 +255,13 @@ def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
             if not path.exists():
                 raise
         now += 1
+
+
+def _publish_as(scratch: Path, path: Path) -> Path:
+    """Rename the finished directory to a name that must be free."""
+    path.mkdir()  # renaming alone would replace an empty directory of anybody's
+    scratch.rename(path)
+    return path
 
 
 def bytes_of(path: Path) -> int:

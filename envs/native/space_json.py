@@ -1,7 +1,8 @@
 """Gymnasium's spaces as JSON and back, every number exactly as it was.
 
 So a worker says which spaces its environment has, and whoever acts later knows them without it.
-Infinite bounds are strings, as JSON has no word for them.
+Infinite bounds are strings, as JSON has no word for them, and so are whole numbers that not every
+reader of JSON can hold.
 
 This module imports gymnasium; only modules that are themselves imported late may import it.
 """
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from dreamer_async.envs.spaces import UnsupportedSpace
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
+EXACT = 1 << 53
+"""Whole numbers beyond this are written as text."""
+
 Space = gymnasium.Space[Any]
 Json = dict[str, Any]
 
@@ -36,9 +40,12 @@ def encode(space: Space) -> Json:
     return {"kind": "Space"}
 
 
-def decode(data: Mapping[str, Any]) -> Space:
-    """Turn JSON from `encode` back into the space."""
-    return _DECODERS[data["kind"]](data)
+def decode(data: Any) -> Space:
+    """Turn JSON from `encode` back into the space; ValueError for anything else."""
+    try:
+        return _DECODERS[data["kind"]](data)
+    except (AssertionError, AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError(f"not a space: {type(error).__name__} {error}") from None
 
 
 def native(observation: Space, action: Space) -> Json:
@@ -101,7 +108,7 @@ def _decode_box(data: Mapping[str, Any]) -> spaces.Box:
 def _numbers(values: NDArray[Any]) -> Any:
     """Numbers of an array, [*], flat; only one if all are the same."""
     flat = [
-        str(number) if isinstance(number, float) and math.isinf(number) else number
+        number if math.isfinite(number) and abs(number) <= EXACT else str(number)
         for number in values.reshape(-1).tolist()
     ]
     return flat[0] if flat and all(number == flat[0] for number in flat) else flat
@@ -112,8 +119,12 @@ def _array(numbers: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     size = math.prod(shape)
     flat = numbers if isinstance(numbers, list) else [numbers] * size
     values = np.empty(size, object)
-    values[:] = [float(number) if isinstance(number, str) else number for number in flat]
+    values[:] = [_number(number) if isinstance(number, str) else number for number in flat]
     return values.reshape(shape)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
 
 
 def _encode_discrete(space: spaces.Discrete) -> Json:

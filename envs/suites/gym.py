@@ -4,8 +4,9 @@
   So is one of both whose arguments (`--env-arg`) envpool's environment does not have.
 * `module:factory` names something that returns a gymnasium environment, and `module:Name-v0` an id
   that importing the module registers. Both import code, so whoever runs it must say so: they are
-  refused unless the same name was given to `allow_code`, which nothing but a command line does. A
-  run directory from elsewhere can therefore not choose what is imported.
+  refused unless the same name was given to `allow_code`, which nothing but a command line or a call
+  of `dreamer_async.train` does. A run directory from elsewhere can therefore not choose what is
+  imported.
 
 Ids are case-sensitive. Both libraries are imported when an id is looked up, not before.
 """
@@ -27,6 +28,9 @@ from dreamer_async.envs.view import View
 
 ALLOWED = "DREAMER_ENV_CODE"
 """Environment variable with the one name that may be imported; processes that we start have it."""
+SEARCH = "DREAMER_ENV_PATH"
+"""Environment variable with the folders in which code is looked for, in place of the current one;
+like the other, nothing but whoever starts a run sets it."""
 
 _CODE = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<attribute>[\w./-]+)")
 
@@ -78,12 +82,18 @@ def _check_code(task: str, module: str) -> None:
             f"line: --task {task}"
         )
     package = module.partition(".")[0]
-    here = os.path.exists(package) or os.path.exists(f"{package}.py")
+    places = [os.path.join(folder, package) for folder in search_path()]
+    here = any(os.path.exists(place) or os.path.exists(f"{place}.py") for place in places)
     if not here and importlib.util.find_spec(package) is None:
         raise UnknownTask(
             f"there is no module {package!r} for {task!r}, neither installed nor in {os.getcwd()}; "
             f"a task of a suite is written SUITE/TASK"
         )
+
+
+def search_path() -> tuple[str, ...]:
+    """Folders in which code of the user's is looked for, after everywhere else."""
+    return tuple(filter(None, os.environ.get(SEARCH, os.getcwd()).split(os.pathsep)))
 
 
 def _envpool_ids() -> tuple[str, ...]:
@@ -115,10 +125,11 @@ def make(task: str, options: Options) -> VectorEnv:
 
     code = _CODE.fullmatch(task)
     if code and code["attribute"].replace(".", "_").isidentifier():
-        return ProcessEnv(Source("gym", task, task, search_here=True), options)
+        return ProcessEnv(Source("gym", task, task, search=search_path()), options)
     kwargs = {"id": task, "disable_env_checker": True}
     remark = "" if code else _why_not_envpool(task, options.view)
-    source = Source("gym", task, "gymnasium:make", kwargs, code is not None, remark)
+    search = search_path() if code else ()
+    source = Source("gym", task, "gymnasium:make", kwargs, search, remark)
     return ProcessEnv(source, options)
 
 

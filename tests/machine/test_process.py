@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dreamer_async.config import resolve, to_dict
-from dreamer_async.machine import compile_cache
+from dreamer_async.machine import compile_cache, process
 from dreamer_async.store.directory import make_private
 
 
@@ -211,3 +212,19 @@ def test_the_header_cache_is_where_torch_puts_it() -> None:
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     assert str(compile_cache.header_cache()) == default_cache_dir()
+
+
+def test_a_thread_gives_way_alone() -> None:
+    """Neither the process nor any other thread becomes less important."""
+    seen: list[int] = []
+
+    def work() -> None:
+        process.give_way()
+        seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [min(19, before + process.WAY)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

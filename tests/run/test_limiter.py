@@ -149,3 +149,22 @@ def test_a_cancelled_wait_leaves_the_limiter_usable() -> None:
         await ratio.until_due()
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_whoever_must_not_wait_is_forgiven_what_the_learner_cannot_do() -> None:
+    ratio = TrainRatio(32, cost=64, bound=128, waits=False)
+    ratio.insert(10_000)
+    assert ratio.debt == 0.0, "nothing is due before the prefill is complete"
+    ratio.start()
+    for _ in range(100):
+        ratio.insert(1)
+        asyncio.run(asyncio.wait_for(ratio.room(), 1))
+    assert ratio.debt == ratio.bound
+    ratio.sample()
+    ratio.paused = True
+    asyncio.run(asyncio.wait_for(ratio.room(), 1))
+    assert ratio.debt == ratio.bound - ratio.cost
+    waiting = TrainRatio(32, cost=64, bound=128)
+    waiting.start()
+    waiting.insert(100)
+    assert waiting.debt > waiting.bound, "the control: others wait and forgive nothing"

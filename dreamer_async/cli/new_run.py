@@ -1,0 +1,49 @@
+"""What comes before every new run, whoever asks for it: room on the disk, and its directory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from dreamer_async.config import Config, to_dict
+from dreamer_async.run import checkpoint_room
+from dreamer_async.store.directory import existing
+from dreamer_async.store.run_dir import RunDir
+
+
+def check_room(config: Config, root: Path) -> str:
+    """Refuse what the disk has no room for before anything is created; returns a warning.
+
+    A replay whose size is not chosen takes no more than half of what is free.
+    """
+    place, runs = map(existing, (Path(config.replay.directory or root), root))
+    chosen = config.replay.capacity or config.replay.capacity_gb
+    if not chosen and shutil.disk_usage(runs).free / 2 >= checkpoint_room.PLENTY:
+        return ""
+    from dreamer_async import envs
+    from dreamer_async.replay.setup import check_room
+
+    replay = check_room(config, envs.spec_of(config.env), place)
+    beside = replay if place.stat().st_dev == runs.stat().st_dev else 0
+    if shutil.disk_usage(runs).free - beside >= checkpoint_room.PLENTY:
+        return ""
+    return checkpoint_room.room_for_new(config, runs, beside)
+
+
+def create_run(
+    root: Path, label: str, config: Config, *, named: bool = False
+) -> tuple[RunDir, list[str]]:
+    """Make a run's directory, and say what killed commands had left behind and is deleted now.
+
+    With `named` the label is its whole name.
+    """
+    from dreamer_async.store.removal import sweep
+
+    swept = list(sweep(root))
+    try:
+        if named:
+            return RunDir.create(root, label, config=to_dict(config), now=None), swept
+        return RunDir.create(root, label, config=to_dict(config)), swept
+    except OSError as error:
+        text = f"cannot create a run in {root}: {error.strerror}"
+        raise OSError(error.errno, text) from error

@@ -1,0 +1,102 @@
+"""Starting a run from a program, as `dreamer-async train` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dreamer_async.cli.inputs import configure, need_extra, try_spaces
+from dreamer_async.cli.launch import start_trainer
+from dreamer_async.cli.new_run import check_room, create_run
+from dreamer_async.cli.paths import existing_directory
+from dreamer_async.config import Config, ConfigError
+from dreamer_async.python.factory import allowed, named, refuse_in_worker
+from dreamer_async.python.run import Run
+from dreamer_async.python.settings import as_words, root_of
+
+
+def train(
+    suite: str | None = None,
+    *,
+    task: str | None = None,
+    env: str | Callable[..., Any] | None = None,
+    env_args: Mapping[str, Any] | None = None,
+    steps: float | None = None,
+    size: str | None = None,
+    num_envs: int | None = None,
+    seed: int | None = None,
+    ratio: float | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    sync: bool | None = None,
+    compile: bool | None = None,
+    resize: str | None = None,
+    tensorboard: bool = False,
+    name: str | None = None,
+    runs_dir: str | Path | None = None,
+    replay_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Start a run in a process of its own and return at once; see docs/python.md.
+
+    What to train on is a `suite` with its `task` ("atari", task="pong"), or `env`: a Gymnasium id,
+    "module:factory", or a function or class at the top of a module that builds one environment,
+    which `env_args` are given to. Other arguments are the flags of `dreamer-async train`, in the
+    same units; `settings` are any others, {"optim.lr": 1e-4}.
+
+    The run does not end with this program. Nothing is printed: what the trainer has to say is in
+    its log and its events. Raises ConfigError (a ValueError) for what is wrong and EnvError for an
+    environment that cannot be built, both before anything is created.
+    """
+    refuse_in_worker("dreamer_async.train")
+    known = as_words(settings or {})
+    with allowed():
+        suite, task, args = _task(suite, task, env, env_args)
+        flags = {
+            "train.steps": steps,
+            "env.num_envs": num_envs,
+            "env.args": args or None,
+            "train.seed": seed,
+            "train.train_ratio": ratio,
+            "train.device": device,
+            "train.precision": precision,
+            "train.threads": threads,
+            "train.sync": sync,
+            "train.compile": compile,
+            "env.resize": resize,
+            "replay.directory": None if replay_dir is None else existing_directory(str(replay_dir)),
+        }
+        config, _, note = configure(suite, task, size, {}, [*as_words(flags), *known])
+        if tensorboard:
+            need_extra("tensorboard", "tensorboard=True")
+        try_spaces(config.env)
+        return _start(config, root_of(runs_dir), name, note, tensorboard=tensorboard)
+
+
+def _start(config: Config, root: Path, name: str | None, note: str, *, tensorboard: bool) -> Run:
+    notes = [note, check_room(config, root)]
+    run, swept = create_run(root, name or f"{config.env.suite}-{config.env.task}", config)
+    if tensorboard:
+        run.tensorboard.mkdir()
+    trainer = start_trainer(run, resume=False)
+    return Run(run, trainer, tuple(filter(None, [*notes, *swept])))
+
+
+def _task(
+    suite: str | None,
+    task: str | None,
+    env: str | Callable[..., Any] | None,
+    args: Mapping[str, Any] | None,
+) -> tuple[str, str | None, Mapping[str, Any]]:
+    """Suite, task and arguments that are meant; ConfigError where that is not clear."""
+    if env is None:
+        if suite is None:
+            raise ConfigError("train needs a suite, such as 'atari', or env=: an id or a factory")
+        return suite, task, dict(args or {})
+    if task is not None or suite not in (None, "gym"):
+        other = f"task={task!r}" if task is not None else repr(suite)
+        raise ConfigError(f"give either env= or a suite and its task, not env= and {other}")
+    found = named(env)
+    return "gym", found.task, {**found.args, **(args or {})}

@@ -1,0 +1,170 @@
+"""Runs that a program starts and follows: real trainers, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_run import TINY, make_run
+
+import dreamer_async
+from dreamer_async import Run, RunFailed, train
+from dreamer_async.config import ConfigError
+from dreamer_async.run import pipeline
+from dreamer_async.store.events import (
+    Checkpointed,
+    Episode,
+    Event,
+    PhaseChanged,
+    RunFinished,
+    RunStarted,
+)
+from dreamer_async.store.run_dir import RunNotFound
+from tests.faulty_envs import Raising, Walk
+
+SMALL = {
+    key: value
+    for key, _, value in (text.partition("=") for text in TINY)
+    if key not in ("env.num_envs", "train.threads")
+}
+ENDLESS = 10**9
+
+
+def begin(tmp_path: Path, *words: Any, **more: Any) -> Run:
+    options = {"size": "tiny", "num_envs": 2, "threads": 1, "device": "cpu", "settings": SMALL}
+    return train(*words, runs_dir=tmp_path, **(options | more))
+
+
+def test_a_run_is_started_followed_and_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = begin(tmp_path, "toy", task="catch", steps=200, seed=7, name="mine")
+    seen: list[Event] = list(run.events())
+    ended = run.wait(timeout=0.0)
+    assert (ended.reason, ended.exit_code, seen[-1]) == ("completed", 0, ended)
+    assert isinstance(seen[0], RunStarted) and seen[0].seed == 7 and seen[0].run == run.name
+    assert run.name.endswith("-mine") and run.path.parent == tmp_path and not run.running
+    steps, returns = run.returns()
+    episodes = [event for event in seen if isinstance(event, Episode)]
+    assert len(episodes) > 5 and steps.tolist() == [e.env_steps for e in episodes]
+    assert returns.tolist() == [e.score for e in episodes]
+    agent = dreamer_async.load(run.checkpoint(), "cpu")
+    assert agent.env_steps >= 200
+    assert capfd.readouterr() == ("", ""), "nothing prints in the caller's process"
+
+
+def test_a_live_run_tells_saves_and_stops(tmp_path: Path) -> None:
+    run = begin(tmp_path, "toy", task="catch", steps=ENDLESS)
+    for event in run.events():  # live: this run does not end by itself
+        if isinstance(event, PhaseChanged) and event.phase == "training":
+            break
+    saved = run.checkpoint(timeout=60)
+    assert saved.is_dir() and saved.parent == run.path / "checkpoints"
+    with pytest.raises(TimeoutError, match="it goes on"):
+        run.wait(timeout=0.1)
+    other = Run.find(run.name, tmp_path)
+    assert other.running and len(other.returns().returns) == len(other.returns().env_steps)
+    ended = run.stop()
+    assert ended.reason == "stopped" and not other.running
+    assert other.wait() == ended == other.stop()
+    assert any(isinstance(event, Checkpointed) for event in other.events())
+
+
+def test_an_environment_may_be_a_class_with_arguments(tmp_path: Path) -> None:
+    run = begin(tmp_path, env=Walk, env_args={"pause": 0.001}, steps=60)
+    assert run.wait(120).reason == "completed"
+    assert "tests.faulty_envs:Walk" in (run.path / "config.json").read_text()
+
+
+SCRIPT = """
+import dreamer_async
+from tests.faulty_envs import Walk
+
+def build():
+    return Walk()
+
+if {guard}:
+    run = dreamer_async.train(env=build, steps=60, size="tiny", num_envs=1, device="cpu",
+                              runs_dir={runs!r}, settings={settings!r})
+    print(run.wait(120).reason)
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_environment_may_be_a_function_of_the_script(guarded: bool, tmp_path: Path) -> None:
+    """One that forgets its guard is told so, and does not start runs without end."""
+    script, runs = tmp_path / "my_script.py", tmp_path / "runs"
+    guard = "__name__ == '__main__'" if guarded else "True"
+    script.write_text(SCRIPT.format(guard=guard, runs=str(runs), settings=SMALL))
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=tmp_path.parent,  # the script is found although it lies elsewhere
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    if guarded:
+        assert (done.stdout, done.returncode) == ("completed\n", 0), done.stderr
+    else:
+        assert "put that call under `if __name__ == '__main__':`" in done.stderr
+        assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        ([], {}, "needs a suite"),
+        (["atari"], {"env": "CartPole-v1"}, "not env= and 'atari'"),
+        ([], {"env": Walk, "task": "x"}, "not env= and task='x'"),
+        (["toy"], {"task": "catsh"}, "did you mean catch"),
+        (["toy"], {"settings": {"optim.learning_rate": 1}}, "unknown setting"),
+        (["toy"], {"settings": {"optim.lr": "fast"}}, "optim.lr: expected a number"),
+        (["toy"], {"steps": 0}, "train.steps must be positive"),
+        (["toy"], {"size": "big"}, "unknown size"),
+        (["toy"], {"device": "gpu"}, "train.device"),
+        (["toy"], {"replay_dir": "/no/such/folder"}, "existing directory"),
+        ([], {"env": "os:getcwd"}, "os:getcwd builds no environment"),
+        ([], {"env": "no_such_module:build"}, "no module 'no_such_module'"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_created(
+    words: list[Any], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        begin(tmp_path / "runs", *words, **options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_fails_says_how(tmp_path: Path) -> None:
+    run = begin(tmp_path, env=Raising, steps=100)
+    with pytest.raises(RunFailed, match=r"failed \(exit code 69\)[^$]*its log"):
+        run.wait(120)
+    assert [e.exit_code for e in run.events() if isinstance(e, RunFinished)] == [69]
+
+
+def test_a_run_that_is_killed_says_so(tmp_path: Path) -> None:
+    run = begin(tmp_path, "toy", task="catch", steps=ENDLESS)
+    started = next(event for event in run.events() if isinstance(event, RunStarted))
+    os.kill(started.pid, 9)
+    with pytest.raises(RunFailed, match="killed by signal 9"):
+        run.wait()
+    assert not any(isinstance(event, RunFinished) for event in run.events())
+    with pytest.raises(RunFailed, match="did not end by itself"):
+        Run.find("last", tmp_path).wait()
+
+
+def test_runs_that_nobody_trains_are_read_as_they_are(tmp_path: Path) -> None:
+    made = make_run(tmp_path, "train.steps=40")
+    assert pipeline.main(made, plain=False, resume=False) == 0
+    run = Run.find("last", tmp_path)
+    assert run.stop() == run.wait() and run.wait().env_steps >= 40
+    assert run.checkpoint().exists()
+    assert np.isfinite(run.returns().returns).all()
+    with pytest.raises(RunNotFound, match="no run"):
+        Run.find("nothing", tmp_path)
