@@ -103,7 +103,7 @@ def try_spaces(env: EnvConfig) -> None:
 
     What it looks like is only known once it was built; EnvError if that fails.
     """
-    if env.suite != "gym":
+    if env.suite not in ("gym", "session"):
         return  # their spaces are known to fit
     from dreamer_async import envs
 
