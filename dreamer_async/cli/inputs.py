@@ -124,7 +124,7 @@ def try_spaces(env: EnvConfig) -> None:
     """
     from dreamer_async import envs
 
-    if env.suite != "gym" and envs.View.of(env) == envs.View():
+    if env.suite not in ("gym", "session") and envs.View.of(env) == envs.View():
         return  # their spaces are known to fit
     try:
         envs.spec_of(env)

@@ -120,6 +120,12 @@ def test_it_is_saved_and_ended_as_any_run(
     assert action.shape == (2,)
 
 
+def test_no_command_begins_a_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "session", "--runs-dir", str(tmp_path / "runs")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,15 @@
+"""The measurement of a session's steps measures them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreamer_async.python.latency import measure
+
+
+@pytest.mark.slow
+def test_steps_are_timed_while_the_learner_is_busy() -> None:
+    latency = measure("tiny", hz=100.0, seconds=3.0, device="cpu", ratio=4096.0)
+    assert latency.steps >= 200 and latency.updates_per_second > 0
+    assert 0 < latency.p50_ms <= latency.p99_ms <= latency.max_ms
+    assert latency.learner_busy > 0.5
