@@ -36,7 +36,8 @@ BELOW: Mapping[str, set[str]] = {
     "scores": {"config", "envs", "store"},
     "run": {"agent", "config", "envs", "fast", "machine", "replay", "scores", "store"},
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
-    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "store"},
+    "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
+    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "share", "store"},
     "tui": {"scores", "store"},
     "": {"cli", "run"},
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from dreamer_async.cli.paths import check_target
 from dreamer_async.config import (
     SUITES,
     Config,
@@ -20,6 +22,7 @@ from dreamer_async.machine import compiler, nvidia
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
+    "video": ("av", "av"),
     "serve": ("textual_serve", "textual-serve"),
     "tensorboard": ("tensorboard", "tensorboard"),
 }
@@ -31,6 +34,22 @@ def need_extra(extra: str, what: str) -> None:
     module, package = EXTRAS[extra]
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{what} needs {package}: pip install 'dreamer-async[{extra}]'")
+
+
+def check_films(video: Path | None, gif: Path | None, *, overlay: bool = False) -> bool:
+    """Refuse films that cannot be written, and tell whether any is wanted."""
+    kinds = ((video, "--video", "video", ".mp4"), (gif, "--gif", "pictures", ".gif"))
+    for path, option, extra, ending in kinds:
+        if path is not None:
+            need_extra(extra, option)
+            check_target(path, option)
+            if path.suffix.lower() != ending:
+                raise ConfigError(f"{option} needs a file that ends in {ending}, got {str(path)!r}")
+    if overlay:
+        need_extra("pictures", "--overlay")
+        if video is None and gif is None:
+            raise ConfigError("--overlay needs --video FILE.mp4 or --gif FILE.gif")
+    return video is not None or gif is not None
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ Numbers are text here: `-s`, flags and presets are checked by one and the same p
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,6 +40,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashb
 Tensorboard = Annotated[
     bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")
 ]
+Video = Annotated[
+    Path | None, typer.Option("--video", metavar="FILE.mp4", help="Write a film as MP4.")
+]
+Gif = Annotated[Path | None, typer.Option("--gif", metavar="FILE.gif", help="Write a film as GIF.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
 SuiteOption = Annotated[str, typer.Option("--suite", metavar="SUITE", help="Suite to measure.")]

@@ -10,14 +10,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dreamer_async import envs
-from dreamer_async.agent.policy import Policy
+from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, EnvConfig
-from dreamer_async.envs.spec import EnvSpec
+from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.vector import EnvError
 from dreamer_async.fast.place import Place
 from dreamer_async.machine.device_errors import is_out_of_memory
@@ -37,8 +39,25 @@ class Halted(Exception):
     """The evaluation was asked to end early."""
 
 
+class Spectator(Protocol):
+    """Whoever looks on while episodes are played."""
+
+    def watch(self, pool: envs.VectorEnv, step: StepBatch, carry: PolicyCarry) -> None:
+        """See rows of all environments, and what the policy remembers after them.
+
+        The environments have not been sent their next action yet.
+        """
+        ...
+
+
 def evaluate(
-    run_dir: RunDir, episodes: int, seed: int, device: str = "auto", *, best: bool = False
+    run_dir: RunDir,
+    episodes: int,
+    seed: int,
+    device: str = "auto",
+    *,
+    best: bool = False,
+    spectator: Spectator | None = None,
 ) -> dict[str, object]:
     """Play this many episodes with the newest valid checkpoint, or with the best one.
 
@@ -46,7 +65,8 @@ def evaluate(
     actions are sampled. Raises CheckpointError when there is no valid checkpoint.
     """
     agent = load(run_dir.path, device, seed, best=best)
-    scores, lengths = play(agent.policy, agent.generator, agent.config.env, episodes, seed)
+    policy, generator, env = agent.policy, agent.generator, agent.config.env
+    scores, lengths = play(policy, generator, env, episodes, seed, spectator=spectator)
     return {
         "run": run_dir.name,
         "task": f"{agent.spec.suite}/{agent.spec.task}",
@@ -75,17 +95,22 @@ def play(
     episodes: int,
     seed: int,
     halted: Callable[[], bool] = lambda: False,
+    spectator: Spectator | None = None,
 ) -> tuple[list[float], list[int]]:
     """Play episodes in parallel environments, the same number in each up to rounding.
 
     Taking whatever ends first would favour short episodes. Raises Halted once `halted` says so.
     """
-    num_envs = min(episodes, MAX_ENVS)
-    quota = np.full(num_envs, episodes // num_envs)
-    quota[: episodes % num_envs] += 1
-    view = envs.View.of(env)
+    quota = shares(episodes)
+    num_envs = len(quota)
     pool = envs.make(
-        env.suite, env.task, num_envs=num_envs, seed=seed, resize=env.resize, view=view
+        env.suite,
+        env.task,
+        num_envs=num_envs,
+        seed=seed,
+        resize=env.resize,
+        view=envs.View.of(env),
+        drawn=spectator is not None,
     )
     tracker, carry = EpisodeTracker(num_envs), policy.initial(num_envs)
     scores: list[float] = []
@@ -97,6 +122,8 @@ def play(
                 raise Halted
             step = pool.recv()
             acted, carry = policy.act(step.obs, step.is_first, carry, generator)
+            if spectator is not None:
+                spectator.watch(pool, step, carry)
             pool.send(acted.action, step.env_id)
             for episode in tracker.update(step, 0):
                 if quota[episode.env_id]:
@@ -104,6 +131,12 @@ def play(
                     scores.append(float(episode.score or 0.0))
                     lengths.append(episode.length)
     return scores, lengths
+
+
+def shares(episodes: int) -> NDArray[np.int64]:
+    """How many episodes each of up to MAX_ENVS environments plays."""
+    num_envs = min(episodes, MAX_ENVS)
+    return episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)
 
 
 class Evaluator:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from typing import Any
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.names import UnknownTask
@@ -101,8 +102,23 @@ def make(task: str, options: Options) -> VectorEnv:
     if code and code["attribute"].replace(".", "_").isidentifier():
         return ProcessEnv(Source("gym", task, task, search_here=True), options)
     kwargs = {"id": task, "disable_env_checker": True}
-    source = Source("gym", task, "gymnasium:make", kwargs, search_here=code is not None)
+    target = f"{__name__}:make_drawn" if options.drawn else "gymnasium:make"
+    source = Source("gym", task, target, kwargs, search_here=code is not None)
     return ProcessEnv(source, options)
+
+
+def make_drawn(**kwargs: Any) -> Any:
+    """Build an environment in a worker as gymnasium.make does, such that it draws itself if it can.
+
+    A `render_mode` among the arguments of the task counts.
+    """
+    import gymnasium
+
+    env = gymnasium.make(**kwargs)
+    if "render_mode" in kwargs or "rgb_array" not in env.metadata.get("render_modes", ()):
+        return env
+    env.close()
+    return gymnasium.make(**kwargs, render_mode="rgb_array")
 
 
 SUITE = Suite(
