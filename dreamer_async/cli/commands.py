@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, settings, train
+from dreamer_async.cli import envs, machine, runs, scores, settings, sharing, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -31,6 +31,7 @@ for name, command in {
     "eval": runs.evaluate,
     "scores": scores.scores,
     "dream": runs.dream,
+    "export": sharing.export,
     "envs": envs.list_envs,
     "settings": settings.settings,
     "plan": machine.plan,

@@ -23,6 +23,7 @@ from dreamer_async.machine import compiler, nvidia
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
     "video": ("av", "av"),
+    "onnx": ("onnxruntime", "onnx, onnxscript and onnxruntime"),
     "serve": ("textual_serve", "textual-serve"),
     "tensorboard": ("tensorboard", "tensorboard"),
 }
