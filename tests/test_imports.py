@@ -37,7 +37,11 @@ BELOW: Mapping[str, set[str]] = {
     "run": {"agent", "config", "envs", "fast", "machine", "replay", "scores", "store"},
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
     "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
-    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "share", "store"},
+    "play": {"agent", "config", "envs", "share", "store", "tui"},
+    "cli": {
+        *("bench", "config", "envs", "machine", "play", "replay"),
+        *("run", "scores", "share", "store"),
+    },
     "tui": {"scores", "store"},
     "": {"cli", "run"},
 }

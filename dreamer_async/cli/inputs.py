@@ -19,13 +19,18 @@ from dreamer_async.config import (
     resolve,
 )
 from dreamer_async.machine import compiler, nvidia
+from dreamer_async.store.run_dir import TRACKERS, RunDir
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
     "video": ("av", "av"),
+    "hub": ("huggingface_hub", "huggingface_hub"),
     "onnx": ("onnxruntime", "onnx, onnxscript and onnxruntime"),
     "serve": ("textual_serve", "textual-serve"),
     "tensorboard": ("tensorboard", "tensorboard"),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
+    "mlflow": ("mlflow", "mlflow"),
 }
 """Extra -> (module it brings, its package)."""
 
@@ -51,6 +56,21 @@ def check_films(video: Path | None, gif: Path | None, *, overlay: bool = False) 
         if video is None and gif is None:
             raise ConfigError("--overlay needs --video FILE.mp4 or --gif FILE.gif")
     return video is not None or gif is not None
+
+
+def wanted_trackers(
+    names: list[str] | None, *, tensorboard: bool, run: RunDir | None = None
+) -> list[str]:
+    """The trackers of --log, and those that a run has already; refuses those that are not here."""
+    wanted = [*(names or []), *["tensorboard"] * tensorboard]
+    for name in wanted:
+        if name not in TRACKERS:
+            raise ConfigError(f"--log {name}: there is no such tracker, only {', '.join(TRACKERS)}")
+    had = [name for name in TRACKERS if run is not None and run.tracker(name).is_dir()]
+    wanted = list(dict.fromkeys([*wanted, *had]))
+    for name in wanted:
+        need_extra(name, f"--log {name}")
+    return wanted
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async.config import SIZES, SUITES
+from dreamer_async.store.run_dir import TRACKERS
 
 RunsDir = Annotated[
     str,
@@ -37,8 +38,10 @@ Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
-Tensorboard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="The same as --log tensorboard.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="NAME", help=f"Also log to {', '.join(TRACKERS)}; repeatable."),
 ]
 Video = Annotated[
     Path | None, typer.Option("--video", metavar="FILE.mp4", help="Write a film as MP4.")

@@ -1,10 +1,11 @@
-"""Commands that pass a trained agent on: `export` and `push`.
+"""Commands that take a trained agent elsewhere: `export`, `push`, and `play` inside it.
 
 Heavy imports are inside the commands.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 from dreamer_async.cli.inputs import name_again, need_extra
 from dreamer_async.cli.options import RunRef, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
-from dreamer_async.cli.terminal import complain, warn
+from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError
 from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
@@ -68,6 +69,36 @@ def export(
     return 0
 
 
+def push(
+    ref: Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")],
+    name: Annotated[str, typer.Argument(metavar="hf://USER/NAME", help="Where to.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
+    best: Best = False,
+    episodes: Episodes = 10,
+    seed: Seed = 0,
+    task: TaskAgain = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Upload a run's weights with a model card to the Hugging Face hub."""
+    from dreamer_async.run import hub
+
+    run = _run(ref, task, runs_dir)
+    try:
+        hub.parse(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    need_extra("hub", "push")
+    from dreamer_async.share.push import PushFailed
+    from dreamer_async.share.push import push as upload
+
+    try:
+        _warn(upload(run, name, best=best, episodes=episodes, seed=seed, private=private))
+    except PushFailed as error:
+        return complain(f"nothing was pushed: {error}", exit_codes.CANNOT)
+    print(f'pushed {run.name}: dreamer_async.load("{name}") takes it')
+    return 0
+
+
 def _run(ref: str, task: str | None, runs_dir: str) -> RunDir:
     from dreamer_async.store.summary import load_config
 
@@ -85,3 +116,33 @@ def _weights(run: RunDir, out: Path, *, best: bool, episodes: int, seed: int) ->
 def _warn(reasons: tuple[str, ...]) -> None:
     for reason in reasons:
         warn(f"checkpoint skipped: {reason}")
+
+
+def play(
+    ref: RunRef = "last",
+    real: Annotated[
+        bool, typer.Option("--real", help="Show a real environment beside it, acted in alike.")
+    ] = False,
+    best: Best = False,
+    seed: Seed = 0,
+    task: TaskAgain = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Play inside a run's world model: keys are actions, the decoder is the screen."""
+    run = _run(ref, task, runs_dir)
+    if not on_terminal():
+        raise ConfigError("play needs a terminal")
+    from dreamer_async.play.app import Play
+    from dreamer_async.play.world import World, reality
+    from dreamer_async.share.dream import NothingToSee
+    from dreamer_async.store import checkpoint
+
+    found = checkpoint.need(run.path, of_best=best)
+    _warn(found.skipped)
+    try:
+        world = World(run, found, seed)
+        with ExitStack() as stack:
+            Play(world, stack.enter_context(reality(world.config, seed)) if real else None).run()
+    except NothingToSee as error:
+        raise ConfigError(str(error)) from None
+    return 0

@@ -19,13 +19,14 @@ from dreamer_async.cli.inputs import (
     configure,
     device_kind,
     name_again,
-    need_extra,
     try_spaces,
     unused_gpu,
+    wanted_trackers,
 )
 from dreamer_async.cli.options import (
     Compile,
     Device,
+    Log,
     NumEnvs,
     Overrides,
     Plain,
@@ -76,6 +77,7 @@ def train(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
     ] = None,
+    log: Log = None,
     tensorboard: Tensorboard = False,
     overrides: Overrides = None,
 ) -> int:
@@ -94,13 +96,12 @@ def train(
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
     config, kind, note = configure(suite, task, size, flags, overrides)
-    if tensorboard:
-        need_extra("tensorboard", "--tensorboard")
+    trackers = wanted_trackers(log, tensorboard=tensorboard)
     try_spaces(config.env)
     notes = [note, _check_room(config, runs_root(runs_dir))]
     run = _create_run(runs_root(runs_dir), name or f"{suite}-{config.env.task}", config)
-    if tensorboard:
-        run.tensorboard.mkdir()
+    for tracker in trackers:
+        run.tracker(tracker).mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     for line in filter(None, notes):
@@ -121,6 +122,7 @@ def resume(
     drop_replay: Annotated[
         bool, typer.Option("--drop-replay", help="Start with an empty replay.")
     ] = False,
+    log: Log = None,
     tensorboard: Tensorboard = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
@@ -142,8 +144,7 @@ def resume(
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     _refuse_an_end_behind(run, new, moved=steps is not None)
     kind = device_kind(new.train.device)
-    if tensorboard or run.tensorboard.is_dir():
-        need_extra("tensorboard", "--tensorboard")
+    trackers = wanted_trackers(log, tensorboard=tensorboard, run=run)
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
@@ -155,8 +156,8 @@ def resume(
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
         print(warning, flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
-        if tensorboard:
-            run.tensorboard.mkdir(exist_ok=True)
+        for tracker in trackers:
+            run.tracker(tracker).mkdir(exist_ok=True)
     return _start(run, plain=plain, resume=True, overrides=settings)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.run.video import enlarge, films
 from dreamer_async.share import captions
 from dreamer_async.share.captions import Picture
 from dreamer_async.share.dream import NAMES, Dreams, Expected, dreams, load
 from dreamer_async.share.reel import coloured
-from dreamer_async.share.video import enlarge, films
 from dreamer_async.store.run_dir import RunDir
 
 SIDE = 128

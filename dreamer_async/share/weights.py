@@ -44,11 +44,18 @@ def check_folder(out: Path) -> None:
 
 
 def export(
-    run: RunDir, out: Path, *, best: bool = False, episodes: int = 10, seed: int = 0
+    run: RunDir,
+    out: Path,
+    *,
+    best: bool = False,
+    episodes: int = 10,
+    seed: int = 0,
+    name: str = "FOLDER",
 ) -> tuple[str, ...]:
     """Write the folder of a run's newest checkpoint or of its best one; why newer were skipped.
 
-    The agent plays `episodes` first, on the CPU, for the card. Raises ConfigError and
+    The agent plays `episodes` first, on the CPU, for the card, which says that it is loaded by
+    `name`. Raises ConfigError and
     CheckpointError, and then leaves nothing behind.
     """
     check_folder(out)
@@ -61,7 +68,7 @@ def export(
         checkpoint.write(folder, tensors, manifest)
         (folder / checkpoint.STATE).chmod(0o644)
         write_json_atomic(folder / "scores.json", scores)
-        (folder / "README.md").write_text(card(found, scores))
+        (folder / "README.md").write_text(card(found, scores, name))
     return found.skipped
 
 
@@ -97,7 +104,7 @@ def scores_of(run: RunDir, found: checkpoint.Checkpoint, played: dict[str, Any])
     }
 
 
-def card(found: checkpoint.Checkpoint, scores: dict[str, Any]) -> str:
+def card(found: checkpoint.Checkpoint, scores: dict[str, Any], name: str) -> str:
     """The model card, with the front matter that the Hugging Face hub reads."""
     config: Config = from_dict(found.manifest["config"])
     env = config.env
@@ -129,7 +136,7 @@ and {scores["updates"]:,} updates.
 ```python
 import dreamer_async
 
-agent = dreamer_async.load("FOLDER")  # this folder, or hf://USER/NAME
+agent = dreamer_async.load("{name}")
 carry = None
 action, carry = agent.act(obs, carry)  # obs: {_observations(config)}
 ```

@@ -28,6 +28,7 @@ _OURS = re.compile(
     r"|control(/[^/]+\.json)?"
     r"|pictures(/film\.npz)?"
     r"|tensorboard(/events\.out\.tfevents[^/]*)?"
+    r"|(wandb|trackio|mlflow)(/.*)?"
     r"|([a-z]+/)?\.tmp-[0-9a-f]{16}"
 )
 """Paths of files and directories that a trainer makes, relative to its run."""
