@@ -14,7 +14,7 @@ from typing import Any
 from dreamer_async.store.checkpoint import MANIFEST, STATE, CheckpointError
 
 PREFIX = "hf://"
-_NAME = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_NAME = re.compile(r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 
 
 def local(path: str | Path) -> Path:

@@ -37,7 +37,7 @@ def test_a_game_begins_at_real_moments_and_follows_the_actions(run: RunDir) -> N
     ours, theirs = [one.step(a) for a in actions], [same.step(a) for a in actions]
     assert one.actions == 4
     assert [m.reward for m in ours] == [m.reward for m in theirs], "the same seed, the same dream"
-    assert one.restart() != first and one.actions == 0
+    assert (one.restart().picture != first.picture).any() and one.actions == 0
     for _ in range(9):  # more than the sequences of a batch
         one.restart()
     assert run.replay_path.read_bytes() == before
@@ -83,7 +83,10 @@ def test_keys_are_actions_and_space_lets_the_agent_play(run: RunDir, real: bool)
                 assert world.actions == 0 and app.total == 0.0
                 await pilot.press("space")
                 assert app.playing
-                await pilot.pause(1.0)
+                for _ in range(400):
+                    await pilot.pause(0.05)
+                    if world.actions:
+                        break
                 assert world.actions > 0
                 await pilot.press("1")
                 assert not app.playing, "whoever acts takes over"

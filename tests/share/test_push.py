@@ -22,14 +22,24 @@ from dreamer_async.share.weights import FILES
 from dreamer_async.store.checkpoint import CheckpointError
 from dreamer_async.store.run_dir import RunDir
 
-REAL = importlib.util.find_spec("huggingface_hub") is not None
+
+def signatures() -> dict[str, inspect.Signature]:
+    """What the real library takes, where it is installed."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return {}
+    real: Any = importlib.import_module("huggingface_hub")
+    api = real.HfApi()
+    functions = (api.create_repo, api.upload_folder, real.snapshot_download)
+    return {function.__name__: inspect.signature(function) for function in functions}
 
 
-def check_call(owner: str, name: str, kwargs: dict[str, Any]) -> None:
-    """Where the real library is installed, it must take the same arguments."""
-    if REAL and (real := sys.modules.get("real_hub")) is not None:
-        function = getattr(getattr(real, owner) if owner else real, name)
-        inspect.signature(function).bind(*([None] if owner else []), **kwargs)
+SIGNATURES = signatures()
+
+
+def check_call(name: str, kwargs: dict[str, Any]) -> None:
+    """The real library must take the same arguments."""
+    if name in SIGNATURES:
+        SIGNATURES[name].bind(**kwargs)
 
 
 class StandIn(ModuleType):
@@ -43,14 +53,14 @@ class StandIn(ModuleType):
 
         class HfApi:
             def create_repo(self, **kwargs: Any) -> None:
-                check_call("HfApi", "create_repo", kwargs)
+                check_call("create_repo", kwargs)
                 if kwargs["repo_id"].startswith("stranger/"):
                     raise PermissionError("403 Forbidden: not yours\n\nRequest ID: 1")
                 hub.private[kwargs["repo_id"]] = kwargs["private"]
                 (hub.root / kwargs["repo_id"]).mkdir(parents=True, exist_ok=kwargs["exist_ok"])
 
             def upload_folder(self, **kwargs: Any) -> None:
-                check_call("HfApi", "upload_folder", kwargs)
+                check_call("upload_folder", kwargs)
                 for file in Path(kwargs["folder_path"]).iterdir():
                     if file.name in kwargs["allow_patterns"]:
                         shutil.copy(file, hub.root / kwargs["repo_id"] / file.name)
@@ -58,7 +68,7 @@ class StandIn(ModuleType):
         self.HfApi = HfApi
 
     def snapshot_download(self, **kwargs: Any) -> str:
-        check_call("", "snapshot_download", kwargs)
+        check_call("snapshot_download", kwargs)
         source, target = self.root / kwargs["repo_id"], Path(kwargs["local_dir"])
         if not source.is_dir():
             raise FileNotFoundError("404 Client Error: repository not found")
@@ -72,8 +82,6 @@ class StandIn(ModuleType):
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """The stand-in, in place of the library and of its cache."""
-    if REAL:
-        monkeypatch.setitem(sys.modules, "real_hub", importlib.import_module("huggingface_hub"))
     stand_in = StandIn(tmp_path / "hub")
     monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
     monkeypatch.setattr("dreamer_async.cli.sharing.need_extra", lambda extra, what: None)
@@ -126,7 +134,9 @@ def test_what_the_hub_says_is_one_line(
         dreamer_async.load("hf://me/other")
 
 
-@pytest.mark.parametrize("name", ["hf://me", "hf://me/../x", "hf://a/b/c", "me/catch", "hf://"])
+@pytest.mark.parametrize(
+    "name", ["hf://me", "hf://me/..", "hf://../x", "hf://a/b/c", "me/catch", "hf://"]
+)
 def test_names_that_are_none_are_refused(
     name: str, run: RunDir, there: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
