@@ -29,7 +29,7 @@ from dreamer_async.store.run_dir import RunDir
 FLUSH_SECONDS = 30
 WAITING = 10_000
 """Most events that wait for a tracker; the rest is dropped."""
-CLOSE_SECONDS = 20.0
+CLOSE_SECONDS = 60.0
 """How long the end of a run waits for a tracker to write what is left."""
 PROJECT = "dreamer-async"
 """Where runs are filed, unless the tracker's own environment variable says otherwise."""
@@ -248,6 +248,7 @@ class Tracker:
         self._open, self._film = open_backend, film
         self._queue: queue.Queue[Numbers | None] = queue.Queue(waiting)
         self._failure: Exception | None = None
+        self._ended = False
         self._frames_per_step = 1
         self._thread: threading.Thread | None = None
 
@@ -270,12 +271,22 @@ class Tracker:
             if self.dropped == 1:
                 self.warn(f"{self.name} does not keep up: what it has no room for is dropped")
 
+    def end(self) -> None:
+        """Tell the backend that nothing follows; the oldest event makes room if there is none."""
+        if self._ended or self._thread is None:
+            return
+        self._ended = True
+        with suppress(queue.Full, queue.Empty):
+            if self._queue.full():
+                self._queue.get_nowait()
+                self.dropped += 1
+            self._queue.put_nowait(None)
+
     def close(self, seconds: float = CLOSE_SECONDS) -> str:
         """Let the backend write what is left; what was lost, in words, or nothing."""
         if self._thread is None:
             return ""
-        with suppress(queue.Full):
-            self._queue.put(None, timeout=seconds / 2)
+        self.end()
         self._thread.join(seconds)
         lost = self.dropped + self._queue.qsize()
         if self._thread.is_alive():
@@ -313,5 +324,10 @@ class Trackers:
             listener.warn = warn
 
     def close(self) -> list[str]:
-        """Close all; what was lost, in words."""
-        return [said for listener in self.listeners if (said := listener.close())]
+        """Close all within CLOSE_SECONDS; what was lost, in words."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for listener in self.listeners:
+            listener.end()
+        left = (max(0.0, deadline - time.monotonic()) for _ in self.listeners)
+        closed = [each.close(seconds) for each, seconds in zip(self.listeners, left, strict=True)]
+        return [said for said in closed if said]
