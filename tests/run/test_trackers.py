@@ -275,6 +275,8 @@ def test_wandb_has_the_numbers_of_the_stream_offline(
     for file in sorted(run.tracker("wandb").glob("wandb/offline-run-*/*.wandb")):
         found |= dict(wandb_history(file))
     assert found == pytest.approx(losses(run))
+    words = ["runs", "rm", run.name, "--yes", "--runs-dir", str(run.path.parent)]
+    assert main(words) == 0 and not run.path.exists(), "with the links that it makes"
 
 
 def wandb_history(file: Path) -> list[tuple[int, float]]:
