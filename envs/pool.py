@@ -47,6 +47,8 @@ _FLOAT32 = np.dtype(np.float32)
 
 TRY_SECONDS = 60.0
 """How long one environment with arguments of the user may take to make and to step."""
+_WITH_OPENGL = ("envpool.mujoco", "envpool.gfootball")
+"""Parts of envpool that draw by OpenGL."""
 CLOSE_SECONDS = 5.0
 """How long `close` waits for steps in flight before it leaves the pool alone for ever."""
 
@@ -166,6 +168,7 @@ class PoolEnv(VectorEnv):
         if task.drawn:
             needs.require_drawing()
         self.spec, self._readers, self._writer = _plan(task)
+        self._draws = options.drawn and _draws(task.env_id)
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._time_limit_is_terminal = task.time_limit_is_terminal
         self._first = np.ones(self.num_envs, np.bool_)
@@ -181,6 +184,7 @@ class PoolEnv(VectorEnv):
                 batch_size=self.batch_size,
                 num_threads=min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
+                **({"render_mode": "rgb_array"} if self._draws else {}),
                 **task.options,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
@@ -269,6 +273,15 @@ class PoolEnv(VectorEnv):
         vectors = {name: raw.values[index] for name, index, _, _ in self._vectors}
         return vectors | {"reward": raw.reward}
 
+    def render(self, env_id: int) -> NDArray[np.uint8] | None:
+        if not self._draws or env_id in self._requests.pending:
+            return None
+        try:
+            return self.pool.render(env_ids=[env_id])[0]
+        except RuntimeError:  # most tasks of toy text have no picture
+            self._draws = False
+            return None
+
     def close(self) -> None:
         """Receive what is in flight and free the pool, or leave it alone if that takes too long."""
         if not self._requests.close():
@@ -295,6 +308,18 @@ class PoolEnv(VectorEnv):
                     pool.send(self._writer.write(_zeros(self.spec.action, len(fill))), fill)
                 pending.update(fill.tolist())
                 pending.difference_update(pool.recv().env_id.tolist())
+
+
+def _draws(env_id: str) -> bool:
+    """Whether asking a task for its picture is safe: without OpenGL it would end the process."""
+    entry, *_ = envpool.registration.registry.specs[env_id]
+    if not entry.startswith(_WITH_OPENGL):
+        return True
+    try:
+        needs.require_drawing()
+    except needs.MissingNeed:
+        return False
+    return True
 
 
 def _zeros(spec: ActionSpec, rows: int) -> NDArray[Any]:

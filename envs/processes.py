@@ -116,7 +116,8 @@ class ProcessEnv(VectorEnv):
     ) -> None:
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
         self._source, self._seed, self._hang_seconds = source, options.seed, hang_seconds
-        self._view, self._kwargs = options.view, source.called_with(options.view.args)
+        self._view, self._drawn = options.view, options.drawn
+        self._kwargs = source.called_with(options.view.args)
         self._restarts = [0] * self.num_envs
         self._notices: deque[str] = deque()
         self._selector = selectors.DefaultSelector()
@@ -177,6 +178,22 @@ class ProcessEnv(VectorEnv):
             rows = self._rows(ids)
             self._requests.put(ids)
             return check_rows(self.spec, rows)
+
+    def render(self, env_id: int) -> NDArray[np.uint8] | None:
+        """As in VectorEnv; also None if the worker has died, which the next `recv` notices."""
+        if not self._drawn or env_id in self._requests.pending:
+            return None
+        connection = self._workers[env_id].connection
+        try:
+            connection.send_bytes(wire.DRAW)
+            if not connection.poll(self._hang_seconds):
+                raise EnvError(f"{self._name(env_id)} does not draw itself")
+            kind, _, body = connection.recv_bytes().partition(b"\n")
+        except (EOFError, OSError):
+            return None
+        if kind != wire.PICTURE:
+            raise EnvError(f"{self._name(env_id)} failed: {body.decode(errors='replace')}")
+        return wire.decode_picture(body)
 
     def _rows(self, ids: NDArray[np.int32]) -> StepBatch:
         """Copy rows out of the shared block."""

@@ -162,9 +162,13 @@ def make(
     threads: int = 0,
     resize: str = "area",
     view: View = PLAIN,
+    drawn: bool = False,
 ) -> VectorEnv:
-    """Open environments; `batch_size` 0 means all of them at once, in lockstep."""
-    options = Options(num_envs, batch_size or num_envs, seed, threads, resize, view)
+    """Open environments; `batch_size` 0 means all of them at once, in lockstep.
+
+    With `drawn` those that can draw themselves do so when asked.
+    """
+    options = Options(num_envs, batch_size or num_envs, seed, threads, resize, view, drawn)
     check_resize(suite, task, resize)
     open_task = partial(_ready(suite).make, resolve_task(suite, task))
     return open_task(options) if view.repeat == 1 else RepeatEnv(open_task, options)

@@ -27,6 +27,8 @@ class Options:
     """How Atari's images are scaled: area, or exact as in the official code."""
     view: View = PLAIN
     """What the user says about the task."""
+    drawn: bool = False
+    """Whether environments are asked for pictures of themselves (`VectorEnv.render`)."""
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:

@@ -70,6 +70,13 @@ class VectorEnv(Protocol):
         """Ids of the processes in which environments run, if these are others than ours."""
         return []
 
+    def render(self, env_id: int) -> NDArray[np.uint8] | None:
+        """Draw one environment, from which no row is in flight, as it is now: [H, W, 3].
+
+        None where `Options.drawn` was not set, or where it cannot draw itself.
+        """
+        return None
+
     def snapshot(self) -> dict[str, NDArray[Any]] | None:
         """Copy the full state, requests in flight included; None if that is impossible."""
         return None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, Taken
 
-RESET, STEP, CLOSE = b"reset", b"step", b"close"
+RESET, STEP, DRAW, CLOSE = b"reset", b"step", b"draw", b"close"
 """Commands to a worker."""
 ROW, READY, FAILED, REFUSED = b"row", b"ready", b"failed", b"refused"
 """Answers, up to the first newline: a row lies in the block; specs; a traceback; a reason."""
+PICTURE = b"picture"
+"""Answer to `DRAW`: an array as .npy, or nothing."""
 
 
 def answer(kind: bytes, body: str = "") -> bytes:
@@ -22,6 +28,18 @@ def split(message: bytes) -> tuple[bytes, str]:
     """Take an answer apart."""
     kind, _, body = message.partition(b"\n")
     return kind, body.decode(errors="replace")
+
+
+def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
+    """The picture of an answer, whose kind was taken off; None if there is none."""
+    return np.load(io.BytesIO(data), allow_pickle=False) if data else None
+
+
+def encode_picture(picture: NDArray[np.uint8]) -> bytes:
+    """Turn a picture into an answer."""
+    buffer = io.BytesIO()
+    np.save(buffer, picture, allow_pickle=False)
+    return answer(PICTURE) + buffer.getvalue()
 
 
 def encode_spec(spec: EnvSpec) -> dict[str, Any]:

@@ -134,12 +134,24 @@ class Server:
     def run(self) -> None:
         """Obey commands until told to close."""
         while (command := _hear(self._connection)) != wire.CLOSE:
+            if command == wire.DRAW:
+                _say(self._connection, self._picture())
+                continue
             if command == wire.RESET:
                 self._reset()
             else:
                 self._step()
             _say(self._connection, wire.answer(wire.ROW))
         self._env.close()
+
+    def _picture(self) -> bytes:
+        """What the environment draws, as an answer; an empty one if it draws no RGB picture."""
+        if getattr(self._env, "render_mode", None) != "rgb_array":
+            return wire.answer(wire.PICTURE)
+        picture = np.asarray(self._env.render())
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+            return wire.answer(wire.PICTURE)
+        return wire.encode_picture(picture)
 
     def _reset(self) -> None:
         """Begin an episode; only the first one is seeded."""

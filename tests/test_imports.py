@@ -36,7 +36,12 @@ BELOW: Mapping[str, set[str]] = {
     "scores": {"config", "envs", "store"},
     "run": {"agent", "config", "envs", "fast", "machine", "replay", "scores", "store"},
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
-    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "store"},
+    "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
+    "play": {"agent", "config", "envs", "share", "store", "tui"},
+    "cli": {
+        *("bench", "config", "envs", "machine", "play", "replay"),
+        *("run", "scores", "share", "store"),
+    },
     "tui": {"scores", "store"},
     "python": {"cli", "config", "envs", "run", "store"},
     "": {"cli", "config", "python", "run"},

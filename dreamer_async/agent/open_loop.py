@@ -36,8 +36,22 @@ def open_loop(
 ) -> dict[str, OpenLoop]:
     """Observe a batch, and predict it from its first `context` steps and its actions.
 
-    `observe` filters instead of the model itself, if it is given. Every observation key is in the
-    result; only `noise.posterior` [B, T, S] is used, for posterior and imagined samples alike.
+    Arguments are those of `filter_and_dream`; every observation key is in the result.
+    """
+    observed, dreamed = filter_and_dream(agent, batch, noise, context, observe)
+    seen, expected = decode(agent, observed), decode(agent, dreamed)
+    real_obs = {key: real(batch.obs[key][:, 1:]) for key in agent.spec.obs}
+    return {key: OpenLoop(real_obs[key], seen[key], expected[key]) for key in agent.spec.obs}
+
+
+@torch.no_grad()
+def filter_and_dream(
+    agent: Agent, batch: Batch, noise: Noise, context: int = 5, observe: Observe | None = None
+) -> tuple[RSSMState, RSSMState]:
+    """States [B, T, ...] that saw all observations, and those that saw the first `context` only.
+
+    `observe` filters instead of the model itself, if it is given. Only `noise.posterior` [B, T, S]
+    is used, for posterior and imagined samples alike.
     """
     length = batch.reward.shape[1] - 1
     if not 0 < context < length:
@@ -53,9 +67,7 @@ def open_loop(
     for t in range(context, length):
         state = agent.dyn.imagine_step(state, actions[:, t], noise.posterior[:, t])
         states.append(state)
-    imagined = RSSMState(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
-    seen, expected = decode(agent, observed), decode(agent, imagined)
-    return {key: OpenLoop(real(obs[key]), seen[key], expected[key]) for key in agent.spec.obs}
+    return observed, RSSMState(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
 
 
 def real(observation: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, settings, train
+from dreamer_async.cli import envs, machine, runs, scores, settings, sharing, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -52,6 +52,9 @@ for name, command in {
     "scores": scores.scores,
     "curves": scores.curves,
     "dream": runs.dream,
+    "play": sharing.play,
+    "export": sharing.export,
+    "push": sharing.push,
     "envs": envs.list_envs,
     "settings": settings.settings,
     "plan": machine.plan,

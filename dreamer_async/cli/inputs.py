@@ -8,8 +8,10 @@ import os
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from dreamer_async.cli.paths import check_target
 from dreamer_async.cli.task import find_task
 from dreamer_async.config import (
     Config,
@@ -21,11 +23,18 @@ from dreamer_async.config import (
 )
 from dreamer_async.config.schema import SchemaError, parse
 from dreamer_async.machine import compiler, nvidia
+from dreamer_async.store.run_dir import TRACKERS, RunDir
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
+    "video": ("av", "av"),
+    "hub": ("huggingface_hub", "huggingface_hub"),
+    "onnx": ("onnxruntime", "onnx, onnxscript and onnxruntime"),
     "serve": ("textual_serve", "textual-serve"),
     "tensorboard": ("tensorboard", "tensorboard"),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
+    "mlflow": ("mlflow", "mlflow"),
 }
 """Extra -> (module it brings, its package)."""
 
@@ -35,6 +44,37 @@ def need_extra(extra: str, what: str) -> None:
     module, package = EXTRAS[extra]
     if importlib.util.find_spec(module) is None:
         raise ConfigError(f"{what} needs {package}: pip install 'dreamer-async[{extra}]'")
+
+
+def check_films(video: Path | None, gif: Path | None, *, overlay: bool = False) -> bool:
+    """Refuse films that cannot be written, and tell whether any is wanted."""
+    kinds = ((video, "--video", "video", ".mp4"), (gif, "--gif", "pictures", ".gif"))
+    for path, option, extra, ending in kinds:
+        if path is not None:
+            need_extra(extra, option)
+            check_target(path, option)
+            if path.suffix.lower() != ending:
+                raise ConfigError(f"{option} needs a file that ends in {ending}, got {str(path)!r}")
+    if overlay:
+        need_extra("pictures", "--overlay")
+        if video is None and gif is None:
+            raise ConfigError("--overlay needs --video FILE.mp4 or --gif FILE.gif")
+    return video is not None or gif is not None
+
+
+def wanted_trackers(
+    names: list[str] | None, *, tensorboard: bool, run: RunDir | None = None
+) -> list[str]:
+    """The trackers of --log, and those that a run has already; refuses those that are not here."""
+    wanted = [*(names or []), *["tensorboard"] * tensorboard]
+    for name in wanted:
+        if name not in TRACKERS:
+            raise ConfigError(f"--log {name}: there is no such tracker, only {', '.join(TRACKERS)}")
+    had = [name for name in TRACKERS if run is not None and run.tracker(name).is_dir()]
+    wanted = list(dict.fromkeys([*wanted, *had]))
+    for name in wanted:
+        need_extra(name, f"--log {name}")
+    return wanted
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:

@@ -5,12 +5,14 @@ Numbers are text here: `-s`, flags and presets are checked by one and the same p
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dreamer_async.cli import completion
 from dreamer_async.config import SIZES
+from dreamer_async.store.run_dir import TRACKERS
 
 RunsDir = Annotated[
     str,
@@ -90,9 +92,15 @@ Published = Annotated[
     typer.Option("--published", help="Protocol, size and ratio of the suite's published curves."),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
-Tensorboard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write the numbers as TensorBoard event files.")
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="The same as --log tensorboard.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="NAME", help=f"Also log to {', '.join(TRACKERS)}; repeatable."),
 ]
+Video = Annotated[
+    Path | None, typer.Option("--video", metavar="FILE.mp4", help="Write a film as MP4.")
+]
+Gif = Annotated[Path | None, typer.Option("--gif", metavar="FILE.gif", help="Write a film as GIF.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
 SuiteOption = Annotated[

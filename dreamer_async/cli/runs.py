@@ -16,8 +16,14 @@ from typing import Annotated, Any, cast
 import typer
 
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import device_kind, name_again, need_extra, unused_gpu
-from dreamer_async.cli.options import Json, RunRef, RunRefs, RunsDir, TaskAgain
+from dreamer_async.cli.inputs import (
+    check_films,
+    device_kind,
+    name_again,
+    need_extra,
+    unused_gpu,
+)
+from dreamer_async.cli.options import Gif, Json, RunRef, RunRefs, RunsDir, TaskAgain, Video
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
@@ -80,6 +86,12 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    video: Video = None,
+    gif: Gif = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Write score and value below the picture.")
+    ] = False,
+    fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 15,
     task: TaskAgain = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
@@ -87,13 +99,32 @@ def evaluate(
     """Play full episodes with a run's newest checkpoint, print scores."""
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
+    filmed = check_films(video, gif, overlay=overlay)
     if note := unused_gpu(device, device_kind(device)):
         print(note, file=sys.stderr, flush=True)
     from dreamer_async.run.evaluate import LONGEST
     from dreamer_async.run.evaluate import evaluate as play
 
     say = partial(print, file=sys.stderr, flush=True)
-    played = play(run, episodes, seed, device, best=best, longest=longest or LONGEST, say=say)
+    limit = longest or LONGEST
+    if filmed:
+        from dreamer_async.share.reel import NoPicture, evaluate_filmed
+
+        try:
+            played, film = evaluate_filmed(
+                *(run, episodes, seed, device),
+                best=best,
+                longest=limit,
+                say=say,
+                files=(video, gif),
+                fps=fps,
+                overlay=overlay,
+            )
+        except NoPicture as error:
+            raise ConfigError(str(error)) from None
+        print(film, file=sys.stderr, flush=True)
+    else:
+        played = play(run, episodes, seed, device, best=best, longest=limit, say=say)
     result = cast(dict[str, Any], played)
     _warn_of_skipped(result["skipped"])
     if cut := result["cut"]:
@@ -115,12 +146,13 @@ def evaluate(
 
 def dream(
     ref: RunRef = "last",
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture, as PNG.")] = Path(
-        "dream.png"
-    ),
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The picture, as PNG.")] = None,
+    gif: Gif = None,
+    video: Video = None,
     rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
     context: Annotated[int, typer.Option(min=1, help="Images seen before it dreams.")] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 6,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -128,17 +160,27 @@ def dream(
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
     need_extra("pictures", "dream")
-    check_target(out, "--out")
+    moving = check_films(video, gif)
+    if out is None and not moving:
+        out = Path("dream.png")
+    if out is not None:
+        check_target(out, "--out")
     from dreamer_async.replay.ring import RingMismatch
-    from dreamer_async.run.dream import draw
+    from dreamer_async.share.dream import draw
 
     try:
-        _warn_of_skipped(draw(run, out, rows=rows, context=context, seed=seed))
+        skipped = () if out is None else draw(run, out, rows=rows, context=context, seed=seed)
+        if moving:
+            from dreamer_async.share.dream_film import film
+
+            skipped = film(run, gif, video, rows=rows, context=context, seed=seed, fps=fps)
+        _warn_of_skipped(skipped)
     except RingMismatch:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    print(f"wrote {out}: real, reconstructed and dreamed images of {run.name}")
+    written = " and ".join(str(path) for path in (out, gif, video) if path is not None)
+    print(f"wrote {written}: real, reconstructed and dreamed images of {run.name}")
     return 0
 
 

@@ -19,10 +19,10 @@ from dreamer_async.cli.inputs import (
     configure,
     device_kind,
     name_again,
-    need_extra,
     shown_args,
     try_spaces,
     unused_gpu,
+    wanted_trackers,
 )
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import (
@@ -30,6 +30,7 @@ from dreamer_async.cli.options import (
     Device,
     EnvArgs,
     Kinds,
+    Log,
     NumEnvs,
     Overrides,
     Plain,
@@ -87,6 +88,7 @@ def train(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
     ] = None,
+    log: Log = None,
     tensorboard: Tensorboard = False,
     overrides: Overrides = None,
 ) -> int:
@@ -107,16 +109,15 @@ def train(
     }
     settings = as_view(env_args, kinds) + (overrides or [])
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
-    if tensorboard:
-        need_extra("tensorboard", "--tensorboard")
+    trackers = wanted_trackers(log, tensorboard=tensorboard)
     try_spaces(config.env)
     notes = [note, check_room(config, runs_root(runs_dir))]
     label = name or f"{config.env.suite}-{config.env.task}"
     run, swept = create_run(runs_root(runs_dir), label, config)
     for line in swept:
         print(line, flush=True)
-    if tensorboard:
-        run.tensorboard.mkdir()
+    for tracker in trackers:
+        run.tracker(tracker).mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     for line in filter(None, notes):
@@ -137,6 +138,7 @@ def resume(
     drop_replay: Annotated[
         bool, typer.Option("--drop-replay", help="Start with an empty replay.")
     ] = False,
+    log: Log = None,
     tensorboard: Tensorboard = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
@@ -158,8 +160,7 @@ def resume(
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     _refuse_an_end_behind(run, new, moved=steps is not None)
     kind = device_kind(new.train.device)
-    if tensorboard or run.tensorboard.is_dir():
-        need_extra("tensorboard", "--tensorboard")
+    trackers = wanted_trackers(log, tensorboard=tensorboard, run=run)
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
@@ -173,8 +174,8 @@ def resume(
     if new.env.args:
         print(f"arguments of the environment: {shown_args(new.env.args)}", flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
-        if tensorboard:
-            run.tensorboard.mkdir(exist_ok=True)
+        for tracker in trackers:
+            run.tracker(tracker).mkdir(exist_ok=True)
     return _start(run, plain=plain, resume=True, overrides=settings)
 
 

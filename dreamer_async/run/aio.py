@@ -283,6 +283,11 @@ def hanging() -> bool:
     return any(thread.is_alive() for thread in _left)
 
 
+def leave(thread: threading.Thread) -> None:
+    """Give up a thread that does not end: the interpreter must not end by itself then."""
+    _left.append(thread)
+
+
 _left: list[threading.Thread] = []
 """Threads with a call that was given up."""
 

@@ -10,12 +10,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dreamer_async import envs
-from dreamer_async.agent.policy import Policy
+from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, EnvConfig
 from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.vector import EnvError
@@ -43,6 +45,17 @@ class Halted(Exception):
     """The evaluation was asked to end early."""
 
 
+class Spectator(Protocol):
+    """Whoever looks on while episodes are played."""
+
+    def watch(self, pool: envs.VectorEnv, step: StepBatch, carry: PolicyCarry) -> None:
+        """See rows of all environments, and what the policy remembers after them.
+
+        The environments have not been sent their next action yet.
+        """
+        ...
+
+
 def evaluate(
     run_dir: RunDir,
     episodes: int,
@@ -52,6 +65,7 @@ def evaluate(
     best: bool = False,
     longest: int = LONGEST,
     say: Say = lambda text: None,
+    spectator: Spectator | None = None,
 ) -> dict[str, object]:
     """Play this many episodes with the newest valid checkpoint, or with the best one.
 
@@ -62,7 +76,8 @@ def evaluate(
     """
     agent = load(run_dir.path, device, seed, best=best)
     tally = Scores(episodes, longest)
-    play(agent.policy, agent.generator, agent.config.env, tally, seed, say=say)
+    policy, generator, env = agent.policy, agent.generator, agent.config.env
+    play(policy, generator, env, tally, seed, say=say, spectator=spectator)
     scores = tally.scores
     return {
         "run": run_dir.name,
@@ -94,7 +109,8 @@ class Scores:
     """
 
     def __init__(self, episodes: int, longest: int = LONGEST) -> None:
-        self.num_envs = min(episodes, MAX_ENVS)
+        self._left = shares(episodes)
+        self.num_envs = len(self._left)
         self.scores: list[float] = []
         self.lengths: list[int] = []
         """Agent steps of each episode."""
@@ -103,8 +119,6 @@ class Scores:
         self.steps = 0
         self._longest = longest
         self._tracker = EpisodeTracker(self.num_envs)
-        self._left = np.full(self.num_envs, episodes // self.num_envs)
-        self._left[: episodes % self.num_envs] += 1
 
     @property
     def complete(self) -> bool:
@@ -142,14 +156,20 @@ def play(
     *,
     say: Say = lambda text: None,
     halted: Callable[[], bool] = lambda: False,
+    spectator: Spectator | None = None,
 ) -> None:
     """Play in parallel environments until the scores are complete.
 
     Raises Halted once `halted` says so.
     """
-    view = envs.View.of(env)
     pool = envs.make(
-        env.suite, env.task, num_envs=tally.num_envs, seed=seed, resize=env.resize, view=view
+        env.suite,
+        env.task,
+        num_envs=tally.num_envs,
+        seed=seed,
+        resize=env.resize,
+        view=envs.View.of(env),
+        drawn=spectator is not None,
     )
     carry, told = policy.initial(tally.num_envs), time.monotonic()
     with pool:
@@ -159,11 +179,19 @@ def play(
                 raise Halted
             step = pool.recv()
             acted, carry = policy.act(step.obs, step.is_first, carry, generator)
+            if spectator is not None:
+                spectator.watch(pool, step, carry)
             pool.send(acted.action, step.env_id)
             tally.add(step)
             if time.monotonic() - told > NEWS_SECONDS:
                 told = time.monotonic()
                 say(str(tally))
+
+
+def shares(episodes: int) -> NDArray[np.int64]:
+    """How many episodes each of up to MAX_ENVS environments plays."""
+    num_envs = min(episodes, MAX_ENVS)
+    return episodes // num_envs + (np.arange(num_envs) < episodes % num_envs)
 
 
 class Evaluator:

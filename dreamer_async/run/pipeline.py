@@ -29,7 +29,7 @@ from dreamer_async.run.output import Output
 from dreamer_async.run.parts import Parts, build
 from dreamer_async.run.resume import go_on
 from dreamer_async.run.telemetry import PlainLog, Telemetry
-from dreamer_async.run.tensorboard import TensorBoard
+from dreamer_async.run.trackers import Trackers
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.store.json_file import read_json, write_json_atomic
@@ -61,8 +61,9 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
     outputs = [Output(sys.stdout)] if plain and sys.stdout else []
-    boards = [TensorBoard(run_dir.tensorboard)] if run_dir.tensorboard.is_dir() else []
-    telemetry = Telemetry(writer, *map(PlainLog, outputs), *boards)
+    trackers = Trackers(run_dir, config)
+    telemetry = Telemetry(writer, *map(PlainLog, outputs), *trackers.listeners)
+    trackers.follow(telemetry.warn)
     begun = not resume
     try:
         with ExitStack() as stack:
@@ -88,7 +89,10 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
         raise error
     finally:
         stop.close()
-        for each in (*boards, writer, *outputs):
+        for said in trackers.close():
+            for output in outputs:
+                output.write(f"{said}\n")
+        for each in (writer, *outputs):
             each.close()
     return 0
 

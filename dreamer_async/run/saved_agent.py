@@ -21,6 +21,7 @@ from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, from_dict
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.place import take_place
+from dreamer_async.run import hub
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
 
@@ -102,7 +103,7 @@ def load(
     Of a run it is the newest valid checkpoint, with `best` the one with the highest mean score of
     the 20 training episodes before it. Raises CheckpointError when nothing valid is there.
     """
-    path = Path(path)
+    path = hub.local(path)
     if (path / checkpoint.MANIFEST).exists():
         return SavedAgent(checkpoint.read(path), device, seed)
     return SavedAgent(checkpoint.need(path, of_best=best), device, seed)

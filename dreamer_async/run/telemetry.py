@@ -161,7 +161,7 @@ class Telemetry:
                 listener.show(event)
             except Exception as error:  # such as a full disk, however a library words it
                 self._listeners.remove(listener)
-                what = type(listener).__name__
+                what = getattr(listener, "name", type(listener).__name__)
                 self.warn(f"{what} fails and gets no more events: {error or type(error).__name__}")
 
     @property

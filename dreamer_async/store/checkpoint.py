@@ -88,6 +88,15 @@ def save(
     return final
 
 
+def write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:
+    """Write a checkpoint's files into an empty directory outside of any run, to pass it on.
+
+    Raises CheckpointError for non-finite tensors.
+    """
+    _refuse_non_finite(tensors)
+    _write(directory, tensors, manifest)
+
+
 def make_room(directory: Path) -> int:
     """Remove litter and what is older than the newest checkpoint that verifies; bytes freed.
 

@@ -29,9 +29,12 @@ _OURS = re.compile(
     r"|control(/[^/]+\.json)?"
     r"|pictures(/film\.npz)?"
     r"|tensorboard(/events\.out\.tfevents[^/]*)?"
+    r"|(wandb|trackio|mlflow)(/.*)?"
     r"|([a-z]+/)?\.tmp-[0-9a-f]{16}"
 )
 """Paths of files and directories that a trainer makes, relative to its run."""
+_LINKED = re.compile(r"wandb/wandb/(debug(-internal)?\.log|latest-run)")
+"""Links that W&B makes in its own folder; what they lead to is not followed."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 STALE_SECONDS = 3600.0
@@ -77,7 +80,8 @@ def foreign(run: RunDir, most: int = 3) -> list[str]:
         for name in sorted([*directories, *files]):
             path = Path(folder, name)
             relative = path.relative_to(run.path).as_posix()
-            if path.is_symlink() or not _OURS.fullmatch(relative):
+            link = path.is_symlink() and not _LINKED.fullmatch(relative)
+            if link or not _OURS.fullmatch(relative):
                 found.append(shown(relative))
         if len(found) >= most:
             break

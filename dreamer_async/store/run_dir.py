@@ -29,6 +29,8 @@ from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_lock import RunLock
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
+"""Experiment trackers that a run may have a folder of."""
 DRAFT = ".tmp"
 """Ending of a replay file that is not finished."""
 
@@ -55,8 +57,11 @@ class RunDir:
         self.control = self.path / "control"
         self.pictures = self.path / "pictures"
         self.film_path = self.pictures / "film.npz"
-        self.tensorboard = self.path / "tensorboard"
         self.replay_path, self.latents_path = self.replay_paths()
+
+    def tracker(self, name: str) -> Path:
+        """Folder of an experiment tracker, which is there if the run is tracked by it."""
+        return self.path / name
 
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"
@@ -152,7 +157,7 @@ class RunDir:
             self.checkpoints,
             self.control,
             self.pictures,
-            self.tensorboard,
+            *map(self.tracker, TRACKERS),
             self.replay_path,
             self.latents_path,
         ):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from typing import Any
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.names import UnknownTask
@@ -127,9 +128,10 @@ def make(task: str, options: Options) -> VectorEnv:
     if code and code["attribute"].replace(".", "_").isidentifier():
         return ProcessEnv(Source("gym", task, task, search=search_path()), options)
     kwargs = {"id": task, "disable_env_checker": True}
+    target = f"{__name__}:make_drawn" if options.drawn else "gymnasium:make"
     remark = "" if code else _why_not_envpool(task, options.view)
     search = search_path() if code else ()
-    source = Source("gym", task, "gymnasium:make", kwargs, search, remark)
+    source = Source("gym", task, target, kwargs, search, remark)
     return ProcessEnv(source, options)
 
 
@@ -154,6 +156,20 @@ def _why_not_envpool(task: str, view: View) -> str:
         return ""
     lacking = " and no ".join(_lacking(task, view))
     return f"{task} is gymnasium's, in worker processes: envpool's has no argument {lacking}"
+
+
+def make_drawn(**kwargs: Any) -> Any:
+    """Build an environment in a worker as gymnasium.make does, such that it draws itself if it can.
+
+    A `render_mode` among the arguments of the task counts.
+    """
+    import gymnasium
+
+    env = gymnasium.make(**kwargs)
+    if "render_mode" in kwargs or "rgb_array" not in env.metadata.get("render_modes", ()):
+        return env
+    env.close()
+    return gymnasium.make(**kwargs, render_mode="rgb_array")
 
 
 SUITE = Suite(

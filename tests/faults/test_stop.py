@@ -285,14 +285,14 @@ def test_a_full_disk_under_tensorboard_is_a_warning(
 ) -> None:
     pytest.importorskip("tensorboard")
     run = make_run(tmp_path, "train.steps=400", "train.train_ratio=2", task="seek")
-    run.tensorboard.mkdir()
-    inject = {"small_disk": str(run.tensorboard), "gauges_often": 0.01, **wrong}
+    run.tracker("tensorboard").mkdir()
+    inject = {"small_disk": str(run.tracker("tensorboard")), "gauges_often": 0.01, **wrong}
     ended = server.train(run, inject)
     if ended == CANNOT:
         pytest.skip("no mount name spaces here")
     assert ended == code
     if not code:
-        assert sum("TensorBoard fails and gets no more" in text for text in warnings(run)) == 1
+        assert sum("tensorboard fails and gets no more" in text for text in warnings(run)) == 1
 
 
 # -- a directory that is renamed or removed ------------------------------------------------------

@@ -12,7 +12,7 @@ from tiny_run import make_run
 from dreamer_async.agent.open_loop import OpenLoop
 from dreamer_async.cli import main
 from dreamer_async.run import pipeline
-from dreamer_async.run.dream import GAP, NothingToSee, compose, draw
+from dreamer_async.share.dream import GAP, NothingToSee, compose, draw, dreams, labelled, load
 from dreamer_async.store.checkpoint import CheckpointError
 
 
@@ -58,3 +58,35 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert pipeline.main(run, plain=False, resume=False) == 0
     with pytest.raises(NothingToSee, match="no images"):
         draw(run, tmp_path / "x.png")
+
+
+def test_the_film_of_a_dream_shows_every_step(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    run = make_run(tmp_path, "train.steps=60", task="catch_pixels")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    gif = tmp_path / "dream.gif"
+    words = ["dream", str(run.path), "--gif", str(gif), "--rows", "2", "--context", "3"]
+    assert main(words) == 0
+    assert not (tmp_path / "dream.png").exists()
+    with image.open(gif) as film:
+        assert film.n_frames >= 8, "a batch has 8 steps; the last is held"
+        width, _ = film.size
+        first = np.asarray(film.convert("RGB"))
+        film.seek(film.n_frames - 1)
+        last = np.asarray(film.convert("RGB"))
+    assert width == 3 * 128 + 2 * 6
+    assert (first != last).any()
+
+
+def test_names_and_steps_stand_beside_the_images(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    run = make_run(tmp_path, "train.steps=60", task="catch_pixels")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    result = dreams(run, load(run), rows=2, context=3, seed=0)
+    assert result.reward.prediction.shape == result.cont.real.shape == (2, 8)
+    assert ((result.cont.real == 0) | (result.cont.real == 1)).all()
+    assert ((result.cont.prediction >= 0) & (result.cont.prediction <= 1)).all()
+    bare, named = compose(result.images), labelled(result)
+    assert named.shape[0] > 2 * bare.shape[0] - 50 and named.shape[1] > 2 * bare.shape[1]
+    assert (named[:, :40] > 150).any(), "names on the left"
+    assert (named[:16] > 100).any(), "steps above"

@@ -1,0 +1,148 @@
+"""Commands that take a trained agent elsewhere: `export`, `push`, and `play` inside it.
+
+Heavy imports are inside the commands.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamer_async.cli.inputs import name_again, need_extra
+from dreamer_async.cli.options import RunRef, RunsDir, TaskAgain
+from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.cli.terminal import complain, on_terminal, warn
+from dreamer_async.config import ConfigError
+from dreamer_async.store import exit_codes
+from dreamer_async.store.run_dir import RunDir
+
+Best = Annotated[bool, typer.Option("--best", help="The checkpoint of the best training scores.")]
+Episodes = Annotated[
+    int, typer.Option("--episodes", "-n", min=0, max=1000, help="Played for the model card.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1)]
+
+
+def export(
+    ref: RunRef = "last",
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", metavar="FILE.onnx", help="The policy as ONNX.")
+    ] = None,
+    safetensors: Annotated[
+        Path | None,
+        typer.Option("--safetensors", metavar="DIR", help="Weights with a model card."),
+    ] = None,
+    best: Best = False,
+    episodes: Episodes = 10,
+    seed: Seed = 0,
+    task: TaskAgain = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Write a run's policy as ONNX, or its weights with a model card."""
+    run = _run(ref, task, runs_dir)
+    if onnx is None and safetensors is None:
+        raise ConfigError("say what to export: --onnx FILE.onnx, --safetensors DIR, or both")
+    if onnx is not None:
+        need_extra("onnx", "--onnx")
+        check_target(onnx, "--onnx")
+    if safetensors is not None:
+        _weights(run, safetensors, best=best, episodes=episodes, seed=seed)
+        print(f"wrote {safetensors}: weights of {run.name} with a model card")
+    if onnx is not None:
+        from dreamer_async.share.onnx import STEPS, DifferentPolicy
+        from dreamer_async.share.onnx import export as to_onnx
+        from dreamer_async.store import checkpoint
+
+        found = checkpoint.need(run.path, of_best=best)
+        _warn(found.skipped)
+        try:
+            done = to_onnx(found, onnx, seed)
+        except DifferentPolicy as error:
+            return complain(f"{onnx} was not written: {error}", exit_codes.UNEXPECTED)
+        print(
+            f"wrote {onnx}: {done.bytes / 1e6:.1f} MB; onnxruntime and PyTorch differ by at most "
+            f"{done.difference:.1g} over {STEPS} steps"
+        )
+    return 0
+
+
+def push(
+    ref: Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")],
+    name: Annotated[str, typer.Argument(metavar="hf://USER/NAME", help="Where to.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
+    best: Best = False,
+    episodes: Episodes = 10,
+    seed: Seed = 0,
+    task: TaskAgain = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Upload a run's weights with a model card to the Hugging Face hub."""
+    from dreamer_async.run import hub
+
+    run = _run(ref, task, runs_dir)
+    try:
+        hub.parse(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    need_extra("hub", "push")
+    from dreamer_async.share.push import PushFailed
+    from dreamer_async.share.push import push as upload
+
+    try:
+        _warn(upload(run, name, best=best, episodes=episodes, seed=seed, private=private))
+    except PushFailed as error:
+        return complain(f"nothing was pushed: {error}", exit_codes.CANNOT)
+    print(f'pushed {run.name}: dreamer_async.load("{name}") takes it')
+    return 0
+
+
+def _run(ref: str, task: str | None, runs_dir: str) -> RunDir:
+    from dreamer_async.store.summary import load_config
+
+    run = RunDir.find(runs_root(runs_dir), ref)
+    name_again(load_config(run).env, task)
+    return run
+
+
+def _weights(run: RunDir, out: Path, *, best: bool, episodes: int, seed: int) -> None:
+    from dreamer_async.share.weights import export as write
+
+    _warn(write(run, out, best=best, episodes=episodes, seed=seed))
+
+
+def _warn(reasons: tuple[str, ...]) -> None:
+    for reason in reasons:
+        warn(f"checkpoint skipped: {reason}")
+
+
+def play(
+    ref: RunRef = "last",
+    real: Annotated[
+        bool, typer.Option("--real", help="Show a real environment beside it, acted in alike.")
+    ] = False,
+    best: Best = False,
+    seed: Seed = 0,
+    task: TaskAgain = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Play inside a run's world model: keys are actions, the decoder is the screen."""
+    run = _run(ref, task, runs_dir)
+    if not on_terminal():
+        raise ConfigError("play needs a terminal")
+    from dreamer_async.play.app import Play
+    from dreamer_async.play.world import World, reality
+    from dreamer_async.share.dream import NothingToSee
+    from dreamer_async.store import checkpoint
+
+    found = checkpoint.need(run.path, of_best=best)
+    _warn(found.skipped)
+    try:
+        world = World(run, found, seed)
+        with ExitStack() as stack:
+            Play(world, stack.enter_context(reality(world.config, seed)) if real else None).run()
+    except NothingToSee as error:
+        raise ConfigError(str(error)) from None
+    return 0

@@ -1,0 +1,1 @@
+"""What leaves a run for others: pictures and films, exported policies, weights with a card."""
