@@ -79,7 +79,7 @@ class Dashboard(App[int]):
             "Suspend",
             show=False,
             priority=True,
-            tooltip="Back to the shell, whose fg comes back; the trainer goes on",
+            tooltip="To the shell; fg comes back, the trainer goes on",
         ),
         Binding("p", "pause", "Pause", tooltip="Hold the trainer, or let it go on"),
         Binding("c", "checkpoint", "Save", tooltip="Save a checkpoint now"),
