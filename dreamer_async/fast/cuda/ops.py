@@ -17,11 +17,14 @@ from dreamer_async.agent.ops import Dense
 
 
 def dense(x: Tensor, layers: Sequence[Dense]) -> Tensor:
-    """Biases are added in float32 by whatever reads the product, where no kernel has to cast them.
+    """Biases that would have to be cast are added by whatever reads the product, in float32.
 
     The sum is rounded to the type of x, so that no gradient of it is stored in float32.
     """
     for layer in layers:
+        if layer.bias.dtype == x.dtype:  # as in a policy, whose steps are not compiled
+            x = ops.dense(x, [layer])
+            continue
         product = x.reshape(-1, x.shape[-1]) @ layer.kernel.to(x.dtype)  # [N, O]
         y = (product.float() + layer.bias).to(x.dtype).view(*x.shape[:-1], -1)  # [..., O]
         x = y if layer.gain is None else F.silu(ops.rms_norm(y, layer.gain))
