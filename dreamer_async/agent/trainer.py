@@ -17,6 +17,7 @@ rows, H horizon, D deter, S stoch, K classes, F feat, E embed, W action as the w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -82,6 +83,8 @@ Behaviour = Callable[
 class Regions(NamedTuple):
     """The functions that an update is made of; an accelerator may put others in their places."""
 
+    parameters: Callable[[], AbstractContextManager[None]]
+    """In it, layers have their parameters as the other regions are to read them: as they are."""
     encode: Callable[[dict[str, Tensor]], Tensor]
     """`WorldModel.encode`."""
     observe: Callable[[RSSMState, Tensor, Tensor, Tensor, Tensor], Observed]
@@ -134,7 +137,8 @@ class Trainer:
         """Regions as they are written here."""
         agent = self.agent
         last = weighted_total, all_finite, self._finish, self._forward_metrics
-        return Regions(agent.encode, self.observe, agent.world_model_losses, self._behave, *last)
+        world_model = agent.encode, self.observe, agent.world_model_losses
+        return Regions(nullcontext, *world_model, self._behave, *last)
 
     def _behave(
         self, start: RSSMState, noise: Noise, replayed: Replayed, moving: ReturnRange
@@ -166,7 +170,8 @@ class Trainer:
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
         """Compute all losses and the gradient of every trained parameter."""
-        forward = self.forward(batch, noise)
+        with self.regions.parameters():
+            forward = self.forward(batch, noise)
         with stage("backward"):
             return forward, list(torch.autograd.grad(forward.total, self.optim.params))
 

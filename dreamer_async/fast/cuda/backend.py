@@ -15,10 +15,19 @@ from dreamer_async.agent.states import Imagined, RSSMState
 from dreamer_async.config import ModelConfig
 from dreamer_async.fast.cuda import images, rollout, scan
 from dreamer_async.fast.cuda.lowered import Lowered
-from dreamer_async.fast.cuda.ops import block_linear, lambda_return, sample_class, twohot_loss
+from dreamer_async.fast.cuda.ops import (
+    block_linear,
+    dense,
+    heads,
+    lambda_return,
+    sample_class,
+    twohot_loss,
+)
 from dreamer_async.fast.cuda.optim import FlatLaProp
 
 OPS = ops.PYTORCH._replace(
+    dense=dense,
+    heads=heads,
     block_linear=block_linear,
     encode_images=images.encode,
     decode_images=images.decode,

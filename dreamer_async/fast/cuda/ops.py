@@ -5,11 +5,36 @@ Each computes what its namesake in `agent.ops` does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dreamer_async.agent import ops
 from dreamer_async.agent.distributions import class_below, twohot
+from dreamer_async.agent.ops import Dense
+
+
+def dense(x: Tensor, layers: Sequence[Dense]) -> Tensor:
+    """Biases that would have to be cast are added by whatever reads the product, in float32.
+
+    The sum is rounded to the type of x, so that no gradient of it is stored in float32.
+    """
+    for layer in layers:
+        if layer.bias.dtype == x.dtype:  # as in a policy, whose steps are not compiled
+            x = ops.dense(x, [layer])
+            continue
+        product = x.reshape(-1, x.shape[-1]) @ layer.kernel.to(x.dtype)  # [N, O]
+        y = (product.float() + layer.bias).to(x.dtype).view(*x.shape[:-1], -1)  # [..., O]
+        x = y if layer.gain is None else F.silu(ops.rms_norm(y, layer.gain))
+    return x
+
+
+def heads(x: Tensor, hidden: Sequence[Dense], outputs: Sequence[Dense]) -> tuple[Tensor, ...]:
+    """Likewise."""
+    x = dense(x, hidden)
+    return tuple(dense(x, [output]).float() for output in outputs)
 
 
 def block_linear(x: Tensor, kernel: Tensor, bias: Tensor, shared: Tensor | None) -> Tensor:

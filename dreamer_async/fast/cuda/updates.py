@@ -6,6 +6,7 @@ The two time loops stay in Python: an unrolled graph takes most of an hour to co
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from dreamer_async.agent.trainer import Behaviour, Regions, Trainer, Update, sta
 from dreamer_async.fast.cuda import fused, scan
 from dreamer_async.fast.cuda.backend import Dreams
 from dreamer_async.fast.cuda.capture import CapturedUpdate, Recorder, cuda_graph
+from dreamer_async.fast.cuda.low import Low
 from dreamer_async.fast.cuda.optim import FlatLaProp
 from dreamer_async.fast.cuda.rollout import Compiled, Imagination
 from dreamer_async.fast.cuda.unfit import Unfit
@@ -47,6 +49,8 @@ class Updates:
         assert isinstance(imagine, Dreams), "the trainer has another backend"
         self.trainer = trainer
         self._optim: FlatLaProp = optim
+        agent = trainer.agent
+        self._parameters = nullcontext if agent.dtype == torch.float32 else Low(agent)
         self._loops: scan.Loops | None = None
         self._dreaming = self._usual = imagine.dreaming
         self._captured: CapturedUpdate | None = None
@@ -72,6 +76,7 @@ class Updates:
         self._captured = None
         self._optim.interpret()
         self.trainer.regions = run._replace(
+            parameters=self._parameters,
             observe=scan.filtering(self.trainer.agent.dyn, steps),
             behaviour=behaviour(self._dreaming, self._learn),
         )
@@ -90,6 +95,7 @@ class Updates:
             self._loops,
         )
         self.trainer.regions = Regions(
+            self._parameters,
             maps(run.encode),
             scan.filtering(self.trainer.agent.dyn, steps),
             maps(run.world_model_losses),
