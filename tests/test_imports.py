@@ -36,7 +36,8 @@ BELOW: Mapping[str, set[str]] = {
     "scores": {"config", "envs", "store"},
     "run": {"agent", "config", "envs", "fast", "machine", "replay", "scores", "store"},
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
-    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "store"},
+    "sweep": {"bench", "config", "machine", "run", "store"},
+    "cli": {"bench", "config", "envs", "machine", "replay", "run", "scores", "store", "sweep"},
     "tui": {"scores", "store"},
     "": {"cli", "run"},
 }
@@ -47,6 +48,7 @@ STANDARD = {
     f"{OURS}.machine.console",
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
     *(f"{OURS}.store.{name}" for name in ("json_file", "control_dir", "directory", "exit_codes")),
+    f"{OURS}.store.sweep_dir",
     *(f"{OURS}.run.{name}" for name in ("aio", "limiter")),
 }
 """Modules and packages that use the standard library only; aio starts uvloop in a function."""
@@ -67,7 +69,7 @@ LIGHT = {
 """Importing these modules and packages imports neither torch nor numpy."""
 SHOWN = {
     *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "control_dir", "regular_file")),
-    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes")),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir")),
     f"{OURS}.scores.curves",
 }
 """What the dashboard knows of a run."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, settings, train
+from dreamer_async.cli import envs, machine, runs, scores, settings, sweep, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 for name, command in {
     "train": train.train,
     "resume": train.resume,
+    "sweep": sweep.sweep,
     "watch": runs.watch,
     "stop": train.stop,
     "eval": runs.evaluate,

@@ -20,7 +20,10 @@ from dreamer_async.machine import compiler, nvidia
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
+    "plots": ("matplotlib", "matplotlib"),
+    "search": ("optuna", "optuna"),
     "serve": ("textual_serve", "textual-serve"),
+    "slurm": ("submitit", "submitit"),
     "tensorboard": ("tensorboard", "tensorboard"),
 }
 """Extra -> (module it brings, its package)."""

@@ -76,11 +76,13 @@ class RunDir:
         task: str,
         *,
         config: Mapping[str, Any] | None = None,
+        dated: bool = True,
         now: Callable[[], float] = time.time,
     ) -> RunDir:
         """Make a new run directory below `root`, complete or not at all.
 
-        `task` becomes the readable part of the name; `config` is stored as config.json.
+        `task` becomes the readable part of the name, after the time unless `dated` is false: then
+        OSError if there is such a directory. `config` is stored as config.json.
         """
         label = re.sub(r"[^A-Za-z0-9._-]+", "-", task).strip("-.")[:100] or "run"
         root.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,9 @@ class RunDir:
             (scratch / "control").mkdir(mode=0o700)
             if config is not None:
                 write_json_atomic(scratch / "config.json", config)
-            return cls(_publish(scratch, root, label, now()))
+            if dated:
+                return cls(_publish(scratch, root, label, now()))
+            return cls(scratch.rename(root / label))
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -109,10 +113,14 @@ class RunDir:
             runs[0].refuse_links()
             return runs[0]
         path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
+        if os.sep in ref and not path.exists():
+            path = root.absolute() / ref  # SWEEP/RUN
         name = path.name if os.sep in ref else ref
         if "\0" in ref or not RUN_NAME.fullmatch(name) or ".." in path.parts:
             raise RunNotFound(f"not a run name: {shown(ref)} (`dreamer-async runs` lists them)")
         run = cls(path)
+        if (path / "sweep.json").is_file():
+            raise RunNotFound(f"{shown(ref)} is a sweep: name one of its runs, {ref}/RUN")
         if not run.exists():
             hint = nearest(ref, [r.name for r in list_runs(root)])
             where = "" if os.sep in ref else f" in {root}"
