@@ -78,8 +78,9 @@ def _known(found: SweepDir, words: Words, name: str | None, search: int | None) 
     sweep = found.read()
     tasks = {job.task for job in sweep.jobs or [typical(sweep)]}
     if words.task is not None:  # code has to be named by whoever wants it to be run
-        again = {resolve_task(sweep.suite, each) for each in grid.parse_names(words.task, "--task")}
-        if again != tasks:
+        names = grid.parse_names(words.task, "--task")
+        foreign = any(envs.is_code(name) and name not in tasks for name in names)
+        if foreign or {resolve_task(sweep.suite, name) for name in names} != tasks:
             raise ConfigError(f"the tasks of {found.name} are {', '.join(sorted(tasks))}")
     for task in tasks:
         _check_task(sweep.suite, task)

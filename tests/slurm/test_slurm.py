@@ -6,21 +6,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from dreamer_async.config import ConfigError
-from dreamer_async.store.events import RunFinished, RunStarted
+from dreamer_async.store.events import PhaseChanged, RunFinished, RunStarted
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sweep_dir import SweepDir
 from dreamer_async.sweep.slurm import Limits, minutes_of
 from tests.slurm.cluster import cluster, missing
-from tests.tiny_run import TINY, read
+from tests.tiny_run import TINY, extend, read
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = [f"-s{text}" for text in TINY if not text.startswith(("train.train_ratio", "env.num"))]
+PACE = [f"-s{text}" for text in TINY]
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,30 @@ def call(environment: Mapping[str, str], folder: Path, *words: str) -> str:
 
 def sweep_of(environment: Mapping[str, str], folder: Path, *words: str) -> str:
     fixed = ["--on", "slurm", "--gpus", "0", "--cpus", "1", "--size", "tiny", "--no-speeds"]
-    return call(environment, folder, "sweep", "toy", "--task", "catch", *fixed, *SLOW, *words)
+    return call(environment, folder, "sweep", "toy", "--task", "catch", *fixed, *words)
 
 
-def wait_for(runs: Sequence[RunDir], environment: Mapping[str, str], seconds: float) -> None:
+def wait_until(
+    true: Callable[[], bool],
+    runs: Sequence[RunDir],
+    environment: Mapping[str, str],
+    seconds: float,
+) -> None:
     deadline = time.monotonic() + seconds
-    while not all(any(end.reason == "completed" for end in ends(run)) for run in runs):
+    while not true():
         if time.monotonic() > deadline:
-            line = ["scontrol", "show", "job"]
-            told = subprocess.run(
-                line, env=environment, capture_output=True, text=True, check=False
-            )
-            pytest.fail(f"not done: {[ends(run) for run in runs]} {told.stdout[-3000:]}")
+            jobs = subprocess.check_output(["scontrol", "show", "job"], env=environment, text=True)
+            pytest.fail(f"not yet: {[ends(run) for run in runs]} {jobs[-3000:]}")
         time.sleep(1.0)
+
+
+def queue(environment: Mapping[str, str]) -> str:
+    line = ["squeue", "--noheader"]
+    return subprocess.check_output(line, env=environment, text=True).strip()
+
+
+def stops(run: RunDir) -> list[RunFinished]:
+    return [end for end in ends(run) if end.reason == "stopped"]
 
 
 def ends(run: RunDir) -> list[RunFinished]:
@@ -109,40 +120,44 @@ def ends(run: RunDir) -> list[RunFinished]:
 def test_runs_that_reach_their_time_limit_go_on_by_themselves(
     slurm: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """A minute a job, and environments that take three: all steps in one event stream each."""
-    pace = ["-s", "env.num_envs=1", "-s", "train.train_ratio=8"]
-    steps = os.environ.get("SLURM_STEPS", "60000")
-    told = sweep_of(slurm, tmp_path, "--steps", steps, "--seeds", "1", "--time", "1", *pace)
-    assert "submitted 1 runs" in told
-    directory = SweepDir(tmp_path / "runs/sweep-toy")
-    assert "queued already" in sweep_of(
-        slurm, tmp_path, "--steps", steps, "--seeds", "1", "--time", "1", *pace
-    ), "what waits or runs is not submitted again"
-    (run,) = directory.runs()
-    wait_for([run], slurm, 1200)
-    stops = [end for end in ends(run) if end.reason == "stopped"]
-    assert len(stops) >= 3, "cut off three times"
-    assert ends(run)[-1].reason == "completed" and ends(run)[-1].env_steps >= int(steps)
-    assert [end.env_steps for end in stops] == sorted(end.env_steps for end in stops)
+    """Two minutes a job, of which Slurm may take one away; three times it is not enough."""
+    words = ["--steps", "1000000", "--seeds", "1", "--time", "2", *PACE]
+    assert "submitted 1 runs" in sweep_of(slurm, tmp_path, *words)
+    again = sweep_of(slurm, tmp_path, *words)
+    assert "queued already" in again, "what waits or runs is not submitted a second time"
+    (run,) = SweepDir(tmp_path / "runs/sweep-toy").runs()
+    wait_until(lambda: len(stops(run)) >= 3, [run], slurm, 900)
+    steps = stops(run)[-1].env_steps + 200
+    extend(run, f"train.steps={steps}")
+    wait_until(lambda: ends(run)[-1].reason == "completed", [run], slurm, 400)
+    seen = [end.env_steps for end in ends(run)]
+    assert seen == sorted(seen) and len(set(seen)) == len(seen), "each job went on from the last"
+    assert seen[-1] >= steps
     starts = [event for event in read(run) if isinstance(event, RunStarted)]
     assert len(starts) == len(ends(run)), "each start has its end: nothing was killed"
-    assert "1 completed" in call(slurm, tmp_path, "sweep", "sweep-toy", "--on", "slurm")
+    wait_until(lambda: not queue(slurm), [run], slurm, 60)
 
 
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_a_preempted_run_goes_on(slurm: Mapping[str, str], tmp_path: Path) -> None:
     """A job of a partition with a higher priority takes the node for a while."""
-    pace = ["-s", "env.num_envs=1", "-s", "train.train_ratio=8"]
-    sweep_of(slurm, tmp_path, "--steps", "8000", "--seeds", "1", "--time", "30", *pace)
+    words = ["--steps", "1000000", "--seeds", "1", "--time", "60", *PACE]
+    sweep_of(slurm, tmp_path, *words)
     (run,) = SweepDir(tmp_path / "runs/sweep-toy").runs()
-    deadline = time.monotonic() + 120
-    while not run.events_path.exists() or not any(
-        getattr(event, "phase", "") == "training" for event in read(run)
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: trains(run), [run], slurm, 200)
     line = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 5"]
     subprocess.run(line, env=slurm, check=True)
-    wait_for([run], slurm, 600)
-    assert [end.reason for end in ends(run)] == ["stopped", "completed"]
+    wait_until(lambda: bool(ends(run)), [run], slurm, 200)
+    assert ends(run)[0].reason == "stopped" and "SIGTERM" in ends(run)[0].message
+    steps = ends(run)[0].env_steps + 200
+    extend(run, f"train.steps={steps}")
+    wait_until(lambda: ends(run)[-1].reason == "completed", [run], slurm, 400)
+    assert len(ends(run)) == 2 and ends(run)[-1].env_steps >= steps
+
+
+def trains(run: RunDir) -> bool:
+    """Whether its environments step."""
+    return run.events_path.exists() and any(
+        isinstance(event, PhaseChanged) and event.phase == "training" for event in read(run)
+    )
