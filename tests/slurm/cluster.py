@@ -88,8 +88,8 @@ def cluster(cpus: int = 2) -> Iterator[Mapping[str, str]]:
             _daemon(["slurmd", "-D", "-N", host, "-f", str(config)], folder, environment)
         )
         _wait_for_node(environment, folder)
+        stack.callback(_end_jobs, environment)
         yield environment
-        subprocess.run(["scancel", "--full", "--user=root"], env=environment, check=False)
 
 
 @contextlib.contextmanager
@@ -118,6 +118,20 @@ def _daemon(line: list[str], folder: Path, environment: Mapping[str, str]) -> It
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _end_jobs(environment: Mapping[str, str], seconds: float = 30.0) -> None:
+    """Let nothing of a job outlive the daemons."""
+    line = ["scancel", "--full", "--signal=KILL", "--user=root"]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        subprocess.run(line, env=environment, check=False, capture_output=True)
+        subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+        queue = ["squeue", "--noheader"]
+        left = subprocess.run(queue, env=environment, check=False, capture_output=True)
+        if left.returncode or not left.stdout.strip():
+            return
+        time.sleep(0.5)
 
 
 def _wait_for_node(environment: Mapping[str, str], folder: Path) -> None:
