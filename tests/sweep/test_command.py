@@ -30,7 +30,8 @@ def call(
 
     def run(*words: str) -> tuple[int, str, str]:
         code = cli.main(words)
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, err
 
     return run
 
