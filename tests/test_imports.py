@@ -38,9 +38,10 @@ BELOW: Mapping[str, set[str]] = {
     "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
     "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
     "play": {"agent", "config", "envs", "share", "store", "tui"},
+    "sweep": {"bench", "config", "machine", "run", "store"},
     "cli": {
         *("bench", "config", "envs", "machine", "play", "replay"),
-        *("run", "scores", "share", "store"),
+        *("run", "scores", "share", "store", "sweep"),
     },
     "tui": {"scores", "store"},
     "python": {"cli", "config", "envs", "run", "store"},
@@ -54,7 +55,7 @@ STANDARD = {
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
     *(
         f"{OURS}.store.{name}"
-        for name in ("json_file", "control_dir", "directory", "exit_codes", "sizes")
+        for name in ("json_file", "control_dir", "directory", "exit_codes", "sizes", "sweep_dir")
     ),
     *(f"{OURS}.run.{name}" for name in ("aio", "limiter")),
 }
@@ -76,7 +77,7 @@ LIGHT = {
 """Importing these modules and packages imports neither torch nor numpy."""
 SHOWN = {
     *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "control_dir", "regular_file")),
-    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes")),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir")),
     f"{OURS}.scores.curves",
 }
 """What the dashboard knows of a run."""

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from dreamer_async.store import exit_codes
+from dreamer_async.store.sweep_dir import SweepDir
 from dreamer_async.tui.pages import NAMES
-from dreamer_async.tui.terminal import drawn_on_terminal, end_with_parent
+from dreamer_async.tui.terminal import drawn_on_terminal, end_with_parent, is_gone
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -50,7 +51,9 @@ def _page(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m dreamer_async.tui", description="Dashboard of one run.")
+    parser = _Parser(
+        prog="python -m dreamer_async.tui", description="Dashboard of one run, or of a sweep."
+    )
     parser.add_argument("run_dir", type=_run_dir, help="the run directory")
     parser.add_argument("others", type=_run_dir, nargs="*", help="runs to lay over it")
     parser.add_argument(
@@ -87,6 +90,8 @@ def cli(arguments: Sequence[str] | None = None, *, shown: Callable[[], None] | N
 
 def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
     """Run the dashboard and return the exit code; raises what ended it against its will."""
+    if SweepDir(options.run_dir).exists():
+        return _show_sweep(options)
     from dreamer_async.tui.app import DETACHED, Dashboard
 
     app = Dashboard(
@@ -112,6 +117,32 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
     if not options.owner:  # only the launcher asks how it ended
         return 0
     return DETACHED if code is None else code
+
+
+def _show_sweep(options: argparse.Namespace) -> int:
+    """Run the dashboard of a sweep, and those of the runs that are opened from it."""
+    from dreamer_async.tui.sweep_app import SweepApp, screenshot
+
+    plain = options.ascii or (options.screenshot is None and not _has_unicode())
+    terminal = options.web is None and options.screenshot is None
+    sort, backwards, chosen = "order", False, ""
+    while True:
+        app = SweepApp(options.run_dir, on_terminal=terminal, ascii=plain)
+        app.sort, app.backwards, app.chosen = sort, backwards, chosen
+        if options.screenshot is not None:
+            svg = asyncio.run(screenshot(app, options.size))
+            options.screenshot.write_text(svg, encoding="utf-8")
+            return 0
+        run = app.run()
+        if app.failure is not None:
+            raise app.failure
+        if run is None:
+            return 0
+        sort, backwards, chosen = app.sort, app.backwards, app.chosen
+        one = argparse.Namespace(**vars(options) | {"run_dir": run, "others": []})
+        _show(one, None)
+        if is_gone():
+            return 0
 
 
 def _in_a_line(failure: Exception) -> str:

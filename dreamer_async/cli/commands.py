@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, settings, sharing, train
+from dreamer_async.cli import envs, machine, runs, scores, settings, sharing, sweep, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -46,6 +46,7 @@ def dreamer_async(
 for name, command in {
     "train": train.train,
     "resume": train.resume,
+    "sweep": sweep.sweep,
     "watch": runs.watch,
     "stop": train.stop,
     "eval": runs.evaluate,

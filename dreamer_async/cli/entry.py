@@ -17,7 +17,7 @@ from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
 from dreamer_async.machine.console import clean_output
 from dreamer_async.store import exit_codes
-from dreamer_async.store.run_dir import RunDir, RunNotFound
+from dreamer_async.store.run_dir import RunNotFound
 from dreamer_async.store.run_lock import RunInUse
 
 
@@ -57,10 +57,10 @@ def _answered(words: Sequence[str]) -> int:
 
 def _watch(names: Sequence[str]) -> None:
     """Become the dashboard of these runs without a parser, whose import would delay it."""
-    from dreamer_async.cli.launch import become_dashboard
+    from dreamer_async.cli.launch import become_dashboard, find_shown
 
     root = runs_root(os.environ.get("DREAMER_RUNS_DIR") or "runs")
-    become_dashboard([RunDir.find(root, name) for name in names])
+    become_dashboard(find_shown(root, names))
 
 
 def _command(words: Sequence[str]) -> int:

@@ -15,6 +15,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
 
@@ -25,6 +26,7 @@ from dreamer_async.machine.interpreter import command, environment
 from dreamer_async.store import exit_codes
 from dreamer_async.store.regular_file import open_regular
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sweep_dir import SweepDir
 
 LOG_TAIL = 15
 """Lines of the log that are shown when a trainer fails."""
@@ -68,13 +70,23 @@ def start_trainer(
         os.close(log)
 
 
-def dashboard_command(*runs: RunDir, options: Sequence[str] = ()) -> list[str]:
+def find_shown(root: Path, refs: Sequence[str]) -> list[RunDir | SweepDir]:
+    """What a dashboard is to show: a run with others laid over it, or one sweep."""
+    sweeps = [sweep for ref in refs if (sweep := SweepDir.find(root, ref))]
+    if len(sweeps) == len(refs) == 1:
+        return [*sweeps]
+    if sweeps:
+        raise ConfigError(f"{sweeps[0].name} is a sweep, which has a dashboard of its own")
+    return [RunDir.find(root, ref) for ref in refs]
+
+
+def dashboard_command(*runs: RunDir | SweepDir, options: Sequence[str] = ()) -> list[str]:
     """Command line of a dashboard for a run, with others laid over it."""
     return command("dreamer_async.tui", *(run.path for run in runs), *options)
 
 
 def become_dashboard(
-    runs: Sequence[RunDir], options: Sequence[str] = (), *, terminal: bool = True
+    runs: Sequence[RunDir | SweepDir], options: Sequence[str] = (), *, terminal: bool = True
 ) -> NoReturn:
     """Let a dashboard of these runs be all that this process is from now on.
 

@@ -29,6 +29,7 @@ from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.store.sizes import in_words
+from dreamer_async.store.sweep_dir import SweepDir, find_runs, list_sweeps
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -51,20 +52,23 @@ def watch(
     animate: Annotated[bool, typer.Option("--animate", help="Play films over ssh too.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Attach a dashboard to a live or finished run. Further runs are laid over the first."""
-    from dreamer_async.cli.launch import become_dashboard
+    """Attach a dashboard to a live or finished run, or to a sweep.
 
-    runs = [RunDir.find(runs_root(runs_dir), ref) for ref in refs or ["last"]]
+    Further runs are laid over the first.
+    """
+    from dreamer_async.cli.launch import become_dashboard, find_shown
+
+    found = find_shown(runs_root(runs_dir), refs or ["last"])
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
     if serve:
         need_extra("serve", "watch --serve")
         from dreamer_async.cli.serve import serve_dashboard
 
-        return serve_dashboard(runs, options, port)
+        return serve_dashboard(found, options, port)
     if screenshot is not None:
         check_target(screenshot, "--screenshot")
         options += ["--screenshot", str(screenshot), "--page", page, "--size", size]
-    become_dashboard(runs, options, terminal=screenshot is None)
+    become_dashboard(found, options, terminal=screenshot is None)
 
 
 def evaluate(
@@ -96,52 +100,70 @@ def evaluate(
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Play full episodes with a run's newest checkpoint, print scores."""
-    run = RunDir.find(runs_root(runs_dir), ref)
-    _name_again(run, task)
+    """Play full episodes with the newest checkpoint of a run or of a sweep's, print scores."""
     filmed = check_films(video, gif, overlay=overlay)
+    runs = find_runs(runs_root(runs_dir), [ref])
+    for run in runs:
+        _name_again(run, task)
     if note := unused_gpu(device, device_kind(device)):
         print(note, file=sys.stderr, flush=True)
     from dreamer_async.run.evaluate import LONGEST
     from dreamer_async.run.evaluate import evaluate as play
 
+    several = SweepDir.find(runs_root(runs_dir), ref) is not None
+    if several and filmed:
+        raise ConfigError(f"a film is of one run, such as {ref}/RUN, and {ref} is a sweep")
+    runs = [run for run in runs if not several or any(run.checkpoints.glob("step-*"))]
+    if not runs:
+        raise ConfigError(f"no run of {ref} has a checkpoint yet")
     say = partial(print, file=sys.stderr, flush=True)
     limit = longest or LONGEST
-    if filmed:
-        from dreamer_async.share.reel import NoPicture, evaluate_filmed
+    results = []
+    for run in runs:
+        if filmed:
+            from dreamer_async.share.reel import NoPicture, evaluate_filmed
 
-        try:
-            played, film = evaluate_filmed(
-                *(run, episodes, seed, device),
-                best=best,
-                longest=limit,
-                say=say,
-                files=(video, gif),
-                fps=fps,
-                overlay=overlay,
+            try:
+                played, film = evaluate_filmed(
+                    *(run, episodes, seed, device),
+                    best=best,
+                    longest=limit,
+                    say=say,
+                    files=(video, gif),
+                    fps=fps,
+                    overlay=overlay,
+                )
+            except NoPicture as error:
+                raise ConfigError(str(error)) from None
+            print(film, file=sys.stderr, flush=True)
+        else:
+            played = play(run, episodes, seed, device, best=best, longest=limit, say=say)
+        result = cast(dict[str, Any], played)
+        _warn_of_skipped(result["skipped"])
+        if cut := result["cut"]:
+            warn(
+                f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, "
+                "and counted as far as they went; --longest moves that limit"
             )
-        except NoPicture as error:
-            raise ConfigError(str(error)) from None
-        print(film, file=sys.stderr, flush=True)
-    else:
-        played = play(run, episodes, seed, device, best=best, longest=limit, say=say)
-    result = cast(dict[str, Any], played)
-    _warn_of_skipped(result["skipped"])
-    if cut := result["cut"]:
-        warn(
-            f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, and "
-            "counted as far as they went; --longest moves that limit"
-        )
+        results.append(result)
+        if not as_json:
+            _print_scores(result)
     if as_json:
-        print(json.dumps(result, allow_nan=False))
-        return 0
+        print(json.dumps(results if several else results[0], allow_nan=False))
+    return 0
+
+
+def _print_scores(result: dict[str, Any]) -> None:
+    """What a run's checkpoint played, for people."""
     print(
         f"{result['run']} ({result['task']}), {result['checkpoint']}: {result['episodes']} episodes"
     )
     print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
     print(" ".join(f"{score:g}" for score in result["scores"]))
-    print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")
-    return 0
+    print(
+        f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}",
+        flush=True,
+    )
 
 
 def dream(
@@ -187,20 +209,28 @@ def dream(
 @runs_app.callback(invoke_without_command=True)
 def runs(context: typer.Context, as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
     """List the runs, newest first."""
-    return _list(runs_dir, as_json) if context.invoked_subcommand is None else 0
+    return _list(runs_dir, as_json, []) if context.invoked_subcommand is None else 0
 
 
 @runs_app.command(name="list")
-def runs_list(as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
-    """List the runs, newest first."""
-    return _list(runs_dir, as_json)
+def runs_list(
+    refs: Annotated[
+        list[str] | None, typer.Argument(metavar="[SWEEP]...", help="Only the runs of these.")
+    ] = None,
+    as_json: Json = False,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """List the runs, newest first; those of a sweep in its order."""
+    return _list(runs_dir, as_json, refs or [])
 
 
 @runs_app.command(name="show")
 def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
-    """Show where a run stands and how its settings differ from the presets."""
+    """Show where a run stands and how its settings differ from the presets; a sweep's runs."""
     from dreamer_async.store.summary import chosen_settings, load_config, summarize
 
+    if SweepDir.find(runs_root(runs_dir), ref) is not None:
+        return _list(runs_dir, as_json, [ref])
     run = RunDir.find(runs_root(runs_dir), ref)
     config, summary = load_config(run), summarize(run)
     chosen = chosen_settings(config)
@@ -230,23 +260,33 @@ def runs_rm(
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Delete runs with their replay; refuses one that is running, and what is no run."""
-    from dreamer_async.store.removal import check, remove, sweep
+    from dreamer_async.store.removal import check, check_sweep, remove, remove_sweep
+    from dreamer_async.store.removal import sweep as sweep_up
 
     root = runs_root(runs_dir)
-    found = {RunDir.find(root, ref): ref for ref in refs}
+    sweeps = [sweep for ref in refs if (sweep := SweepDir.find(root, ref))]
+    for sweep in sweeps:
+        check_sweep(sweep, root)
+    runs = {RunDir.find(root, ref): ref for ref in refs if not SweepDir.find(root, ref)}
+    found = runs | {run: run.name for sweep in sweeps for run in sweep.runs()}
     what = "the replay of " if replay else ""
     for run, ref in found.items():
-        check(run, root, ref, sure=yes)
-    question = f"Delete {what}{', '.join(run.name for run in found)}?"
+        inside = SweepDir(run.path.parent).exists() and run.path.parent.parent == root.absolute()
+        check(run, run.path.parent if inside else root, ref, sure=yes)
+    names = [f"{sweep.name} with {len(sweep.runs())} runs" for sweep in sweeps]
+    question = f"Delete {what}{', '.join([*names, *(run.name for run in runs)])}?"
     if not yes and not on_terminal():
         raise ConfigError(f"{question} Nobody can be asked without a terminal: add --yes")
     if not yes:
         typer.confirm(question, abort=True)
-    for line in sweep(root):
+    for line in sweep_up(root):
         print(line)
     for run in found:
         freed = remove(run, only_replay=replay)
         print(f"deleted {what}{run.name}, {in_words(freed)} freed")
+    for sweep in sweeps if not replay else ():
+        remove_sweep(sweep)
+        print(f"deleted {sweep.name}")
     return 0
 
 
@@ -262,13 +302,13 @@ def _warn_of_skipped(reasons: Sequence[str]) -> None:
         warn(f"checkpoint skipped: {reason}")
 
 
-def _list(runs_dir: str, as_json: bool) -> int:
+def _list(runs_dir: str, as_json: bool, refs: Sequence[str]) -> int:
     from dreamer_async.store.removal import leftovers, size_of
     from dreamer_async.store.summary import summarize, table
 
     root = runs_root(runs_dir)
     summaries, broken = [], []
-    for run in list_runs(root):
+    for run in find_runs(root, refs) if refs else list_runs(root):
         try:
             run.refuse_links()
             summaries.append(summarize(run))
@@ -282,7 +322,23 @@ def _list(runs_dir: str, as_json: bool) -> int:
             print(row)
     for message in broken:
         complain(message)
+    if refs:
+        return 0
+    for sweep in list_sweeps(root):
+        _tell_of(sweep, as_json=as_json)
     for path in leftovers(root):
         size = in_words(size_of(path))
         complain(f"{path} ({size}) was left by a killed command; `train` or `runs rm` removes it")
     return 0
+
+
+def _tell_of(sweep: SweepDir, *, as_json: bool) -> None:
+    """One line about a sweep, behind the table of runs."""
+    try:
+        made, asked = len(sweep.runs()), sweep.read()
+    except (ValueError, OSError) as error:
+        complain(str(error))
+        return
+    if not as_json:
+        count = max(len(asked.jobs), asked.trials)
+        print(f"{sweep.name}: a sweep, {made} of {count} runs made; `runs list {sweep.name}`")

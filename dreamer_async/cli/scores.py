@@ -8,19 +8,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from dreamer_async.cli import completion
+from dreamer_async.cli.inputs import need_extra
 from dreamer_async.cli.options import Json, RunsDir
 from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.config import ConfigError
+from dreamer_async.machine.console import printable
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sweep_dir import SweepDir
 
 if TYPE_CHECKING:
+    from dreamer_async.scores.aggregate import Aggregate
     from dreamer_async.scores.curves import Band
-    from dreamer_async.scores.protocol import SuiteScore, TaskScore
+    from dreamer_async.scores.protocol import Played, SuiteScore, TaskScore
 
 
 def scores(
@@ -36,28 +42,136 @@ def scores(
         bool | None,
         typer.Option("--curve/--no-curve", help="Show all bins; the default for one task."),
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw normalized scores (png, pdf, svg)."),
+    ] = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Print the scores of runs as the paper reports them, beside the published ones."""
-    from dreamer_async.scores.protocol import read_run, score_suites, score_tasks
+    """Print the scores of runs as the paper reports them, beside the published ones.
+
+    Runs of a sweep with other settings are told apart.
+    """
+    if plot is not None:
+        need_extra("plots", "scores --plot")
+        check_target(plot, "--plot")
+    from dreamer_async.scores.aggregate import aggregate
+    from dreamer_async.scores.protocol import score_suites, score_tasks
+
+    groups = []
+    for label, played in _played(runs_root(runs_dir), refs or ["last"]).items():
+        tasks = score_tasks(played)
+        groups.append(Scored(label, tasks, score_suites(tasks), aggregate(tasks)))
+    if plot is not None:
+        _plot(groups, plot)
+    if as_json:
+        print(json.dumps(_as_json(groups), allow_nan=False))
+        return 0
+    shown = sum(len(group.tasks) for group in groups) == 1 if curve is None else curve
+    print("\n\n".join("\n".join(block) for group in groups for block in group_blocks(group, shown)))
+    return 0
+
+
+class Scored(NamedTuple):
+    """Runs of one kind: those without a sweep, or those of a sweep with the same settings."""
+
+    label: str
+    tasks: list[TaskScore]
+    suites: list[SuiteScore]
+    aggregates: list[Aggregate]
+
+
+def _played(root: Path, refs: Sequence[str]) -> dict[str, list[Played]]:
+    """The episodes of runs, by what sets the runs of a sweep apart; ConfigError without any.
+
+    Runs of a sweep that have not begun yet are passed over.
+    """
+    from dreamer_async.scores.protocol import read_run
     from dreamer_async.store.summary import load_config
 
-    root = runs_root(runs_dir)
-    found = {run.path: run for run in (RunDir.find(root, ref) for ref in refs or ["last"])}
-    played = [read_run(run, load_config(run)) for run in found.values()]
-    tasks = score_tasks(played)
-    suites = score_suites(tasks)
-    if as_json:
-        rows = [dataclasses.asdict(task) | {"verdict": task.verdict} for task in tasks]
-        sums = [dataclasses.asdict(suite) for suite in suites]
-        print(json.dumps({"tasks": rows, "suites": sums}, allow_nan=False))
-        return 0
-    shown = len(tasks) == 1 if curve is None else curve
-    blocks = [task_lines(task, curve=shown) for task in tasks]
-    blocks += [suite_lines(suite) for suite in suites]
-    print("\n\n".join("\n".join(block) for block in blocks))
-    return 0
+    found: dict[Path, tuple[str, RunDir]] = {}
+    for ref in refs:
+        sweep = SweepDir.find(root, ref)
+        if sweep is None:
+            run = RunDir.find(root, ref)
+            found.setdefault(run.path, ("", run))
+            continue
+        runs = [(job.variant, sweep.run(job)) for job in sweep.read().jobs]
+        begun = [(text, run) for text, run in runs if run.exists() and run.events_path.exists()]
+        if not begun:
+            raise ConfigError(f"no run of the sweep {sweep.name} has begun: it has no score")
+        for variant, run in begun:
+            run.refuse_links()
+            found.setdefault(run.path, (variant, run))
+    groups: dict[str, list[Played]] = {}
+    for label, run in found.values():
+        groups.setdefault(label, []).append(read_run(run, load_config(run)))
+    return groups
+
+
+def _as_json(groups: Sequence[Scored]) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {"tasks": [], "suites": [], "aggregates": []}
+    for group in groups:
+        named = {"settings": group.label}
+        for task in group.tasks:
+            rows["tasks"].append(named | dataclasses.asdict(task) | {"verdict": task.verdict})
+        rows["suites"] += [named | dataclasses.asdict(each) for each in group.suites]
+        rows["aggregates"] += [named | dataclasses.asdict(each) for each in group.aggregates]
+    return rows
+
+
+def _plot(groups: Sequence[Scored], path: Path) -> None:
+    from dreamer_async.scores.aggregate import table
+    from dreamer_async.scores.plot import FORMATS, Group, draw
+
+    if path.suffix not in FORMATS:
+        raise ConfigError(f"--plot needs a name that ends in {', '.join(FORMATS)}, got {path}")
+    found = []
+    for group in groups:
+        published = {suite.suite: suite for suite in group.suites}
+        for each in group.aggregates:
+            scores, _ = table([task for task in group.tasks if task.suite == each.suite])
+            known = published.get(each.suite)
+            label = group.label or each.suite
+            found.append(
+                Group(
+                    label,
+                    each,
+                    scores,
+                    known and known.published_mean,
+                    known and known.published_median,
+                )
+            )
+    if not found:
+        raise ConfigError("no run that has seen its whole budget has a normalized score to draw")
+    draw(found, path)
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def group_blocks(group: Scored, shown: bool) -> list[list[str]]:
+    """Runs of one kind for people: its tasks, its suites, and what they come to."""
+    blocks = [task_lines(task, curve=shown) for task in group.tasks]
+    blocks += [suite_lines(suite) for suite in group.suites]
+    blocks += [aggregate_lines(each) for each in group.aggregates]
+    if group.label:
+        blocks[0] = [f"== {printable(group.label)}", "", *blocks[0]]
+    return blocks
+
+
+def aggregate_lines(each: Aggregate) -> list[str]:
+    """Interquartile mean, median and mean, with their intervals."""
+    lines = [
+        f"{each.suite}, {_count(each.runs, 'run')} of each of {_count(each.tasks, 'task')}: "
+        "normalized, with bootstrap intervals of 95 %"
+    ]
+    for name in ("iqm", "median", "mean"):
+        found = getattr(each, name)
+        span = "" if found.low is None else f"  {found.low:.3f} to {found.high:.3f}"
+        lines.append(f"  {name:8} {found.value:.3f}{span}")
+    if each.left_out:
+        lines.append(f"  {_count(each.left_out, 'run')} left out: other tasks have fewer")
+    return lines
 
 
 def curves(

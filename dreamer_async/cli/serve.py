@@ -25,6 +25,7 @@ from textual_serve.server import Server, to_int
 
 from dreamer_async.cli.launch import dashboard_command, environment
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sweep_dir import SweepDir
 
 HOSTS = ("localhost", "127.0.0.1")
 """What a browser may have been told; any other name may be somebody's who points it here."""
@@ -228,7 +229,7 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers.update(HEADERS)
 
 
-def serve_dashboard(runs: Sequence[RunDir], options: Sequence[str], port: int) -> int:
+def serve_dashboard(runs: Sequence[RunDir | SweepDir], options: Sequence[str], port: int) -> int:
     """Serve the dashboard to browsers on this machine until interrupted."""
     os.environ.update(environment())  # textual-serve starts one dashboard for each browser
     line = dashboard_command(*runs, options=[*options, "--web", str(os.getpid())])

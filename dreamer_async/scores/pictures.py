@@ -4,7 +4,7 @@
 
 reads every CSV of the directory (docs/learning) and draws `SUITE_TASK.svg` into it: returns over
 frames, with the published runs behind them where there are some, and losses over updates. Runs of
-one group are seeds: a line is their median, its ground their range. Needs the extra `report`.
+one group are seeds: a line is their median, its ground their range. Needs the extra `plots`.
 
 Legend: R runs of a group, B bins of an axis.
 """

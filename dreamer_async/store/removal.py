@@ -19,6 +19,7 @@ from dreamer_async.store.run_dir import DRAFT, RunDir, bytes_of, list_runs
 from dreamer_async.store.run_lock import RunInUse, RunLock, locked
 from dreamer_async.store.sizes import in_words
 from dreamer_async.store.summary import disk_usage, load_config
+from dreamer_async.store.sweep_dir import SweepDir
 
 _LAYOUT = ("checkpoints", "control", "pictures")
 """Directories that every run is made with."""
@@ -35,6 +36,8 @@ _OURS = re.compile(
 """Paths of files and directories that a trainer makes, relative to its run."""
 _LINKED = re.compile(r"wandb/wandb/(debug(-internal)?\.log|latest-run)")
 """Links that W&B makes in its own folder; what they lead to is not followed."""
+_OF_SWEEP = {"sweep.json", "lock", "search.journal", "slurm"}
+"""What is in the directory of a sweep besides its runs."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 STALE_SECONDS = 3600.0
@@ -60,6 +63,28 @@ def check(run: RunDir, root: Path, ref: str, *, sure: bool) -> None:
             f"{run.name} holds files that no trainer made ({', '.join(others)}): "
             "move them, or delete the directory yourself"
         )
+
+
+def check_sweep(sweep: SweepDir, root: Path) -> None:
+    """Refuse to delete a sweep that is carried out, lies elsewhere, or holds what is not ours."""
+    if sweep.path.resolve().parent != root.resolve():
+        raise ConfigError(f"{sweep.path} is not in {root}: delete it yourself")
+    if owner := sweep.owner():
+        raise RunInUse(f"{sweep.name} is carried out by pid {owner['pid']}: stop it first")
+    known = {run.name for run in sweep.runs()} | _OF_SWEEP
+    if others := sorted({path.name for path in _entries(sweep.path)} - known):
+        raise ConfigError(
+            f"{sweep.name} holds files that no sweep made ({', '.join(map(shown, others[:3]))}): "
+            "move them, or delete the directory yourself"
+        )
+
+
+def remove_sweep(sweep: SweepDir) -> None:
+    """Delete a sweep whose runs are gone; raises RunInUse if somebody carries it out."""
+    with sweep.lock():
+        doomed = sweep.path.with_name(f".del-{secrets.token_hex(8)}")
+        sweep.path.rename(doomed)
+    _erase(doomed)
 
 
 def is_run(run: RunDir) -> bool:

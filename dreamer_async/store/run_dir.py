@@ -118,10 +118,14 @@ class RunDir:
             runs[0].refuse_links()
             return runs[0]
         path = Path(ref).absolute() if os.sep in ref else root.absolute() / ref
+        if os.sep in ref and not path.exists():
+            path = root.absolute() / ref  # SWEEP/RUN
         name = path.name if os.sep in ref else ref
         if "\0" in ref or not RUN_NAME.fullmatch(name) or ".." in path.parts:
             raise RunNotFound(f"not a run name: {shown(ref)} (`dreamer-async runs` lists them)")
         run = cls(path)
+        if (path / "sweep.json").is_file():
+            raise RunNotFound(f"{shown(ref)} is a sweep: name one of its runs, {ref}/RUN")
         if not run.exists():
             hint = nearest(ref, [r.name for r in list_runs(root)])
             where = "" if os.sep in ref else f" in {root}"

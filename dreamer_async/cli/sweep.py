@@ -1,0 +1,251 @@
+"""`dreamer-async sweep`: many runs, on this machine or on a cluster.
+
+Heavy imports are inside the command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamer_async.cli.inputs import as_overrides, device_kind, need_extra
+from dreamer_async.cli.options import Device, Overrides, RunsDir, Steps
+from dreamer_async.cli.paths import runs_root
+from dreamer_async.cli.terminal import complain, on_terminal
+from dreamer_async.config import Config, ConfigError
+from dreamer_async.config.schema import shown
+from dreamer_async.machine.console import printable
+from dreamer_async.store.sweep_dir import Sweep, SweepDir
+
+if TYPE_CHECKING:
+    from dreamer_async.sweep.cost import Cost
+    from dreamer_async.sweep.work import Standing
+
+
+def sweep(
+    what: Annotated[
+        str, typer.Argument(metavar="SUITE|FILE|SWEEP", help="A suite, a TOML file, or a sweep.")
+    ],
+    task: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Tasks with commas between.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Sizes with commas between.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="How many (5), or which (3,5).")
+    ] = None,
+    steps: Steps = None,
+    device: Device = None,
+    overrides: Overrides = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the sweep; default: sweep-SUITE.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--on", metavar="WHERE", help="local (this machine) or slurm.")
+    ] = "local",
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Runs at a time; default: one for each GPU, or one."),
+    ] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, max=2000, metavar="N", help="Runs of a search of ranges.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Go on with failed runs, too.")] = False,
+    drop_replay: Annotated[
+        bool, typer.Option("--drop-replay", help="Free the replay of each run that is complete.")
+    ] = False,
+    speeds: Annotated[
+        bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    partition: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Partition of Slurm.")
+    ] = None,
+    time: Annotated[
+        str, typer.Option(metavar="TIME", help="Time limit of one job of Slurm: 90, 4:00:00.")
+    ] = "4:00:00",
+    gpus: Annotated[int, typer.Option(min=0, max=64, help="GPUs of one job of Slurm.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of one job of Slurm.")] = 4,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch; may be repeated."),
+    ] = None,
+    runs_dir: RunsDir = "runs",
+) -> int:
+    """Train every task with every combination of settings and every seed.
+
+    Call it again to go on: what is complete is skipped, what was cut off goes on.
+    """
+    if where not in ("local", "slurm"):
+        raise ConfigError(f"--on {shown(where)}: there are local and slurm")
+    remote = "" if where == "local" else "cuda" if gpus else "cpu"
+    if remote:
+        need_extra("slurm", "sweep --on slurm")
+    from dreamer_async.cli.sweep_words import Words, wanted
+    from dreamer_async.sweep.work import stand
+
+    flags = as_overrides({"train.steps": steps, "train.device": device})
+    words = Words(task, size, seeds, tuple(flags + (overrides or [])))
+    directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
+    if plan.search:
+        need_extra("search", "a search")
+        if remote:
+            raise ConfigError("a search runs on this machine: --on local")
+    standings = [stand(directory, job) for job in plan.jobs]
+    print("\n".join(plan_lines(directory, plan, standings)), flush=True)
+    todo = [each for each in standings if each.to_do or (retry and _again(each))]
+    running = [each for each in standings if each.running]
+    new = plan.trials - len(plan.jobs) if plan.search else 0
+    if dry_run or not (todo or running or new):
+        return 0
+    at_once = jobs or _places(plan)
+    if todo or new:
+        cost = _cost(directory, plan, todo, new, speeds=speeds and not remote)
+        print(cost.line(at_once), flush=True)
+        _ask(cost, sure=yes)
+    with _begun(directory, plan):
+        if remote:
+            from dreamer_async.sweep.slurm import Limits, submit
+
+            limits = Limits(time, partition, gpus, cpus, tuple(sbatch or ()))
+            return submit(directory, [each.job for each in todo], limits, at_once=jobs)
+        return _here(directory, plan, todo, running, at_once, drop_replay=drop_replay)
+
+
+def _again(standing: Standing) -> bool:
+    return standing.state == "failed" and not standing.reason
+
+
+def _places(plan: Sweep) -> int:
+    """As many as there are GPUs, or one."""
+    from dreamer_async.sweep.local import visible_gpus
+
+    devices = [t.partition("=")[2] for t in plan.settings if t.startswith("train.device=")]
+    gpu = device_kind(devices[-1] if devices else "auto") == "cuda"
+    return max(1, len(visible_gpus())) if gpu else 1
+
+
+def _cost(
+    directory: SweepDir, plan: Sweep, todo: Sequence[Standing], new: int, *, speeds: bool
+) -> Cost:
+    from dreamer_async.sweep.cost import Todo, estimate
+    from dreamer_async.sweep.work import config_of
+
+    runs = [
+        Todo(
+            config_of(plan, each.job),
+            1 - each.env_steps / each.steps if each.steps else 1.0,
+            made=directory.run(each.job).exists(),
+        )
+        for each in todo
+    ]
+    if new:
+        from dreamer_async.sweep.search import typical
+
+        runs += [Todo(config_of(plan, typical(plan)), 1.0, made=False)] * new
+    return estimate(runs, directory.path.parent, speeds=speeds)
+
+
+def _ask(cost: Cost, *, sure: bool) -> None:
+    if sure or not cost.much:
+        return
+    if not on_terminal():
+        raise ConfigError("Nobody can be asked without a terminal whether to begin: add --yes")
+    typer.confirm("Begin?", abort=True)
+
+
+@contextlib.contextmanager
+def _begun(directory: SweepDir, plan: Sweep) -> Iterator[None]:
+    """Keep the sweep for this process, and on the disk."""
+    directory.path.mkdir(parents=True, exist_ok=True)
+    with directory.lock():
+        if not directory.exists() or directory.read() != plan:
+            directory.write(plan)
+        yield
+
+
+def _here(
+    directory: SweepDir,
+    plan: Sweep,
+    todo: Sequence[Standing],
+    running: Sequence[Standing],
+    at_once: int,
+    *,
+    drop_replay: bool,
+) -> int:
+    """Carry a sweep out on this machine; the exit code."""
+    from dreamer_async.sweep.local import Listed, Local, line_printer, slots, visible_gpus
+
+    say = line_printer()
+    jobs = [each.job for each in todo]
+    search = None
+    if plan.search:
+        from dreamer_async.sweep.search import Search
+
+        search = Search(directory, jobs, say)
+    kinds = {device_kind(config.train.device) for config in _configs(plan)}
+    gpus = visible_gpus() if "cuda" in kinds else []
+    places = slots(at_once, gpus, len(os.sched_getaffinity(0)))
+    trained = [each.job for each in running]
+    local = Local(directory, search or Listed(jobs), trained, say, drop_replay=drop_replay)
+    print(f"watch it with `dreamer-async watch {directory.name}`", flush=True)
+    asyncio.run(local.carry_out(places))
+    if search is not None and (best := search.best()):
+        print(f"best so far: {best[0]}, return {best[1]:.4g}", flush=True)
+    for job, code in local.failed:
+        complain(f"{job.name} failed (exit code {code}): {directory.run(job).log_path}", code)
+    if local.stopping:
+        print(f"stopped; `dreamer-async sweep {directory.name}` goes on", flush=True)
+        return 128 + local.stopping
+    return local.failed[0][1] if local.failed else 0
+
+
+def _configs(plan: Sweep) -> list[Config]:
+    from dreamer_async.sweep.work import config_of
+
+    if plan.jobs:
+        return [config_of(plan, job) for job in plan.jobs]
+    from dreamer_async.sweep.search import typical
+
+    return [config_of(plan, typical(plan))]
+
+
+def plan_lines(directory: SweepDir, plan: Sweep, standings: Sequence[Standing]) -> list[str]:
+    """What a sweep is, and how far."""
+    lines = [f"{directory.name}: {_count(plan)} of {plan.suite} in {directory.path}"]
+    axes: dict[str, dict[str, None]] = {}
+    for job in plan.jobs:
+        axes.setdefault("task", {})[job.task] = None
+        axes.setdefault("size", {})[job.size] = None
+        if not plan.search:
+            axes.setdefault("seed", {})[str(job.seed)] = None
+            for key, value in job.settings.items():
+                axes.setdefault(key, {})[value] = None
+    for key, text in plan.search.items():
+        axes.setdefault(key, {})[text] = None
+    lines += [f"  {key:20} {', '.join(values)}" for key, values in axes.items()]
+    if plan.settings:
+        lines.append(f"  {'settings of all':20} {' '.join(plan.settings)}")
+    states = Counter(each.state for each in standings)
+    lines.append(f"  {', '.join(f'{n} {state}' for state, n in states.items()) or 'none made yet'}")
+    for each in standings:
+        if each.state == "failed":
+            why = f": {each.reason}" if each.reason else " (--retry goes on with it)"
+            lines.append(f"  {each.job.name} failed at step {each.env_steps:,}{why}")
+    return [printable(line) for line in lines]
+
+
+def _count(plan: Sweep) -> str:
+    if plan.search:
+        return f"a search of {plan.trials} runs"
+    return f"{len(plan.jobs)} run{'s' * (len(plan.jobs) != 1)}"

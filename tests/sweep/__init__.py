@@ -1,0 +1,1 @@
+"""Tests of `dreamer_async.sweep` and of what shows its sweeps."""

@@ -1,0 +1,140 @@
+"""`dreamer-async sweep`: what it says before it begins, what it refuses, and one real sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_run import TINY, read
+
+from dreamer_async import cli
+from dreamer_async.config import from_dict
+from dreamer_async.store.events import RunFinished
+from dreamer_async.store.json_file import read_json
+from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
+from dreamer_async.sweep import cost
+from dreamer_async.sweep.cost import Todo, estimate
+from dreamer_async.sweep.work import config_of
+
+Call = Callable[..., tuple[int, str, str]]
+SWEEP = ("sweep", "toy", "--task", "catch", "--size", "tiny", "--no-speeds")
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Run a command in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.main(words)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> None:
+    tiny = [f"-s{text}" for text in TINY if "threads" not in text]
+    words = (*SWEEP, *tiny, "--steps", "300", "-s", "optim.lr=4e-5,1e-4", "--drop-replay")
+    code, out, err = call(*words)
+    assert (code, err) == (0, ""), out
+    directory = SweepDir(Path("runs/sweep-toy"))
+    assert [run.name for run in directory.runs()] == ["catch-lr4e-5-s0", "catch-lr1e-4-s0"]
+    for run, lr in zip(directory.runs(), (4e-5, 1e-4), strict=True):
+        config = from_dict(read_json(run.config_path))
+        assert (config.optim.lr, config.train.seed, config.env.task) == (lr, 0, "catch")
+        assert config.train.threads >= 1, "its share of the processor"
+        assert [e.reason for e in read(run) if isinstance(e, RunFinished)] == ["completed"]
+        assert not run.replay_path.exists() and any(run.checkpoints.glob("step-*"))
+    code, out, _ = call("sweep", "sweep-toy")
+    assert code == 0 and "2 completed" in out and "to do" not in out
+    code, out, _ = call(*words, "--seeds", "2", "--dry-run")
+    assert code == 0 and "4 runs" in out and "2 completed, 2 waiting" in out
+    assert call("runs", "list", "sweep-toy")[1].count("completed") == 2
+    assert "sweep-toy: a sweep, 2 of 2 runs made" in call("runs")[1]
+    assert call("runs", "show", "sweep-toy/catch-lr4e-5-s0")[0] == 0
+    code, out, err = call("eval", "sweep-toy", "-n", "1")
+    assert code == 0 and out.count("mean ") == 2, err
+    code, out, _ = call("runs", "rm", "sweep-toy", "--yes")
+    assert code == 0 and not directory.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("atarii",), "'atarii' is no suite (did you mean atari"),
+        (("nothing.toml",), "No such file"),
+        (("toy", "--task", "catch,nope"), "nope"),
+        (("toy", "--task", ","), "--task"),
+        (("toy", "--size", "tiny,huge"), "unknown size 'huge'"),
+        (("toy", "--seeds", "0"), "--seeds"),
+        (("toy", "--on", "moon"), "--on 'moon': there are local and slurm"),
+        (("toy", "--name", "../x"), "--name"),
+        (("toy", "--name", "toy"), "no suite's name"),
+        (("toy", "--jobs", "0"), "--jobs"),
+        (("toy", "-s", "optim.lr=1e-5..1e-3:log"), "--search N"),
+        (("toy", "-s", "train.batch_size=4,0"), "batch_size"),
+        (("toy", "-s", "train.seed=1"), "--seeds"),
+    ],
+)
+def test_a_mistake_is_one_line_and_creates_nothing(
+    call: Call, words: tuple[str, ...], told: str
+) -> None:
+    code, _, err = call("sweep", *words)
+    assert code in (2, 73) and told in err and err.count("\n") == 1
+    assert not list(Path().iterdir())
+
+
+def test_another_grid_needs_another_name(call: Call) -> None:
+    made = SweepDir(Path("runs/sweep-toy"))
+    jobs = tuple(Job(f"catch-s{seed}", "catch", "tiny", seed) for seed in range(2))
+    made.write(Sweep(VERSION, "toy", (), jobs))
+    code, out, _ = call(*SWEEP, "--seeds", "3", "--dry-run")
+    assert code == 0 and "3 waiting" in out, "more of the same is welcome"
+    code, _, err = call(*SWEEP, "--seeds", "1", "--dry-run")
+    assert code == 2 and "catch-s1 is not in it" in err
+    code, _, err = call(*SWEEP, "--seeds", "2", "--steps", "50", "--dry-run")
+    assert code == 2 and "begun with other settings" in err
+    code, _, err = call("sweep", "sweep-toy", "--seeds", "3")
+    assert code == 2 and "give the suite again" in err
+    assert made.read().jobs == jobs, "nothing was changed"
+
+
+def test_code_of_a_sweep_has_to_be_named_again(call: Call) -> None:
+    """What would be imported stands in a file, which may come from anyone."""
+    job = Job("a", "my_game:build", "tiny", 0)
+    SweepDir(Path("runs/sweep-gym")).write(Sweep(VERSION, "gym", (), (job,)))
+    code, _, err = call("sweep", "sweep-gym", "--dry-run")
+    assert code == 2 and "my_game:build" in err
+    code, _, err = call("sweep", "sweep-gym", "--task", "other:build", "--dry-run")
+    assert code == 2 and "my_game:build" in err
+
+
+def test_what_takes_much_is_asked_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "MUCH_GB", 1e-6)
+    code, out, err = call(*SWEEP)
+    assert code == 2 and "GB of disk" in out and "add --yes" in err
+    assert not Path("runs").exists()
+
+
+def test_costs_are_those_of_every_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = {"replay_gb": 2.0, "checkpoint_gb": 0.5, "checkpoints": 3, "updates": 7200, "steps": 10}
+    asked: list[bool] = []
+
+    def plan(config: object, directory: Path, *, speeds: bool = False) -> dict[str, float]:
+        asked.append(speeds)
+        return said | {"update_s": 1.0, "step_s": 0.1}
+
+    monkeypatch.setattr(cost, "plan_of", plan)
+    sweep = Sweep(VERSION, "toy", (), ())
+    config = config_of(sweep, Job("a", "catch", "tiny", 0))
+    other = config_of(sweep, Job("b", "catch", "tiny", 1))
+    todo = [Todo(config, 1.0, made=False), Todo(other, 0.25, made=True)]
+    found = estimate(todo, tmp_path, speeds=True)
+    assert (found.gigabytes, found.hours) == (3.5, 2.5), "two hours, and a quarter of them"
+    assert asked == [False, True], "runs that differ in their seed are asked for once"
+    assert "2 runs to do: 3.5 GB" in found.line(2) and "2.5 hours" in found.line(2)
+    assert estimate(todo, tmp_path, speeds=False).hours is None
