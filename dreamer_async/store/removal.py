@@ -32,8 +32,8 @@ _OURS = re.compile(
     r"|([a-z]+/)?\.tmp-[0-9a-f]{16}"
 )
 """Paths of files and directories that a trainer makes, relative to its run."""
-_LINKED = re.compile(r"wandb/wandb/(debug(-internal)?\.log|latest-run)")
-"""Links that W&B makes in its own folder; what they lead to is not followed."""
+_LINKED = re.compile(r"wandb/wandb/.*")
+"""Where W&B makes links of its own; what they lead to is not followed."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 STALE_SECONDS = 3600.0
