@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamer_async import envs
-from dreamer_async.cli.inputs import configure, resolve_task
+from dreamer_async.cli.inputs import configure
+from dreamer_async.cli.task import find_task
 from dreamer_async.config import SUITES, ConfigError, resolve
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.run_dir import RUN_NAME
@@ -80,7 +81,7 @@ def _known(found: SweepDir, words: Words, name: str | None, search: int | None) 
     if words.task is not None:  # code has to be named by whoever wants it to be run
         names = grid.parse_names(words.task, "--task")
         foreign = any(envs.is_code(name) and name not in tasks for name in names)
-        if foreign or {resolve_task(sweep.suite, name) for name in names} != tasks:
+        if foreign or {find_task(sweep.suite, name)[1] for name in names} != tasks:
             raise ConfigError(f"the tasks of {found.name} are {', '.join(sorted(tasks))}")
     for task in tasks:
         _check_task(sweep.suite, task)
@@ -127,7 +128,7 @@ def _grid(suite: str, words: Words, remote: str) -> Sweep:
 
 def _parsed(suite: str, words: Words, remote: str) -> Grid:
     names = [None] if words.task is None else grid.parse_names(words.task, "--task")
-    tasks = tuple(dict.fromkeys(resolve_task(suite, name) for name in names))
+    tasks = tuple(dict.fromkeys(find_task(suite, name)[1] for name in names))
     settings = grid.parse_settings(words.settings)
     first = [f"{key}={values[0]}" for key, values in settings.items()]
     sizes = grid.parse_names(words.size, "--size") if words.size else ()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.cli.inputs import configure, need_extra, try_spaces
+from dreamer_async.cli.inputs import configure, try_spaces, wanted_trackers
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.paths import existing_directory
@@ -33,7 +33,7 @@ def train(
     sync: bool | None = None,
     compile: bool | None = None,
     resize: str | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] = (),
     name: str | None = None,
     runs_dir: str | Path | None = None,
     replay_dir: str | Path | None = None,
@@ -69,17 +69,16 @@ def train(
             "replay.directory": None if replay_dir is None else existing_directory(str(replay_dir)),
         }
         config, _, note = configure(suite, task, size, {}, [*as_words(flags), *known])
-        if tensorboard:
-            need_extra("tensorboard", "tensorboard=True")
+        trackers = wanted_trackers(list(log), tensorboard=False)
         try_spaces(config.env)
-        return _start(config, root_of(runs_dir), name, note, tensorboard=tensorboard)
+        return _start(config, root_of(runs_dir), name, note, trackers)
 
 
-def _start(config: Config, root: Path, name: str | None, note: str, *, tensorboard: bool) -> Run:
+def _start(config: Config, root: Path, name: str | None, note: str, trackers: Sequence[str]) -> Run:
     notes = [note, check_room(config, root)]
     run, swept = create_run(root, name or f"{config.env.suite}-{config.env.task}", config)
-    if tensorboard:
-        run.tensorboard.mkdir()
+    for tracker in trackers:
+        run.tracker(tracker).mkdir()
     trainer = start_trainer(run, resume=False)
     return Run(run, trainer, tuple(filter(None, [*notes, *swept])))
 

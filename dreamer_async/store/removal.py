@@ -34,8 +34,8 @@ _OURS = re.compile(
     r"|([a-z]+/)?\.tmp-[0-9a-f]{16}"
 )
 """Paths of files and directories that a trainer makes, relative to its run."""
-_LINKED = re.compile(r"wandb/wandb/(debug(-internal)?\.log|latest-run)")
-"""Links that W&B makes in its own folder; what they lead to is not followed."""
+_LINKED = re.compile(r"wandb/wandb/.*")
+"""Where W&B makes links of its own; what they lead to is not followed."""
 _OF_SWEEP = {"sweep.json", "lock", "search.journal", "slurm"}
 """What is in the directory of a sweep besides its runs."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
