@@ -116,41 +116,44 @@ def evaluate(
     runs = [run for run in runs if not several or any(run.checkpoints.glob("step-*"))]
     if not runs:
         raise ConfigError(f"no run of {ref} has a checkpoint yet")
-    say = partial(print, file=sys.stderr, flush=True)
-    limit = longest or LONGEST
+    limits: dict[str, Any] = {"best": best, "longest": longest or LONGEST}
+    limits["say"] = partial(print, file=sys.stderr, flush=True)
     results = []
     for run in runs:
         if filmed:
-            from dreamer_async.share.reel import NoPicture, evaluate_filmed
-
-            try:
-                played, film = evaluate_filmed(
-                    *(run, episodes, seed, device),
-                    best=best,
-                    longest=limit,
-                    say=say,
-                    files=(video, gif),
-                    fps=fps,
-                    overlay=overlay,
-                )
-            except NoPicture as error:
-                raise ConfigError(str(error)) from None
-            print(film, file=sys.stderr, flush=True)
+            looks = {"files": (video, gif), "fps": fps, "overlay": overlay}
+            played = _play_filmed(run, episodes, seed, device, **limits, **looks)
         else:
-            played = play(run, episodes, seed, device, best=best, longest=limit, say=say)
-        result = cast(dict[str, Any], played)
-        _warn_of_skipped(result["skipped"])
-        if cut := result["cut"]:
-            warn(
-                f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, "
-                "and counted as far as they went; --longest moves that limit"
-            )
-        results.append(result)
+            played = play(run, episodes, seed, device, **limits)
+        results.append(result := cast(dict[str, Any], played))
+        _warn_of_scores(result)
         if not as_json:
             _print_scores(result)
     if as_json:
         print(json.dumps(results if several else results[0], allow_nan=False))
     return 0
+
+
+def _play_filmed(*words: Any, **options: Any) -> dict[str, Any]:
+    """Play and write a film of it; ConfigError where there is nothing to see."""
+    from dreamer_async.share.reel import NoPicture, evaluate_filmed
+
+    try:
+        result, film = evaluate_filmed(*words, **options)
+    except NoPicture as error:
+        raise ConfigError(str(error)) from None
+    print(film, file=sys.stderr, flush=True)
+    return result
+
+
+def _warn_of_scores(result: dict[str, Any]) -> None:
+    """Say which checkpoints were skipped, and which episodes did not end."""
+    _warn_of_skipped(result["skipped"])
+    if cut := result["cut"]:
+        warn(
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, "
+            "and counted as far as they went; --longest moves that limit"
+        )
 
 
 def _print_scores(result: dict[str, Any]) -> None:

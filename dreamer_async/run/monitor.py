@@ -6,7 +6,7 @@ import asyncio
 
 from dreamer_async.run.aio import Stop
 from dreamer_async.run.evaluate import Evaluator
-from dreamer_async.run.film import Filmer
+from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.gauges import RunGauges
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.saver import Saver

@@ -24,7 +24,7 @@ from dreamer_async.replay.setup import open_replay, prefill_windows
 from dreamer_async.run.aio import OwnedThread, Stop
 from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.evaluate import Evaluator
-from dreamer_async.run.film import Filmer
+from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.gauges import RunGauges
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dreamer_async.config import Config, to_dict
 from dreamer_async.run import aio
-from dreamer_async.run.film_gif import FilmGif
+from dreamer_async.run.films.film_gif import FilmGif
 from dreamer_async.store.events import Episode, Evaluated, Event, Gauges, Metrics, RunStarted
 from dreamer_async.store.run_dir import RunDir
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.run.video import enlarge, films
+from dreamer_async.run.films.video import enlarge, films
 from dreamer_async.share import captions
 from dreamer_async.share.captions import Picture
 from dreamer_async.share.dream import NAMES, Dreams, Expected, dreams, load

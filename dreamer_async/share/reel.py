@@ -22,7 +22,7 @@ from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import Config, from_dict
 from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.run.evaluate import LONGEST, Say, evaluate, shares
-from dreamer_async.run.video import Films, Frame, enlarge, films
+from dreamer_async.run.films.video import Films, Frame, enlarge, films
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, under
 from dreamer_async.store.run_dir import RunDir

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_run import make_run, newest, read
 
-from dreamer_async.run import film, pipeline
-from dreamer_async.run.film import Filmer
+from dreamer_async.run import pipeline
+from dreamer_async.run.films import film
+from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.learner import Learner
 from dreamer_async.store import events
 from dreamer_async.store.run_dir import RunDir

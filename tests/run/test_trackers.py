@@ -21,8 +21,8 @@ from tiny_run import STARTED, extend, make_run, read
 
 from dreamer_async.cli import main
 from dreamer_async.run import aio, pipeline, trackers
-from dreamer_async.run.film import write
-from dreamer_async.run.film_gif import FilmGif
+from dreamer_async.run.films.film import write
+from dreamer_async.run.films.film_gif import FilmGif
 from dreamer_async.run.trackers import TRACKERS, Numbers, Tracker, numbers_of
 from dreamer_async.store import events, run_dir
 from dreamer_async.store.run_dir import RunDir

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer_async.run.video import LONGEST_GIF, enlarge, films
+from dreamer_async.run.films.video import LONGEST_GIF, enlarge, films
 
 
 def frame(level: int, height: int = 20, width: int = 30) -> np.ndarray:

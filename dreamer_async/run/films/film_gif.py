@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.run.video import Gif, enlarge
+from dreamer_async.run.films.video import Gif, enlarge
 
 PERIOD_SECONDS = 600.0
 """Films come more often; a tracker keeps all that it gets."""

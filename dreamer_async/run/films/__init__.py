@@ -1,0 +1,1 @@
+"""Films of what the world model sees: made while a run trains, and written as files."""
