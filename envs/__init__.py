@@ -26,6 +26,7 @@ from dreamer_async.envs.registry import (
     suites,
     summarize,
     tasks,
+    translator,
 )
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
 from dreamer_async.envs.suites.gym import allow_code, is_code
@@ -59,4 +60,5 @@ __all__ = [
     "suites",
     "summarize",
     "tasks",
+    "translator",
 ]

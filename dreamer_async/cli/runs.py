@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -76,15 +76,15 @@ def evaluate(
         print(note, file=sys.stderr, flush=True)
     from dreamer_async.run.evaluate import evaluate as play
 
-    result = cast(dict[str, Any], play(run, episodes, seed, device, best=best))
-    _warn_of_skipped(result["skipped"])
+    result = play(run.path, episodes, seed, device=device, best=best)
+    _warn_of_skipped(result.skipped)
     if as_json:
-        print(json.dumps(result, allow_nan=False))
+        print(json.dumps(result.record(), allow_nan=False))
         return 0
-    print(f"{result['run']} ({result['task']}), {result['checkpoint']}: {episodes} episodes")
-    print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
-    print(" ".join(f"{score:g}" for score in result["scores"]))
-    print(f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}")
+    print(f"{result.run} ({result.task}), {result.checkpoint}: {episodes} episodes")
+    print(f"after {result.env_steps:,} agent steps, {result.frames:,} frames")
+    print(" ".join(f"{score:g}" for score in result.scores))
+    print(f"mean {result.mean:.2f}  median {result.median:.2f}  std {result.std:.2f}")
     return 0
 
 
