@@ -70,9 +70,11 @@ class SavedAgent:
         self.updates: int = counters.updates
         """Updates that it had made."""
         place = take_place(replace(self.config.train, device=device))
-        self.policy = Policy(self.spec, self.config, place.device, place.precision, place.backend)
+        self.policy: Policy = Policy(
+            self.spec, self.config, place.device, place.precision, place.backend
+        )
         """Acts on batches in the units of `spec`."""
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator: torch.Generator = torch.Generator().manual_seed(seed)
         """Random numbers of latents and actions."""
         self._load_weights(found)
         self._carry: PolicyCarry | None = None

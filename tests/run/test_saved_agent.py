@@ -167,7 +167,8 @@ def test_a_batch_of_every_kind_is_acted_on(agent: Callable[[str], SavedAgent]) -
     obs = [ours.observation_space.sample() for _ in range(rows)]
     actions = ours.act(_stacked(obs), np.ones(rows, bool))
     for row in range(rows):
-        assert ours.action_space.contains(_row(actions, row)), _row(actions, row)
+        action = _row(ours.action_space, actions, row)
+        assert ours.action_space.contains(action), action
 
 
 def _stacked(parts: list[Any]) -> Any:
@@ -179,13 +180,14 @@ def _stacked(parts: list[Any]) -> Any:
     return parts if isinstance(parts[0], str) else np.stack(parts)
 
 
-def _row(actions: Any, row: int) -> Any:
-    if isinstance(actions, dict):
-        return {key: _row(part, row) for key, part in actions.items()}
-    if isinstance(actions, tuple):
-        return tuple(_row(part, row) for part in actions)
-    part = actions[row]
-    return part if isinstance(part, str) or np.ndim(part) == 0 else np.asarray(part)
+def _row(space: Any, actions: Any, row: int) -> Any:
+    """One action of a batch."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: _row(part, actions[key], row) for key, part in space.items()}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(_row(*parts, row) for parts in zip(space, actions, strict=True))
+    is_box = isinstance(space, gymnasium.spaces.Box)
+    return np.asarray(actions[row]) if is_box else actions[row]
 
 
 def test_numbers_of_rows_that_differ_are_named(trained: Trained) -> None:
