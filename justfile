@@ -32,6 +32,7 @@ test *args:
 # write the pages of the docs that are made from the code
 docs:
     {{ bin }}/dreamer-async settings --markdown > docs/settings.md
+    {{ bin }}/python -m dreamer_async.cli.api > docs/api.md
 
 # what must hold before a commit
 check: lint types imports test

@@ -1,14 +1,14 @@
 """DreamerV3 on real environments, collecting and learning at the same time.
 
 `dreamer-async --help` is the command line. From a program `train` starts a run as the command does,
-`Run` follows one, `Session` is a run whose environment is the program itself, and
-`agent = load(path)` is a trained agent. Importing this package is cheap: what it gives out is
-imported on first use, and torch comes with `load` alone.
+`Run` follows one, `Session` is a run whose environment is the program itself,
+`agent = load("last")` is a trained agent and `evaluate("last")` scores it. Importing this package
+is cheap: what it gives out is imported on first use, and torch comes with what needs it.
 """
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,23 +17,26 @@ if TYPE_CHECKING:
     from dreamer_async.python.run import RunFailed as RunFailed
     from dreamer_async.python.session import Session as Session
     from dreamer_async.python.train import train as train
-    from dreamer_async.run.evaluate import load as load
+    from dreamer_async.run.evaluate import evaluate as evaluate
+    from dreamer_async.run.saved_agent import load as load
 
 __version__ = "0.1.0"
-__all__ = ["ConfigError", "Run", "RunFailed", "Session", "__version__", "load", "train"]
+__all__ = ["ConfigError", "Run", "RunFailed", "Session", "__version__", "evaluate", "load", "train"]
 
 _HOMES = {
     "ConfigError": "config",
     "Run": "python.run",
     "RunFailed": "python.run",
     "Session": "python.session",
-    "load": "run.evaluate",
+    "evaluate": "run.evaluate",
+    "load": "run.saved_agent",
     "train": "python.train",
 }
 """Name -> the module of ours that it is imported from on first use."""
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,6 +26,7 @@ from dreamer_async.envs.registry import (
     suites,
     summarize,
     tasks,
+    translator,
     unknown,
 )
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec, StepBatch
@@ -60,5 +61,6 @@ __all__ = [
     "suites",
     "summarize",
     "tasks",
+    "translator",
     "unknown",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.repeat import RepeatEnv, repeated
@@ -30,6 +30,9 @@ from dreamer_async.envs.suites import (
 )
 from dreamer_async.envs.vector import VectorEnv
 from dreamer_async.envs.view import PLAIN, Choice, View
+
+if TYPE_CHECKING:
+    from dreamer_async.envs.native.translator import Translator
 
 SUITES: dict[str, Suite] = {
     suite.name: suite
@@ -150,6 +153,13 @@ def native_spaces(spec: EnvSpec) -> tuple[Any, Any]:
     from dreamer_async.envs.native import space_json
 
     return space_json.spaces_of(spec)
+
+
+def translator(spec: EnvSpec, view: View) -> Translator:
+    """What reads observations and writes actions in the environment's own units, without it."""
+    from dreamer_async.envs.native.translator import Translator
+
+    return Translator.of(spec, view)
 
 
 def make(

@@ -1,28 +1,36 @@
 """Code blocks of README and docs work as they are pasted.
 
-Python is run. Of shell lines the words of our own command are parsed, with every option, setting,
-suite, task and size in them, since a run of days cannot be started here.
+Python is run, block by block; one that begins with the name of a file is that file, too. Of shell
+lines the words of our own command are parsed, with every option, setting, suite, task and size in
+them, since a run of days cannot be started here; a short one is there in place of the one that a
+page trains.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
-from tiny_run import make_run
+from tiny_run import TINY
 
 from dreamer_async.cli import commands, inputs
+from dreamer_async.config import resolve, to_dict
+from dreamer_async.envs.suites.gym import ALLOWED
 from dreamer_async.run import pipeline
+from dreamer_async.store.run_dir import RunDir
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN = re.compile(r"(?:\.venv/bin/)?dreamer-async")
 """How a shell line calls our command."""
+TRAINED = {"README": "CartPole-v1", "tutorial": "my_env:Room"}
+"""The task of the run that the Python of a page loads as `last`."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -43,12 +51,12 @@ def own_commands(line: str) -> Iterator[list[str]]:
 
 
 COMMANDS = [
-    pytest.param(words, id=f"{page.stem}: {' '.join(words)}")
+    pytest.param(page, words, id=f"{page.stem}: {' '.join(words)}")
     for page in PAGES
     for line in shell_lines(page)
     for words in own_commands(line)
 ]
-PYTHON = [pytest.param(page, id=page.stem) for page in PAGES[1:] if blocks(page, "python")]
+PYTHON = [pytest.param(page, id=page.stem) for page in PAGES if blocks(page, "python")]
 
 
 def parsed(words: list[str]) -> dict[str, Any]:
@@ -68,9 +76,46 @@ def check(words: list[str]) -> None:
         inputs.configure(given["suite"], given["task"], given["size"], flags, given["overrides"])
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_a_command_of_the_docs_is_one_of_ours(words: list[str]) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory of a reader, who can import what lies there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ALLOWED, "")
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Write the blocks that are files."""
+    for block in blocks(page, "python"):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (folder / name[1]).write_text(block)
+
+
+def write_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train for a moment what the page says."""
+    task = TRAINED.get(page.stem, "CartPole-v1")
+    config = resolve("gym", task, size="tiny", overrides=(*TINY, "train.steps=60"))
+    run = RunDir.create(folder / "runs", "docs", config=to_dict(config))
+    with monkeypatch.context() as patch:
+        patch.setenv(ALLOWED, task)
+        assert pipeline.main(run, plain=False, resume=False) == 0
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS)
+def test_a_command_of_the_docs_is_one_of_ours(page: Path, words: list[str], folder: Path) -> None:
+    write_files(page, folder)
     check(words)
+
+
+def test_what_the_python_of_a_page_loads_is_what_it_trains() -> None:
+    for name, task in TRAINED.items():
+        [page] = [page for page in PAGES if page.stem == name]
+        assert f"train gym --task {task}" in page.read_text()
 
 
 @pytest.mark.parametrize(
@@ -91,12 +136,9 @@ def test_what_is_none_would_be_found(line: str) -> None:
 
 
 @pytest.mark.parametrize("page", PYTHON)
-def test_python_of_the_docs_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(tmp_path / "runs", "train.steps=40")
-    assert pipeline.main(run, plain=False, resume=False) == 0
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "docs", "run": run}
+def test_python_of_the_docs_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(page, folder)
+    write_run(page, folder, monkeypatch)
+    names: dict[str, Any] = {"__name__": "docs"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)

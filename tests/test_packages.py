@@ -27,7 +27,7 @@ from dreamer_async import envs
 agent = dreamer_async.load(sys.argv[1], "cpu")
 with envs.make("toy", "seek", num_envs=1, seed=0) as env:
     env.start()
-    agent.act({name: rows[0] for name, rows in env.recv().obs.items()}, None)
+    agent.act({name: rows[0] for name, rows in env.recv().obs.items()})
 """
 EVERYTHING = """
 import importlib, pkgutil, sys

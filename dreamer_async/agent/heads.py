@@ -203,6 +203,11 @@ class Actor(Part):
         ]
         return join_action(self.action, actions)
 
+    def mode(self, params: tuple[Tensor, ...]) -> Tensor:
+        """The likeliest action of each head: shaped as those of `sample`."""
+        modes = [own[0].argmax(-1) if h.discrete else own[0] for h, own in self._own(params)]
+        return join_action(self.action, modes) if self.action.kind == "several" else modes[0]
+
     def logprob(self, params: tuple[Tensor, ...], action: Tensor) -> Tensor:
         """Log probability (density) of actions: [...]."""
         if self.action.kind != "several":

@@ -143,15 +143,20 @@ class Policy:
         is_first: NDArray[np.bool_] | Tensor,
         carry: PolicyCarry,
         generator: torch.Generator,
+        *,
+        greedy: bool = False,
     ) -> tuple[Acted, PolicyCarry]:
         """Sample one action per row, also returning what to remember of the rows.
 
-        obs is {key: [N, *]} and is_first [N]. The same in training and evaluation.
+        obs is {key: [N, *]} and is_first [N]. The same in training and evaluation; `greedy` takes
+        the likeliest actions instead, while z is still sampled.
         """
         rows = carry.deter.shape[0]
         tensors = {key: self._tensor(obs[key]) for key in self.spec.obs}
         noise = self.draw_noise(rows, generator)
         carry = self.step(tensors, self._tensor(is_first), carry, noise)
+        if greedy:
+            carry = carry._replace(action=self.mode(carry))
         acted = Acted(
             carry.action.cpu().numpy().astype(self.spec.action.dtype),
             carry.deter.to(torch.float16).cpu().numpy(),
@@ -168,6 +173,12 @@ class Policy:
         state = RSSMState(carry.deter, carry.stoch)
         state, action = self._act(state, carry.action, embed, is_first, *noise)
         return PolicyCarry(*state, action)
+
+    @torch.no_grad()
+    def mode(self, carry: PolicyCarry) -> Tensor:
+        """The likeliest actions in the states of a carry: as `PolicyCarry.action`."""
+        feat = RSSMState(carry.deter, carry.stoch).feat  # [N, F]
+        return self.pol.mode(self.pol(feat))
 
     def _tensor(self, x: NDArray[Any] | Tensor) -> Tensor:
         return torch.as_tensor(x).to(self.device)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.store.sizes import in_words
 from dreamer_async.store.sweep_dir import SweepDir, find_runs, list_sweeps
+
+if TYPE_CHECKING:
+    from dreamer_async.run.evaluate import Evaluation
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 
@@ -116,25 +119,25 @@ def evaluate(
     runs = [run for run in runs if not several or any(run.checkpoints.glob("step-*"))]
     if not runs:
         raise ConfigError(f"no run of {ref} has a checkpoint yet")
-    limits: dict[str, Any] = {"best": best, "longest": longest or LONGEST}
-    limits["say"] = partial(print, file=sys.stderr, flush=True)
-    results = []
+    options: dict[str, Any] = {"device": device, "best": best, "longest": longest or LONGEST}
+    options["say"] = partial(print, file=sys.stderr, flush=True)
+    results: list[dict[str, Any]] = []
     for run in runs:
         if filmed:
             looks = {"files": (video, gif), "fps": fps, "overlay": overlay}
-            played = _play_filmed(run, episodes, seed, device, **limits, **looks)
+            played = _play_filmed(run.path, episodes, seed, **options, **looks)
         else:
-            played = play(run, episodes, seed, device, **limits)
-        results.append(result := cast(dict[str, Any], played))
-        _warn_of_scores(result)
+            played = play(run.path, episodes, seed, **options)
+        results.append(played.record())
+        _warn_of_scores(played)
         if not as_json:
-            _print_scores(result)
+            _print_scores(played)
     if as_json:
         print(json.dumps(results if several else results[0], allow_nan=False))
     return 0
 
 
-def _play_filmed(*words: Any, **options: Any) -> dict[str, Any]:
+def _play_filmed(*words: Any, **options: Any) -> Evaluation:
     """Play and write a film of it; ConfigError where there is nothing to see."""
     from dreamer_async.share.reel import NoPicture, evaluate_filmed
 
@@ -146,27 +149,22 @@ def _play_filmed(*words: Any, **options: Any) -> dict[str, Any]:
     return result
 
 
-def _warn_of_scores(result: dict[str, Any]) -> None:
+def _warn_of_scores(result: Evaluation) -> None:
     """Say which checkpoints were skipped, and which episodes did not end."""
-    _warn_of_skipped(result["skipped"])
-    if cut := result["cut"]:
+    _warn_of_skipped(result.skipped)
+    if cut := result.cut:
         warn(
-            f"{cut} episode{'s' * (cut > 1)} did not end within {result['longest']:,} steps, "
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, "
             "and counted as far as they went; --longest moves that limit"
         )
 
 
-def _print_scores(result: dict[str, Any]) -> None:
+def _print_scores(result: Evaluation) -> None:
     """What a run's checkpoint played, for people."""
-    print(
-        f"{result['run']} ({result['task']}), {result['checkpoint']}: {result['episodes']} episodes"
-    )
-    print(f"after {result['env_steps']:,} agent steps, {result['frames']:,} frames")
-    print(" ".join(f"{score:g}" for score in result["scores"]))
-    print(
-        f"mean {result['mean']:.2f}  median {result['median']:.2f}  std {result['std']:.2f}",
-        flush=True,
-    )
+    print(f"{result.run} ({result.task}), {result.checkpoint}: {result.episodes} episodes")
+    print(f"after {result.env_steps:,} agent steps, {result.frames:,} frames")
+    print(" ".join(f"{score:g}" for score in result.scores))
+    print(f"mean {result.mean:.2f}  median {result.median:.2f}  std {result.std:.2f}", flush=True)
 
 
 def dream(

@@ -1,6 +1,6 @@
 """Scores of an agent: full episodes on environments of their own.
 
-A saved agent is scored by the command line, the one in training by `Evaluator`, in a thread
+A saved agent is scored by `evaluate`, the one in training by `Evaluator`, in a thread
 of its own with its own environments, weights and random numbers: training does not notice.
 """
 
@@ -10,7 +10,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +30,6 @@ from dreamer_async.run.saved_agent import load
 from dreamer_async.run.telemetry import EpisodeTracker, Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store.events import Controlled, Episode, Evaluated
-from dreamer_async.store.run_dir import RunDir
 
 MAX_ENVS = 8
 MAX_EPISODES = 100
@@ -56,50 +57,122 @@ class Spectator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of one checkpoint, and which one it was."""
+
+    run: str
+    """Name of the run."""
+    task: str
+    """Its suite and task, such as atari/pong."""
+    checkpoint: str
+    """Name of the checkpoint."""
+    skipped: tuple[str, ...]
+    """Checkpoints that would have come first and do not verify, each with its reason."""
+    env_steps: int
+    """Agent steps that the run had seen."""
+    frames_per_step: int
+    """Environment frames of one agent step (the action repeat)."""
+    updates: int
+    """Updates that it had made."""
+    seed: int
+    """Seed of environments, latents and actions."""
+    scores: tuple[float, ...]
+    """Sum of rewards of each episode."""
+    lengths: tuple[int, ...]
+    """Agent steps of each episode."""
+    cut: int
+    """Episodes that did not end within `longest` steps and counted as far as they went."""
+    longest: int
+    """Agent steps after which an episode is cut off."""
+
+    @property
+    def frames(self) -> int:
+        """Environment frames that the run had seen."""
+        return self.env_steps * self.frames_per_step
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.scores)
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return float(np.mean(self.scores))
+
+    @property
+    def median(self) -> float:
+        """Median score."""
+        return float(np.median(self.scores))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the scores (of these episodes, not of a sample)."""
+        return float(np.std(self.scores))
+
+    @property
+    def min(self) -> float:
+        """Lowest score."""
+        return float(np.min(self.scores))
+
+    @property
+    def max(self) -> float:
+        """Highest score."""
+        return float(np.max(self.scores))
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON can carry it, as `eval --json` prints it."""
+        names = "run task checkpoint skipped env_steps frames_per_step frames updates seed episodes"
+        numbers = "cut longest mean median std min max scores lengths"
+        return {name: getattr(self, name) for name in f"{names} {numbers}".split()}
+
+
 def evaluate(
-    run_dir: RunDir,
-    episodes: int,
-    seed: int,
-    device: str = "auto",
+    run: str | Path = "last",
+    episodes: int = 10,
+    seed: int = 0,
     *,
+    device: str = "auto",
     best: bool = False,
+    task: str | None = None,
+    runs_dir: str | Path | None = None,
     longest: int = LONGEST,
     say: Say = lambda text: None,
     spectator: Spectator | None = None,
-) -> dict[str, object]:
-    """Play this many episodes with the newest valid checkpoint, or with the best one.
+) -> Evaluation:
+    """Play this many full episodes with the newest valid checkpoint of a run, or with the best.
 
-    Returns scores and lengths (agent steps) per episode with their summary. As in the official code
-    actions are sampled. Episodes of `longest` steps are cut off and counted in `cut`; their
-    environments play no more, so that there may be fewer episodes than asked for. `say` is told
-    how far it is. Raises CheckpointError when there is no valid checkpoint.
+    `run`, `device`, `best`, `task` and `runs_dir` are those of `load`; what `task` names is
+    imported where it is code. The environments are as in training, several in parallel, and as in
+    the official code actions are sampled. The same seed gives the same scores on one machine where
+    the environments allow it. Episodes of `longest` agent steps are cut off; their environments
+    play no more, so that there may be fewer episodes than asked for. `say` is told how far it is,
+    and a `spectator` sees every step.
+
+    Raises ValueError for a run or task that cannot be found or built, `CheckpointError` where
+    nothing valid is saved, and `EnvError` where the environment fails.
     """
-    agent = load(run_dir.path, device, seed, best=best)
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}, but 1 is the least")
+    agent = load(run, device, seed, best=best, task=task, runs_dir=runs_dir)
     tally = Scores(episodes, longest)
     policy, generator, env = agent.policy, agent.generator, agent.config.env
     play(policy, generator, env, tally, seed, say=say, spectator=spectator)
-    scores = tally.scores
-    return {
-        "run": run_dir.name,
-        "task": f"{agent.spec.suite}/{agent.spec.task}",
-        "checkpoint": agent.path.name,
-        "skipped": list(agent.skipped),
-        "env_steps": agent.env_steps,
-        "frames_per_step": agent.spec.frames_per_step,
-        "frames": agent.env_steps * agent.spec.frames_per_step,
-        "updates": agent.updates,
-        "seed": seed,
-        "episodes": len(scores),
-        "cut": tally.cut,
-        "longest": longest,
-        "mean": float(np.mean(scores)),
-        "median": float(np.median(scores)),
-        "std": float(np.std(scores)),
-        "min": float(np.min(scores)),
-        "max": float(np.max(scores)),
-        "scores": scores,
-        "lengths": tally.lengths,
-    }
+    return Evaluation(
+        run=agent.path.parent.parent.name,
+        task=f"{agent.spec.suite}/{agent.spec.task}",
+        checkpoint=agent.path.name,
+        skipped=agent.skipped,
+        env_steps=agent.env_steps,
+        frames_per_step=agent.spec.frames_per_step,
+        updates=agent.updates,
+        seed=seed,
+        scores=tuple(tally.scores),
+        lengths=tuple(tally.lengths),
+        cut=tally.cut,
+        longest=longest,
+    )
 
 
 class Scores:

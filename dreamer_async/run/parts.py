@@ -123,7 +123,7 @@ async def build(
     )
     state = RunState(learner, replay, ratio, pool, player, collector, lockstep=train.sync)
     telemetry.follow(lambda: state.position)
-    saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path)
+    saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path, spec)
     filmer = Filmer(home.film_path, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
     gauges = RunGauges(home.path, pool, player, replay, ratio, learner, collector.stages)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from dreamer_async.config import Config, to_dict
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.machine.device import cpu_threads
+from dreamer_async.run import saved_spec
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
@@ -54,8 +56,10 @@ class Saver:
         state: RunState,
         telemetry: Telemetry,
         place: Path,
+        spec: EnvSpec,
     ) -> None:
         """`run_dir` may be known by a descriptor; `place` is the path that people know."""
+        self._spec = saved_spec.encode(spec)
         self._run_dir = run_dir
         self._config = config
         self._learner = learner
@@ -200,6 +204,7 @@ class Saver:
         manifest = {
             **counters,
             "config": to_dict(self._config),
+            saved_spec.KEY: self._spec,
             "torch": torch.__version__,
             "threads": cpu_threads(self._config),
         }

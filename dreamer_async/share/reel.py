@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +20,10 @@ from dreamer_async.agent.policy import PolicyCarry
 from dreamer_async.agent.states import RSSMState
 from dreamer_async.config import Config, from_dict
 from dreamer_async.envs.spec import EnvSpec, StepBatch
-from dreamer_async.run.evaluate import LONGEST, Say, evaluate, shares
+from dreamer_async.run.evaluate import LONGEST, Evaluation, Say, evaluate, shares
 from dreamer_async.run.films.video import Films, Frame, enlarge, films
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, under
-from dreamer_async.store.run_dir import RunDir
 
 SIDE = 384
 """Small frames are enlarged until their larger side has as many pixels."""
@@ -73,28 +71,33 @@ class Reel:
 
 
 def evaluate_filmed(
-    run_dir: RunDir,
+    run: Path,
     episodes: int,
     seed: int,
-    device: str = "auto",
     *,
+    device: str = "auto",
     best: bool = False,
     longest: int = LONGEST,
     say: Say = lambda text: None,
     files: tuple[Path | None, Path | None],
     fps: int,
     overlay: bool = False,
-) -> tuple[dict[str, Any], str]:
+) -> tuple[Evaluation, str]:
     """Evaluate as `evaluate` does, and film it; also returns what was filmed, in words.
 
     `files` are MP4 and GIF. Raises NoPicture, and then writes nothing.
     """
-    value = critic(checkpoint.need(run_dir.path, of_best=best)) if overlay else None
+    value = critic(checkpoint.need(run, of_best=best)) if overlay else None
     with films(*files, fps) as out:
         shown = int(shares(episodes)[0])
         reel = Reel(out, shown, value)
         result = evaluate(
-            *(run_dir, episodes, seed, device), best=best, longest=longest, say=say, spectator=reel
+            *(run, episodes, seed),
+            device=device,
+            best=best,
+            longest=longest,
+            say=say,
+            spectator=reel,
         )
     names = " and ".join(str(path) for path in files if path is not None)
     some = f"{shown} of {episodes} episodes" if shown < episodes else f"{shown} episode(s)"

@@ -20,7 +20,8 @@ from typing import Any
 
 from dreamer_async import __version__, envs
 from dreamer_async.config import Config, ConfigError, from_dict
-from dreamer_async.run.evaluate import evaluate
+from dreamer_async.run import saved_spec
+from dreamer_async.run.evaluate import Evaluation, evaluate
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT
 from dreamer_async.store.json_file import write_json_atomic
@@ -29,7 +30,7 @@ from dreamer_async.store.summary import chosen_settings, summarize
 
 KEPT = (
     *("config", "env_steps", "updates", "skipped", "ratio_started", "ratio_debt"),
-    *("replay_steps", "torch", "threads"),
+    *("replay_steps", "torch", "threads", saved_spec.KEY),
 )
 """What the manifest keeps of that of the checkpoint."""
 FILES = ("README.md", "manifest.json", "scores.json", "state.safetensors")
@@ -60,7 +61,9 @@ def export(
     """
     check_folder(out)
     found = checkpoint.need(run.path, of_best=best)
-    played = evaluate(run, episodes, seed, "cpu", best=best) if episodes else {}
+    played = None
+    if episodes:
+        played = evaluate(run.path, episodes, seed, device="cpu", best=best)
     scores = scores_of(run, found, played)
     tensors = {name: part for name, part in found.tensors.items() if name.startswith(AGENT)}
     manifest = {key: found.manifest[key] for key in KEPT if key in found.manifest}
@@ -87,7 +90,9 @@ def _appearing(out: Path) -> Iterator[Path]:
         raise
 
 
-def scores_of(run: RunDir, found: checkpoint.Checkpoint, played: dict[str, Any]) -> dict[str, Any]:
+def scores_of(
+    run: RunDir, found: checkpoint.Checkpoint, played: Evaluation | None
+) -> dict[str, Any]:
     """What is known of how well the agent plays, with the seeds of it."""
     config: Config = from_dict(found.manifest["config"])
     frames = envs.spec_of(config.env).frames_per_step
@@ -100,7 +105,7 @@ def scores_of(run: RunDir, found: checkpoint.Checkpoint, played: dict[str, Any])
         "frames": found.manifest["env_steps"] * frames,
         "updates": found.manifest["updates"],
         "recent_training_return": summary.recent_return,
-        "evaluation": {key: played[key] for key in kept} if played else None,
+        "evaluation": {key: getattr(played, key) for key in kept} if played else None,
     }
 
 
@@ -137,8 +142,7 @@ and {scores["updates"]:,} updates.
 import dreamer_async
 
 agent = dreamer_async.load("{name}")
-carry = None
-action, carry = agent.act(obs, carry)  # obs: {_observations(config)}
+action = agent.act(obs)  # as the environment gives it: {_observations(config)}
 ```
 
 The parameters are in `state.safetensors`, the settings in `manifest.json`; nothing else is read.

@@ -4,9 +4,9 @@
   So is one of both whose arguments (`--env-arg`) envpool's environment does not have.
 * `module:factory` names something that returns a gymnasium environment, and `module:Name-v0` an id
   that importing the module registers. Both import code, so whoever runs it must say so: they are
-  refused unless the same name was given to `allow_code`, which nothing but a command line or a call
-  of `dreamer_async.train` does. A run directory from elsewhere can therefore not choose what is
-  imported.
+  refused unless the same name was given to `allow_code`, which nothing but a command line does, a
+  call of `dreamer_async.train`, and the argument `task` of `load` and `evaluate`. A run directory
+  from elsewhere can therefore not choose what is imported.
 
 Ids are case-sensitive. Both libraries are imported when an id is looked up, not before.
 """
@@ -80,7 +80,7 @@ def _check_code(task: str, module: str) -> None:
     if os.environ.get(ALLOWED) != task:
         raise UnknownTask(
             f"{task!r} is code that would be imported, so it must be named again on the command "
-            f"line: --task {task}"
+            f"line: --task {task} (in Python: task={task!r})"
         )
     package = module.partition(".")[0]
     places = [os.path.join(folder, package) for folder in search_path()]

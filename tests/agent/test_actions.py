@@ -95,6 +95,15 @@ def test_log_probabilities_and_entropies_are_sums() -> None:
     assert ((randomness > 0) & (randomness < 1)).all()
 
 
+@pytest.mark.parametrize("action", [BUTTONS, STICK, SEVERAL])
+def test_no_action_is_likelier_than_the_mode(action: ActionSpec) -> None:
+    actor = sharp(action)
+    params, samples = sampled(actor)
+    best, others = (actor.logprob(params, each) for each in (actor.mode(params), samples))
+    assert actor.mode(params).shape == samples.shape
+    assert (others <= best + 1e-6).all() and (others < best).any()
+
+
 @pytest.mark.parametrize("part", [BUTTONS, STICK])
 def test_one_of_several_is_the_same_as_alone(part: ActionSpec) -> None:
     """The reference of everything here: the single action that is compared with the oracle."""

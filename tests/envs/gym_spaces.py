@@ -117,11 +117,11 @@ EXAMPLES: dict[str, Space] = {
 """One of every kind, small."""
 
 
-class EveryKind(gymnasium.Env[Any, Any]):
-    """Observe and take an example of every kind at once, and insist on the space of actions."""
+class Recording(gymnasium.Env[Any, Any]):
+    """Observe and take examples of one space, and insist on the space of actions."""
 
-    def __init__(self) -> None:
-        self.observation_space = self.action_space = spaces.Dict(EXAMPLES)
+    def __init__(self, observation: Space, action: Space) -> None:
+        self.observation_space, self.action_space = observation, action
         self.steps = 0
 
     def reset(
@@ -136,3 +136,32 @@ class EveryKind(gymnasium.Env[Any, Any]):
         assert self.action_space.contains(action), action
         self.steps += 1
         return self.observation_space.sample(), float(self.steps), self.steps == 5, False, {}
+
+
+class EveryKind(Recording):
+    """All examples at once."""
+
+    def __init__(self) -> None:
+        super().__init__(spaces.Dict(EXAMPLES), spaces.Dict(EXAMPLES))
+
+
+class Start(Recording):
+    """Classes from -1 on, both ways."""
+
+    def __init__(self) -> None:
+        super().__init__(EXAMPLES["Discrete"], EXAMPLES["Discrete"])
+
+
+class Pictures(Recording):
+    """Images that are padded, of reals and bits, channels first; symbols; and a Tuple to take."""
+
+    def __init__(self) -> None:
+        observation = spaces.Dict(
+            {
+                "frame": spaces.Box(0, 255, (3, 20, 24), np.uint8),
+                "bright": spaces.Box(0, 1, (20, 24, 1), np.float32),
+                "mask": spaces.Box(0, 1, (20, 24), BOOL),
+                "tiles": spaces.Box(0, 10, (16, 16), np.uint8),
+            }
+        )
+        super().__init__(observation, EXAMPLES["Tuple"])

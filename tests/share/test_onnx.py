@@ -52,7 +52,7 @@ def test_the_graph_acts_as_the_agent_does(run: RunDir, file: Path) -> None:
         obs = {"image": rng.integers(256, size=(ROWS, 32, 32, 1)).astype(np.uint8)}
         first = np.full(ROWS, step == 0) | (rng.random(ROWS) < 0.05)
         noise = agent.policy.draw_noise(ROWS, generator)
-        action, carry = agent.act(obs, carry, first)
+        action, carry = agent.step(obs, carry, first)
         random = {f"noise_{name}": part.numpy() for name, part in noise._asdict().items()}
         names = [f"next_{name}" for name in CARRY]
         out = session.run(names, obs | random | theirs | {"is_first": first})

@@ -110,7 +110,7 @@ def test_what_is_pushed_can_be_loaded(run: RunDir, there: StandIn, tmp_path: Pat
     fetched = {path.name for path in far.path.iterdir()}
     assert fetched == {"manifest.json", "state.safetensors"}, "and nothing else"
     obs = {key: np.ones((4, *s.shape), s.dtype) for key, s in here.spec.obs.items()}
-    np.testing.assert_array_equal(here.act(obs)[0], far.act(obs)[0])
+    np.testing.assert_array_equal(here.act(obs, [False] * 4), far.act(obs, [False] * 4))
 
 
 def test_tampered_weights_are_refused(run: RunDir, there: StandIn) -> None:

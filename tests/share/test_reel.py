@@ -32,10 +32,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def test_a_film_shows_the_episodes_of_the_first_environment(run: RunDir, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     gif = tmp_path / "x.gif"
-    plain = evaluate(run, 3, 5, "cpu")
-    result, said = evaluate_filmed(run, 3, 5, "cpu", files=(None, gif), fps=10)
+    plain = evaluate(run.path, 3, 5, device="cpu")
+    result, said = evaluate_filmed(run.path, 3, 5, device="cpu", files=(None, gif), fps=10)
     assert result == plain, "filming changes no score"
-    lengths = result["lengths"]
+    lengths = result.lengths
     assert "1 of 3 episodes, 8 steps" in said and set(lengths) == {7}
     with image.open(gif) as film:
         assert film.n_frames == 8 and film.size == (384, 384)
@@ -44,7 +44,7 @@ def test_a_film_shows_the_episodes_of_the_first_environment(run: RunDir, tmp_pat
 def test_the_overlay_is_below_the_picture(run: RunDir, tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     gif = tmp_path / "x.gif"
-    evaluate_filmed(run, 1, 5, "cpu", files=(None, gif), fps=10, overlay=True)
+    evaluate_filmed(run.path, 1, 5, device="cpu", files=(None, gif), fps=10, overlay=True)
     with image.open(gif) as film:
         assert film.size == (384, 400)
         line = np.asarray(film.convert("RGB"))[384:]
