@@ -90,3 +90,11 @@ def native_functions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _compile_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the choice of a cache, which a test may make in this process, to that test alone."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
+    if not os.environ["TORCHINDUCTOR_CACHE_DIR"]:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

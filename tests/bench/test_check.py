@@ -156,7 +156,7 @@ def test_the_words_are_understood(
 ) -> None:
     asked: list[Any] = []
     said = "task", "size", "device", "precision", "cores", "processor", "threads", "torch"
-    found = {"results": [], **dict.fromkeys(said, "")}
+    found = {"results": [], **dict.fromkeys(said, ""), "load": 0.0, "cores": 1}
 
     def measure(config: Any, part: str, seconds: float, pairs: int) -> dict[str, Any]:
         asked.append((config.train.device, part))

@@ -97,7 +97,7 @@ def test_any_space_can_be_left_out(kind: str | None) -> None:
         (
             spaces.Dict(a=spaces.Dict(tiles=GRID)),
             {"a": "vector"},
-            "a is a dictionary: say it of its keys, such as a/tiles",
+            "a holds others: say it of its keys, such as a/tiles",
         ),
         (spaces.Dict(a=GRID), {"a": "hidden"}, "has no or ambiguous keys"),
         (spaces.Box(0, 255, (9,), np.uint8), {"vector": "category"}, "=category:11 for 0 to 10"),
