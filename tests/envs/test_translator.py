@@ -11,12 +11,11 @@ from hypothesis import given, reject, settings
 
 from dreamer_async import envs
 from dreamer_async.envs.native import space_json
-from dreamer_async.envs.native.actions import write_actions
 from dreamer_async.envs.native.translator import Translator
 from dreamer_async.envs.spaces import UnsupportedSpace, read_space
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.view import PLAIN, View
-from tests.envs.gym_spaces import Space, usable_spaces
+from tests.envs.gym_spaces import Space, described, usable_spaces
 
 OWN = [
     ("minigrid", "empty-5x5"),
@@ -32,13 +31,6 @@ NATIVE = [
     ("mujoco", "half_cheetah"),
     ("atari", "pong"),
 ]
-
-
-def described(observation: Space, action: Space) -> EnvSpec:
-    """What a worker says of an environment with these spaces."""
-    obs = {reader.name: reader.spec for reader in read_space(observation)}
-    native = space_json.native(observation, action)
-    return EnvSpec("gym", "case", obs, write_actions(action).spec, native=native)
 
 
 def check(translator: Translator, spec: EnvSpec) -> None:
