@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from dreamer_async.config import EnvConfig
-from dreamer_async.config.schema import parse_json
+from dreamer_async.config.schema import parse_json, shown
 from dreamer_async.envs import wire
 from dreamer_async.envs.spec import EnvSpec, check_observations
 
@@ -53,7 +53,7 @@ def decode(manifest: Mapping[str, Any], env: EnvConfig) -> EnvSpec | None:
         _check_size([spec.action.width, spec.action.columns, spec.frames_per_step])
         _check_sizes(spec.native)
     except WRONG as error:
-        raise ValueError(f"its {KEY} is none: {error}") from error
+        raise ValueError(f"its {KEY} is none: {f'{error}':.200}") from error
     return spec
 
 
@@ -65,7 +65,7 @@ def _check_sizes(native: Any) -> None:
             _check_size(native["n"])
         dtype = native.get("dtype", "bool")
         if not (isinstance(dtype, str) and _DTYPE.fullmatch(dtype)):
-            raise ValueError(f"there is no type {dtype!r}")
+            raise ValueError(f"there is no type {shown(dtype)}")
     if isinstance(native, Mapping | list):
         for inner in native.values() if isinstance(native, Mapping) else native:
             _check_sizes(inner)
@@ -75,4 +75,4 @@ def _check_size(shape: int | list[int]) -> None:
     lengths = shape if isinstance(shape, list) else [shape]
     whole = all(type(length) is int and length >= 0 for length in lengths)
     if not whole or math.prod(lengths) > MOST_NUMBERS:
-        raise ValueError(f"shape {shape} cannot be")
+        raise ValueError(f"a shape of {shown(shape)} cannot be")

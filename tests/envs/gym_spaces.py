@@ -10,6 +10,11 @@ import numpy as np
 from gymnasium import spaces
 from hypothesis import strategies as st
 
+from dreamer_async.envs.native import space_json
+from dreamer_async.envs.native.actions import write_actions
+from dreamer_async.envs.spaces import read_space
+from dreamer_async.envs.spec import EnvSpec
+
 Space = gymnasium.Space[Any]
 
 BOOL: Any = np.bool_  # which gymnasium takes and its types do not
@@ -115,6 +120,13 @@ EXAMPLES: dict[str, Space] = {
     ),
 }
 """One of every kind, small."""
+
+
+def described(observation: Space, action: Space) -> EnvSpec:
+    """What a worker says of an environment with these spaces."""
+    obs = {reader.name: reader.spec for reader in read_space(observation)}
+    native = space_json.native(observation, action)
+    return EnvSpec("gym", "case", obs, write_actions(action).spec, native=native)
 
 
 class Recording(gymnasium.Env[Any, Any]):

@@ -17,22 +17,24 @@ from typing import Any
 
 import pytest
 from experience import Experience, make_spec
+from gymnasium.spaces import Dict
 from hostile import JSON, spoiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import make_run, newest
 
-from dreamer_async import cli
+from dreamer_async import cli, envs
 from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Record as WriterRecord
 from dreamer_async.replay.ring import RingFile, RingMismatch, stored_file_spec
-from dreamer_async.run import checkpoint_room, pipeline
+from dreamer_async.run import checkpoint_room, pipeline, saved_spec
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
+from tests.envs.gym_spaces import EXAMPLES, described
 from tests.replay.test_ring import spec, write_header
 
 pytestmark = pytest.mark.faults
@@ -102,6 +104,29 @@ def test_spoiled_counters_are_refused_or_sane(data: Any) -> None:
         whole = counters.env_steps, counters.updates, counters.skipped, counters.threads
         assert all(type(n) is int and 0 <= n <= 1 << 53 for n in whole)
         assert abs(counters.ratio_debt) < float("inf")
+
+
+NATIVE = saved_spec.encode(described(Dict(EXAMPLES), Dict(EXAMPLES)))
+
+
+@FUZZ
+@given(spoiled(NATIVE) | JSON)
+def test_a_spoiled_spec_is_refused_or_can_be_used(data: Any) -> None:
+    """The spec in a manifest; nothing large is made, and nothing else is raised."""
+    env = resolve("toy", "catch", size="tiny").env
+    try:
+        spec = saved_spec.decode({saved_spec.KEY: data}, env)
+        if spec is None:
+            return
+        translator = envs.translator(spec, envs.View())
+    except saved_spec.WRONG:
+        return
+    assert translator.writer.spec == spec.action
+
+
+def test_the_unspoiled_spec_is_used() -> None:
+    spec = saved_spec.decode({saved_spec.KEY: NATIVE}, resolve("toy", "catch", size="tiny").env)
+    assert spec and envs.translator(spec, envs.View()).observation_space == Dict(EXAMPLES)
 
 
 @FUZZ

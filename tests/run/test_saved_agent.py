@@ -161,33 +161,18 @@ def test_rows_act_alone_and_can_start_anew(trained: Trained) -> None:
     np.testing.assert_allclose(restarted.deter[1].numpy(), new.deter[1].numpy(), atol=1e-6)
 
 
-def test_a_batch_of_every_kind_is_acted_on(agent: Callable[[str], SavedAgent]) -> None:
-    ours, rows = agent("EveryKind"), 3
-    ours.observation_space.seed(0)
-    obs = [ours.observation_space.sample() for _ in range(rows)]
-    actions = ours.act(_stacked(obs), np.ones(rows, bool))
-    for row in range(rows):
-        action = _row(ours.action_space, actions, row)
-        assert ours.action_space.contains(action), action
-
-
-def _stacked(parts: list[Any]) -> Any:
-    """Observations nested as one is, with a leading axis."""
-    if isinstance(parts[0], dict):
-        return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
-    if isinstance(parts[0], tuple):
-        return tuple(_stacked(list(inner)) for inner in zip(*parts, strict=True))
-    return parts if isinstance(parts[0], str) else np.stack(parts)
-
-
-def _row(space: Any, actions: Any, row: int) -> Any:
-    """One action of a batch."""
-    if isinstance(space, gymnasium.spaces.Dict):
-        return {key: _row(part, actions[key], row) for key, part in space.items()}
-    if isinstance(space, gymnasium.spaces.Tuple):
-        return tuple(_row(*parts, row) for parts in zip(space, actions, strict=True))
-    is_box = isinstance(space, gymnasium.spaces.Box)
-    return np.asarray(actions[row]) if is_box else actions[row]
+@pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")  # by itself, of Box ()
+def test_a_vector_environment_of_gymnasium_is_played(
+    agent: Callable[[str], SavedAgent],
+) -> None:
+    """Of every kind at once: each environment insists on its space."""
+    ours = agent("EveryKind")
+    env: Any = gymnasium.vector.SyncVectorEnv([gym_spaces.EveryKind] * 3)
+    obs, _ = env.reset(seed=0)
+    first = np.ones(3, bool)
+    for _ in range(20):
+        obs, _, terminated, truncated, _ = env.step(ours.act(obs, first))
+        first = terminated | truncated
 
 
 def test_numbers_of_rows_that_differ_are_named(trained: Trained) -> None:
