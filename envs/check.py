@@ -39,6 +39,8 @@ class Seen:
     """Its name in the environment, as `--as` takes it; empty where nothing can be said of it."""
     taken: str = ""
     """What it was taken for."""
+    others: str = ""
+    """What else `--as` can make of it, with bars between."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def _seen(spec: EnvSpec, name: str, values: Range) -> Seen:
         *(entry.shape, entry.dtype, encoder, entry.classes, *_ends(values), values.mean),
         key=taken.key,
         taken=taken.words,
+        others=taken.others,
     )
 
 

@@ -33,6 +33,9 @@ MOST_CLASSES = 2**20
 MOST_LETTERS = 2**14
 """Characters of the longest text times characters of its alphabet: as much as an MLP can take."""
 
+_DTYPES = {"image": "uint8", "vector": "float32", "category": "int32"}
+"""What the agent sees of each kind of key."""
+
 _REFUSED: dict[type[gymnasium.Space[Any]], tuple[str, str]] = {
     spaces.Sequence: ("has no fixed length", "a Box that is padded to the longest"),
     spaces.Graph: ("has no fixed size", "Boxes of nodes and edges, padded to the largest"),
@@ -99,6 +102,8 @@ class ObsReader:
     """How an image is made of it."""
     chosen: bool = False
     """The user said what it is."""
+    others: str = ""
+    """What else the user may say it is, with bars between."""
 
     def read(self, obs: Any) -> Array:
         """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
@@ -123,18 +128,20 @@ class ObsReader:
     def taken(self) -> Taken:
         """What this key was taken for."""
         if self.picture is not None:
-            return self.picture.taken(key_of(self.path), chosen=self.chosen)
+            of = self.picture.taken(key_of(self.path), chosen=self.chosen)
+            return of._replace(others=self.others)
+        return Taken(key_of(self.path), self._words(), self.chosen, others=self.others)
+
+    def _words(self) -> str:
+        """What a key that is no image was taken for."""
         count = math.prod(self.spec.shape)
         if self.letters is not None:
-            words = f"a text of {count} characters out of {len(self.letters.alphabet)}"
-            return Taken(key_of(self.path), words, self.chosen)
+            return f"a text of {count} characters out of {len(self.letters.alphabet)}"
         if self.spec.dtype == "float32":
-            words = f"a vector of {count}"
-        elif self.spec.shape:
-            words = f"{count} categories of {self.spec.classes} classes each"
-        else:
-            words = f"a category of {self.spec.classes} classes"
-        return Taken(key_of(self.path), words, self.chosen)
+            return f"a vector of {count}"
+        if self.spec.shape:
+            return f"{count} categories of {self.spec.classes} classes each"
+        return f"a category of {self.spec.classes} classes"
 
 
 def is_vector(reader: object) -> TypeGuard[ObsReader]:
@@ -245,10 +252,11 @@ def _readers(
     if kind == "hidden":
         return []
     if inner is None:
-        return [replace(_as_told(space, path, kind), chosen=True) if kind else _reader(space, path)]
+        reader = _as_told(space, path, kind) if kind else _reader(space, path)
+        return [replace(reader, chosen=bool(kind), others="|".join(_others(space, reader)))]
     if kind:
         each = key_of((*path, *(key for key, _ in inner[:1])))
-        raise UnsupportedSpace(f"{key_of(path)} holds others: say it of its keys, such as {each}")
+        raise UnsupportedSpace(f"{key_of(path)} holds other keys: say it of each, such as {each}")
     return [reader for key, part in inner for reader in _readers(part, (*path, key), kinds, hidden)]
 
 
@@ -368,6 +376,28 @@ def _as_told(space: gymnasium.Space[Any], path: Path, kind: str) -> ObsReader:
     if name == "category" and not more:
         return _reader(space, path)
     raise UnsupportedSpace(f"--as {key_of(path)}={kind} is not possible for its space {space}")
+
+
+def _others(space: gymnasium.Space[Any], reader: ObsReader) -> list[str]:
+    """What else the user may say that a leaf is."""
+    found = [kind for kind, dtype in _DTYPES.items() if dtype != reader.spec.dtype]
+    found = [kind for kind in found if _is_possible(space, reader.path, kind)]
+    if reader.spec.dtype != "int32" and "category" not in found and _may_be_counted(space):
+        found.append("category:COUNT")
+    return found + ["hidden"] * bool(reader.path)  # something has to be seen
+
+
+def _is_possible(space: gymnasium.Space[Any], path: Path, kind: str) -> bool:
+    try:
+        _as_told(space, path, kind)
+    except UnsupportedSpace:
+        return False
+    return True
+
+
+def _may_be_counted(space: gymnasium.Space[Any]) -> bool:
+    """Tell whether its numbers are whole, so that how many they are may be said."""
+    return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer)
 
 
 def _vector_reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:

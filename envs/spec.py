@@ -96,6 +96,8 @@ class Taken(NamedTuple):
     """The user said so."""
     remark: str = ""
     """What may be wrong with that and how to mend it; mostly empty."""
+    others: str = ""
+    """What else `--as` can make of it, with bars between."""
 
 
 @dataclass(frozen=True)

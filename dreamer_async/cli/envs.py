@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 VIEW = ("env.args", "env.kinds", "env.image")
 """Settings that say how a task is built and read."""
-_OTHERS = "image|vector|category|hidden"
 SHOWN_TASKS = 60
 """More tasks than these are only listed with --all."""
 
@@ -194,7 +193,8 @@ def report_lines(report: Report) -> list[str]:
         span = f"{seen.low:.4g} to {seen.high:.4g}, mean {seen.mean:.4g}"
         lines.append(f"{name:24}{shape:>14}  {kind:14} {seen.encoder}  {span}")
         if seen.taken:
-            lines.append(f"  taken for {seen.taken}; others: --as {seen.key}={_OTHERS}")
+            others = f"; others: --as {seen.key}={seen.others}" * bool(seen.others)
+            lines.append(f"  taken for {seen.taken}{others}")
     repeat = report.frames_per_step
     lines += ["", f"action    {report.action}" + (f", repeated {repeat} times" * (repeat > 1))]
     reward = report.reward

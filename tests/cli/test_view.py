@@ -169,7 +169,7 @@ def test_check_says_what_it_took_a_key_for_and_how_to_change_it(
 def test_check_prints_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--env-arg", "side=84", "--as", "words=hidden"]
     assert main(["env", "check", NAME, "-n", "1", *words]) == 0
-    assert "others: --as tiles=image|vector|category|hidden" in capsys.readouterr().out
+    assert "others: --as tiles=vector|category:COUNT|hidden" in capsys.readouterr().out
     assert main(["env", "check", NAME, *words, "-s", "train.seed=3"]) == 2
     assert "does not matter here; there are env.args" in capsys.readouterr().err
 

@@ -97,7 +97,7 @@ def test_any_space_can_be_left_out(kind: str | None) -> None:
         (
             spaces.Dict(a=spaces.Dict(tiles=GRID)),
             {"a": "vector"},
-            "a holds others: say it of its keys, such as a/tiles",
+            "a holds other keys: say it of each, such as a/tiles",
         ),
         (spaces.Dict(a=GRID), {"a": "hidden"}, "has no or ambiguous keys"),
         (spaces.Box(0, 255, (9,), np.uint8), {"vector": "category"}, "=category:11 for 0 to 10"),
@@ -137,3 +137,40 @@ def test_bounds_are_those_of_boxes_only() -> None:
     space = spaces.Dict(a=spaces.Discrete(9), b=spaces.Box(0, 9, (16, 16), np.uint8))
     readers = read_space(space, View(kinds={"a": "vector", "b": "vector"}))
     assert vector_bounds(space, readers) == {"b": (0, 9)}
+
+
+@pytest.mark.parametrize(
+    ("space", "kinds", "others"),
+    [
+        (spaces.Box(-1, 1, (3,), np.float32), {}, "category"),
+        (spaces.Box(-np.inf, np.inf, (3,), np.float32), {}, ""),
+        (spaces.Box(0, 255, (4,), np.uint8), {}, "category:COUNT"),
+        (spaces.Box(0, 255, (84, 84, 3), np.uint8), {}, "vector|category:COUNT"),
+        (spaces.Box(0.0, 1.0, (64, 64, 3), np.float32), {"a": "vector"}, "image|category"),
+        (GRID, {"a": "category"}, "image|vector"),
+        (spaces.Discrete(3), {}, "vector"),
+        (spaces.MultiBinary(4), {"a": "vector"}, "category"),
+        (spaces.Text(5), {}, ""),
+    ],
+)
+def test_what_else_a_key_may_be_is_what_else_is_taken(
+    space: Any, kinds: dict[str, str], others: str
+) -> None:
+    inside = spaces.Dict({"a": space})
+    taken = read(inside, **kinds)["a"].taken()
+    assert taken.others == "|".join(filter(None, [others, "hidden"]))
+    told = [*taken.others.replace("COUNT", "3").split("|")[:-1]]
+    assert all("a" in read(inside, a=kind) for kind in told)
+    for kind in {"image", "vector", "category"} - {*told}:
+        try:
+            (reader,) = read(inside, a=kind).values()
+        except UnsupportedSpace:
+            continue
+        assert reader.taken().words == taken.words, f"{kind} is possible, too"
+
+
+def test_the_only_key_cannot_be_hidden() -> None:
+    (reader,) = read(spaces.Discrete(3)).values()
+    assert reader.taken().others == "vector"
+    with pytest.raises(UnsupportedSpace):
+        read(spaces.Discrete(3), observation="hidden")
