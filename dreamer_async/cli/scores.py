@@ -214,7 +214,8 @@ def task_lines(task: TaskScore, *, curve: bool) -> list[str]:
     width = max(len(run.name) for run in task.runs)
     lines.append(f"  {'run':{width}} {'seed':>6} {'frames':>13} {'episodes':>9} {'score':>12}")
     for run in task.runs:
-        score = "not yet" if run.score is None else _number(run.score)
+        missing = "not yet" if run.frames < task.budget else "none"
+        score = missing if run.score is None else _number(run.score)
         lines.append(
             f"  {run.name:{width}} {run.seed:6} {run.frames:13,.0f} {run.episodes:9,} {score:>12}"
         )
@@ -228,6 +229,8 @@ def _score_lines(task: TaskScore) -> list[str]:
     """The task's score beside the published one, and how far they may be compared."""
     done = [run for run in task.runs if run.score is not None]
     ours = "no run has seen the whole budget yet"
+    if any(run.frames >= task.budget for run in task.runs):
+        ours = "none, as no episode ended in it"
     if task.score is not None:
         ours = f"{_spread(task.score, task.score_std)} over {_count(len(done), 'run')}"
     lines = [f"  score      {ours} (mean of the last tenth of the budget)"]

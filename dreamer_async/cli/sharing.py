@@ -45,6 +45,8 @@ def export(
     run = _run(ref, task, runs_dir)
     if onnx is None and safetensors is None:
         raise ConfigError("say what to export: --onnx FILE.onnx, --safetensors DIR, or both")
+    if safetensors is not None:
+        _need_environment(run, episodes)
     if onnx is not None:
         need_extra("onnx", "--onnx")
         check_target(onnx, "--onnx")
@@ -88,6 +90,7 @@ def push(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     need_extra("hub", "push")
+    _need_environment(run, episodes)
     from dreamer_async.share.push import PushFailed
     from dreamer_async.share.push import push as upload
 
@@ -105,6 +108,17 @@ def _run(ref: str, task: str | None, runs_dir: str) -> RunDir:
     run = RunDir.find(runs_root(runs_dir), ref)
     name_again(load_config(run).env, task)
     return run
+
+
+def _need_environment(run: RunDir, episodes: int) -> None:
+    """Refuse to play for the card where there is nothing to play in."""
+    from dreamer_async.store.summary import load_config
+
+    if episodes and load_config(run).env.suite == "session":
+        raise ConfigError(
+            f"{run.name} is a session and has no environment to play in for the model card: "
+            "--episodes 0 leaves that out"
+        )
 
 
 def _weights(run: RunDir, out: Path, *, best: bool, episodes: int, seed: int) -> None:

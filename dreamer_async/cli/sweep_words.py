@@ -49,10 +49,7 @@ def wanted(
     if what.endswith(".toml"):
         words, what = _from_file(Path(what), words)
     if what not in SUITES:
-        raise ConfigError(
-            f"{shown(what)} is no suite{nearest(what, SUITES)}, and no sweep in {root}; "
-            "a file ends in .toml"
-        )
+        raise ConfigError(_no_suite(root, what))
     directory = SweepDir(root / _name(name or f"sweep-{what}"))
     sweep = _search(what, words, search, remote) if search else _grid(what, words, remote)
     for job in sweep.jobs or [typical(sweep)]:
@@ -62,6 +59,17 @@ def wanted(
     if directory.path.exists() and {*os.listdir(directory.path)} - {"lock"}:
         raise ConfigError(f"{directory.path} is no sweep: choose another --name")
     return directory, sweep
+
+
+def _no_suite(root: Path, what: str) -> str:
+    """What is wrong with a word that is neither suite nor sweep, such as one that names a task."""
+    try:
+        suite, task = find_task(what)
+    except ConfigError:
+        near = nearest(what, SUITES)
+        return f"{shown(what)} is no suite{near}, and no sweep in {root}; a file ends in .toml"
+    words = f"dreamer-async sweep {suite} --task {task}"
+    return f"{shown(what)} is no suite and no sweep in {root}; did you mean `{words}`?"
 
 
 def _name(text: str) -> str:

@@ -102,7 +102,7 @@ class RunScore:
     episodes: int
     """In the budget."""
     score: float | None
-    """None before the end of the budget."""
+    """None before the end of the budget, and where no episode ended in its last tenth."""
 
 
 @dataclass(frozen=True)

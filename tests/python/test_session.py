@@ -104,7 +104,7 @@ def test_every_row_is_kept_and_every_action_is_the_robots_own(
 
 
 def test_it_is_saved_and_ended_as_any_run(
-    lived: tuple[RunDir, list[Any], str], capsys: pytest.CaptureFixture[str]
+    lived: tuple[RunDir, list[Any], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _, root = lived
     ended = dreamer_async.Run.find("robot", root).wait()
@@ -115,6 +115,10 @@ def test_it_is_saved_and_ended_as_any_run(
     assert main(["eval", "robot", "--runs-dir", root]) == 69
     error = capsys.readouterr().err
     assert "no environment that could be played in" in error and len(error.splitlines()) == 1
+    card = ["export", "robot", "--safetensors", str(tmp_path / "card"), "--runs-dir", root]
+    assert main(card) == 2
+    assert "--episodes 0 leaves that out" in capsys.readouterr().err
+    assert main([*card, "--episodes", "0"]) == 0
     agent = dreamer_async.load(run.path, "cpu")
     action, _ = agent.act({"count": np.zeros(1), "room": np.array(2)}, None)
     assert action.shape == (2,)

@@ -11,6 +11,7 @@ import pytest
 
 from dreamer_async import envs
 from dreamer_async.cli import main
+from dreamer_async.cli.scores import task_lines
 from dreamer_async.config import ConfigError, resolve, to_dict
 from dreamer_async.scores import curves
 from dreamer_async.scores.protocol import Played, normalized, read_run, score_suites, score_tasks
@@ -69,6 +70,11 @@ def test_only_runs_that_saw_the_whole_budget_have_a_score() -> None:
     assert task.bins[0].mean == 6.0, "the curve takes all of them"
     (task,) = score_tasks([run([(1000, 5.0)])])
     assert task.score is None, "no episode ended in the last tenth"
+    said = "\n".join(task_lines(task, curve=False))
+    assert "none, as no episode ended in it" in said and "yet" not in said
+    (task,) = score_tasks([run([(1000, 5.0)], reached=399_999)])
+    said = "\n".join(task_lines(task, curve=False))
+    assert "not yet" in said and "no run has seen the whole budget yet" in said
     (task,) = score_tasks([run([])])
     assert task.score is None and task.bins == []
 

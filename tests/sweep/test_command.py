@@ -66,6 +66,8 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
     ("words", "told"),
     [
         (("atarii",), "'atarii' is no suite (did you mean atari"),
+        (("CartPole-v1",), "did you mean `dreamer-async sweep gym --task CartPole-v1`?"),
+        (("toy/seek",), "did you mean `dreamer-async sweep toy --task seek`?"),
         (("nothing.toml",), "No such file"),
         (("toy", "--task", "catch,nope"), "nope"),
         (("toy", "--task", ","), "--task"),
