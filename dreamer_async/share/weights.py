@@ -155,7 +155,7 @@ def _score_rows(scores: dict[str, Any]) -> str:
     if played := scores["evaluation"]:
         rows += (
             f"| evaluation | {played['mean']:.2f} ± {played['std']:.2f} (mean and deviation of "
-            f"{played['episodes']} episodes, seed {played['seed']}) |\n"
+            f"{played['episodes']} episode{'s' * (played['episodes'] != 1)}, seed {played['seed']}) |\n"
         )
     if (recent := scores["recent_training_return"]) is not None:
         rows += f"| last training episodes | {recent:.2f} (mean of up to 20, when exported) |\n"
