@@ -153,9 +153,10 @@ def _score_rows(scores: dict[str, Any]) -> str:
     """Rows of the table: what it played for the card, and at the end of the training."""
     rows = ""
     if played := scores["evaluation"]:
+        count = f"{played['episodes']} episode{'s' * (played['episodes'] != 1)}"
         rows += (
             f"| evaluation | {played['mean']:.2f} ± {played['std']:.2f} (mean and deviation of "
-            f"{played['episodes']} episode{'s' * (played['episodes'] != 1)}, seed {played['seed']}) |\n"
+            f"{count}, seed {played['seed']}) |\n"
         )
     if (recent := scores["recent_training_return"]) is not None:
         rows += f"| last training episodes | {recent:.2f} (mean of up to 20, when exported) |\n"
