@@ -66,7 +66,7 @@ def begin_with(path: Path, parts: str, learner: Learner) -> list[str]:
     there, own = under(found.tensors, AGENT), under(learner.trainer.state_dict(), "agent.")
     wanted = [name for name in own if parts == "all" or name.split(".")[0] in WORLD_MODEL]
     taken = [name for name in wanted if _fits(own[name], there.get(name))]
-    if not taken:
+    if not any(own[name].dim() > 1 for name in taken):  # biases of one number fit anything
         raise CheckpointError(f"{found.path}: none of its weights fits the networks of this run")
     with torch.no_grad():
         for name in taken:
