@@ -121,7 +121,13 @@ class Episodes:
             raise ConfigError(f"{path}: {error}") from None
 
     def check(self) -> None:
-        """Look at everything but the observations; ConfigError as in `read`."""
+        """Look at everything but the contents of observations; ConfigError as in `read`."""
+        first = self._files[0]  # as all others are
+        try:
+            for column, name in zip(self._columns, self._names.values(), strict=True):
+                column.check(*first.arrays[name], name)
+        except ValueError as error:
+            raise ConfigError(f"{first.path}: {error}") from None
         for file in self._files:
             try:
                 self._done(read_arrays(file.path, OWN))

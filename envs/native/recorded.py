@@ -42,26 +42,29 @@ class Column:
     space: Space
     reader: ObsReader
 
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+        """Raise ValueError for recorded values that cannot be of this space."""
+        wanted = np.dtype(self.space.dtype or np.float32)
+        if shape != self.space.shape:
+            raise ValueError(
+                f"{name} has the shape {list(shape)}, not {list(self.space.shape or ())}"
+            )
+        if dtype.kind not in "fiub":
+            raise ValueError(f"{name} is {dtype}, not numbers")
+        if wanted.kind != "f" and dtype.kind == "f":
+            raise ValueError(f"{name} is {dtype}, not {wanted}")
+
     def read(self, value: Array, name: str) -> Array:
         """Convert [T, *] to what is stored, [T, *]; ValueError for values not of the space."""
-        shape = self.space.shape
-        if value.shape[1:] != shape:
-            raise ValueError(
-                f"{name} has the shape {list(value.shape[1:])}, not {list(shape or ())}"
-            )
-        wanted = np.dtype(self.space.dtype or np.float32)
-        if wanted.kind != "f" and value.dtype.kind not in "iub":
-            raise ValueError(f"{name} is {value.dtype}, not {wanted}")
-        if value.dtype.kind not in "fiub":
-            raise ValueError(f"{name} is {value.dtype}, not numbers")
+        self.check(value.shape[1:], value.dtype, name)
         if value.dtype.kind == "f" and not np.isfinite(value.astype(np.float32)).all():
             raise ValueError(f"{name} has numbers that are not finite")
+        wanted = np.dtype(self.space.dtype or np.float32)
         if wanted.kind != "f":
             low, high = _whole_bounds(self.space)
             if ((value < low) | (value > high)).any():
-                raise ValueError(
-                    f"{name} goes from {value.min()} to {value.max()}, outside its space"
-                )
+                span = f"from {value.min()} to {value.max()}"
+                raise ValueError(f"{name} goes {span}, outside its space")
         return self.reader.convert(value.astype(wanted))
 
 
