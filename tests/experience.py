@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dreamer_async import envs
 from dreamer_async.replay.layout import RingSpec, SampleBuffers
@@ -94,7 +93,7 @@ def starts(out: SampleBuffers) -> list[tuple[int, int]]:
     return list(zip(out.env.tolist(), out.start.tolist(), strict=True))
 
 
-Episode = dict[str, NDArray[np.generic]]
+Episode = dict[str, Any]
 
 
 def recorded_episodes(count: int = 12, task: str = "catch", suite: str = "toy") -> list[Episode]:

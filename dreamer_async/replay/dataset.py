@@ -99,4 +99,4 @@ def _firsts(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
     if "is_first" in arrays:
         first |= arrays["is_first"].reshape(-1).astype(bool)
     first[0] = True
-    return action[first].reshape(int(first.sum()), -1).any(1)
+    return np.asarray(action[first].reshape(int(first.sum()), -1).any(1))
