@@ -309,4 +309,5 @@ def _started(parts: Parts) -> RunStarted:
         replay_bytes=ring.bytes,
         pid=os.getpid(),
         version=__version__,
+        updates=config.train.updates,
     )
