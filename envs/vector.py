@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,29 @@ class VectorEnv(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Absent(VectorEnv):
+    """What stands for environments that nobody opened: a run that learns from recorded steps."""
+
+    def __init__(self, spec: EnvSpec, num_envs: int) -> None:
+        self.spec, self.num_envs, self.batch_size = spec, num_envs, num_envs
+
+    @property
+    def in_flight(self) -> int:
+        return 0
+
+    def start(self) -> NoReturn:
+        raise RuntimeError("there are no environments here")
+
+    def recv(self) -> NoReturn:
+        raise RuntimeError("there are no environments here")
+
+    def send(self, action: NDArray[Any], env_id: NDArray[np.int32]) -> NoReturn:
+        raise RuntimeError("there are no environments here")
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Requests:

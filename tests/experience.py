@@ -1,11 +1,16 @@
-"""A small replay, steps that say where they belong, and windows that are checked by it."""
+"""A small replay, steps that say where they belong, and windows that are checked by it.
+
+And episodes of the toy task `catch`, in the forms in which others save them.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dreamer_async import envs
 from dreamer_async.replay.layout import RingSpec, SampleBuffers
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Field
@@ -86,3 +91,53 @@ def sample(replay: Replay, rows: int = 8, *, online: bool = False) -> SampleBuff
 
 def starts(out: SampleBuffers) -> list[tuple[int, int]]:
     return list(zip(out.env.tolist(), out.start.tolist(), strict=True))
+
+
+Episode = dict[str, Any]
+
+
+def recorded_episodes(count: int = 12, task: str = "catch", suite: str = "toy") -> list[Episode]:
+    """Random episodes, as the official code has them: action t was chosen after observation t."""
+    rng = np.random.default_rng(0)
+    ended: list[Episode] = []
+    with envs.make(suite, task, num_envs=1, seed=0) as pool:
+        pool.start()
+        rows: list[Episode] = []
+        while len(ended) < count:
+            step = pool.recv()
+            action = pool.spec.action.sample(1, rng)
+            rows.append(
+                {
+                    **step.obs,
+                    "action": action,
+                    "reward": step.reward,
+                    "is_first": step.is_first,
+                    "is_last": step.is_last,
+                    "is_terminal": step.is_terminal,
+                }
+            )
+            if step.is_last[0]:
+                ended.append(
+                    {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+                )
+                rows = []
+            pool.send(action, step.env_id)
+    return ended
+
+
+def write_episodes(folder: Path, recorded: list[Episode]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, episode in enumerate(recorded):
+        np.savez_compressed(folder / f"{number:04d}.npz", **episode)
+    return folder
+
+
+def as_port(episode: Episode, classes: int) -> Episode:
+    """As ports of Dreamer save it: one-hot actions that led to the observation, a discount."""
+    action = np.zeros((len(episode["action"]), classes), np.float32)
+    chosen = episode["action"][:-1].astype(np.int64)
+    action[np.arange(1, len(action)), chosen] = 1
+    rest = ("action", "is_first", "is_last", "is_terminal")
+    changed: Episode = {name: value for name, value in episode.items() if name not in rest}
+    discount = 1 - episode["is_terminal"].astype(np.float32)
+    return changed | {"action": action, "discount": discount, "logprob": np.zeros(len(action))}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, machine, runs, scores, settings, sharing, sweep, train
+from dreamer_async.cli import envs, learn, machine, runs, scores, settings, sharing, sweep, train
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -45,6 +45,7 @@ def dreamer_async(
 
 for name, command in {
     "train": train.train,
+    "learn": learn.learn,
     "resume": train.resume,
     "sweep": sweep.sweep,
     "watch": runs.watch,

@@ -114,6 +114,23 @@ def shown_args(args: Mapping[str, Any]) -> str:
     return " ".join(f"{key}={text}" for key, text in texts.items())
 
 
+def initial_weights(root: Path, init: str | None, parts: str | None) -> dict[str, Any]:
+    """What --init and --init-parts set; CheckpointError if nothing verifies there."""
+    if init is None:
+        if parts is not None:
+            raise ConfigError(f"--init-parts {parts} needs --init RUN")
+        return {}
+    from dreamer_async.store import checkpoint
+
+    if (Path(init) / checkpoint.MANIFEST).is_file():
+        path = Path(init).absolute()
+        checkpoint.read(path)
+    else:
+        path = RunDir.find(root, init).path
+        checkpoint.need(path)
+    return {"train.init": str(path), "train.init_parts": parts}
+
+
 class Wanted(NamedTuple):
     """What the words ask for."""
 
@@ -137,6 +154,9 @@ def configure(
     settings = as_overrides(flags) + (overrides or [])
     suite, name = find_task(suite, task)
     given = parse_overrides(settings)
+    for key in ("train.updates", "replay.source"):
+        if key in given:
+            raise ConfigError(f"{key} is for what was recorded: see `dreamer-async learn --help`")
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
     device = device_kind(asked)

@@ -97,6 +97,16 @@ Log = Annotated[
     list[str] | None,
     typer.Option("--log", metavar="NAME", help=f"Also log to {', '.join(TRACKERS)}; repeatable."),
 ]
+Init = Annotated[
+    str | None,
+    typer.Option("--init", metavar="RUN", help="Begin with the weights of a run or checkpoint."),
+]
+InitParts = Annotated[
+    str | None,
+    typer.Option(
+        "--init-parts", metavar="PARTS", help="What of them: all (default) or world_model."
+    ),
+]
 Video = Annotated[
     Path | None, typer.Option("--video", metavar="FILE.mp4", help="Write a film as MP4.")
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from dreamer_async.cli.inputs import (
     as_view,
     configure,
     device_kind,
+    initial_weights,
     name_again,
     shown_args,
     try_spaces,
@@ -29,6 +31,8 @@ from dreamer_async.cli.options import (
     Compile,
     Device,
     EnvArgs,
+    Init,
+    InitParts,
     Kinds,
     Log,
     NumEnvs,
@@ -48,10 +52,20 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import existing_directory, runs_root
+from dreamer_async.cli.task import find_task
 from dreamer_async.cli.terminal import complain, on_terminal
-from dreamer_async.config import Config, ConfigError, changed_shapes, override
+from dreamer_async.config import (
+    Config,
+    ConfigError,
+    EnvConfig,
+    changed_shapes,
+    override,
+    parse_overrides,
+    to_dict,
+)
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
+from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sizes import in_words
 
@@ -80,6 +94,8 @@ def train(
         str | None, typer.Option(metavar="N", help="Take each action N times (action repeat).")
     ] = None,
     published: Published = False,
+    init: Init = None,
+    init_parts: InitParts = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
     replay_dir: Annotated[
@@ -107,6 +123,7 @@ def train(
         "env.repeat": repeat,
         "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
     }
+    flags |= initial_weights(runs_root(runs_dir), init, init_parts)
     settings = as_view(env_args, kinds) + (overrides or [])
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
     trackers = wanted_trackers(log, tensorboard=tensorboard)
@@ -122,7 +139,7 @@ def train(
     print(f"{where}: {config.size}; change with --size", flush=True)
     for line in filter(None, notes):
         print(line, flush=True)
-    return _start(run, plain=plain, resume=False)
+    return start(run, plain=plain, resume=False)
 
 
 def resume(
@@ -134,6 +151,18 @@ def resume(
     ] = None,
     device: Device = None,
     task: TaskAgain = None,
+    updates: Annotated[
+        str | None,
+        typer.Option("--updates", metavar="N", help="New end in updates, of a run of `learn`."),
+    ] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Step environments from now on, after `learn`.")
+    ] = False,
+    env: Annotated[
+        str | None,
+        typer.Option("--env", metavar="SUITE", help="The same with these, after a folder."),
+    ] = None,
+    env_args: EnvArgs = None,
     plain: Plain = False,
     drop_replay: Annotated[
         bool, typer.Option("--drop-replay", help="Start with an empty replay.")
@@ -152,8 +181,15 @@ def resume(
 
     run = RunDir.find(runs_root(runs_dir), ref)
     old = load_config(run)
+    if env is not None:
+        old = replace(old, env=_with_environment(run, old, env, env_args))
+    elif env_args:
+        raise ConfigError("--env-arg needs --env SUITE; a run keeps the arguments it has")
     name_again(old.env, task)
+    if (online or env is not None) and updates is not None:
+        raise ConfigError("--updates is for learning without environments, not with them")
     flags = {"train.steps": steps, "env.num_envs": num_envs, "train.device": device}
+    flags["train.updates"] = "0" if online or env is not None else updates
     settings = as_overrides(flags) + (overrides or [])
     new = override(old, settings)
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
@@ -174,9 +210,11 @@ def resume(
     if new.env.args:
         print(f"arguments of the environment: {shown_args(new.env.args)}", flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
+        if env is not None:
+            write_json_atomic(run.config_path, to_dict(old))
         for tracker in trackers:
             run.tracker(tracker).mkdir(exist_ok=True)
-    return _start(run, plain=plain, resume=True, overrides=settings)
+    return start(run, plain=plain, resume=True, overrides=settings)
 
 
 def trainer(
@@ -212,11 +250,44 @@ def stop(
     return 0
 
 
+def _with_environment(run: RunDir, old: Config, word: str, args: list[str] | None) -> EnvConfig:
+    """The environment that a run from now on steps, which has learned from a folder so far."""
+    from dreamer_async import envs
+
+    if old.env.suite != "session" or not old.replay.source:
+        raise ConfigError(f"{run.name} has its environment, {old.env.suite}/{old.env.task}")
+    suite, task = find_task(word)
+    given = parse_overrides(as_view(args, None)).get("env.args", {})
+    new = replace(old.env, suite=suite, task=task, args=given)
+    try:
+        had, has = envs.spec_of(old.env), envs.spec_of(new)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    for what, before, now in (
+        ("observations", dict(had.obs), dict(has.obs)),
+        ("actions", had.action, has.action),
+    ):
+        if before != now:
+            raise ConfigError(
+                f"{suite}/{task} has other {what} than {run.name} has learned from: {now}, "
+                f"not {before}"
+            )
+    return new
+
+
 def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
     """Refuse to go on with a run that would end at once."""
     from dreamer_async.store.summary import summarize
 
     now = summarize(run)
+    if config.train.updates:
+        if now.updates < config.train.updates:
+            return
+        raise ConfigError(
+            f"{run.name} has done {now.updates:,} updates and would end at "
+            f"{config.train.updates:,}; give more, such as --updates {2 * now.updates}, or "
+            "--online to go on with environments"
+        )
     if config.train.steps > now.env_steps or not (moved or now.state == "completed"):
         return
     raise ConfigError(
@@ -225,7 +296,7 @@ def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
     )
 
 
-def _start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
+def start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
     """Train in this process, or in one of its own with the dashboard in front."""
     if plain or not on_terminal():
         from dreamer_async.run.pipeline import main as run_trainer

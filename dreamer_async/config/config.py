@@ -283,6 +283,7 @@ LATER = frozenset(
     {"train.native", "train.capture", "train.fused_filtering", "env.resize"}
     | {"env.args", "env.kinds", "env.image", "env.repeat"}
     | {"train.fused_imagination", "train.dependent_launch"}
+    | {"train.updates", "train.init", "train.init_parts", "replay.source", "replay.source_actions"}
 )
 """Settings that runs of earlier versions lack; those get the defaults."""
 GONE = frozenset({"train.eager_start"})

@@ -291,12 +291,20 @@ class ReplayConfig:
     """Where the ring lives; empty means inside the run directory."""
     online: bool = True
     """Serve each fresh window once before sampling uniformly."""
+    source: str = ""
+    """Run, or folder of recorded episodes, that an empty replay is filled from when a run learns
+    from what was recorded; empty means none."""
+    source_actions: str = "after"
+    """Of a folder of episodes: action t was chosen after observation t, as the official code has
+    it (after), or led to observation t (before)."""
 
     def __post_init__(self) -> None:
         _need(self, "capacity capacity_gb", _not_negative, "at least 0")
-        _need(self, "directory", str.isprintable, "a path of printable characters")
+        _need(self, "directory source", str.isprintable, "a path of printable characters")
+        _need(self, "source_actions", ("after", "before").__contains__, "after or before")
 
 
+INIT_PARTS = ("all", "world_model")
 PRECISIONS = ("auto", "float32", "mixed", "bfloat16")
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 
@@ -309,6 +317,13 @@ class TrainConfig:
 
     steps: int = 51_000_000
     """Agent steps after which the run ends."""
+    updates: int = 0
+    """Updates after which a run ends that learns from what its replay holds, without environments;
+    0 means that environments step."""
+    init: str = ""
+    """Run or checkpoint whose weights a new run begins with; empty means random ones."""
+    init_parts: str = "all"
+    """What it takes of them: all, or world_model (encoder, dynamics, decoder, reward, continue)."""
     batch_size: int = 16
     """Sequences per update."""
     batch_length: int = 64
@@ -355,6 +370,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _need(self, "steps batch_size train_ratio", _positive, "positive")
+        _need(self, "updates", _not_negative, "at least 0")
+        _need(self, "init", str.isprintable, "a path of printable characters")
+        _need(self, "init_parts", INIT_PARTS.__contains__, " or ".join(INIT_PARTS))
         _need(self, "batch_length", lambda n: n >= 2, "at least 2")
         _need(self, "seed", lambda n: 0 <= n < 2**31, "from 0 to 2147483647")
         _need(self, "device", _DEVICE.fullmatch, "auto, cpu, cuda or cuda:N")

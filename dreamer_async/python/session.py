@@ -108,6 +108,8 @@ class Session:
         run_dir = RunDir(root_of(runs_dir) / _name(run))
         new = _config(run, observation_space, action_space, num_bodies, size, words)
         resume = run_dir.path.exists()
+        if resume:
+            words = [*words, "train.updates=0"]  # of a run that has learned without a program
         config = _same(run_dir, new, size, words) if resume else new
         spec = _spec(config)
         notes = _prepare(run_dir, config, resume=resume)
@@ -290,6 +292,8 @@ def _config(
     config = resolve(suite.NAME, name, size=size, overrides=words, device=kind)
     if config.train.sync:
         raise ConfigError("a session cannot run in lockstep (train.sync): its caller would wait")
+    if config.train.updates:
+        raise ConfigError("train.updates is for what was recorded, not for a session")
     try:
         args = {suite.OBSERVATION: space_json.encode(seen), suite.ACTION: space_json.encode(done)}
     except ValueError as error:

@@ -168,6 +168,13 @@ def check_rows(
     check_latents(spec, deter, stoch, rows)
 
 
+def check_piece(spec: RingSpec, fields: Mapping[str, Array]) -> int:
+    """Assert that there are as many steps of the right shape in every column; how many."""
+    steps = len(fields["is_first"])
+    _check_fields(spec, fields, steps)
+    return steps
+
+
 def check_buffers(spec: RingSpec, out: SampleBuffers) -> None:
     """Assert that buffers were made for windows of this ring."""
     _check_fields(spec, out.fields, len(out.env), spec.length)

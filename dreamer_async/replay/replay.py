@@ -12,7 +12,7 @@ E environments, C slots per environment, D deter, S stoch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from dreamer_async.replay.layout import (
     SampleBuffers,
     check_buffers,
     check_latents,
+    check_piece,
     check_rows,
     ring_bytes,
     spans,
@@ -189,6 +190,25 @@ class Replay:
             self._put(self._latent_rows[name], place, value)
         with self._lock:
             self._publish(env, step)
+
+    def fill(self, pieces: Iterable[tuple[int, Mapping[str, Array]]]) -> None:
+        """Put recorded steps into an empty replay: (environment, {name: [N, *shape]}), in order.
+
+        None of them counts before all are there, so that a killed process leaves an empty replay
+        behind. They have no latents. Every environment has to get some steps, and no more than
+        its capacity.
+        """
+        assert not self._files.readonly and not self._closed and not self.steps
+        filled = np.zeros(self.spec.num_envs, np.int64)
+        for env, fields in pieces:
+            first, last = filled[env], filled[env] + check_piece(self.spec, fields)
+            assert last <= self.spec.capacity, (env, last, self.spec.capacity)
+            for name, column in self._columns.items():
+                column[env, first:last] = fields[name]
+            filled[env] = last
+        assert filled.all(), filled
+        with self._lock:
+            self._files.ring.write_array("cursors", np.stack([filled, filled]))
 
     def write_latents(
         self,

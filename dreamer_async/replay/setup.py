@@ -63,16 +63,20 @@ def ring_spec(config: Config, spec: EnvSpec, steps: int) -> RingSpec:
     """Describe a ring for `steps` over all environments, or as few as training can start with."""
     length = config.train.batch_length + CONTEXT
     per_env = capacity_per_env(steps, config.env.num_envs, length, prefill_windows(config))
-    fields = {name: Field(obs.shape, obs.dtype) for name, obs in spec.obs.items()}
-    fields |= {
+    model = config.model
+    return RingSpec(stored(spec), model.deter, model.stoch, config.env.num_envs, per_env, length)
+
+
+def stored(spec: EnvSpec) -> dict[str, Field]:
+    """What is stored of a step, beside its latents."""
+    return {
+        **{name: Field(obs.shape, obs.dtype) for name, obs in spec.obs.items()},
         "action": Field(spec.action.shape, spec.action.dtype),
         "reward": Field((), "float32"),
         "is_first": Field((), "bool"),
         "is_last": Field((), "bool"),
         "is_terminal": Field((), "bool"),
     }
-    model = config.model
-    return RingSpec(fields, model.deter, model.stoch, config.env.num_envs, per_env, length)
 
 
 def steps_to_keep(config: Config, spec: EnvSpec, directory: Path) -> int:

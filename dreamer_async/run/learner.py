@@ -279,6 +279,21 @@ async def learn_once(
     """Do the one update that is due and report it."""
     ratio.sample()
     await ratio.notify()
+    await _update(learner, ratio, thread, telemetry)
+
+
+async def study(
+    learner: Learner, ratio: TrainRatio, thread: OwnedThread, telemetry: Telemetry, updates: int
+) -> None:
+    """Update from what the replay holds until there are so many updates; a pause holds it up."""
+    while learner.updates < updates:
+        await ratio.running()
+        await _update(learner, ratio, thread, telemetry)
+
+
+async def _update(
+    learner: Learner, ratio: TrainRatio, thread: OwnedThread, telemetry: Telemetry
+) -> None:
     skipped = learner.skipped
     report = await thread.run(learner.step)
     if report.skipped > skipped:

@@ -15,10 +15,11 @@ from dreamer_async.envs.findings import Inspection
 from dreamer_async.envs.session.server import Server
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suites import session
-from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.envs.vector import Absent, VectorEnv
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
+from dreamer_async.replay.recorded import fill
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows
 from dreamer_async.run.aio import OwnedThread, Stop
@@ -84,7 +85,10 @@ async def build(
     home = stack.enter_context(run_dir.held())
     with slow_step("checking the replay" if resume else "reserving room for the replay"):
         replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
-    called = env.suite == session.NAME
+    if train.updates and not replay.steps:
+        with slow_step("filling the replay with what was recorded"):
+            telemetry.warn(await builder.run_or_leave(fill, replay, config, spec), "info")
+    called = env.suite == session.NAME and not train.updates
     modest = process.give_way if called else _nothing
     if called:
         process.answer_quickly()
@@ -105,7 +109,9 @@ async def build(
     player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
     with slow_step(f"starting {env.num_envs} environments"):
         pool = stack.enter_context(
-            serve(config, spec, run_dir, stop)
+            Absent(spec, env.num_envs)
+            if train.updates
+            else serve(config, spec, run_dir, stop)
             if called
             else await builder.run_or_leave(make_env, config)
         )
@@ -119,9 +125,15 @@ async def build(
         ratio,
         telemetry,
         prefill=prefill_windows(config),
-        inspection=None if resume or _is_known(env) else Inspection(spec, env.num_envs),
+        inspection=None
+        if resume or train.updates or _is_known(env)
+        else Inspection(spec, env.num_envs),
     )
-    state = RunState(learner, replay, ratio, pool, player, collector, lockstep=train.sync)
+    state = RunState(
+        *(learner, replay, ratio, pool, player, collector),
+        lockstep=train.sync,
+        recorded=bool(config.replay.source),
+    )
     telemetry.follow(lambda: state.position)
     saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path, spec)
     filmer = Filmer(home.film_path, learner, telemetry)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 from dreamer_async import __version__
 from dreamer_async.config import Config, from_dict, override, to_dict
@@ -24,10 +25,10 @@ from dreamer_async.replay.capacity import available_memory, paging_warning
 from dreamer_async.run import aio
 from dreamer_async.run.aio import Left, OwnedThread, Stop
 from dreamer_async.run.failures import answer, describe, exit_code
-from dreamer_async.run.learner import learn, learn_once
+from dreamer_async.run.learner import learn, learn_once, study
 from dreamer_async.run.output import Output
 from dreamer_async.run.parts import Parts, build
-from dreamer_async.run.resume import go_on
+from dreamer_async.run.resume import begin_with, go_on
 from dreamer_async.run.telemetry import PlainLog, Telemetry
 from dreamer_async.run.trackers import Trackers
 from dreamer_async.store import checkpoint
@@ -104,11 +105,17 @@ async def begin(parts: Parts, *, resume: bool) -> None:
     await parts.learner_thread.run(parts.learner.publish)
     if resume:
         resumption = await parts.learner_thread.run(go_on, run_dir, config, parts.state)
+    begun_with: list[str] = []
+    if config.train.init and not (resumption and resumption.resumed.checkpoint):
+        place, what = Path(config.train.init), config.train.init_parts
+        begun_with = await parts.learner_thread.run(begin_with, place, what, parts.learner)
     parts.replay.claim()
     if to_dict(config) != read_json(run_dir.config_path):
         write_json_atomic(run_dir.config_path, to_dict(config))
     checkpoint.sweep(run_dir.checkpoints)
     telemetry.emit(_started(parts))
+    for line in begun_with:
+        telemetry.warn(line, "info")
     if warning := paging_warning(parts.replay.bytes, available_memory()):
         telemetry.warn(warning)
     if resumption is not None:
@@ -155,11 +162,14 @@ async def _save_after_failure(parts: Parts) -> Exception | None:
 
 
 async def work(parts: Parts, stop: Stop) -> None:
-    """Collect and learn side by side (or in lockstep).
+    """Collect and learn side by side (or in lockstep), or learn from what was recorded.
 
     Compiling is the learner's first work; in lockstep it comes before everything.
     """
     train = parts.config.train
+    if train.updates:
+        await learn_recorded(parts, stop)
+        return
     parts.ratio.compiling = parts.learner.compiles
     parts.telemetry.enter(parts.ratio.phase)
     await parts.policy_thread.run(parts.player.warm_up, parts.env.batch_size)
@@ -191,6 +201,34 @@ async def work(parts: Parts, stop: Stop) -> None:
         parts.telemetry.enter("stopping")
         for task in tasks:  # each ends at its next await; an update that runs is waited for
             task.cancel()
+
+
+async def learn_recorded(parts: Parts, stop: Stop) -> None:
+    """Update from what the replay holds, until the planned updates; no environment steps."""
+    train, thread = parts.config.train, parts.learner_thread
+    parts.ratio.start(0.0)
+    parts.ratio.compiling = parts.learner.compiles
+    parts.telemetry.enter(parts.ratio.phase)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(parts.monitor.report_every(1.0)),
+            group.create_task(parts.filmer.film_every(thread, parts.writer_thread)),
+            group.create_task(parts.evaluator.serve(parts.evaluation_thread)),
+            group.create_task(
+                parts.saver.save_every(train.checkpoint_seconds, thread, parts.writer_thread)
+            ),
+        ]
+        await aio.first(stop.interrupt(), compile_and_study(parts))
+        parts.telemetry.enter("stopping")
+        for task in tasks:
+            task.cancel()
+
+
+async def compile_and_study(parts: Parts) -> None:
+    """Warm the learner up, where that is worth it, and do the planned updates."""
+    await compile_updates(parts)
+    updates = parts.config.train.updates
+    await study(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry, updates)
 
 
 async def _leave_when_overdue(env_thread: OwnedThread, stop: Stop) -> None:
@@ -271,4 +309,5 @@ def _started(parts: Parts) -> RunStarted:
         replay_bytes=ring.bytes,
         pid=os.getpid(),
         version=__version__,
+        updates=config.train.updates,
     )

@@ -1,21 +1,32 @@
-"""How a stopped or killed run goes on: from its newest checkpoint that verifies, and its replay."""
+"""Where a run begins: a stopped or killed one at its newest checkpoint that verifies, with its
+replay; a new one, if it is told to, with the weights of another run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from dreamer_async.config import Config, changed, from_dict
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.device import cpu_threads
+from dreamer_async.run.learner import Learner
 from dreamer_async.run.run_state import RunState
 from dreamer_async.store import checkpoint
-from dreamer_async.store.checkpoint_layout import Counters
+from dreamer_async.store.checkpoint import CheckpointError
+from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
 from dreamer_async.store.events import Resumed
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
+
+WORLD_MODEL = ("enc", "dyn", "dec", "rew", "con")
+"""Parts of an agent that know nothing of its behaviour."""
+NAMED = 8
+"""Tensors that are named one by one."""
 
 
 class Resumption(NamedTuple):
@@ -40,6 +51,52 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     edited = _edited(run_dir, config, found.manifest)
     differences = _differences(config, Counters.read(found.manifest))
     return Resumption(_resumed(path, state, lost, found.skipped), [*edited, *differences])
+
+
+def begin_with(path: Path, parts: str, learner: Learner) -> list[str]:
+    """Take over weights of a run or a checkpoint; says what was taken and what was not.
+
+    What has no match of the same shape stays as random as it is, and so do the moments of the
+    optimiser and the scale of returns. Runs in the learner's thread. Raises CheckpointError where
+    nothing verifies or nothing fits.
+    """
+    found = (
+        checkpoint.read(path) if (path / checkpoint.MANIFEST).exists() else checkpoint.need(path)
+    )
+    there, own = under(found.tensors, AGENT), under(learner.trainer.state_dict(), "agent.")
+    wanted = [name for name in own if parts == "all" or name.split(".")[0] in WORLD_MODEL]
+    taken = [name for name in wanted if _fits(own[name], there.get(name))]
+    if not any(own[name].dim() > 1 for name in taken):  # biases of one number fit anything
+        raise CheckpointError(f"{found.path}: none of its weights fits the networks of this run")
+    with torch.no_grad():
+        for name in taken:
+            own[name].copy_(there[name])
+    learner.publish()
+    fresh = [name for name in wanted if name not in set(taken)]
+    unused = [name for name in there if name not in own]
+    of = "the world model" if parts == "world_model" else "all networks"
+    lines = [f"began with {len(taken)} of the {len(wanted)} tensors of {of}, from {found.path}"]
+    if fresh:
+        shapes = ", ".join(_difference(name, own[name], there.get(name)) for name in fresh[:NAMED])
+        lines.append(f"random as in a new run: {shapes}{_more(fresh)}")
+    if unused:
+        lines.append(
+            f"not taken, as nothing here has the name: {', '.join(unused[:NAMED])}{_more(unused)}"
+        )
+    return lines
+
+
+def _fits(mine: Tensor, other: Tensor | None) -> bool:
+    return other is not None and mine.shape == other.shape and mine.dtype == other.dtype
+
+
+def _difference(name: str, mine: Tensor, other: Tensor | None) -> str:
+    there = "none there" if other is None else f"{list(other.shape)} there"
+    return f"{name} ({list(mine.shape)}, {there})"
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
 
 
 def _resumed(path: str, state: RunState, lost: float, skipped: tuple[str, ...] = ()) -> Resumed:

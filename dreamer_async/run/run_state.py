@@ -48,7 +48,9 @@ class RunState:
         collector: Collector,
         *,
         lockstep: bool,
+        recorded: bool = False,
     ) -> None:
+        """`recorded`: the steps in a replay without a checkpoint are none of this run's own."""
         self._learner = learner
         self._replay = replay
         self._ratio = ratio
@@ -56,6 +58,7 @@ class RunState:
         self._player = player
         self._collector = collector
         self._lockstep = lockstep
+        self._recorded = recorded
 
     @property
     def position(self) -> Position:
@@ -116,6 +119,8 @@ class RunState:
     def start_anew(self) -> float:
         """A run that was killed before its first checkpoint keeps its replay; as `load`."""
         ratio, replay = self._ratio, self._replay
+        if self._recorded:
+            return 0.0
         ratio.inserted = replay.steps
         if replay.windows < self._collector.prefill:
             return 0.0

@@ -51,6 +51,8 @@ class RunStarted:
     replay_bytes: int
     pid: int
     version: str
+    updates: int = 0
+    """Planned updates of a run that learns from what was recorded; 0 where steps end a run."""
 
 
 @dataclass(frozen=True)

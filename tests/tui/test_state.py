@@ -22,7 +22,7 @@ from dreamer_async.store.events import (
     Warned,
     read_events,
 )
-from dreamer_async.tui.read.progress import Phase, Trainer, eta_seconds, phase, rate
+from dreamer_async.tui.read.progress import Phase, Trainer, eta_seconds, goal, phase, rate
 from dreamer_async.tui.read.state import MAX_NAMES, number, rebuild, reduce
 from dreamer_async.tui.read.tail import Tail
 from dreamer_async.tui.read.view import RunView
@@ -218,6 +218,14 @@ def test_eta_is_calm_and_only_where_it_means_something() -> None:
     assert eta_seconds(view_of(started(), *stepping())) is None
     assert eta_seconds(view_of(started(), *stepping(0, 10, phase="prefill"))) is None
     assert eta_seconds(view_of(started(), *stepping(500, 500, 500))) is None
+
+
+def test_a_run_that_learns_from_what_was_recorded_is_measured_in_updates() -> None:
+    still = [PhaseChanged("training", 0, 0), *(Gauges(0, n, {}) for n in range(0, 401, 10))]
+    assert eta_seconds(view_of(started(updates=1000), *still)) == 60.0
+    assert goal(view_of(started(updates=1000), *still)) == (400, 1000, "updates")
+    assert eta_seconds(view_of(started(), *still)) is None, "its steps never end"
+    assert goal(view_of(started(), *still)) == (0, 1000, "steps")
 
 
 def test_the_rate_of_a_slow_run_does_not_flip() -> None:

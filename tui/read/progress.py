@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dreamer_async.tui.read.view import RunView
 
@@ -77,10 +77,28 @@ def rate(view: RunView, counter: Counter, least: float = RATE_SECONDS) -> float 
     return max(0.0, (getattr(newest, counter) - getattr(start, counter)) / elapsed)
 
 
+class Goal(NamedTuple):
+    """What ends a run by itself."""
+
+    done: int
+    planned: int
+    """0 where that is not known yet."""
+    unit: str
+    """steps or updates."""
+
+
+def goal(view: RunView) -> Goal:
+    """How far a run is: in updates if it learns from what was recorded, else in agent steps."""
+    if view.started is not None and view.started.updates > 0:
+        return Goal(view.updates, view.started.updates, "updates")
+    return Goal(view.env_steps, view.started.steps if view.started else 0, "steps")
+
+
 def eta_seconds(view: RunView) -> float | None:
-    """Estimate the seconds until the planned steps are done; only training is as fast as that."""
+    """Estimate the seconds until the end is reached; only training is as fast as that."""
     if view.started is None or view.finished is not None or view.phase != "training":
         return None
-    speed = rate(view, "env_steps", ETA_SECONDS)
-    left = max(0, view.started.steps - view.env_steps)
+    done, planned, unit = goal(view)
+    speed = rate(view, "updates" if unit == "updates" else "env_steps", ETA_SECONDS)
+    left = max(0, planned - done)
     return left / speed if speed else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dreamer_async.tui.draw.rows import Part, Row, bar, cells, spread
 from dreamer_async.tui.draw.text import count, duration, plain, short
-from dreamer_async.tui.read.progress import Phase, eta_seconds, rate
+from dreamer_async.tui.read.progress import Phase, eta_seconds, goal, rate
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.widgets.panel import Panel
 
@@ -128,10 +128,10 @@ def _machine_row(setup: list[str], machine: list[Row], width: int) -> Row:
 
 def _progress(view: RunView, width: int, *, moving: bool) -> Row:
     """How far the run is; rates and the end in sight only while it moves."""
-    planned = view.started.steps if view.started else 0
-    share = view.env_steps / planned if planned > 0 else 0.0
-    left: list[Part] = [Part("  "), Part(count(view.env_steps), "strong")]
-    left += [Part(f" / {plain(planned)} steps" if planned else " steps", "dim")]
+    done, planned, unit = goal(view)
+    share = done / planned if planned > 0 else 0.0
+    left: list[Part] = [Part("  "), Part(count(done), "strong")]
+    left += [Part(f" / {plain(planned)} {unit}" if planned else f" {unit}", "dim")]
     left += [Part(f"  {100 * share:.1f}% " if planned else " ")]
     seconds = eta_seconds(view) if moving else None
     right: list[Part] = [Part(" ETA ", "dim")]
