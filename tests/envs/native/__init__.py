@@ -1,0 +1,1 @@
+"""Tests of dreamer_async.envs.native."""
