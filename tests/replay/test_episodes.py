@@ -61,6 +61,39 @@ def test_the_form_of_ports_says_the_same(tmp_path: Path) -> None:
     assert not np.array_equal(shifted[0]["action"][:5], official[0]["action"][:5]), "it matters"
 
 
+def test_images_are_kept_bit_for_bit(tmp_path: Path) -> None:
+    pictures = recorded_episodes(4, task="catch_pixels")
+    folder = write_episodes(tmp_path / "data", pictures)
+    overrides = (*TINY, f"replay.source={folder}", "env.num_envs=1")
+    config = resolve("toy", "catch_pixels", size="tiny", overrides=overrides)
+    source = Episodes(folder, config, envs.spec_of(config.env))
+    got = np.concatenate([piece["image"] for piece in source.pieces(0)])
+    np.testing.assert_array_equal(got, np.concatenate([each["image"] for each in pictures]))
+    assert got.dtype == np.uint8 and got.max() > 0
+
+
+def test_values_of_a_gymnasium_environment_become_the_agents(tmp_path: Path) -> None:
+    """CliffWalking's observation is one of 48 places, and an action one of 4."""
+    rng = np.random.default_rng(0)
+    episode = {
+        "observation": rng.integers(48, size=30),
+        "action": rng.integers(4, size=30),
+        "reward": np.full(30, -1),
+        "is_terminal": np.arange(30) == 29,
+    }
+    folder = write_episodes(tmp_path / "data", [episode])
+    overrides = (*TINY, f"replay.source={folder}", "env.num_envs=1")
+    config = resolve("gym", "CliffWalking-v1", size="tiny", overrides=overrides)
+    spec = envs.spec_of(config.env)
+    [piece] = Episodes(folder, config, spec).pieces(0)
+    [name] = spec.obs
+    np.testing.assert_array_equal(piece[name], episode["observation"])
+    assert piece[name].dtype == np.int32 and piece["action"].dtype == np.int32
+    write_episodes(folder, [episode | {"observation": episode["observation"] + 20}])
+    with pytest.raises(ConfigError, match="outside its space"):
+        list(Episodes(folder, config, spec).pieces(0))
+
+
 @pytest.mark.parametrize("name", ["observation", "obs", "state", "vector"])
 def test_an_only_observation_may_have_another_usual_name(tmp_path: Path, name: str) -> None:
     renamed = [{(name if n == "vector" else n): v for n, v in e.items()} for e in EPISODES]

@@ -98,6 +98,19 @@ def test_the_same_seed_learns_the_same_and_another_does_not(source: RunDir, tmp_
     assert not all(torch.equal(tensor, found[2][name]) for name, tensor in found[0].items())
 
 
+def test_lockstep_changes_nothing_where_nothing_is_collected(
+    source: RunDir, tmp_path: Path
+) -> None:
+    run, other = (
+        learner_of(source, tmp_path, f"train.sync={sync}", "train.updates=5")
+        for sync in ("true", "false")
+    )
+    for each in (run, other):
+        assert pipeline.main(each, plain=False, resume=False) == 0
+    mine, theirs = weights(run), weights(other)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+
+
 def test_of_more_steps_than_there_is_room_for_the_newest_are_kept(
     source: RunDir, tmp_path: Path
 ) -> None:
