@@ -142,7 +142,7 @@ def test_no_command_begins_a_session(tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"run": "../robot"}, "no name of a run"),
         ({"run": "last"}, "no name of a run"),
         ({"run": "new", "spaces": (spaces.Sequence(DONE), DONE)}, "Sequence"),
-        ({"run": "new", "spaces": (SEEN, spaces.Box(-np.inf, np.inf, (2,)))}, "action space"),
+        ({"run": "new", "spaces": (SEEN, spaces.Sequence(DONE))}, "action space"),
         ({"run": "new", "settings": {"optim.lr": -1}}, "optim.lr must be positive"),
     ],
 )
