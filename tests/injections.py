@@ -237,7 +237,7 @@ def silent_update_hangs(after: int) -> None:
 def evaluation_hangs(_: Any) -> None:
     """Episodes of an evaluation that never end, in C."""
 
-    def hang(*args: Any) -> Any:
+    def hang(*args: Any, **options: Any) -> Any:
         while True:
             ctypes.CDLL(None).pause()
 
@@ -611,8 +611,8 @@ def thread_setup_fails(name: str) -> None:
     def refused() -> None:
         raise RuntimeError("the device refused")
 
-    def thread(stack: Any, which: str, threads: int, also: Any = lambda: None) -> aio.OwnedThread:
-        return original(stack, which, threads, refused if which == name else also)
+    def thread(stack: Any, which: str, threads: int, *also: Any) -> aio.OwnedThread:
+        return original(stack, which, threads, *([refused] if which == name else also))
 
     parts._thread = thread
 

@@ -89,6 +89,7 @@ def test_check_says_what_the_agent_sees(capsys: pytest.CaptureFixture[str]) -> N
     assert report["obs"]["image"] | {"mean": 0} == {
         "shape": [16, 32, 1], "dtype": "uint8", "encoder": "CNN", "classes": 0,
         "low": 0, "high": 254, "mean": 0, "key": "image", "taken": "an image of 16x32x1",
+        "others": "vector|category:COUNT|hidden",
     }  # fmt: skip
     assert report["obs"]["robot_pose"]["encoder"] == "MLP"
     assert report["obs"]["room"]["classes"] == 5

@@ -121,7 +121,7 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
     person.press("3")
     person.see("env stepping", "replay sampling", "update")
     person.press("?")
-    person.see("keys", "Next page", "esc closes")
+    person.see("keys", "To the shell", "esc closes")
     person.press("\x1b")
     person.see_gone("esc closes")
     person.press("q")

@@ -278,7 +278,7 @@ def test_the_watchdog_bites_although_nobody_reads(server: Server, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("wrong", "code"), [({}, 0), ({"listeners_count": 1}, 74)], ids=["real", "control"]
+    ("wrong", "code"), [({}, 0), ({"listeners_count": 1}, 1)], ids=["real", "control"]
 )
 def test_a_full_disk_under_tensorboard_is_a_warning(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int

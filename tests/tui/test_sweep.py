@@ -128,6 +128,7 @@ def test_keys_choose_sort_and_open(directory: SweepDir) -> None:
         async with app.run_test(size=(100, 30)) as pilot:
             while not (app.source.members and app.source.caught_up):
                 await pilot.pause(0.02)
+            app.show()  # the first run in order is chosen when it is first shown
             await pilot.press("s", "s", "s")
             assert app.sort == "return"
             await pilot.press("down")
