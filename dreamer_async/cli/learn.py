@@ -33,10 +33,13 @@ from dreamer_async.cli.options import (
     InitParts,
     Kinds,
     Log,
+    Name,
     Overrides,
     Plain,
     Precision,
+    ReplayDir,
     RunsDir,
+    Seed,
     Size,
     TaskAgain,
     Tensorboard,
@@ -75,7 +78,7 @@ def learn(
     kinds: Kinds = None,
     task: TaskAgain = None,
     size: Size = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
+    seed: Seed = None,
     device: Device = None,
     precision: Precision = None,
     threads: Threads = None,
@@ -84,12 +87,8 @@ def learn(
     init_parts: InitParts = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
-    replay_dir: Annotated[
-        str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
-    ] = None,
+    replay_dir: ReplayDir = None,
+    name: Name = None,
     log: Log = None,
     tensorboard: Tensorboard = False,
     overrides: Overrides = None,
@@ -120,9 +119,7 @@ def learn(
     many = _check(config)
     notes = [unused_gpu(config.train.device, device_kind(config.train.device))]
     notes.append(check_room(config, root))
-    run, swept = create_run(root, name or f"{config.env.suite}-{config.env.task}", config)
-    for tracker in trackers:
-        run.tracker(tracker).mkdir()
+    run, swept = create_run(root, name, config, trackers=trackers)
     learned = f"learning from {many:,} steps of {config.replay.source}, {config.size}"
     for line in filter(None, (*swept, *notes, learned)):
         print(line, flush=True)

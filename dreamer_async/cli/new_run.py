@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dreamer_async.config import Config, to_dict
@@ -31,19 +33,28 @@ def check_room(config: Config, root: Path) -> str:
 
 
 def create_run(
-    root: Path, label: str, config: Config, *, named: bool = False
+    root: Path,
+    label: str | None,
+    config: Config,
+    *,
+    named: bool = False,
+    trackers: Sequence[str] = (),
 ) -> tuple[RunDir, list[str]]:
     """Make a run's directory, and say what killed commands had left behind and is deleted now.
 
-    With `named` the label is its whole name.
+    The label is that of its task unless there is one; with `named` it is the whole name. A tracker
+    follows a run that has its folder.
     """
     from dreamer_async.store.removal import sweep
 
     swept = list(sweep(root))
     try:
-        if named:
-            return RunDir.create(root, label, config=to_dict(config), now=None), swept
-        return RunDir.create(root, label, config=to_dict(config)), swept
+        now = None if named else time.time
+        label = label or f"{config.env.suite}-{config.env.task}"
+        run = RunDir.create(root, label, config=to_dict(config), now=now)
     except OSError as error:
         text = f"cannot create a run in {root}: {error.strerror}"
         raise OSError(error.errno, text) from error
+    for tracker in trackers:
+        run.tracker(tracker).mkdir()
+    return run, swept

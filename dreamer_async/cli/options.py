@@ -87,6 +87,13 @@ NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parall
 Compile = Annotated[
     bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
 ]
+Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")]
+ReplayDir = Annotated[
+    str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
+]
+Name = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
+]
 Published = Annotated[
     bool,
     typer.Option("--published", help="Protocol, size and ratio of the suite's published curves."),

@@ -35,14 +35,17 @@ from dreamer_async.cli.options import (
     InitParts,
     Kinds,
     Log,
+    Name,
     NumEnvs,
     Overrides,
     Plain,
     Precision,
     Published,
     Ratio,
+    ReplayDir,
     RunRef,
     RunsDir,
+    Seed,
     Size,
     Steps,
     Suite,
@@ -78,7 +81,7 @@ def train(
     size: Size = None,
     steps: Steps = None,
     num_envs: NumEnvs = None,
-    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")] = None,
+    seed: Seed = None,
     ratio: Ratio = None,
     device: Device = None,
     precision: Precision = None,
@@ -98,12 +101,8 @@ def train(
     init_parts: InitParts = None,
     plain: Plain = False,
     runs_dir: RunsDir = "runs",
-    replay_dir: Annotated[
-        str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
-    ] = None,
+    replay_dir: ReplayDir = None,
+    name: Name = None,
     log: Log = None,
     tensorboard: Tensorboard = False,
     overrides: Overrides = None,
@@ -129,12 +128,9 @@ def train(
     trackers = wanted_trackers(log, tensorboard=tensorboard)
     try_spaces(config.env)
     notes = [note, check_room(config, runs_root(runs_dir))]
-    label = name or f"{config.env.suite}-{config.env.task}"
-    run, swept = create_run(runs_root(runs_dir), label, config)
+    run, swept = create_run(runs_root(runs_dir), name, config, trackers=trackers)
     for line in swept:
         print(line, flush=True)
-    for tracker in trackers:
-        run.tracker(tracker).mkdir()
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     for line in filter(None, notes):

@@ -76,9 +76,7 @@ def train(
 
 def _start(config: Config, root: Path, name: str | None, note: str, trackers: Sequence[str]) -> Run:
     notes = [note, check_room(config, root)]
-    run, swept = create_run(root, name or f"{config.env.suite}-{config.env.task}", config)
-    for tracker in trackers:
-        run.tracker(tracker).mkdir()
+    run, swept = create_run(root, name, config, trackers=trackers)
     trainer = start_trainer(run, resume=False)
     return Run(run, trainer, tuple(filter(None, [*notes, *swept])))
 
