@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from dreamer_async.cli.paths import check_target
 from dreamer_async.cli.task import find_task
 from dreamer_async.config import (
+    ON_A_CPU,
+    SUITES,
     Config,
     ConfigError,
     EnvConfig,
@@ -160,15 +162,31 @@ def configure(
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
     device = device_kind(asked)
-    config = build(device=device)
+    plan = "" if published or "train.steps" in given else _plan_on(device, suite)
+    config = build(device=device, plan=plan)
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
-    idle = unused_gpu(asked, device)
-    if not lacking:
-        return Wanted(config, device, idle)
-    note = f"{lacking}: updates run without compiling"
-    note = "\n".join(filter(None, (idle, note)))
-    return Wanted(override(config, ["train.compile=false"]), device, note)
+    notes = [unused_gpu(asked, device), _other_plan(suite, plan)]
+    if lacking:
+        notes.append(f"{lacking}: updates run without compiling")
+        config = override(config, ["train.compile=false"])
+    return Wanted(config, device, "\n".join(filter(None, notes)))
+
+
+def _plan_on(device: str, suite: str) -> str:
+    """The suite whose plan is taken instead of this one's own, or nothing."""
+    return ON_A_CPU.get(suite, "") if device == "cpu" else ""
+
+
+def _other_plan(suite: str, plan: str) -> str:
+    """Say whose plan was taken and how to get the suite's own."""
+    if not plan:
+        return ""
+    steps, own = SUITES[plan]["train.steps"], SUITES[suite]["train.steps"]
+    return (
+        f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps, which can be waited for; "
+        f"its own: --steps {own // 1_000_000}M"
+    )
 
 
 def _check_resize(env: EnvConfig) -> None:

@@ -147,12 +147,12 @@ def plan(
         "train.threads": threads,
     }
     settings = as_view(env_args, kinds) + (overrides or [])
-    config = configure(suite, task, size, flags, settings, published=published).config
+    config, _, note = configure(suite, task, size, flags, settings, published=published)
     try_spaces(config.env)
     from dreamer_async.bench import report
     from dreamer_async.bench.plan import plan as work_out
 
     result = work_out(config, runs_root(runs_dir), speeds=speeds)
-    lines = report.plan_lines(result)
+    lines = [*filter(None, [note]), *report.plan_lines(result)]
     print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
     return 0

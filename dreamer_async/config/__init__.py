@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dreamer_async.config.config import (
         DEFAULT_SIZES,
+        ON_A_CPU,
         PUBLISHED,
         SIZES,
         SUITES,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_SIZES",
+    "ON_A_CPU",
     "PUBLISHED",
     "SIZES",
     "SUITES",

@@ -130,6 +130,9 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """Suites of which curves were published that were made by a protocol of ours: what differs from
 their presets in the official configuration of that time (2411f7d, April 2024)."""
 
+ON_A_CPU: Mapping[str, str] = MappingProxyType({"atari": "atari100k"})
+"""Suites whose own plan takes weeks without a GPU, and the suite whose plan takes hours."""
+
 SESSION: Mapping[str, Any] = MappingProxyType(
     {"size": "size1m", "train.steps": 10**10, "train.train_ratio": 32.0, "env.num_envs": 1}
 )
@@ -207,15 +210,17 @@ def resolve(
     overrides: Iterable[str] = (),
     device: str = "cpu",
     published: bool = False,
+    plan: str = "",
 ) -> Config:
     """Build a config: defaults < suite preset < PUBLISHED if wanted < size preset < overrides.
 
-    `device` is the kind of device (cpu or cuda) that the default size is chosen for.
+    `device` is the kind of device (cpu or cuda) that the default size is chosen for. `plan` names
+    another suite whose preset (steps, ratio, environments) replaces that of this one.
     """
     if suite not in SUITES and suite != "session":
         choices = nearest(suite, SUITES) or f" (known: {', '.join(SUITES)})"
         raise ConfigError(f"unknown suite {shown(suite)}{choices}")
-    preset = {**SUITES.get(suite, SESSION), **(_published(suite) if published else {})}
+    preset = {**SUITES.get(plan or suite, SESSION), **(_published(suite) if published else {})}
     default = preset.pop("size", DEFAULT_SIZES[device])
     chosen = default if size is None else find_size(size)
     values = {**preset, **SIZES[chosen], **parse_overrides(overrides)}

@@ -17,7 +17,9 @@ import shutil
 import stat
 import sys
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreamer_async.store.directory import make_private
@@ -125,6 +127,34 @@ def _locked(path: Path, *, keep: bool = True) -> bool:
     finally:
         if not keep:
             os.close(descriptor)
+    return True
+
+
+@contextmanager
+def alone(directory: Path, seconds: float) -> Iterator[None]:
+    """Wait until no other process is in this block for a directory, but no longer than `seconds`.
+
+    Who waited finds what the other has built. One that was suspended, or a file system without
+    locks, costs work and not a run.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        end = time.monotonic() + seconds
+        while not _try_lock(descriptor) and time.monotonic() < end:
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock what is open here; False if somebody else has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # there are no locks here
     return True
 
 

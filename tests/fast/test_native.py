@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,7 +189,10 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     build.load.cache_clear()
 
 
-def test_it_is_built_once_where_only_its_user_can_write(unbuilt: Path) -> None:
+def test_it_is_built_once_where_only_its_user_can_write(
+    unbuilt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "FLAGS", (*build.FLAGS, "-O0"))  # sooner, and just as much a file
     assert problem() == ""
     [path] = unbuilt.iterdir()
     assert stat.S_IMODE(unbuilt.stat().st_mode) == 0o700
@@ -246,6 +251,23 @@ def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
     living = compile_cache.scratch(unbuilt, build.SCRATCH)
     assert "failed" in problem()
     assert list(unbuilt.iterdir()) == [living]
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0], ids=["", "control"])
+def test_runs_that_start_together_build_once(
+    unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """As those of a sweep do, where each would take all cores for a while."""
+    calls, slow = tmp_path / "calls", tmp_path / "g++"
+    slow.write_text(f'#!/bin/sh\necho x >> {calls}\nsleep 0.2\nfor last; do :; done\ntouch "$last"')
+    slow.chmod(0o755)
+    monkeypatch.setattr(build, "SECONDS", patience)
+    monkeypatch.setattr(build, "_call", lambda *words: subprocess.run(words, check=True))
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(build._built, [str(slow)] * 2)
+    assert first == second and first.parent == unbuilt
+    once = len(list(build.FOLDER.rglob("*.cpp"))) + 1
+    assert len(calls.read_text().split()) == (once if patience else 2 * once)
 
 
 @pytest.mark.parametrize(("mode", "trusted"), [(0o700, True), (0o755, True), (0o775, False)])

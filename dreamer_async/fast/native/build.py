@@ -64,7 +64,9 @@ def _built(found: str) -> Path:
     compile_cache.isolate_compile_cache()
     path = Path(os.environ[compile_cache.VARIABLE]) / name
     if not compile_cache.is_trusted(path):
-        _build(found, sources, path)
+        with compile_cache.alone(path.parent, SECONDS):
+            if not compile_cache.is_trusted(path):
+                _build(found, sources, path)
     return path
 
 

@@ -1,0 +1,53 @@
+"""What the words of `train` become on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dreamer_async.cli import inputs
+from dreamer_async.cli.inputs import configure
+from dreamer_async.config import Config
+
+OWN = (51_000_000, 32.0, 16)
+SHORT = (110_000, 256.0, 1)
+
+
+def plan(config: Config) -> tuple[int, float, int]:
+    return config.train.steps, config.train.train_ratio, config.env.num_envs
+
+
+def test_without_a_gpu_atari_has_a_plan_that_a_person_can_wait_for() -> None:
+    config, _, note = configure("atari", None, None, {"train.device": "cpu"}, [])
+    assert plan(config) == SHORT and (config.env.suite, config.env.task) == ("atari", "pong")
+    assert "110,000 steps" in note and "--steps 51M" in note
+    more = configure("atari", None, None, {"train.device": "cpu", "env.num_envs": 4}, []).config
+    assert plan(more) == (110_000, 256.0, 4), "what is given counts"
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [({"train.steps": "51M"}, {}), ({}, {"published": True})],
+    ids=["steps", "published"],
+)
+def test_the_suites_own_plan_is_there_for_who_asks(
+    flags: dict[str, Any], options: dict[str, Any]
+) -> None:
+    config, _, note = configure("atari", None, None, flags | {"train.device": "cpu"}, [], **options)
+    assert plan(config) == OWN and not note
+
+
+def test_with_a_gpu_atari_has_its_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "device_kind", lambda _: "cuda")
+    config, _, note = configure("atari", None, None, {}, [])
+    assert plan(config) == OWN and not note
+
+
+@pytest.mark.parametrize("suite", ["atari100k", "dmc-vision", "classic"])
+def test_other_suites_have_one_plan_everywhere(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(inputs, "device_kind", lambda _, device=device: device)
+        plans.append(plan(configure(suite, None, None, {}, []).config))
+    assert plans[0] == plans[1]
