@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from dreamer_async import __version__
-from dreamer_async.cli import envs, learn, machine, runs, scores, settings, sharing, sweep, train
+from dreamer_async.cli import (
+    demo,
+    envs,
+    learn,
+    machine,
+    runs,
+    scores,
+    settings,
+    sharing,
+    sweep,
+    train,
+)
 from dreamer_async.cli.terminal import complain
 from dreamer_async.store import exit_codes
 
@@ -44,6 +55,7 @@ def dreamer_async(
 
 
 for name, command in {
+    "demo": demo.demo,
     "train": train.train,
     "learn": learn.learn,
     "resume": train.resume,
