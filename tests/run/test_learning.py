@@ -27,7 +27,7 @@ from dreamer_async.store.run_dir import RunDir
 from tests.tiny_run import read
 
 BANDS = Path(__file__).resolve().parents[1] / "data" / "learning_bands.json"
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 RUN = (
     *("train.sync=true", "train.device=cpu", "train.threads=1", "train.metrics_seconds=1e-9"),
     *("env.num_envs=8", "train.train_ratio=32", "train.batch_size=8", "train.batch_length=8"),
