@@ -51,7 +51,13 @@ child = subprocess.Popen(trainer, start_new_session=True, stdin=null, stdout=nul
 print("pid", child.pid, flush=True)
 sys.exit(Foreground(RunDir(Path(path)), child, sys.stdout).show(dashboard))
 """
-ANNOUNCED = "import time; print('dashboard', flush=True); time.sleep(600)"
+ANNOUNCED = """
+import os, time
+launcher = os.getppid()
+print('dashboard', flush=True)
+while os.getppid() == launcher: time.sleep(0.05)
+"""
+"""A dashboard that ends with its launcher, so that a test that kills one leaves nothing behind."""
 
 
 @pytest.fixture
