@@ -59,7 +59,11 @@ ROOM = 2
 
 def learn(
     source: Annotated[
-        str, typer.Argument(metavar="RUN|FOLDER", help="A run, or a folder of .npz episodes.")
+        str,
+        typer.Argument(
+            metavar="RUN|FOLDER|minari:NAME",
+            help="A run, a folder of .npz episodes, or a Minari dataset.",
+        ),
     ],
     updates: Annotated[str, typer.Option("--updates", metavar="N", help="End after N updates.")],
     env: Annotated[
@@ -128,6 +132,10 @@ def learn(
 
 def _folder(root: Path, source: str) -> Path | None:
     """The folder of episodes that a word means; None if it means a run."""
+    from dreamer_async.replay import minari_dataset
+
+    if source.startswith(minari_dataset.PREFIX):
+        return minari_dataset.located(source.removeprefix(minari_dataset.PREFIX))
     if source == "last" or "\0" in source or RunDir(root / source).exists():
         return None
     path = Path(source)
@@ -179,12 +187,12 @@ def _of_folder(
     folder: Path, env: str | None, actions: str | None, size: str | None, words: Sequence[str]
 ) -> Config:
     """The settings of a run that learns from a folder of episodes."""
-    from dreamer_async.replay.dataset import Dataset
+    from dreamer_async.replay.dataset import dataset_of
 
-    data = Dataset(folder)
+    data = dataset_of(folder)
     when = data.actions(actions)
     if env is None:
-        config = _without_env(folder, data, size, words)
+        config = _without_env(data, size, words)
     else:
         free = [word for word in words if not word.startswith("train.updates=")]
         config = configure(env, None, size, {}, free).config
@@ -201,16 +209,16 @@ def _of_folder(
     )
 
 
-def _without_env(folder: Path, data: Dataset, size: str | None, words: Sequence[str]) -> Config:
-    """Spaces are those of the arrays; whoever goes on is a session with the same spaces."""
+def _without_env(data: Dataset, size: str | None, words: Sequence[str]) -> Config:
+    """Spaces are those of the data; whoever goes on is a session with the same spaces."""
     from dreamer_async.envs.suites import session
 
-    label = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-.") or "recorded"
+    label = re.sub(r"[^A-Za-z0-9._-]+", "-", data.label).strip("-.") or "recorded"
     asked = resolve(session.NAME, label, size=size, overrides=words).train.device
     kind = device_kind(asked)
     config = resolve(session.NAME, label, size=size, overrides=words, device=kind)
-    kinds = {key: kind for key, kind in config.env.kinds.items() if kind != "hidden"}
-    return replace(config, env=replace(config.env, args=data.spaces(config.env.kinds), kinds=kinds))
+    args, kinds = data.spaces(config.env.kinds)
+    return replace(config, env=replace(config.env, args=args, kinds=kinds))
 
 
 def _check(config: Config) -> int:
