@@ -8,6 +8,7 @@ Legend: T actions of an episode.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,14 +57,14 @@ class Opened:
         self.label = str(_described(path).get("dataset_id") or path.name)
         """Its name among Minari datasets."""
         try:
-            from minari import MinariDataset
-        except ImportError:  # or a folder of that name lies here
+            kind = importlib.import_module("minari").MinariDataset
+        except (AttributeError, ImportError):  # or a folder of that name lies here
             raise ConfigError(
                 f"{path} is a Minari dataset, which needs Minari: "
                 "pip install 'dreamer-async[minari]'"
             ) from None
         try:
-            self._dataset = MinariDataset(path / "data")
+            self._dataset = kind(path / "data")
         except (AssertionError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from None
         self.observation_space: Any = self._dataset.observation_space

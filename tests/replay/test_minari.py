@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -95,13 +96,12 @@ def test_an_episode_that_is_none_is_refused(changes: dict[str, Any], message: st
 
 def dataset(root: Path, monkeypatch: pytest.MonkeyPatch, *episodes: Lived) -> Path:
     """Let Minari write a dataset, with images as they are."""
-    import minari
-    from minari.data_collector import EpisodeBuffer
-
+    minari = importlib.import_module("minari")
+    episode_buffer = importlib.import_module("minari.data_collector").EpisodeBuffer
     monkeypatch.setenv(ROOT, str(root))
     minari.create_dataset_from_buffers(
         "own/arm-v0",
-        [EpisodeBuffer(**vars(episode)) for episode in episodes],
+        [episode_buffer(**vars(episode)) for episode in episodes],
         observation_space=SEEN,
         action_space=DONE,
         algorithm_name="none",
