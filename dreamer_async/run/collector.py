@@ -77,6 +77,9 @@ class Player:
 
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
+        if step.executed is not None:  # that is what led here, whatever was chosen
+            done = torch.from_numpy(step.executed).to(self.carry.action)
+            self.carry.action[torch.from_numpy(step.env_id.astype(np.int64))] = done
         if self._graph is not None:
             action, stoch = self.policy.spec.action, self.policy.config.model.stoch
             noise = PolicyNoise.draw(action, stoch, len(step.env_id), self.generator)
@@ -166,6 +169,8 @@ class Collector:
                 step = await self._next(env_thread, policy_thread)
             with self.stages.measure("ratio_wait"):
                 await self._ratio.room()
+            if step.executed is not None:
+                self._replay.amend(step.env_id, step.executed)
             acted = await policy_thread.run(self.act, step)
             self._env.send(acted.action, step.env_id)
             self.store(step, acted)

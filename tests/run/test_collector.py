@@ -141,6 +141,28 @@ def test_new_weights_are_taken_while_nobody_waits(awaited: bool, said: list[str]
     assert done[: len(said)] == said
 
 
+def test_the_policy_remembers_what_was_done_instead() -> None:
+    config = resolve("toy", "catch", size="tiny")
+    spec = envs.spec_of(config.env)
+    told, free = (Player(Policy(spec, config), 2, seed=3) for _ in range(2))
+    random = {name: torch.rand_like(w) - 0.5 for name, w in told.policy._weights.items()}
+    for player in (told, free):
+        player.policy.load(random)
+    obs = {name: np.ones((2, *of.shape), of.dtype) for name, of in spec.obs.items()}
+    no = np.zeros(2, bool)
+    row = StepBatch(np.arange(2, dtype=np.int32), obs, np.zeros(2, np.float32), no, no, no)
+    first = told.act(row).action
+    assert (free.act(row).action == first).all()
+    other = (1 - np.minimum(first, 1)).astype(np.int32)
+    told.act(row._replace(executed=other))
+    free.carry.action[:] = torch.from_numpy(other)
+    free.act(row)
+    assert all((mine == theirs).all() for mine, theirs in zip(told.carry, free.carry, strict=True))
+    free.act(row)
+    told.act(row._replace(executed=2 - told.carry.action.numpy().astype(np.int32)))
+    assert not (told.carry.deter == free.carry.deter).all(), "what was done counts"
+
+
 def test_getting_ready_changes_nothing_but_the_weights() -> None:
     """The noise and the memory of the environments stay; what is packed of weights is there."""
     config = resolve("toy", "catch", size="tiny")
