@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dreamer_async.envs.native.actions import write_actions
 from dreamer_async.envs.native.leaves import ActionWriter
-from dreamer_async.envs.spaces import ObsReader, leaves, read_space
+from dreamer_async.envs.observed.reader import ObsReader
+from dreamer_async.envs.spaces import leaves, read_space
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.view import ALONE, PLAIN, View, key_of
 

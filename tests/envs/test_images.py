@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamer_async.envs import images
-from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import ObsSpec, check_observations
 from dreamer_async.envs.values import BrokenRule, observation
 from dreamer_async.envs.view import View

@@ -17,10 +17,10 @@ from gymnasium import spaces
 
 from dreamer_async import envs
 from dreamer_async.envs.native import space_json
+from dreamer_async.envs.observed.reader import UnsupportedSpace
 from dreamer_async.envs.session import address
 from dreamer_async.envs.session.caller import Caller, Hung
 from dreamer_async.envs.session.server import PARENT, Server
-from dreamer_async.envs.spaces import UnsupportedSpace
 from dreamer_async.envs.values import BrokenRule
 from dreamer_async.envs.view import PLAIN, View
 
