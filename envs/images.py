@@ -82,8 +82,8 @@ class Picture:
 
     @property
     def plain(self) -> bool:
-        """Its numbers are bytes already."""
-        return self.dtype == "uint8"
+        """Its numbers are bytes of brightness already."""
+        return self.dtype == "uint8" and self.high == 255
 
     def fault(self, value: Array) -> str:
         """What is wrong with one picture, empty if nothing is."""
@@ -195,9 +195,13 @@ def _order(shape: tuple[int, ...], given: str) -> str:
 
 
 def _bounds(space: spaces.Box) -> tuple[float, float] | None:
-    """What is black and what is white; None where the space does not say it."""
+    """What is black and what is white; None where the space does not say it.
+
+    Bytes are brightness whatever their bounds, which are often only what a game's colours reach;
+    but those of 0 and 1 would be all black, and are black and white as booleans are.
+    """
     if space.dtype == np.uint8:
-        return 0.0, 255.0
+        return 0.0, 1.0 if (space.high == 1).all() and (space.low == 0).all() else 255.0
     if space.dtype == np.bool_:
         return 0.0, 1.0
     low, high = np.unique(space.low), np.unique(space.high)

@@ -33,9 +33,10 @@ from dreamer_async.envs import names, needs
 from dreamer_async.envs.children import bound
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import ActionWriter, write_space
+from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace, is_vector
 from dreamer_async.envs.pool_task import PIXELS, PoolTask, Reader
 from dreamer_async.envs.raw_pool import RawPool, RawRows
-from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, is_vector, read_space, without
+from dreamer_async.envs.spaces import read_space, without
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, StepBatch
 from dreamer_async.envs.suite import Options
 from dreamer_async.envs.vector import EnvError, Requests, VectorEnv, check_rows, env_seeds

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeGuard
+from dataclasses import replace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -20,16 +19,27 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dreamer_async.envs import images
-from dreamer_async.envs.spec import RESERVED, ObsSpec, Taken, check_observations
+from dreamer_async.envs.observed.boxes import (
+    category_reader,
+    image_reader,
+    of_picture,
+    vector_reader,
+)
+from dreamer_async.envs.observed.reader import (
+    MOST_CLASSES,
+    Letters,
+    ObsReader,
+    Path,
+    UnsupportedSpace,
+    is_vector,
+    name_of,
+    path_name,
+)
+from dreamer_async.envs.spec import ObsSpec, check_observations
 from dreamer_async.envs.view import PLAIN, Kinds, View, key_of, parts
 
 Array = NDArray[Any]
 
-Path = tuple[Any, ...]
-"""Keys of Dicts, which are strings as a rule, and positions in Tuples, from the outside in."""
-
-MOST_CLASSES = 2**20
-"""Each class is an input or an output of the networks, and travels exactly in int32 and float32."""
 MOST_LETTERS = 2**14
 """Characters of the longest text times characters of its alphabet: as much as an MLP can take."""
 
@@ -42,111 +52,6 @@ _REFUSED: dict[type[gymnasium.Space[Any]], tuple[str, str]] = {
     spaces.OneOf: ("is another one in every step", "a Dict of them all and a Discrete that tells"),
 }
 """What is wrong with a kind of space, and what to have in its place."""
-
-
-class UnsupportedSpace(ValueError):
-    """An observation or action space that no agent here can use; the message names it."""
-
-
-@dataclass(frozen=True)
-class Letters:
-    """Texts as classes: one for each character, and 0 after the end."""
-
-    alphabet: tuple[str, ...]
-    """Character of each class from 1 on."""
-    shortest: int
-    longest: int
-
-    @classmethod
-    def of(cls, space: spaces.Text) -> Letters:
-        """The alphabet is sorted: gymnasium compares it as a set, and up to 1.3 a set's order
-        differs from process to process."""
-        return cls(tuple(sorted(space.character_set)), space.min_length, space.max_length)
-
-    @cached_property
-    def classes(self) -> dict[str, int]:
-        """Class of each character."""
-        return {letter: number for number, letter in enumerate(self.alphabet, 1)}
-
-    def encode(self, text: str) -> NDArray[np.int32]:
-        """Classes of a valid text: [C]."""
-        classes = np.zeros(self.longest, np.int32)
-        classes[: len(text)] = [self.classes[letter] for letter in text]
-        return classes
-
-    def decode(self, classes: list[int]) -> str:
-        """The text of classes up to the first 0."""
-        length = classes.index(0) if 0 in classes else len(classes)
-        return "".join(self.alphabet[number - 1] for number in classes[:length])
-
-
-@dataclass(frozen=True)
-class ObsReader:
-    """How to read one observation key from what an environment delivers."""
-
-    name: str
-    """Key on our side."""
-    path: Path
-    """Where the leaf is on the environment's side; empty if it is the whole observation."""
-    spec: ObsSpec
-    """What comes out."""
-    shape: tuple[int, ...] = ()
-    """Shape of one value on the environment's side."""
-    first: Array = field(default_factory=lambda: np.array(0), compare=False)
-    """First class of each element, [*shape], in the environment's numbers."""
-    last: Array = field(default_factory=lambda: np.array(0), compare=False)
-    """Last class of each element, [*shape]."""
-    letters: Letters | None = None
-    """The value is a text in these."""
-    picture: images.Picture | None = None
-    """How an image is made of it."""
-    chosen: bool = False
-    """The user said what it is."""
-    others: str = ""
-    """What else the user may say it is, with bars between."""
-
-    def read(self, obs: Any) -> Array:
-        """Convert a batch: [N, *] as delivered to [N, *spec.shape]."""
-        for key in self.path:
-            obs = obs[key]
-        return self.convert(np.asarray(obs, None if self.letters is None else object))
-
-    def convert(self, value: Array) -> Array:
-        """Convert valid values of this key: [N, *shape] to [N, *spec.shape]."""
-        if self.letters is not None:
-            return np.stack([self.letters.encode(text) for text in value.tolist()])
-        if self.spec.dtype == "int32":
-            value = value.reshape(len(value), *self.shape)
-            if value.dtype != np.int32 or self.first.any():  # a narrow type could not hold it
-                value = value.astype(np.int64) - self.first
-            return value.reshape(len(value), *self.spec.shape).astype(np.int32)
-        if self.spec.dtype == "float32":
-            return value.reshape(len(value), -1).astype(np.float32)
-        assert self.picture is not None, self
-        return self.picture.convert(value)
-
-    def taken(self) -> Taken:
-        """What this key was taken for."""
-        if self.picture is not None:
-            of = self.picture.taken(key_of(self.path), chosen=self.chosen)
-            return of._replace(others=self.others)
-        return Taken(key_of(self.path), self._words(), self.chosen, others=self.others)
-
-    def _words(self) -> str:
-        """What a key that is no image was taken for."""
-        count = math.prod(self.spec.shape)
-        if self.letters is not None:
-            return f"a text of {count} characters out of {len(self.letters.alphabet)}"
-        if self.spec.dtype == "float32":
-            return f"a vector of {count}"
-        if self.spec.shape:
-            return f"{count} categories of {self.spec.classes} classes each"
-        return f"a category of {self.spec.classes} classes"
-
-
-def is_vector(reader: object) -> TypeGuard[ObsReader]:
-    """Whether all that this reader does is to make one flat float32 vector."""
-    return isinstance(reader, ObsReader) and reader.spec.dtype == "float32"
 
 
 def read_space(
@@ -212,11 +117,6 @@ def without(space: Any, hidden: frozenset[str], path: Path = ()) -> Any:
     return spaces.Dict(OrderedDict(parts))
 
 
-def path_name(path: Path) -> str:
-    """A path as people write it."""
-    return "/".join(map(str, path))
-
-
 def refusal(what: str, space: gymnasium.Space[Any], path: Path) -> str:
     """Why no agent here can use a space, and what to have in its place."""
     where = f" of key {path_name(path)}" if path else ""
@@ -230,14 +130,8 @@ def _fitted(readers: tuple[ObsReader, ...], how: str) -> tuple[ObsReader, ...]:
     pictures = [reader.picture for reader in readers if reader.picture is not None]
     fitted = iter(images.fit(pictures, how))
     return tuple(
-        reader if reader.picture is None else _of_picture(reader, next(fitted))
-        for reader in readers
+        reader if reader.picture is None else of_picture(reader, next(fitted)) for reader in readers
     )
-
-
-def _of_picture(reader: ObsReader, picture: images.Picture) -> ObsReader:
-    spec = ObsSpec((*picture.sides, picture.channels), "uint8")
-    return replace(reader, picture=picture, spec=spec)
 
 
 def _readers(
@@ -246,7 +140,7 @@ def _readers(
     """How to read what is not hidden, as the user says or else as its space does."""
     if path_name(path) in hidden:
         return []
-    kind, inner = kinds.of(path, _name(path, "")), children(space)
+    kind, inner = kinds.of(path, name_of(path, "")), children(space)
     if inner is None:
         kinds.know(path)
     if kind == "hidden":
@@ -289,7 +183,7 @@ def _discrete_reader(space: spaces.Discrete, path: Path) -> ObsReader:
     check_classes(space, size, start + size - 1)
     first, last = np.array(start), np.array(start + size - 1)
     spec = ObsSpec((), "int32", size)
-    return ObsReader(_name(path, "state"), path, spec, first=first, last=last)
+    return ObsReader(name_of(path, "state"), path, spec, first=first, last=last)
 
 
 def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader:
@@ -300,7 +194,7 @@ def _multi_discrete_reader(space: spaces.MultiDiscrete, path: Path) -> ObsReader
     count, last = int(size.max()), start + size - 1
     check_classes(space, count, int(last.max()), size.size)
     spec = ObsSpec((size.size,), "int32", count)
-    name = _name(path, "state")
+    name = name_of(path, "state")
     return ObsReader(name, path, spec, shape=size.shape, first=start, last=last)
 
 
@@ -310,14 +204,14 @@ def _multi_binary_reader(space: spaces.MultiBinary, path: Path) -> ObsReader:
     check_classes(space, 2, 1, math.prod(shape))
     spec = ObsSpec((math.prod(shape),), "int32", 2)
     first, last = np.zeros(shape, np.int64), np.ones(shape, np.int64)
-    return ObsReader(_name(path, "state"), path, spec, shape=shape, first=first, last=last)
+    return ObsReader(name_of(path, "state"), path, spec, shape=shape, first=first, last=last)
 
 
 def _text_reader(space: spaces.Text, path: Path) -> ObsReader:
     """One category for each character up to the longest text."""
     letters = letters_of("observation", space)
     spec = ObsSpec((letters.longest,), "int32", len(letters.alphabet) + 1)
-    return ObsReader(_name(path, "text"), path, spec, letters=letters)
+    return ObsReader(name_of(path, "text"), path, spec, letters=letters)
 
 
 def letters_of(what: str, space: spaces.Text) -> Letters:
@@ -360,7 +254,7 @@ def check_classes(
 
 def _box_reader(space: spaces.Box, path: Path) -> ObsReader:
     """An image if it looks like one, else a vector."""
-    return _image_reader(space, path) if images.is_picture(space) else _vector_reader(space, path)
+    return image_reader(space, path) if images.is_picture(space) else vector_reader(space, path)
 
 
 def _as_told(space: gymnasium.Space[Any], path: Path, kind: str) -> ObsReader:
@@ -369,9 +263,9 @@ def _as_told(space: gymnasium.Space[Any], path: Path, kind: str) -> ObsReader:
     if name == "vector" and isinstance(
         space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
     ):
-        return _vector_reader(space, path)
+        return vector_reader(space, path)
     if isinstance(space, spaces.Box):
-        told = _image_reader if name == "image" else _category_reader
+        told = image_reader if name == "image" else category_reader
         return told(space, path, more)
     if name == "category" and not more:
         return _reader(space, path)
@@ -398,74 +292,3 @@ def _is_possible(space: gymnasium.Space[Any], path: Path, kind: str) -> bool:
 def _may_be_counted(space: gymnasium.Space[Any]) -> bool:
     """Tell whether its numbers are whole, so that how many they are may be said."""
     return isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer)
-
-
-def _vector_reader(space: gymnasium.Space[Any], path: Path) -> ObsReader:
-    """One flat vector of numbers."""
-    shape = tuple(space.shape or ())
-    size = math.prod(shape)
-    if not size:
-        raise UnsupportedSpace(f"observation space {space} is empty")
-    spec = ObsSpec((size,), "float32")
-    return ObsReader(_name(path, "vector"), path, spec, shape=shape)
-
-
-def _image_reader(space: spaces.Box, path: Path, order: str = "") -> ObsReader:
-    """An image, whose size the networks may not yet take."""
-    picture = images.picture_of(space, order)
-    if picture is None:
-        raise UnsupportedSpace(
-            f"observation space {space} is no image: it needs 2 or 3 axes (4 with stacked frames; "
-            "the order hwc or chw is for 3) and finite bounds, the same for all numbers"
-        )
-    name = _name(path, "image")
-    reader = ObsReader(name, path, ObsSpec((), "uint8"), shape=picture.shape, picture=picture)
-    return _of_picture(reader, picture)
-
-
-def _category_reader(space: spaces.Box, path: Path, count: str = "") -> ObsReader:
-    """Whole numbers as categories, as many as `count` says or else the bounds of the space."""
-    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
-    if not low.size:
-        raise UnsupportedSpace(f"observation space {space} is empty")
-    first = float(low.min()) if np.isfinite(low).all() else 0.0
-    last = first + int(count) - 1 if count else float(high.max())
-    key = key_of(path)
-    if not (np.isfinite(last) and np.array_equal([first, last], np.rint([first, last]))):
-        raise UnsupportedSpace(
-            f"{key} has bounds of {first:g} to {last:g}, which give no number of categories: say "
-            f"how many there are, such as --as {key}=category:11 for whole numbers from {first:g}"
-        )
-    if not count and _says_nothing(space):
-        raise UnsupportedSpace(
-            f"{key} may hold any {space.dtype}, which does not say how many categories there "
-            f"are: such as --as {key}=category:11 for {first:g} to {first + 10:g}"
-        )
-    if last > high.max():
-        most = int(high.max() - first) + 1
-        raise UnsupportedSpace(f"--as {key}=category:{count} is more than its {most} numbers")
-    classes = int(last - first) + 1
-    if classes * low.size > MOST_CLASSES:
-        raise UnsupportedSpace(
-            f"{key} would be {low.size:,} categories of {classes:,}, each one input of the "
-            f"networks; {MOST_CLASSES:,} in all are the most"
-        )
-    places = np.full(low.shape, first), np.minimum(high, last)
-    spec = ObsSpec((low.size,) if low.shape else (), "int32", classes)
-    name = _name(path, "state")
-    return ObsReader(name, path, spec, shape=low.shape, first=places[0], last=places[1])
-
-
-def _says_nothing(space: spaces.Box) -> bool:
-    """Tell whether bounds are no more than those of the type."""
-    if not np.issubdtype(space.dtype, np.integer):
-        return False
-    info = np.iinfo(np.dtype(space.dtype).name)
-    return int(np.min(space.low)) == info.min and int(np.max(space.high)) == info.max
-
-
-def _name(path: Path, plain: str) -> str:
-    """Join keys with slashes; without dots, which cannot be in the name of a torch module, and
-    with a prefix where it would be a name of ours."""
-    name = path_name(path).replace(".", "_") or plain
-    return f"obs_{name}" if name in RESERVED else name

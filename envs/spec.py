@@ -143,6 +143,9 @@ class StepBatch(NamedTuple):
     """[N] the episode ended because of the task, not because of a time limit."""
     log: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
     """{name: [N]} values of `EnvSpec.log`, which count from the start of the episode or longer."""
+    executed: NDArray[Any] | None = None
+    """[N, *] what was done since the rows before, where it was not what had been sent; of first
+    rows it means nothing."""
 
 
 RESERVED = frozenset(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spaces import Letters, ObsReader, path_name
+from dreamer_async.envs.observed.reader import Letters, ObsReader, path_name
 
 Array = NDArray[Any]
 

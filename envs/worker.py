@@ -31,7 +31,8 @@ from dreamer_async.envs.block import Block
 from dreamer_async.envs.names import nearest, squash
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import write_actions
-from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space, vector_bounds
+from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace
+from dreamer_async.envs.spaces import read_space, vector_bounds
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.values import BrokenRule, flag, kind, number, observation
 from dreamer_async.envs.view import View

@@ -88,9 +88,15 @@ def as_overrides(flags: dict[str, Any]) -> list[str]:
 
 
 def as_view(args: list[str] | None, kinds: list[str] | None) -> list[str]:
-    """Turn what was given by --env-arg and --as into settings."""
+    """Turn what was given by --env-arg and --as into settings.
+
+    Without a `;`, which would stand between the values of a sweep: JSON has another word for it.
+    """
     given = {"env.args": _pairs("--env-arg", args or []), "env.kinds": _pairs("--as", kinds or [])}
-    return [f"{key}={json.dumps(pairs)}" for key, pairs in given.items() if pairs]
+    texts = {
+        key: json.dumps(pairs).replace(";", "\\u003b") for key, pairs in given.items() if pairs
+    }
+    return [f"{key}={text}" for key, text in texts.items()]
 
 
 def _pairs(flag: str, given: list[str]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import as_overrides, device_kind, need_extra
-from dreamer_async.cli.options import Device, Overrides, RunsDir, Steps
+from dreamer_async.cli.inputs import as_overrides, as_view, device_kind, need_extra
+from dreamer_async.cli.options import Device, EnvArgs, Kinds, Overrides, RunsDir, Steps
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import Config, ConfigError
@@ -41,6 +41,8 @@ def sweep(
     seeds: Annotated[
         str | None, typer.Option(metavar="N", help="How many (5), or which (3,5).")
     ] = None,
+    env_args: EnvArgs = None,
+    kinds: Kinds = None,
     steps: Steps = None,
     device: Device = None,
     overrides: Overrides = None,
@@ -95,7 +97,8 @@ def sweep(
     from dreamer_async.sweep.work import stand
 
     flags = as_overrides({"train.steps": steps, "train.device": device})
-    words = Words(task, size, seeds, tuple(flags + (overrides or [])))
+    settings = (*flags, *as_view(env_args, kinds), *(overrides or []))
+    words = Words(task, size, seeds, settings)
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
     if plan.search:
         need_extra("search", "a search")

@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamer_async import envs
 from dreamer_async.cli.inputs import configure
 from dreamer_async.cli.task import find_task
-from dreamer_async.config import SUITES, ConfigError, resolve
+from dreamer_async.config import SUITES, ConfigError, known_settings, resolve
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.run_dir import RUN_NAME
 from dreamer_async.store.sweep_dir import LONGEST_NAME, VERSION, Sweep, SweepDir
@@ -126,7 +126,7 @@ def _from_file(path: Path, words: Words) -> tuple[Words, str]:
 
 
 def _grid(suite: str, words: Words, remote: str) -> Sweep:
-    if wrong := [text for text in words.settings if is_range(text.partition("=")[2])]:
+    if wrong := [text for text in words.settings if _has_range(text)]:
         raise ConfigError(f"{shown(wrong[0])} is a range: --search N chooses from it")
     made = _parsed(suite, words, remote)
     jobs = tuple(made.jobs())
@@ -161,11 +161,10 @@ def _with_machine(made: Grid, remote: str) -> tuple[str, ...]:
 
 def _search(suite: str, words: Words, trials: int, remote: str) -> Sweep:
     """A search: its runs are made one by one, as it asks for them."""
-    split = [text.partition("=") for text in words.settings]
-    searched = {
-        key.strip(): value.strip() for key, _, value in split if is_range(value) or "," in value
-    }
-    rest = tuple(f"{key}={value}" for key, _, value in split if key.strip() not in searched)
+    several = [text for text in words.settings if _has_range(text) or _is_choice(text)]
+    rest = tuple(text for text in words.settings if text not in several)
+    split = [text.partition("=") for text in several]
+    searched = {key.strip(): value.strip() for key, _, value in split}
     if not searched:
         raise ConfigError("--search needs a range, such as -s optim.lr=1e-5..1e-3:log")
     for key, text in searched.items():
@@ -177,6 +176,22 @@ def _search(suite: str, words: Words, trials: int, remote: str) -> Sweep:
     fixed = {"size": runs[0].size, "task": runs[0].task, "seed": str(runs[0].seed)}
     settings = _with_machine(made, remote)
     return Sweep(VERSION, suite, settings, (), search=fixed | searched, trials=trials)
+
+
+def _has_range(text: str) -> bool:
+    """Whether a setting is given as a range; mappings may have two dots in their texts."""
+    key, _, value = text.partition("=")
+    return is_range(value) and not _has_commas(key)
+
+
+def _is_choice(text: str) -> bool:
+    """Whether a setting has several values."""
+    key, _, value = text.partition("=")
+    return ";" in value or ("," in value and not _has_commas(key))
+
+
+def _has_commas(key: str) -> bool:
+    return key.strip() in known_settings() and grid.has_commas(key.strip())
 
 
 # -- those there are -------------------------------------------------------------------------

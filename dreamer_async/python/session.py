@@ -139,22 +139,27 @@ class Session:
         rows = [self._caller.row(each, 0.0, False, False) for each in self._each(obs)]
         return self._act(rows, np.ones(self.num_bodies, bool))
 
-    def step(self, obs: Any, reward: Any, terminated: Any, truncated: Any) -> Any:
+    def step(
+        self, obs: Any, reward: Any, terminated: Any, truncated: Any, *, action: Any = None
+    ) -> Any:
         """Record what the last action led to and return the next one.
 
         `terminated` ends an episode because of the task, `truncated` for any other reason. There
         is no action then: None, and `reset` begins the next episode. (Of several bodies actions
         of ended episodes mean nothing, and rewards of first rows do not count.)
 
+        `action` is what was really done, where that is not the action that was returned last: by a
+        safety layer, or by a human. It is recorded in its place, and the agent learns from it as
+        from its own. (Of several bodies it is that of every body.)
+
         Raises ValueError, with nothing recorded, for what does not fit the spaces; RunFailed if
         the trainer has failed or was killed, ConnectionError if somebody else has stopped it.
         """
         if not self._begun or (self.num_bodies == 1 and self._over[0]):
             raise ValueError("no episode runs: session.reset(obs) begins one")
-        parts = zip(*map(self._column, (reward, terminated, truncated)), strict=True)
-        rows = [
-            self._caller.row(each, *part) for each, part in zip(self._each(obs), parts, strict=True)
-        ]
+        columns = map(self._column, (reward, terminated, truncated))
+        parts = zip(self._each(obs), *columns, self._done(action), strict=True)
+        rows = [self._caller.row(*part) for part in parts]
         return self._act(rows, self._over.copy())
 
     def _act(self, rows: Sequence[Row], is_first: NDArray[np.bool_]) -> Any:
@@ -181,6 +186,17 @@ class Session:
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"observations of {self.num_bodies} bodies: {error}") from None
         return self._counted("observations", rows)
+
+    def _done(self, action: Any) -> list[Any]:
+        """What each body did; None of one that did what it was told, or begins an episode."""
+        if action is None or self._batched is None:
+            return [action] * self.num_bodies
+        space = batch_space(self.action_space, self.num_bodies)
+        try:
+            each = self._counted("actions", list(iterate(space, action)))
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"actions of {self.num_bodies} bodies: {error}") from None
+        return [None if over else done for over, done in zip(self._over, each, strict=True)]
 
     def _column(self, values: Any) -> list[Any]:
         """One number or flag of each body."""

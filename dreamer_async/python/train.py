@@ -1,4 +1,4 @@
-"""Starting a run from a program, as `dreamer-async train` does."""
+"""Starting a run from a program, as `dreamer-async train` and `dreamer-async learn` do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.cli.inputs import configure, try_spaces, wanted_trackers
+from dreamer_async.cli.inputs import (
+    configure,
+    device_kind,
+    initial_weights,
+    try_spaces,
+    unused_gpu,
+    wanted_trackers,
+)
 from dreamer_async.cli.launch import start_trainer
+from dreamer_async.cli.learn_words import Episodes, wanted
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.paths import existing_directory
 from dreamer_async.config import Config, ConfigError
@@ -72,6 +80,61 @@ def train(
         trackers = wanted_trackers(list(log), tensorboard=False)
         try_spaces(config.env)
         return _start(config, root_of(runs_dir), name, note, trackers)
+
+
+def learn(
+    source: str | Path,
+    *,
+    updates: int,
+    env: str | Callable[..., Any] | None = None,
+    env_args: Mapping[str, Any] | None = None,
+    actions: str | None = None,
+    task: str | None = None,
+    size: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    compile: bool | None = None,
+    init: str | Path | None = None,
+    init_parts: str | None = None,
+    log: Sequence[str] = (),
+    name: str | None = None,
+    runs_dir: str | Path | None = None,
+    replay_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Start a run that learns from what was recorded and return at once; see docs/python.md.
+
+    `source` is another run, a folder of .npz episodes, or "minari:NAME". `env` says where a
+    folder's episodes come from, as in `train` or as a suite and a task ("toy/catch"), and `actions`
+    whether action t was chosen "after" observation t or "before" it. Other arguments are those of
+    `dreamer-async learn`; `task` names the code that another run's task is again.
+
+    Raises ConfigError (a ValueError), with nothing created, for what cannot be learned from.
+    """
+    refuse_in_worker("dreamer_async.learn")
+    root = root_of(runs_dir)
+    flags = {
+        "train.updates": updates,
+        "train.seed": seed,
+        "train.device": device,
+        "train.precision": precision,
+        "train.threads": threads,
+        "train.compile": compile,
+        "replay.directory": None if replay_dir is None else existing_directory(str(replay_dir)),
+    }
+    with allowed():
+        flags |= initial_weights(root, None if init is None else str(init), init_parts)
+        words = [*as_words(flags), *as_words(settings or {})]
+        found = None if env is None else named(env)
+        args = {**(found.args if found else {}), **(env_args or {})}
+        view = as_words({"env.args": args or None})
+        said = Episodes(found.task if found else None, actions, view)
+        config, _ = wanted(root, str(source), words, said=said, task=task, size=size)
+        trackers = wanted_trackers(list(log), tensorboard=False)
+        note = unused_gpu(config.train.device, device_kind(config.train.device))
+        return _start(config, root, name, note, trackers)
 
 
 def _start(config: Config, root: Path, name: str | None, note: str, trackers: Sequence[str]) -> Run:

@@ -1,4 +1,4 @@
-"""Filling an empty replay from what was recorded: another run's ring, or a folder of episodes."""
+"""Filling an empty replay from what was recorded: another run's ring, or episodes."""
 
 from __future__ import annotations
 

@@ -191,6 +191,20 @@ class Replay:
         with self._lock:
             self._publish(env, step)
 
+    def amend(self, env_id: NDArray[np.int32], action: Array) -> None:
+        """Replace the actions of the newest steps of N environments, [N, *], before the next.
+
+        Whoever samples meanwhile sees either: the last action of a window is never used, as what
+        it led to is not in it, and the newest step is the last one of every window that has it.
+        """
+        assert not self._files.readonly and not self._closed
+        env = np.asarray(env_id, np.int64)
+        newest = self._head[env] - 1
+        assert (newest >= 0).all(), "there is no step to amend"
+        self._put(
+            self._rows["action"], env * self.spec.capacity + newest % self.spec.capacity, action
+        )
+
     def fill(self, pieces: Iterable[tuple[int, Mapping[str, Array]]]) -> None:
         """Put recorded steps into an empty replay: (environment, {name: [N, *shape]}), in order.
 

@@ -3,11 +3,15 @@
     recv -> (room?) -> act -> send -> add -> count
 
 `recv` runs in the env thread and acting in the policy thread, so that the loop never blocks
-and one half of the environments steps while the other half is acted on.
+and one half of the environments steps while the other half is acted on. Where somebody waits for
+each action, the policy takes newer weights while it waits for rows, and not before it acts.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +33,8 @@ from dreamer_async.run.telemetry import EpisodeTracker, Stages, Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.scores.suites import SuiteScores
 
+FRESH_SECONDS = 1.0
+"""After that long, weights that were taken over ahead of rows are looked for once more."""
 SCORED_EPISODES = 20
 """Episodes whose mean says how good a checkpoint is."""
 
@@ -50,6 +56,20 @@ class Player:
         if weights.version != self.version:
             self.version = weights.fetch(self.policy.load, have=self.version)
 
+    def prepare(self, weights: PolicyWeights, rows: int) -> None:
+        """Take over newer weights and act with them once, on zeros, which nobody learns of.
+
+        What the next batch of so many rows would wait for is done then: with new weights the first
+        step packs them, and takes three times as long.
+        """
+        had = self.version
+        self.refresh(weights)
+        if self.version == had or self._graph is not None:
+            return
+        obs = {n: np.zeros((rows, *of.shape), of.dtype) for n, of in self.policy.spec.obs.items()}
+        first, chance = np.ones(rows, np.bool_), torch.Generator()
+        self.policy.act(obs, first, self.policy.initial(rows), chance)
+
     def warm_up(self, rows: int) -> None:
         """Get ready for batches of so many rows, where that takes a while."""
         if self._graph is not None:
@@ -57,6 +77,9 @@ class Player:
 
     def act(self, step: StepBatch) -> Acted:
         """Choose an action for each row and keep the carries."""
+        if step.executed is not None:  # that is what led here, whatever was chosen
+            done = torch.from_numpy(step.executed).to(self.carry.action)
+            self.carry.action[torch.from_numpy(step.env_id.astype(np.int64))] = done
         if self._graph is not None:
             action, stoch = self.policy.spec.action, self.policy.config.model.stoch
             noise = PolicyNoise.draw(action, stoch, len(step.env_id), self.generator)
@@ -114,7 +137,10 @@ class Collector:
         telemetry: Telemetry,
         prefill: int,
         inspection: Inspection | None = None,
+        *,
+        awaited: bool = False,
     ) -> None:
+        """`awaited`: somebody waits for each action, as the program that steps a session does."""
         self._env = env
         self._player = player
         self._weights = weights
@@ -131,19 +157,38 @@ class Collector:
         self._scores: deque[float] = deque(maxlen=SCORED_EPISODES)
         """Of the newest episodes of this process."""
         self._suite_scores = SuiteScores(env.spec.suite)
+        self._awaited = awaited
+        self._prepared = -math.inf
+        """When the policy took weights over, while it waited for rows."""
         self.stages = Stages()
 
     async def collect(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> None:
         """Collect until cancelled; the environments must have been started."""
         while True:
             with self.stages.measure("env_wait"):
-                step = await env_thread.run_or_leave(self._env.recv)
+                step = await self._next(env_thread, policy_thread)
             with self.stages.measure("ratio_wait"):
                 await self._ratio.room()
+            if step.executed is not None:
+                self._replay.amend(step.env_id, step.executed)
             acted = await policy_thread.run(self.act, step)
             self._env.send(acted.action, step.env_id)
             self.store(step, acted)
             await self._ratio.notify()
+
+    async def _next(self, env_thread: OwnedThread, policy_thread: OwnedThread) -> StepBatch:
+        """The next rows; the policy gets ready for them meanwhile, if somebody will wait for it."""
+        if not self._awaited:
+            return await env_thread.run_or_leave(self._env.recv)
+        async with asyncio.TaskGroup() as both:
+            rows = both.create_task(env_thread.run_or_leave(self._env.recv))
+            both.create_task(policy_thread.run(self.prepare))
+        return rows.result()
+
+    def prepare(self) -> None:
+        """Take over the newest weights before there are rows to act on."""
+        self._player.prepare(self._weights, self._env.batch_size)
+        self._prepared = time.monotonic()
 
     def report(self, findings: Sequence[str]) -> None:
         """Warn of what is wrong with the environment."""
@@ -151,9 +196,10 @@ class Collector:
             self._telemetry.warn(f"about the environment: {finding}")
 
     def act(self, step: StepBatch) -> Acted:
-        """Act on the rows with the newest weights."""
+        """Act on the rows with the newest weights, or those of a moment ago."""
         with self.stages.measure("policy"):
-            self._player.refresh(self._weights)
+            if time.monotonic() - self._prepared > FRESH_SECONDS:
+                self._player.refresh(self._weights)
             return self._player.act(step)
 
     def state(self) -> dict[str, Tensor]:

@@ -128,6 +128,7 @@ async def build(
         inspection=None
         if resume or train.updates or _is_known(env)
         else Inspection(spec, env.num_envs),
+        awaited=called,
     )
     state = RunState(
         *(learner, replay, ratio, pool, player, collector),
@@ -138,6 +139,8 @@ async def build(
     saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path, spec)
     filmer = Filmer(home.film_path, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
+    if called:
+        process.keep_for_good()
     gauges = RunGauges(home.path, pool, player, replay, ratio, learner, collector.stages)
     return Parts(
         config=config,

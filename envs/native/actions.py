@@ -29,14 +29,8 @@ from dreamer_async.envs.native.leaves import (
     Leaf,
     TextWriter,
 )
-from dreamer_async.envs.spaces import (
-    Path,
-    UnsupportedSpace,
-    check_classes,
-    letters_of,
-    path_name,
-    refusal,
-)
+from dreamer_async.envs.observed.reader import Path, UnsupportedSpace, path_name
+from dreamer_async.envs.spaces import check_classes, letters_of, refusal
 from dreamer_async.envs.spec import ActionSpec
 
 Array = NDArray[Any]

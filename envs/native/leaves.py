@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spaces import Letters
+from dreamer_async.envs.observed.reader import Letters
 from dreamer_async.envs.spec import ActionSpec
 
 Array = NDArray[Any]

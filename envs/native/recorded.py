@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dreamer_async.envs.native.actions import write_actions
 from dreamer_async.envs.native.leaves import ActionWriter
-from dreamer_async.envs.spaces import ObsReader, leaves, read_space
+from dreamer_async.envs.observed.reader import ObsReader
+from dreamer_async.envs.spaces import leaves, read_space
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.view import ALONE, PLAIN, View, key_of
 
@@ -44,6 +45,10 @@ class Column:
 
     def check(self, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
         """Raise ValueError for recorded values that cannot be of this space."""
+        if isinstance(self.space, spaces.Text):
+            if shape or dtype.kind not in "OU":
+                raise ValueError(f"{name} is {dtype} {list(shape)}, not a text for each step")
+            return
         wanted = np.dtype(self.space.dtype or np.float32)
         if shape != self.space.shape:
             raise ValueError(
@@ -57,6 +62,10 @@ class Column:
     def read(self, value: Array, name: str) -> Array:
         """Convert [T, *] to what is stored, [T, *]; ValueError for values not of the space."""
         self.check(value.shape[1:], value.dtype, name)
+        if isinstance(self.space, spaces.Text):
+            if alien := [text for text in value.tolist() if not self.space.contains(text)]:
+                raise ValueError(f"{name} has the text {alien[0]!r:.40}, outside its space")
+            return self.reader.convert(value)
         if value.dtype.kind == "f" and not np.isfinite(value.astype(np.float32)).all():
             raise ValueError(f"{name} has numbers that are not finite")
         wanted = np.dtype(self.space.dtype or np.float32)

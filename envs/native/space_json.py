@@ -19,7 +19,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dreamer_async.envs.spaces import UnsupportedSpace
+from dreamer_async.envs.observed.reader import UnsupportedSpace
 from dreamer_async.envs.spec import ActionSpec, EnvSpec, ObsSpec
 
 EXACT = 1 << 53

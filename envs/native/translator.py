@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dreamer_async.envs import values
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import ActionWriter, SeveralWriter, write_actions
-from dreamer_async.envs.spaces import ObsReader, Path, UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import ObsReader, Path, UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import EnvSpec, ObsSpec
 from dreamer_async.envs.view import View, key_of
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dreamer_async.envs import wire
 from dreamer_async.envs.block import Block
 from dreamer_async.envs.native.actions import write_actions
+from dreamer_async.envs.native.executed import ExecutedReader
 from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.values import flag, number, observation
@@ -34,6 +35,9 @@ class Hung(ConnectionError):
 
 class Row:
     """What one body has just seen; BrokenRule, before anybody learns of it, if it cannot be."""
+
+    executed: NDArray[Any] | None = None
+    """What was done to come here, as an agent would have decided; None for what it did decide."""
 
     def __init__(
         self, readers: Sequence[Any], obs: Any, reward: Any, terminated: Any, truncated: Any
@@ -59,7 +63,7 @@ class Caller:
         self._connection = Connection(connected.detach())
         self._num_bodies = num_bodies
         self._readers = read_space(spaces[0], view)
-        self._writer = write_actions(spaces[1])
+        self._writer, self._executed = write_actions(spaces[1]), ExecutedReader(spaces[1])
         self._owed = False
         try:
             kind, body = wire.split(self._hear())
@@ -73,9 +77,14 @@ class Caller:
             self._connection.close()
             raise
 
-    def row(self, obs: Any, reward: Any, terminated: Any, truncated: Any) -> Row:
-        """Read what one body delivers."""
-        return Row(self._readers, obs, reward, terminated, truncated)
+    def row(
+        self, obs: Any, reward: Any, terminated: Any, truncated: Any, executed: Any = None
+    ) -> Row:
+        """Read what one body delivers, and what it did where that is not what it was told."""
+        row = Row(self._readers, obs, reward, terminated, truncated)
+        if executed is not None:
+            row.executed = self._executed.read(executed)
+        return row
 
     def exchange(self, rows: Sequence[Row], is_first: NDArray[np.bool_]) -> list[Any]:
         """Hand over one row of each body and wait for its action; Hung if the trainer has gone."""
@@ -87,8 +96,11 @@ class Caller:
             self._block["reward"][body] = 0.0 if is_first[body] else row.reward
             self._block["terminated"][body] = row.terminated
             self._block["truncated"][body] = row.truncated
+            if row.executed is not None:  # in the place of what the trainer had sent
+                self._block["action"][body] = row.executed
+        executed = np.array([row.executed is not None for row in rows])
         try:
-            self._connection.send_bytes(wire.ROW + b"\n" + is_first.tobytes())
+            self._connection.send_bytes(wire.ROW + b"\n" + is_first.tobytes() + executed.tobytes())
         except OSError:
             raise Hung from None
         self._owed = True

@@ -18,7 +18,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,14 @@ TICK = 0.2
 """Seconds after which a wait looks whether it has become pointless."""
 DRAIN_SECONDS = 5.0
 """How long a receiver may take to leave after `close`."""
+
+
+class Flags(NamedTuple):
+    """What a program says of its rows, [E]."""
+
+    is_first: NDArray[np.bool_]
+    executed: NDArray[np.bool_]
+    """Something else was done than was sent."""
 
 
 class Server(VectorEnv):
@@ -81,12 +89,12 @@ class Server(VectorEnv):
         """Answer the rows before, which are stored by now, and wait for the next ones."""
         with self._requests.receiving:
             self._answer()
-            is_first = self._hear()
+            is_first, executed = self._hear()
             self._requests.put(self._ids)
-            return check_rows(self.spec, self._rows(is_first))
+            return check_rows(self.spec, self._rows(is_first, executed=bool(executed.any())))
 
-    def _rows(self, is_first: NDArray[np.bool_]) -> StepBatch:
-        """Copy rows out of the shared block."""
+    def _rows(self, is_first: NDArray[np.bool_], *, executed: bool) -> StepBatch:
+        """Copy rows out of the shared block, where the program has put what it did instead."""
         terminated = self._block["terminated"].astype(np.bool_)
         return StepBatch(
             env_id=self._ids.copy(),
@@ -95,6 +103,7 @@ class Server(VectorEnv):
             is_first=is_first,
             is_last=terminated | self._block["truncated"].astype(np.bool_),
             is_terminal=terminated,
+            executed=self._block["action"].copy() if executed else None,
         )
 
     def _answer(self) -> None:
@@ -104,8 +113,8 @@ class Server(VectorEnv):
                 self._caller.send_bytes(wire.ROW)
         self._acted = False
 
-    def _hear(self) -> NDArray[np.bool_]:
-        """Wait for rows, whoever brings them, and return which of them begin an episode."""
+    def _hear(self) -> Flags:
+        """Wait for rows, whoever brings them, and return what is said of each."""
         while True:
             self._requests.check_open()
             if self._parent and os.getppid() != self._parent:
@@ -116,7 +125,7 @@ class Server(VectorEnv):
                 elif (flags := self._read()) is not None:
                     return flags
 
-    def _read(self) -> NDArray[np.bool_] | None:
+    def _read(self) -> Flags | None:
         """Take the flags of the next rows; None if the program has gone."""
         caller = self._caller
         assert caller is not None
@@ -125,8 +134,9 @@ class Server(VectorEnv):
         except (EOFError, OSError):
             self._dismiss()
             return None
-        assert kind == wire.ROW and len(flags) == self.num_envs, (kind, flags)
-        return np.frombuffer(flags, np.uint8).astype(np.bool_)
+        assert kind == wire.ROW and len(flags) == 2 * self.num_envs, (kind, flags)
+        said = np.frombuffer(flags, np.uint8).astype(np.bool_)
+        return Flags(said[: self.num_envs], said[self.num_envs :])
 
     def _welcome(self) -> None:
         """Take a program in, or send it away while another one is here."""

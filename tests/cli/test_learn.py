@@ -29,6 +29,7 @@ def invoke(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Invoke:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
     def call(*words: str) -> tuple[int, str]:
         code = cli.main(words)
@@ -154,6 +155,7 @@ def test_a_run_of_episodes_goes_on_as_a_session(invoke: Invoke, tmp_path: Path) 
         ("learn last --updates ten", "train.updates: expected a whole number"),
         ("learn nothing --updates 5", "there is no run 'nothing'"),
         ("learn empty --updates 5", "has no .npz files"),
+        ("learn minari:no/thing-v0 --updates 5", "`minari download no/thing-v0` fetches one"),
         ("learn last --updates 5 --env toy", "--env is for folders of episodes"),
         ("learn last --updates 5 --actions after", "--actions is for folders of episodes"),
         ("learn last --updates 5 -s model.deter=30", "model.deter must be a multiple"),

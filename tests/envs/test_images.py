@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreamer_async.envs import images
-from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import ObsSpec, check_observations
 from dreamer_async.envs.values import BrokenRule, observation
 from dreamer_async.envs.view import View
@@ -121,9 +122,21 @@ def test_a_range_of_its_own_is_scaled_if_it_is_told_to_be_an_image() -> None:
     assert got.reshape(-1).tolist() == list(range(256))
 
 
-def test_booleans_are_black_and_white() -> None:
-    value = np.eye(32, dtype=bool)
-    assert (observation(read(box((32, 32), bool, 1)), value)[..., 0] == np.eye(32) * 255).all()
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int8, np.float32])
+def test_pictures_of_two_values_are_black_and_white(dtype: Any) -> None:
+    reader = read(box((32, 32), dtype, 1))
+    value = np.eye(32).astype(dtype)
+    assert (observation(reader, value)[..., 0] == np.eye(32) * 255).all()
+    words = f"an image of 32x32x1 of {np.dtype(dtype)} in [0, 1]"
+    assert reader.taken().words == words
+
+
+def test_bytes_are_brightness_whatever_else_their_bounds_say() -> None:
+    value = np.full((32, 32), 7, np.uint8)
+    for high in (7, 255):
+        assert (observation(read(box((32, 32), BYTES, high)), value) == 7).all()
+    with pytest.raises(BrokenRule, match="reaches 7 to 7, but its space says 0 to 1"):
+        observation(read(box((32, 32), BYTES, 1)), value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer_async.envs.spaces import UnsupportedSpace, read_space, vector_bounds
+from dreamer_async.envs.observed.reader import UnsupportedSpace
+from dreamer_async.envs.spaces import read_space, vector_bounds
 from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.envs.values import BrokenRule, observation
 from dreamer_async.envs.view import View

@@ -17,10 +17,10 @@ from gymnasium import spaces
 
 from dreamer_async import envs
 from dreamer_async.envs.native import space_json
+from dreamer_async.envs.observed.reader import UnsupportedSpace
 from dreamer_async.envs.session import address
 from dreamer_async.envs.session.caller import Caller, Hung
 from dreamer_async.envs.session.server import PARENT, Server
-from dreamer_async.envs.spaces import UnsupportedSpace
 from dreamer_async.envs.values import BrokenRule
 from dreamer_async.envs.view import PLAIN, View
 
@@ -142,6 +142,19 @@ def test_rows_go_there_and_actions_come_back_in_the_programs_units(ends: Ends) -
     assert first.is_first.tolist() == [True, False] and first.reward.tolist() == [0.0, 1.0]
     assert second.reward.tolist() == [2.5, 3.5] and second.is_last.tolist() == [False, True]
     assert second.is_terminal.tolist() == [False, True] and second.obs["room"].tolist() == [1, 1]
+    caller.close()
+
+
+def test_what_was_done_instead_comes_with_the_next_row(ends: Ends) -> None:
+    caller = ends.call()
+    caller.exchange([sense(caller)] * 2, np.ones(2, bool))
+    done = caller.row({"pose": [1.0, 2.0], "room": 4}, 1.0, False, False, np.array([0.75, -2.0]))
+    caller.exchange([done, sense(caller)], np.zeros(2, bool))
+    actions = caller.exchange([sense(caller)] * 2, np.zeros(2, bool))
+    executed = [rows.executed for rows in ends.rows]
+    assert executed[0] is None and executed[2] is None
+    np.testing.assert_allclose(executed[1], [[0.5, -1.0], [0.0, 0.5]], atol=1e-6)
+    np.testing.assert_allclose(actions, [[0.5, 4.0]] * 2)
     caller.close()
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from dreamer_async.envs.spaces import UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import RESERVED, ObsSpec, check_observations
 
 BYTES = np.uint8

@@ -13,7 +13,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dreamer_async.envs.spaces import ObsReader, UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.values import (
     BrokenRule,
     flag,

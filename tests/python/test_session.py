@@ -166,12 +166,18 @@ def test_it_goes_on_where_it_ended(lived: tuple[RunDir, list[Any], str]) -> None
         for wrong in ({"count": [1.0, 2.0], "room": 4}, {"count": [1.0], "room": 99}, None):
             with pytest.raises(ValueError, match="observation"):
                 session.step(wrong, 0.0, False, False)
-        session.step(robot.sense(), 0.0, False, True)
+        with pytest.raises(ValueError, match="the action that was done"):
+            session.step({"count": [1.0], "room": 4}, 0.0, False, True, action=[0.25, 9.0])
+        session.step(robot.sense(), 0.0, False, True, action=np.array([0.25, 3.0]))
         with pytest.raises(ValueError, match=r"session\.reset\(obs\) begins one"):
             session.step(robot.sense(), 0.0, False, False)
         resumed = [event for event in so_far(session) if isinstance(event, Resumed)]
         assert resumed[0].env_steps == before
-    assert stored(run)["count"].ravel().tolist() == list(range(before + 2 * LENGTH + 3))
+    rows = stored(run)
+    assert rows["count"].ravel().tolist() == list(range(before + 2 * LENGTH + 3))
+    done = [-0.5, 3 / 7]  # what was done instead, with the step at which it was done
+    np.testing.assert_allclose(rows["action"][-2], done, atol=1e-6)
+    assert not np.isclose(rows["action"][:-2], done).all(1).any()
     with pytest.raises(ValueError, match="closed"):
         session.reset(robot.sense())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experience import recorded_episodes, write_episodes
 from tiny_run import TINY, make_run
 
 import dreamer_async
@@ -73,6 +74,30 @@ def test_a_live_run_tells_saves_and_stops(tmp_path: Path) -> None:
     assert ended.reason == "stopped" and not other.running
     assert other.wait() == ended == other.stop()
     assert any(isinstance(event, Checkpointed) for event in other.events())
+
+
+def test_a_run_learns_from_what_was_recorded(tmp_path: Path) -> None:
+    folder, root = write_episodes(tmp_path / "data", recorded_episodes()), tmp_path / "runs"
+    small = {"threads": 1, "device": "cpu", "runs_dir": root}
+    few = {key: value for key, value in SMALL.items() if key != "replay.capacity"}
+    run = dreamer_async.learn(
+        folder, updates=4, env="toy/catch", size="tiny", seed=3, settings=few, **small
+    )
+    ended = run.wait(120)
+    assert (ended.reason, ended.updates, ended.env_steps) == ("completed", 4, 0)
+    again = dreamer_async.learn(run.name, updates=2, init=run.checkpoint(), **small)
+    assert again.wait(120).updates == 2
+    assert any("began with" in getattr(event, "message", "") for event in again.events())
+    there = sorted(root.iterdir())
+    for wrong, message in (
+        ({"source": folder, "updates": 0}, "leaves nothing to do"),
+        ({"source": run.name, "updates": 2, "env_args": {"a": 1}}, "--env-arg is for folders"),
+        ({"source": folder, "updates": 2, "env": lambda: None}, "has no name"),
+        ({"source": "minari:no/thing-v0", "updates": 2}, "no Minari dataset"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dreamer_async.learn(**(small | wrong))
+    assert sorted(root.iterdir()) == there, "nothing is created"
 
 
 def test_an_environment_may_be_a_class_with_arguments(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dreamer_async import envs
 from dreamer_async.config import Config, ConfigError, resolve
 from dreamer_async.envs.native.actions import write_actions
 from dreamer_async.envs.native.recorded import stored_actions
-from dreamer_async.replay.dataset import Dataset
+from dreamer_async.replay.dataset import dataset_of
 from dreamer_async.replay.episodes import Episodes, recordings, rows_of
 
 EPISODES = recorded_episodes()
@@ -228,7 +228,7 @@ def test_what_no_agent_could_have_done_is_refused(space: Any, value: Any) -> Non
 
 def spec_of(folder: Path) -> envs.EnvSpec:
     env = resolve("session", "recorded", size="tiny").env
-    return envs.spec_of(replace(env, args=Dataset(folder).spaces({})))
+    return envs.spec_of(replace(env, args=dataset_of(folder).spaces({})[0]))
 
 
 def test_spaces_follow_from_the_arrays(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_one_hot_vectors_and_whole_numbers_are_classes(tmp_path: Path) -> None:
 def test_when_actions_were_chosen_is_asked_where_nobody_can_tell(tmp_path: Path) -> None:
     official = write_episodes(tmp_path / "official", EPISODES)
     ports = write_episodes(tmp_path / "ports", [as_port(e, CLASSES) for e in EPISODES])
-    assert Dataset(official).actions(None) == "after"
+    assert dataset_of(official).actions(None) == "after"
     with pytest.raises(ConfigError, match="say --actions before if"):
-        Dataset(ports).actions(None)
-    assert Dataset(ports).actions("before") == "before"
+        dataset_of(ports).actions(None)
+    assert dataset_of(ports).actions("before") == "before"
     with pytest.raises(ConfigError, match="must be after or before, got 'now'"):
-        Dataset(ports).actions("now")
+        dataset_of(ports).actions("now")

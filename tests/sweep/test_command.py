@@ -9,12 +9,15 @@ import pytest
 from tiny_run import TINY, read
 
 from dreamer_async import cli
+from dreamer_async.cli.inputs import as_view
+from dreamer_async.cli.sweep_words import Words, wanted
 from dreamer_async.config import from_dict
 from dreamer_async.store.events import RunFinished
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
 from dreamer_async.sweep import cost
 from dreamer_async.sweep.cost import Todo, estimate
+from dreamer_async.sweep.search import typical
 from dreamer_async.sweep.work import config_of
 
 Call = Callable[..., tuple[int, str, str]]
@@ -88,6 +91,24 @@ def test_a_mistake_is_one_line_and_creates_nothing(
     code, _, err = call("sweep", *words)
     assert code in (2, 73) and told in err and err.count("\n") == 1
     assert not list(Path().iterdir())
+
+
+def test_what_builds_and_reads_an_environment_is_that_of_every_run(call: Call) -> None:
+    """Whatever commas, dots and semicolons there are in it: it is no grid."""
+    view = as_view(["sutton_barto_reward=true", "file=../a;b,c"], ["observation=vector"])
+    for search, sizes, lr in ((None, "tiny,toy", "1e-4"), (3, "tiny", "1e-5..1e-3:log")):
+        words = Words("CartPole-v1", sizes, None, (*view, f"optim.lr={lr}"))
+        _, sweep = wanted(Path("runs"), "gym", words, None, search, remote="")
+        jobs = sweep.jobs or [typical(sweep)]
+        assert len(jobs) == (1 if search else 2)
+        for env in (config_of(sweep, job).env for job in jobs):
+            assert env.args == {"sutton_barto_reward": True, "file": "../a;b,c"}
+            assert env.kinds == {"observation": "vector"}
+    words = ["sweep", "gym", "--task", "CartPole-v1", "--size", "tiny", "--dry-run"]
+    code, out, err = call(*words, "--env-arg", "sutton_barto_reward=true", "--as", "a=vector")
+    assert code == 0 and "1 waiting" in out, (out, err)
+    code, _, err = call(*words, "--env-arg", "sutton_barto_reward")
+    assert code == 2 and "--env-arg expects key=value" in err
 
 
 def test_another_grid_needs_another_name(call: Call) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dreamer_async.envs.native import leaves
 from dreamer_async.envs.native.actions import MOST_PARTS, describe, write_actions, write_space
-from dreamer_async.envs.spaces import UnsupportedSpace
+from dreamer_async.envs.observed.reader import UnsupportedSpace
 from dreamer_async.envs.spec import ActionSpec
 from dreamer_async.envs.vector import ActionCheck
 from tests.envs.gym_spaces import EXAMPLES, Space, usable_spaces

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from dreamer_async import envs
 from dreamer_async.envs.native import space_json
+from dreamer_async.envs.observed.reader import UnsupportedSpace
 from dreamer_async.envs.processes import ProcessEnv, Source
-from dreamer_async.envs.spaces import UnsupportedSpace, read_space
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.suite import Options
 from tests.envs.gym_spaces import EXAMPLES, Space, leaf_spaces, usable_spaces
 

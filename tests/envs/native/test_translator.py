@@ -12,7 +12,8 @@ from hypothesis import given, reject, settings
 from dreamer_async import envs
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.translator import Translator
-from dreamer_async.envs.spaces import UnsupportedSpace, read_space
+from dreamer_async.envs.observed.reader import UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.view import PLAIN, View
 from tests.envs.gym_spaces import Space, described, usable_spaces
