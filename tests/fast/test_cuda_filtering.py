@@ -191,10 +191,10 @@ class Counted:
     """A kernel that says when it is launched."""
 
     def __init__(self, kernel: Any, name: str, calls: list[str]) -> None:
-        self.kernel, self.name, self.calls = kernel, name, calls
+        self.kernel, self.__name__, self.calls = kernel, name, calls
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        self.calls.append(self.name)
+        self.calls.append(self.__name__)
         return self.kernel[grid]
 
 

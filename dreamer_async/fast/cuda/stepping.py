@@ -123,7 +123,7 @@ def backward(
     steps, batch, _ = before.shape
     s, d = _sizes(w, latent), Gradients(*map(torch.empty_like, (*kept, logits)))
     d = d._replace(q=before.new_empty(steps, s.blocks.value, batch, s.block.value))
-    low, memory = z.new_empty(logits.shape[1:]), torch.empty_like(before[:1].expand(2, -1, -1))
+    low, memory = z.new_empty(logits.shape[1:]), before.new_empty(2, *before.shape[1:])
     tiles = triton.cdiv(batch, LEAST)
     for t in reversed(range(steps)):
         now, last = t * batch, tl.constexpr(t + 1 == steps)
