@@ -114,7 +114,7 @@ STEPS = 4
 KINDS = {"all at once": filtering, "step by step": stepping}
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=KINDS.values(), ids=[*KINDS])
 def kernels(request: pytest.FixtureRequest) -> ModuleType:
     """Kernels that filter."""
     return request.param
