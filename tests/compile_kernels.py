@@ -1,6 +1,6 @@
-"""Compile the kernels of size1m for a GPU that is not here, and print what they take.
+"""Compile the kernels that filter for a GPU that is not here, and print what they take.
 
-python tests/compile_kernels.py 90 bf16
+python tests/compile_kernels.py 90 bf16 size1m
 filter_forward 47360 214 0      # bytes of shared memory, registers, bytes of stack: what is spilled
 """
 # pyright: reportMissingImports=false
@@ -22,10 +22,10 @@ from triton.compiler import ASTSource
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dreamer_async.config import SIZES, ModelConfig
-from dreamer_async.fast.cuda import filtering
+from dreamer_async.fast.cuda import filtering, fused, stepping
 from dreamer_async.fast.cuda.step import Latent, Weights
 
-NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int64: "i64"}
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32", torch.int64: "i64"}
 ALIGNED = [["tt.divisibility", 16]]
 """PyTorch's memory begins at multiples of 16 bytes."""
 
@@ -53,15 +53,30 @@ def compiled(capability: int, kernel: Any, inputs: tuple[Any, ...], options: dic
 
 
 class Launches:
-    """Stands for `filtering._launch`, and compiles instead."""
+    """Stands for `_launch` of `filtering` and of `stepping`, and compiles instead."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
+        self.done: set[str] = set()
 
-    def __call__(self, kernel: Any, like: torch.Tensor, *inputs: Any) -> None:
-        options = {"num_warps": filtering.WARPS, "num_stages": filtering.STAGES[like.dtype]}
+    def of_a_sequence(self, kernel: Any, like: torch.Tensor, *inputs: Any) -> None:
+        warps, stages = filtering.WARPS, filtering.STAGES[like.dtype]
+        self.compile(kernel.__name__, kernel, inputs, warps, stages)
+
+    def of_a_step(self, kernel: Any, grid: tuple[int, ...], *inputs: Any) -> None:
+        ends = [str(x.value) for x in inputs if isinstance(x, triton.language.constexpr)]
+        kind = ",".join([kernel.__name__, *ends])
+        if kind not in self.done:
+            self.done.add(kind)
+            warps = stepping.warps_of(kernel.__name__)
+            self.compile(kind, kernel, inputs, warps, stepping.STAGES)
+
+    def compile(
+        self, kind: str, kernel: Any, inputs: tuple[Any, ...], warps: int, stages: int
+    ) -> None:
+        options = {"num_warps": warps, "num_stages": stages}
         done = compiled(self.capability, kernel, inputs, options)
-        print(kernel.__name__, done.metadata.shared, *registers(done.asm["cubin"]), flush=True)
+        print(kind, done.metadata.shared, *registers(done.asm["cubin"]), flush=True)
 
 
 def registers(cubin: bytes) -> tuple[str, str]:
@@ -92,9 +107,13 @@ def weights(model: ModelConfig, dtype: torch.dtype) -> Weights:
     )  # fmt: skip
 
 
-def main(capability: int, dtype: torch.dtype, batch: int = 16, steps: int = 64) -> None:
-    model = ModelConfig(**{key.partition(".")[2]: x for key, x in SIZES["size1m"].items()})
-    filtering._launch = Launches(capability)
+def main(capability: int, dtype: torch.dtype, size: str, batch: int = 16, steps: int = 2) -> None:
+    model = ModelConfig(
+        **{key.partition(".")[2]: x for key, x in SIZES[size].items() if key.startswith("model.")}
+    )
+    launches = Launches(capability)
+    filtering._launch, stepping._launch = launches.of_a_sequence, launches.of_a_step
+    kernels = filtering if fused.narrow(model, dtype) else stepping
     w, latent = weights(model, dtype), Latent(model.stoch, model.classes, model.unimix)
     numbers = model.stoch * model.classes
 
@@ -104,10 +123,10 @@ def main(capability: int, dtype: torch.dtype, batch: int = 16, steps: int = 64) 
     action, token = empty(steps, batch, model.deter), empty(steps, batch, model.hidden)
     keep, noise = empty(steps, batch, 1), torch.empty(steps, batch, model.stoch)
     state = empty(batch, model.deter), empty(batch, numbers)
-    deter, stoch, logits, kept = filtering.forward(w, latent, *state, action, token, keep, noise)
+    deter, stoch, logits, kept = kernels.forward(w, latent, *state, action, token, keep, noise)
     outside = deter, stoch, logits
-    filtering.backward(w, latent, deter, stoch, keep, logits, kept, outside)
+    kernels.backward(w, latent, deter, stoch, keep, logits, kept, outside)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), {name: x for x, name in NAMES.items()}[sys.argv[2]])
+    main(int(sys.argv[1]), {name: x for x, name in NAMES.items()}[sys.argv[2]], sys.argv[3])

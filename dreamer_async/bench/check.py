@@ -42,9 +42,12 @@ SAVING_S = 30.0
 """What a run gets to save when the time is over."""
 GPU_TESTS = "tests/machine/test_gpu.py", "tests/fast/test_capture.py"
 """Named, since collecting all tests takes packages that a GPU machine may lack."""
-FUSED = "train.fused_filtering", "train.fused_imagination"
-"""Settings that put Triton's kernels in the place of compiled code, where they exist: each is
-compared with "size1m vectors"."""
+FUSED = {
+    "train.fused_filtering": ("size1m vectors", "size12m 64x64x3", "size200m 96x96x1"),
+    "train.fused_imagination": ("size1m vectors",),
+}
+"""Settings that put Triton's kernels in the place of compiled code, where they exist, and what is
+compared with and without them."""
 WORDS = 2000
 """Characters of the end of a step's output that are kept."""
 
@@ -101,8 +104,9 @@ def steps(seconds: float, device: str, devices: int = 1) -> list[Step]:
         Step("size12m, run at ratio 256", _pipeline(bench, pixels, 256), 240),
         *_second_device(seconds, small, devices),
         *(
-            Step(f"size1m vectors, {name}", learner("size1m vectors", "-s", f"{name}=true"), COLD_S)
-            for name in FUSED
+            Step(f"{subject}, {name}", learner(subject, "-s", f"{name}=true"), COLD_S)
+            for name, fitting in FUSED.items()
+            for subject in fitting
             if name in known_settings()
         ),
         *(Step(f"{name}, not captured", learner(name, *compiled), WARM_S) for name in subjects),

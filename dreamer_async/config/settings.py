@@ -346,8 +346,8 @@ class TrainConfig:
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     fused_filtering: bool = False
-    """Filter all steps in one Triton kernel, and back in another, where the model is narrow enough;
-    compiled updates on GPUs only. Not yet measured on one."""
+    """Filter in Triton kernels: all steps in one and back in another where the model is narrow
+    enough, else a few for each step; compiled updates on GPUs only. Not yet measured on one."""
     fused_imagination: bool = False
     """Imagine all steps in one Triton kernel where the model is narrow enough; compiled updates on
     GPUs only. Not yet measured on one."""

@@ -1,7 +1,10 @@
-"""Two Triton kernels filter like one step after the other; without a GPU, numpy interprets them."""
+"""Triton kernels filter like the plain steps: those of all steps at once, for narrow models, and
+those of one step. Without a GPU, numpy interprets them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +22,7 @@ from dreamer_async.fast.cuda.updates import Updates
 
 if reason := no_triton():
     pytest.skip(reason, allow_module_level=True)
-from dreamer_async.fast.cuda import filtering
+from dreamer_async.fast.cuda import filtering, step_kernels, stepping
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FLOAT32 = 2e-6 if DEVICE.type == "cpu" else 2e-5
@@ -106,9 +109,19 @@ def filtered(loops: scan.Loops, case: Case, results: Result | None = None) -> Re
     return Result(deter, stoch, logits, kept, d)
 
 
-def kernels(dtype: torch.dtype = torch.float32) -> scan.Loops:
-    trainer = Trainer(make_spec(VECTOR), make_config())
-    return fused.filtering(trainer.agent.dyn, dtype)
+STEPS = 4
+"""Of an update."""
+KINDS = {"all at once": filtering, "step by step": stepping}
+
+
+@pytest.fixture(params=KINDS.values(), ids=[*KINDS])
+def kernels(request: pytest.FixtureRequest) -> ModuleType:
+    """Kernels that filter."""
+    return request.param
+
+
+def loops_of(kernels: ModuleType) -> scan.Loops:
+    return scan.Loops(kernels.forward, kernels.backward)
 
 
 def off(ours: Result, theirs: Result) -> dict[str, float]:
@@ -133,26 +146,26 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_all_at_once_is_one_after_the_other(shape: Shape) -> None:
+def test_kernels_filter_like_the_plain_steps(kernels: ModuleType, shape: Shape) -> None:
     case = make_case(shape, torch.float32)
     theirs = filtered(scan.EAGER.in_time(), case)
-    ours = filtered(kernels(), case, theirs)
+    ours = filtered(loops_of(kernels), case, theirs)
     assert torch.equal(ours.stoch, theirs.stoch)
     assert {name: by for name, by in off(ours, theirs).items() if not by < FLOAT32} == {}
 
 
-def test_bfloat16_by_norm() -> None:
+def test_bfloat16_by_norm(kernels: ModuleType) -> None:
     case = chosen(make_case(Shape(16, 3, 64, 32, 4, 8, 4), torch.bfloat16))
     theirs = filtered(scan.EAGER.in_time(), case)
-    ours = filtered(kernels(torch.bfloat16), case, theirs)
+    ours = filtered(loops_of(kernels), case, theirs)
     assert ours.deter.dtype == torch.bfloat16 and ours.logits.dtype == torch.float32
     assert {name: by for name, by in off(ours, theirs).items() if not by < BFLOAT16} == {}
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])
-def test_control_kernels_without_resets_are_seen(way: str) -> None:
+def test_control_kernels_without_resets_are_seen(kernels: ModuleType, way: str) -> None:
     case = make_case(SHAPES["powers of two"], torch.float32)
-    loops = kernels()
+    loops = loops_of(kernels)
 
     def forgetful(*inputs: Any) -> Any:
         keep = 6 if way == "forward" else 4
@@ -164,11 +177,13 @@ def test_control_kernels_without_resets_are_seen(way: str) -> None:
     assert off(ours, theirs)["deter" if way == "forward" else "du"] > 100 * FLOAT32
 
 
-def test_control_another_epsilon_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_another_epsilon_is_seen(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = make_case(SHAPES["powers of two"], torch.float32)
     theirs = filtered(scan.EAGER.in_time(), case)
-    monkeypatch.setattr(filtering, "NORM_EPS", 1e-3)
-    differences = off(filtered(kernels(), case, theirs), theirs)
+    monkeypatch.setattr(kernels, "NORM_EPS", 1e-3)
+    differences = off(filtered(loops_of(kernels), case, theirs), theirs)
     assert differences["deter"] > 10 * FLOAT32 and differences["du"] > 10 * FLOAT32
 
 
@@ -176,15 +191,27 @@ class Counted:
     """A kernel that says when it is launched."""
 
     def __init__(self, kernel: Any, name: str, calls: list[str]) -> None:
-        self.kernel, self.name, self.calls = kernel, name, calls
+        self.kernel, self.__name__, self.calls = kernel, name, calls
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
-        self.calls.append(self.name)
+        self.calls.append(self.__name__)
         return self.kernel[grid]
 
 
-def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, config = make_spec(VECTOR), make_config(length=4, horizon=2)
+LAUNCHED = {
+    "all at once": {"filter_forward": 1, "filter_backward": 1},
+    "step by step": {
+        **dict.fromkeys(("read_state", "read_hidden", "recur", "read_observation"), STEPS),
+        **dict.fromkeys(("through_samples", "through_gates", "through_hidden"), STEPS),
+        "through_inputs": 1,
+    },
+}
+"""How often each kernel is, in an update."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_update_has_the_same_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, config = make_spec(VECTOR), make_config(length=STEPS, horizon=2)
     batch = make_batch(spec, config).map(lambda x: x.to(DEVICE))
     trainer = Trainer(spec, config, DEVICE, backend=CUDA)
     updates = Updates(trainer)
@@ -192,11 +219,13 @@ def test_a_whole_update_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) 
     updates.fuse_filtering(scan.EAGER.in_time())
     _, wanted = trainer.gradients(batch, noise)
     calls: list[str] = []
-    for name in ("filter_forward", "filter_backward"):
-        monkeypatch.setattr(filtering, name, Counted(getattr(filtering, name), name, calls))
+    module = {"all at once": filtering, "step by step": step_kernels}[kind]
+    for name in LAUNCHED[kind]:
+        monkeypatch.setattr(module, name, Counted(getattr(module, name), name, calls))
+    monkeypatch.setattr(fused, "narrow", lambda model, dtype: kind == "all at once")
     updates.fuse_filtering(fused.filtering(trainer.agent.dyn, trainer.agent.dtype))
     _, grads = trainer.gradients(batch, noise)
-    assert calls == ["filter_forward", "filter_backward"]
+    assert Counter(calls) == LAUNCHED[kind]
     for name, a, b in zip(trainer.optim.names, grads, wanted, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-7, name
 
@@ -210,11 +239,15 @@ REGISTERS = 65_536
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", SHARED)
 @pytest.mark.parametrize("dtype", ["bf16", "fp32"])
-def test_it_compiles_for(capability: int, dtype: str) -> None:
+@pytest.mark.parametrize("size", ["size1m", "size12m", "size200m"])
+def test_they_compile_for(capability: int, dtype: str, size: str) -> None:
     """Down to machine code, by Triton's own assembler: a minute for each, without any GPU."""
-    found = compiled_apart("compile_kernels.py", capability, dtype)
-    assert set(found) == {"filter_forward", "filter_backward"}
-    for shared, registers, stack in found.values():
-        assert 0 < shared <= SHARED[capability], found
-        assert registers * 32 * filtering.WARPS <= REGISTERS, found
+    found = compiled_apart("compile_kernels.py", capability, dtype, size)
+    narrow = size == "size1m"
+    names = {kind: kind.partition(",")[0] for kind in found}
+    assert {*names.values()} == set(LAUNCHED["all at once" if narrow else "step by step"])
+    for kind, (shared, registers, stack) in found.items():
+        warps = filtering.WARPS if narrow else stepping.warps_of(names[kind])
+        assert 0 <= shared <= SHARED[capability], found
+        assert registers * 32 * warps <= REGISTERS, found
         assert stack == 0 or dtype == "fp32", found

@@ -185,12 +185,10 @@ def test_an_old_inductor_launches_as_it_always_did(
     assert "no triton.enable_pdl" in learner.warm_up()
 
 
-def test_wide_models_are_filtered_one_step_after_the_other() -> None:
-    config = resolve("toy", "catch", size="size12m").model
-    with torch.device("meta"):
-        dyn = RSSM(config, embed=8, action=3)
-    with pytest.raises(Unfit, match=r"17\.8 MB of weights"):
-        fused.filtering(dyn, torch.float32)
+def test_only_narrow_models_are_filtered_in_one_kernel() -> None:
+    narrow, wide = (resolve("toy", "catch", size=size).model for size in ("size1m", "size12m"))
+    assert fused.narrow(narrow, torch.float32) and fused.narrow(narrow, torch.bfloat16)
+    assert not fused.narrow(wide, torch.bfloat16)
 
 
 def test_other_layers_are_filtered_one_step_after_the_other() -> None:

@@ -111,7 +111,7 @@ def forward(
         stoch.new_empty(steps, batch, stoch.shape[1], dtype=torch.float32),
     )
     out.deter[0].copy_(deter)
-    kept = _memory(w, deter, steps)
+    kept = kept_memory(w, deter, steps)
     _launch(filter_forward, deter, of_h, of_z, given, w, out, kept, steps, batch, _sizes(w, latent))
     return out.deter[1:], out.stoch, out.logits, kept
 
@@ -140,6 +140,21 @@ def backward(
     return d
 
 
+def kept_memory(w: Weights, like: Tensor, steps: int) -> Kept:
+    """Room for what all steps keep."""
+    (blocks, block, gates), hidden = w.gru.shape, w.g.shape[1]
+    lead, deter = (steps, like.shape[0]), blocks * block
+    return Kept(
+        u=like.new_empty(*lead, 2, hidden),
+        x=like.new_empty(*lead, 2 * hidden),
+        v=like.new_empty(*lead, deter),
+        q=like.new_empty(*lead, deter),
+        gru=like.new_empty(steps, blocks, like.shape[0], gates),
+        o=like.new_empty(*lead, hidden),
+        p=like.new_empty(*lead, hidden),
+    )
+
+
 def _launch(kernel: Any, like: Tensor, *inputs: Any) -> None:
     """One program for every tile of the rows of `like` [..., B, *]."""
     tiles = triton.cdiv(like.shape[-2], LEAST)
@@ -153,18 +168,3 @@ def _sizes(w: Weights, latent: Latent) -> Sizes:
         *(LEAST, padded(hidden), padded(block), padded(latent.stoch), padded(latent.classes, 1)),
     )
     return Sizes(*map(tl.constexpr, sizes))
-
-
-def _memory(w: Weights, like: Tensor, steps: int) -> Kept:
-    """Room for what all steps keep."""
-    (blocks, block, gates), hidden = w.gru.shape, w.g.shape[1]
-    lead, deter = (steps, like.shape[0]), blocks * block
-    return Kept(
-        u=like.new_empty(*lead, 2, hidden),
-        x=like.new_empty(*lead, 2 * hidden),
-        v=like.new_empty(*lead, deter),
-        q=like.new_empty(*lead, deter),
-        gru=like.new_empty(steps, blocks, like.shape[0], gates),
-        o=like.new_empty(*lead, hidden),
-        p=like.new_empty(*lead, hidden),
-    )

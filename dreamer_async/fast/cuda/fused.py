@@ -26,22 +26,24 @@ after another is estimated at 30.
 
 
 def filtering(dyn: RSSM, dtype: torch.dtype) -> scan.Loops:
-    """All steps in two kernels that compute in `dtype`; raises Unfit where there are none.
+    """Kernels that filter in `dtype`: all steps at once, or each in a few if the model is wide.
 
-    What is returned raises Unfit, too, where the GPU refuses a kernel.
+    Raises Unfit where there are none. What is returned raises it where the GPU refuses a kernel.
     """
     if not scan.fits(dyn):
         raise Unfit("that takes one layer in front of the GRU and one in the posterior")
-    if (size := dtype.itemsize * weights_of(dyn.config)) > MOST_BYTES:
-        raise Unfit(
-            f"a step reads {size / 1e6:.1f} MB of weights, of which it may read "
-            f"{MOST_BYTES / 1e6:.2f} MB"
-        )
     try:
-        from dreamer_async.fast.cuda import filtering as kernels
+        from dreamer_async.fast.cuda import filtering as at_once
+        from dreamer_async.fast.cuda import stepping
     except ImportError as error:
         raise Unfit(f"{error} (Triton comes with PyTorch for CUDA)") from None
+    kernels = at_once if narrow(dyn.config, dtype) else stepping
     return scan.Loops(_guarded(kernels.forward), _guarded(kernels.backward))
+
+
+def narrow(model: ModelConfig, dtype: torch.dtype) -> bool:
+    """Whether one processor can read all weights of a step, in each step."""
+    return dtype.itemsize * weights_of(model) <= MOST_BYTES
 
 
 def imagination(agent: Agent) -> rollout.Imagination:

@@ -37,9 +37,8 @@ def record(config: Config, spec: EnvSpec) -> dict[str, float]:
     updates = Updates(trainer)
     batch: Batch = Staging(ring_spec(config, spec, 0), config.train.batch_size, device).batch()
     noise = trainer.draw_noise(torch.Generator().manual_seed(0))
-    updates.compile()
-    updates(batch, noise)
-    updates.capture(batch, noise)
+    problems = updates.warm_up(batch, noise)
+    assert updates.captured and not problems, problems
     updates(batch, noise)
     runtime = ctypes.CDLL("libcudart.so.13")
     runtime.fake_peak.restype = ctypes.c_size_t
