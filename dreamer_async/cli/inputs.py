@@ -166,7 +166,8 @@ def configure(
     idle = unused_gpu(asked, device)
     if not lacking:
         return Wanted(config, device, idle)
-    note = f"{lacking}: updates run without compiling"
+    said_by_the_run = device == "cpu" and config.train.native  # it misses native functions, too
+    note = "" if said_by_the_run else f"{lacking}: updates run without compiling"
     note = "\n".join(filter(None, (idle, note)))
     return Wanted(override(config, ["train.compile=false"]), device, note)
 

@@ -17,7 +17,7 @@ from dreamer_async.tui.app import DETACHED, Dashboard
 from dreamer_async.tui.draw.sgr import lean
 from dreamer_async.tui.driver import PIECE, Outlet
 from dreamer_async.tui.pages import NAMES
-from tests.tui.test_app import NOW, driven
+from tests.tui.test_app import NOW, driven, trainer
 from tests.tui.test_process import terminal
 from tests.tui.test_screens import film, made, read_all, shown
 
@@ -128,7 +128,7 @@ def test_what_is_not_written_can_be_forgotten() -> None:
 
 def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
     """Nobody reads while six pages are turned; what comes after `q` is not them."""
-    with run.lock():
+    with trainer(run):
         screen = terminal(run, COLORTERM="truecolor")
         try:
             screen.wait_for(b"overview")
