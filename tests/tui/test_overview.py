@@ -130,7 +130,7 @@ def test_the_unit_is_always_there_and_ticks_are_even(width: int, last: float) ->
     assert len(part.text) == width and part.text.endswith(" steps")
     labels = [match.span() for match in re.finditer(r"\S+", part.text[:-6])]
     apart = np.diff([(first + last) / 2 for first, last in labels[1:]])  # the first may be cut
-    assert labels and (not len(apart) or apart.max() - apart.min() <= 1.5)
+    assert labels and (not len(apart) or apart.max() - apart.min() <= 2)
 
 
 def test_curves_are_told_apart_without_colours() -> None:

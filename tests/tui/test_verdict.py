@@ -54,6 +54,16 @@ def test_a_plateau_is_flat_since_it_began() -> None:
     assert said(noisy(saturating)).kind == "flat"
 
 
+def test_flat_begins_where_the_curve_does_not_move_any_more() -> None:
+    """CartPole: a few long episodes make the third block too wide for the test of the means."""
+    rng = np.random.default_rng(0)
+    rising = [20] * 44 + [*np.linspace(20, 90, 17)] + [500, 369, 422, 350, 226]
+    scores = np.array([*rising, *(150 + 30 * rng.standard_normal(22))])
+    assert verdict(np.cumsum(scores), scores).words.startswith("learning: +12")
+    longer = np.array([*rising, *(150 + 30 * rng.standard_normal(88))])
+    assert verdict(np.cumsum(longer), longer).words.startswith("flat for 13."), "not 16.8"
+
+
 def test_a_fall_says_from_where() -> None:
     rising, fallen = np.linspace(0, 10, 240), np.full(160, 5.0)
     half = said(noisy(np.concatenate([rising, fallen]), 0.1))

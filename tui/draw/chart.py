@@ -257,20 +257,25 @@ def even(scale: Scale, height: int) -> Scale:
     span = scale.high - scale.low
     if scale.log or height < 3 or not 0 < span < LIMIT:
         return scale
-    low, row = _even_rows(scale, height)
-    wide = (height - 1) * row
-    return Scale(low, low + wide) if wide <= WIDEST * span else scale
+    for most in (MOST_ROWS, max(MOST_ROWS, height // 2)):
+        low, row = _even_rows(scale, height, most)
+        wide = (height - 1) * row
+        if wide <= WIDEST * span:
+            return Scale(low, low + wide)
+    return scale
 
 
 WIDEST = 1.3
 """How much longer an axis may become for even labels."""
+MOST_ROWS = 5
+"""Rows between two labels, if that can be."""
 
 
-def _even_rows(scale: Scale, height: int) -> tuple[float, float]:
+def _even_rows(scale: Scale, height: int, most: int) -> tuple[float, float]:
     """The lowest value and the value of a row of the shortest scale that would do."""
     span = scale.high - scale.low
     found = []
-    for rows in range(2, max(3, height // 2 + 1)):
+    for rows in range(2, most + 1):
         power = 10.0 ** math.floor(math.log10(rows * span / height))
         for step in (factor * power for factor in (1, 2, 5, 10, 20)):
             row = step / rows

@@ -25,6 +25,9 @@ CERTAIN = 4.5
 two blocks of 20 episodes (Student's t with 38 degrees of freedom): each paint makes up to nine of
 them, and each tenth that a run grows makes them new. In the tests 2,000 runs of noise around a
 constant are not called anything but flat more often than in one of a hundred."""
+LIKELY = 2.0
+"""Standard errors of the trend of an end that is called flat, at most: once in twenty times chance
+alone exceeds them. The oldest blocks of the end are left out until that holds."""
 FLAT_SHARE = 0.5
 """Share of the steps so far from which on an unchanged end is called flat, and not the pause that
 every curve makes between two steps."""
@@ -80,9 +83,11 @@ def verdict(steps: Array, scores: Array, optimum: float | None = None, unit: str
     began = float(steps[0])
     if before is None:
         return Said("flat", f"flat for {plain(float(steps[-1]) - began)} {unit}")
+    end = next((k for k in range(before, newest) if _is_level(scores, number, k + 1)), newest)
+    level = float(blocks.ends[newest] - blocks.ends[end])
+    if level >= FLAT_SHARE * (float(steps[-1]) - began):
+        return Said("flat", f"flat for {plain(level)} {unit}")
     since = float(blocks.ends[newest] - blocks.ends[before])
-    if since >= FLAT_SHARE * (float(steps[-1]) - began):
-        return Said("flat", f"flat for {plain(since)} {unit}")
     change = last - float(blocks.means[before])
     if change > 0:
         return Said("learning", f"learning: +{plain(change)} in {plain(since)} {unit}")
@@ -95,6 +100,20 @@ def _cut(steps: Array, scores: Array, number: int) -> _Blocks:
     parts = scores[-number * size :].reshape(number, size)
     ends = steps[-number * size :].reshape(number, size)[:, -1]
     return _Blocks(ends, parts.mean(axis=1), parts.std(axis=1, ddof=1) / np.sqrt(size))
+
+
+def _is_level(scores: Array, number: int, first: int) -> bool:
+    """Whether what came from one of the blocks on has no trend that is more than likely.
+
+    Spearman's rank correlation with time: a few episodes far above all others change nothing.
+    """
+    end = scores[len(scores) - (number - first) * (len(scores) // number) :]
+    _, place, times = np.unique(end, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(times) - (times - 1) / 2)[place]  # equal scores have one rank
+    if len(times) < 2:
+        return True
+    trend = np.corrcoef(ranks, np.arange(len(end)))[0, 1]
+    return abs(float(trend)) * np.sqrt(len(end) - 1) <= LIKELY
 
 
 def _fallen(blocks: _Blocks, first: float, unit: str) -> Said:

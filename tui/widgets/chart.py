@@ -251,7 +251,7 @@ def _value_labels(up: Scale, height: int) -> dict[int, str]:
 def _round_labels(up: Scale, height: int) -> dict[int, str]:
     """At least two round values that look different, evenly spread if they can be; or nothing."""
     usual = [ticks(up, max(2, height // most)) for most in (3, 2, 1)]
-    finer = [ticks(up, most) for most in range(height // 2, 1, -1)]
+    finer = [ticks(up, most) for most in range(height // 2, 0, -1)]
     choices = (
         [decades(up)] if up.log else [*filter(lambda v: _on_rows(v, up, height), finer), *usual]
     )
@@ -281,7 +281,7 @@ def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
     """
     tail = fit(" " + unit, min(width, len(unit) + 1))
     room = width - gutter
-    most = max(2, room // 10)
+    most = max(3, room // 10)
     while (line := _spaced(across, most, gutter, width - len(tail), room)) is None:
         most -= 1
     return [Part(line + tail, "axis")]
