@@ -34,6 +34,8 @@ class Picture:
     title: str
     note: str = ""
     """Said in the title row, after the title."""
+    short_note: str = ""
+    """Said there instead where the note has no room."""
     value: Row = ()
     """Shown at the right end of the title row."""
     brief: Row = ()

@@ -59,6 +59,7 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
     return Picture(
         title="returns",
         note=f"mean and quartiles of {span} episodes" if span > 1 else "",
+        short_note=f"mean of {span}" if span > 1 else "",
         value=full,
         brief=brief,
         legend=_returns_legend(view, others, float(mean[-1])) if len(series) else [],

@@ -143,13 +143,14 @@ def _nearest(picture: Picture, x: float) -> Row:
 
 def _title(picture: Picture, values: Sequence[Row], width: int, *, log: bool) -> Row:
     """Title and notes on the left, the first value that fits on the right; notes go before it."""
-    notes = [note for note in (picture.note, "log" if log else "") if note]
     left = [Part(picture.title, "title")]
     room = width - cells(left) - 1
     value = next((value for value in values if cells(value) <= room), values[-1] or values[0])
-    if notes:
-        note = Part("  " + " · ".join(notes), "dim")
-        left += [note] if cells([*left, note, *value]) + 1 <= width else []
+    for note in (picture.note, picture.short_note):
+        said = " · ".join(filter(None, (note, "log" if log else "")))
+        if said and cells(value) + len(said) + 2 <= room:
+            left.append(Part(f"  {said}", "dim"))
+            break
     return spread(left, value, width, Part("─", "rule"))
 
 
