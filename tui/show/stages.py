@@ -188,13 +188,12 @@ def _not_training(view: RunView, phase: Phase) -> Verdict:
 
 
 def pipeline(view: RunView) -> list[Meter]:
-    """How each stage of the pipeline spends its time."""
-    known = [name for name in STAGES if name in view.gauges]
-    idle = [name for name in known if abs(view.gauges[name] or 0.0) < AT_ZERO]
+    """How each stage of the pipeline spends its time; the same means as on the strips."""
+    share = {f"stage/{name}": value for name, value in shares(view).items()}
+    known = [name for name in STAGES if name in share]
+    idle = [name for name in known if share[name] < AT_ZERO]
     meters = [
-        _stage(name, view.gauges.get(name))
-        for name in known or tuple(STAGES)[:5]
-        if name not in idle
+        _stage(name, share.get(name)) for name in known or tuple(STAGES)[:5] if name not in idle
     ]
     return [*meters, *([Meter("at 0%", in_a_row(idle))] if idle else [])]
 
@@ -213,11 +212,10 @@ _WAITING = {
 
 
 def _stage(name: str, share: float | None) -> Meter:
-    """Show a share of 0..1; a call that ends counts at once, so that short spells exceed 1."""
+    """Show a share of 0..1, or that it is not known."""
     look = _WAITING.get(name, "bar")
     if share is None:
         return Meter(STAGES[name], "–", 0.0, look)
-    share = max(0.0, min(1.0, share))
     return Meter(STAGES[name], f"{share:.0%}", share, look)
 
 
