@@ -6,7 +6,6 @@ and may leave a request in the run directory; closing it changes nothing in the 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
@@ -31,36 +30,23 @@ from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show.pictures import OTHERS
 from dreamer_async.tui.show.run_list import listed
-from dreamer_async.tui.themes import THEMES
+from dreamer_async.tui.terminal_app import PAINT_SECONDS, TerminalApp
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help, RunList
 from dreamer_async.tui.widgets.grid import ChartGrid
-from dreamer_async.tui.widgets.panel import COMPONENTS
 
 DETACHED = 0
 """Exit code: the dashboard was closed, whatever the trainer does."""
 
-POLL_SECONDS = 0.25
-PAINT_SECONDS = 0.5
-"""Between two looks at what is new."""
 FIRST_SECONDS = 0.5
 """What reading may take before something is shown."""
-BUSY_SECONDS = 0.02
-"""While history is read, a piece of work after which keys and paint get their turn."""
 CSV = "table"
 _DETACH = "Detach: close the dashboard; the trainer goes on"
-_WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
-_HEIGHTS = [(0, "-low"), (32, "-tall"), (52, "-high")]
 
 
-class Dashboard(App[int]):
+class Dashboard(TerminalApp[int]):
     """Follows one run, and others laid over it."""
 
-    TITLE = "dreamer-async"
-    CSS_PATH = "dashboard.tcss"
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(COMPONENTS)
     ENABLE_COMMAND_PALETTE = True
-    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = _WIDTHS
-    VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "detach", "Detach", tooltip=_DETACH),
         Binding("ctrl+q", "detach", "Detach", show=False, priority=True, tooltip=_DETACH),
@@ -103,19 +89,12 @@ class Dashboard(App[int]):
         shown: Callable[[], None] | None = None,
     ) -> None:
         """`shown` is called after the first frame."""
-        super().__init__()
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = THEMES[0].name
-        self.clock = clock
-        self.ascii = ascii
-        """Draw with ASCII characters only."""
+        super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii)
         self.source = Source(run_dir, owner=owner, clock=clock)
         self.others = [Source(path, clock=clock) for path in others[: len(OTHERS)]]
         self._main = Main(
             clock, self._begin, animate=animate, film=self.ask_film, export=self.save_csv
         )
-        self._on_terminal = on_terminal
         self._begun = False
         self._when_shown = shown
         self._curtain = ExitStack()
@@ -132,15 +111,7 @@ class Dashboard(App[int]):
         """Start with the one screen there is."""
         return self._main
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Give the themes of Textual the colours that only ours define."""
-        return dict(THEMES[0].variables)
-
     def on_mount(self) -> None:
-        self.set_class(self.ascii, "-ascii")
-        if self._on_terminal:
-            terminal.on_signals(self._interrupted, self._hang_up)
-            self.set_interval(1.0, self._check_terminal)
         self._curtain.enter_context(self.batch_update())
 
     def begin(self) -> None:
@@ -163,7 +134,7 @@ class Dashboard(App[int]):
         self._curtain.close()
         if self._when_shown is not None:
             self.call_after_refresh(self._when_shown)
-        self.run_worker(self._follow(), exclusive=True)
+        self.run_worker(self.follow(), exclusive=True)
         self.set_interval(PAINT_SECONDS, self._paint)
         self.set_interval(1.0, self.check_trainer)
 
@@ -175,15 +146,6 @@ class Dashboard(App[int]):
     def sources(self) -> list[Source]:
         """All runs that are shown, the main one first."""
         return [self.source, *self.others]
-
-    async def _follow(self) -> None:
-        """Read for ever, a little at a time, so that keys and paint come in between."""
-        while True:
-            deadline = time.monotonic() + BUSY_SECONDS
-            while self.read_piece() and time.monotonic() < deadline:
-                pass
-            behind = any(source.behind for source in self.sources)
-            await asyncio.sleep(0.005 if behind else POLL_SECONDS)
 
     def read_piece(self) -> bool:
         """Fold the next piece of every run into its view; tells whether there is more."""
@@ -408,12 +370,6 @@ class Dashboard(App[int]):
         if event.name == CSV:
             self._say(f"the table could not be saved: {event.exception}", "error")
 
-    def action_theme(self) -> None:
-        """Choose the next theme."""
-        names = [theme.name for theme in THEMES]
-        place = names.index(self.theme) if self.theme in names else -1
-        self.theme = names[(place + 1) % len(names)]
-
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Add what the keys do to the command palette."""
         yield from super().get_system_commands(screen)
@@ -428,30 +384,14 @@ class Dashboard(App[int]):
 
     # -- signals -----------------------------------------------------------------------------
 
-    def _interrupted(self) -> None:
+    def interrupted(self) -> None:
         """Do what ctrl+c does, but leave at once if the trainer has just ended."""
         if self.source.owner and self.source.run_dir.owner() is None:
             self.exit(exit_codes.STOPPED_BY_OWNER)
         else:
             self.action_interrupt()
 
-    def _check_terminal(self) -> None:
-        """Leave when the terminal is gone: Textual would spin for ever."""
-        if terminal.is_gone():
-            self._hang_up()
-
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
         """Detach, even if the lost terminal keeps the app from closing."""
         terminal.leave_soon(DETACHED)
         self.exit(DETACHED)
-
-    # -- failing -----------------------------------------------------------------------------
-
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the dashboard although nobody wanted it to."""
-        return getattr(self._exception, "error", self._exception)  # what a worker raised
-
-    def _print_error_renderables(self) -> None:
-        """Say nothing here, where Textual prints pages: the process says it in one line."""
-        self._exit_renderables.clear()

@@ -35,16 +35,20 @@ T = TypeVar("T")
 TABS = tuple(
     Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
 )
+_HELP, _RUNS = Key("?", "help", "app.help"), Key("r", "runs", "app.runs")
+_EXPLAIN = Key("i", "explain", "explain")
 KEYS = (
-    Key("?", "help", "app.help"),
+    _HELP,
     Key("q", "detach", "app.detach"),
     Key("p", "pause", "app.pause"),
     Key("c", "save", "app.checkpoint"),
-    Key("e", "evaluate", "app.evaluate"),
     Key("Q", "stop", "app.ask_stop"),
-    Key("r", "runs", "app.runs"),
-    Key("i", "explain", "explain"),
+    Key("e", "evaluate", "app.evaluate"),
+    _RUNS,
+    _EXPLAIN,
 )
+KEYS_AT_REST = (_HELP, Key("q", "close", "app.detach"), _RUNS, _EXPLAIN)
+"""Where nobody trains: there is no trainer to ask for anything, or to be detached from."""
 
 
 class Main(Screen[None]):
@@ -138,13 +142,15 @@ class Main(Screen[None]):
         self.shown = Shown(source, others, self.options, self._clock())
         phase, now = source.phase, self.shown.now
         step = source.log_end if phase.name in ("waiting", "resuming") else ""
+        step = step or (f"resuming: {source.view.phase}" if phase.name == "resuming" else "")
         facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading, step)
         self.query_one(Header).show(source.view, facts)
         self.query_one(AlertLine).show(
             alarms.line(source.view, phase, now), alarms.safety(source.view, now)
         )
         tabs = TABS if others or self.page.id == "compare" else TABS[:-1]
-        self.query_one(KeyBar).show(tabs, self.page.id or "", KEYS)
+        keys = KEYS if source.may_run else KEYS_AT_REST
+        self.query_one(KeyBar).show(tabs, self.page.id or "", keys)
         self.page.show(self.shown)
         if isinstance(self.app.screen, MetricScreen):
             self.app.screen.follow(self.shown)

@@ -5,13 +5,12 @@ It ends with the run that a person chose to see, whose own dashboard the process
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
@@ -20,18 +19,14 @@ from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.rows import Part, Row, spread
 from dreamer_async.tui.read.sweep import Member, SweepSource
 from dreamer_async.tui.show import sweep as show
-from dreamer_async.tui.themes import THEMES
+from dreamer_async.tui.terminal_app import BUSY_SECONDS, PAINT_SECONDS, TerminalApp
 from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.keybar import Key, KeyBar
 from dreamer_async.tui.widgets.listing import Listing
-from dreamer_async.tui.widgets.panel import COMPONENTS, Panel
+from dreamer_async.tui.widgets.panel import Panel
 
 LOOK_SECONDS = 1.0
 """Between two looks at which runs there are and who trains them."""
-PAINT_SECONDS = 0.5
-POLL_SECONDS = 0.25
-BUSY_SECONDS = 0.02
-"""While history is read, a piece of work after which keys and paint get their turn."""
 KEYS = (
     Key("enter", "open", "app.open"),
     Key("s", "sort", "app.sort"),
@@ -39,8 +34,6 @@ KEYS = (
     Key("t", "theme", "app.theme"),
     Key("q", "leave", "app.leave"),
 )
-_WIDTHS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
-_HEIGHTS = [(0, "-low"), (32, "-tall"), (52, "-high")]
 
 
 class Head(Panel):
@@ -70,15 +63,10 @@ class SweepScreen(Screen[None]):
         yield KeyBar(id="keys")
 
 
-class SweepApp(App[Path]):
+class SweepApp(TerminalApp[Path]):
     """Follows a sweep; its result is the run to be shown next, or None to leave."""
 
-    TITLE = "dreamer-async"
-    CSS_PATH = "dashboard.tcss"
-    COMPONENT_CLASSES: ClassVar[set[str]] = set(COMPONENTS)
     ENABLE_COMMAND_PALETTE = False
-    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = _WIDTHS
-    VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,ctrl+q", "leave", "Leave", priority=True),
         Binding("ctrl+c", "leave", "Leave", show=False, priority=True),
@@ -102,18 +90,12 @@ class SweepApp(App[Path]):
         on_terminal: bool = False,
         ascii: bool = False,
     ) -> None:
-        super().__init__()
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = THEMES[0].name
+        super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii)
         self.source = SweepSource(path, clock)
-        self.ascii = ascii
-        """Draw with ASCII characters only."""
         self.sort, self.backwards = show.SORTS[0], False
         self.chosen = ""
         """Name of the run below the cursor."""
         self.hung_up = False
-        self._on_terminal = on_terminal
 
     # -- life --------------------------------------------------------------------------------
 
@@ -121,17 +103,9 @@ class SweepApp(App[Path]):
         """Start with the one screen there is."""
         return SweepScreen()
 
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Give the themes of Textual the colours that only ours define."""
-        return dict(THEMES[0].variables)
-
     def on_mount(self) -> None:
-        self.set_class(self.ascii, "-ascii")
-        if self._on_terminal:
-            terminal.on_signals(self.action_leave, self._hang_up)
-            self.set_interval(1.0, self._check_terminal)
         self.source.look()
-        self.run_worker(self._follow(), exclusive=True)
+        self.run_worker(self.follow(), exclusive=True)
         self.set_interval(LOOK_SECONDS, self.source.look)
         self.set_interval(PAINT_SECONDS, self.show)
         self.call_after_refresh(self.show)
@@ -139,15 +113,14 @@ class SweepApp(App[Path]):
     def on_unmount(self) -> None:
         self.source.close()
 
-    async def _follow(self) -> None:
-        """Read for ever, a little at a time, so that keys and paint come in between."""
-        while True:
-            deadline = time.monotonic() + BUSY_SECONDS
-            for _ in self.source.members or [None]:  # at least once each
-                self.source.read_piece()
-                if time.monotonic() > deadline:
-                    break
-            await asyncio.sleep(0.005 if self.source.behind else POLL_SECONDS)
+    def read_piece(self) -> bool:
+        """Fold a piece of every run into its view, as many as time allows; is there more?"""
+        deadline = time.monotonic() + BUSY_SECONDS
+        for _ in self.source.members:
+            self.source.read_piece()
+            if time.monotonic() > deadline:
+                break
+        return self.source.behind
 
     # -- showing -----------------------------------------------------------------------------
 
@@ -224,30 +197,20 @@ class SweepApp(App[Path]):
 
     def action_theme(self) -> None:
         """Choose the next colours."""
-        names = [theme.name for theme in THEMES]
-        self.theme = names[(names.index(self.theme) + 1) % len(names)]
+        super().action_theme()
         self.call_after_refresh(self.show)
 
     # -- the terminal ------------------------------------------------------------------------
 
-    def _check_terminal(self) -> None:
-        """Leave when the terminal is gone: Textual would spin for ever."""
-        if terminal.is_gone():
-            self._hang_up()
+    def interrupted(self) -> None:
+        """Close the dashboard."""
+        self.action_leave()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Close the dashboard, even if the lost terminal keeps the app from closing."""
         self.hung_up = True
         terminal.leave_soon(0)
         self.exit(None)
-
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the dashboard although nobody wanted it to."""
-        return getattr(self._exception, "error", self._exception)
-
-    def _print_error_renderables(self) -> None:
-        """Say nothing here: the process says it in one line."""
-        self._exit_renderables.clear()
 
 
 async def screenshot(app: SweepApp, size: tuple[int, int]) -> str:

@@ -13,12 +13,9 @@ Legend: R runs, N episodes, B bins.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from statistics import fmean, median, pstdev
 
 import numpy as np
@@ -27,6 +24,7 @@ from numpy.typing import NDArray
 from dreamer_async.config import PUBLISHED, Config, ConfigError, changed, resolve
 from dreamer_async.scores import curves
 from dreamer_async.scores.curves import BINS, Band, Published
+from dreamer_async.scores.references import ALIASES, players
 from dreamer_async.store.events import (
     Episode,
     EventReader,
@@ -41,9 +39,6 @@ Array = NDArray[np.float64]
 
 LAST = BINS // 10
 """Bins of the last tenth of the budget."""
-REFERENCES = Path(__file__).parent / "data" / "references.csv"
-ALIASES = {"atari100k": "atari"}
-"""Suites with the references of another."""
 CAPPED = frozenset({"dmlab"})
 """Suites in which no task counts for more than the reference player."""
 INDIFFERENT = (
@@ -265,22 +260,11 @@ def _differences(suite: str, task: str, runs: list[Played]) -> list[str]:
 
 def normalized(suite: str, task: str, score: float | None) -> float | None:
     """Place a score between random play (0) and the reference player (1); None if unknown."""
-    reference = _references().get((ALIASES.get(suite, suite), curves.squashed(task)))
+    reference = players().get((ALIASES.get(suite, suite), curves.squashed(task)))
     if score is None or reference is None:
         return None
     low, high = reference
     return (score - low) / (high - low)
-
-
-@lru_cache(maxsize=1)
-def _references() -> dict[tuple[str, str], tuple[float, float]]:
-    with open(REFERENCES, newline="", encoding="utf-8") as file:
-        rows = csv.reader(line for line in file if not line.startswith("#"))
-        next(rows)  # the header
-        return {
-            (suite, curves.squashed(task)): (float(low), float(high))
-            for suite, task, low, high in rows
-        }
 
 
 def score_suites(tasks: Sequence[TaskScore]) -> list[SuiteScore]:

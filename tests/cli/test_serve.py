@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from dreamer_async.store.run_dir import RunDir
+from tests.tui.test_app import trainer
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
     """A run whose trainer is this test."""
     run = RunDir.create(tmp_path, "catch", config={})
     run.events_path.write_bytes(RECORDED.read_bytes())
-    with run.lock():
+    with trainer(run):
         yield run
 
 

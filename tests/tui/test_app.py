@@ -7,16 +7,18 @@ import functools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ParamSpec
+from unittest import mock
 
 import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
-from dreamer_async.store import exit_codes
+from dreamer_async.store import exit_codes, run_lock
 from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
@@ -115,8 +117,14 @@ def assert_filled(pilot: Pilot[int], size: tuple[int, int]) -> None:
                 assert pilot.app.screen.region.contains_region(panel.region), panel
 
 
-def trainer(run: RunDir, alive: bool = True) -> AbstractContextManager[None]:
-    return run.lock() if alive else nullcontext()
+@contextmanager
+def trainer(run: RunDir, alive: bool = True, since: float = 1.0) -> Iterator[None]:
+    """Somebody trains, since before anything was recorded, or since another time."""
+    with ExitStack() as stack:
+        if alive:
+            with mock.patch.object(run_lock, "time", SimpleNamespace(time=lambda: since)):
+                stack.enter_context(run.lock())
+        yield
 
 
 # --- what is on the screen ------------------------------------------------------------------
@@ -285,7 +293,11 @@ async def test_a_lost_trainer_is_a_state(run: RunDir) -> None:
             assert " TRAINING " in text(pilot)
         await settle(pilot)
         shown = text(pilot)
-        assert " LOST " in shown and "▲ lost  the trainer is gone" in shown and "ETA –" in shown
+        assert (
+            " LOST " in shown
+            and "▲ lost  dreamer-async resume 20261122-222755-toy-catch " in shown
+            and "ETA –" in shown
+        )
         with trainer(run):
             await settle(pilot)
             assert " TRAINING " in text(pilot), "it may come back"
@@ -315,12 +327,32 @@ async def test_a_finished_run_that_somebody_has_taken_up_is_not_called_finished(
     run: RunDir,
 ) -> None:
     append(run, RunFinished("stopped", 9, 9, 0))
-    with trainer(run):
+    with trainer(run, since=NOW + 60):
         app = dashboard(run)
         async with app.run_test(size=(100, 30)) as pilot:
             await settle(pilot)
             assert "RESUMING" in text(pilot) and "FINISHED" not in text(pilot)
             assert app.source.may_run
+
+
+@driven
+async def test_a_killed_run_is_resuming_until_it_trains(run: RunDir) -> None:
+    with trainer(run, since=NOW + 60):
+        app = dashboard(run)
+        async with app.run_test(size=(100, 30)) as pilot:
+            await settle(pilot)
+            assert "RESUMING" in text(pilot), "nothing was heard of it yet"
+            for name, shown in (
+                ("starting", "RESUMING"),
+                ("compiling", "RESUMING"),
+                ("prefill", "RESUMING"),
+                ("training", " TRAINING "),
+            ):
+                with open(run.events_path, "ab") as file:
+                    file.write(encode_line(PhaseChanged(name, 9, 9), NOW + 61, 0.0, 1))
+                await settle(pilot)
+                assert shown in text(pilot), name
+                assert (f"resuming: {name}" in text(pilot)) == (name != "training")
 
 
 @driven
@@ -525,7 +557,7 @@ async def test_axis_smoothing_theme_and_pages(run: RunDir) -> None:
         assert "return scale S" in text(pilot)
         for smoothing in (*SMOOTHINGS[1:], SMOOTHINGS[0]):
             await pilot.press("s")
-            stated = f"returns  mean and range of {smoothing} episodes" in text(pilot)
+            stated = f"returns  mean of {smoothing} " in text(pilot)
             assert stated == (smoothing > 1)
         themes = []
         for _ in range(3):
@@ -556,9 +588,14 @@ async def test_all_keys_of_the_footer_fit_80_columns(run: RunDir) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         footer = screen(pilot)[-1]
-        for words in ("1 overview", "2 losses", "3 pipeline", "4 world", "5 episodes", "6 log"):
+        for words in ("1 overview", "2", "3", "4", "5", "6", "? help", "q close", "r runs"):
             assert words in footer
-        assert "? help" in footer and "q detach" in footer
+        assert "p pause" not in footer, "nobody trains"
+        with trainer(run):
+            await settle(pilot)
+            footer = screen(pilot)[-1]
+            for words in ("? help", "q detach", "p pause", "c save", "Q stop"):
+                assert words in footer
 
 
 # --- hostile text ---------------------------------------------------------------------------
@@ -624,7 +661,7 @@ async def test_no_time_breaks_a_page(run: RunDir, when: float) -> None:
         ):
             file.write(encode_line(event, when, 0.0, 0))
     clock = [NOW]
-    with run.lock():
+    with trainer(run):
         app = Dashboard(run.path, clock=lambda: clock[0])
         async with app.run_test(size=(120, 40)) as pilot:
             await settle(pilot)

@@ -128,7 +128,7 @@ async def test_another_run_is_laid_over_and_taken_off_and_watched(
             assert app.screen.query_one(OptionList).option_count == 2
             await pilot.press("down", "space")
             await caught_up(pilot)
-            assert ("━ toy-catch-fast" in text(pilot)) == laid_over
+            assert ("△ toy-catch-fast" in text(pilot)) == laid_over
         await pilot.press("7")
         await settle(pilot)
         rows = screen(pilot)

@@ -30,7 +30,17 @@ from dreamer_async.tui.read.tail import decode, seek_time
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import alarms, glossary, stages
 from dreamer_async.tui.show.options import Zoom
-from tests.tui.test_app import NOW, RECORDED, append, dashboard, driven, screen, settle, text
+from tests.tui.test_app import (
+    NOW,
+    RECORDED,
+    append,
+    dashboard,
+    driven,
+    screen,
+    settle,
+    text,
+    trainer,
+)
 
 
 @pytest.fixture
@@ -134,7 +144,7 @@ def test_waiting_for_a_gpu_is_a_stage_where_there_is_one() -> None:
     assert [name for name in labels[0] if name not in labels[1]] == ["GPU wait"]
     meters = [[meter.label for meter in stages.pipeline(view)] for view in (gpu, cpu)]
     assert "GPU wait" in meters[0] and "GPU wait" not in meters[1]
-    sampling = next(strip for strip in stages.strips(gpu) if strip.label == "replay sampling")
+    sampling = next(strip for strip in stages.strips(gpu) if strip.label == "replay sample")
     assert round(sampling.waits[0].share, 2) == 0.91
 
 
@@ -174,7 +184,7 @@ def test_what_is_no_warning_leaves_the_line_to_one_that_is() -> None:
 
     def said(last: int, now: float) -> str:
         records = [Record(e, t, t, 0) for e, t in zip(events[:last], times, strict=False)]
-        row = alarms.line(rebuild(records), Phase("starting"), now)
+        row, *_ = alarms.line(rebuild(records), Phase("starting"), now)
         return "".join(part.text for part in row)
 
     assert said(2, 101.0) == "no warnings"
@@ -236,7 +246,7 @@ def test_the_short_way_of_decoding_gives_the_same_records() -> None:
 @driven
 async def test_evaluations_and_explanations_are_shown(run: RunDir) -> None:
     append(run, Evaluated(5, 6, (1.0, 2.0), (3, 4), 0.5))
-    with run.lock():
+    with trainer(run):
         async with dashboard(run).run_test(size=(120, 40)) as pilot:
             await settle(pilot)
             await pilot.press("5")

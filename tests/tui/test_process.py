@@ -22,6 +22,7 @@ import pytest
 from dreamer_async.store import exit_codes
 from dreamer_async.store.events import RunFinished, encode_line
 from dreamer_async.store.run_dir import RunDir
+from tests.tui.test_app import trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
@@ -112,7 +113,7 @@ def run(tmp_path: Path) -> Iterator[RunDir]:
     run = RunDir(tmp_path / "20261122-222755-toy-catch")
     run.control.mkdir(parents=True)
     run.events_path.write_bytes(RECORDED.read_bytes())
-    with run.lock():
+    with trainer(run):
         yield run
 
 

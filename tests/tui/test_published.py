@@ -83,7 +83,7 @@ def test_dmc_has_a_word_with_the_published_repeat_only(repeat: int, word: str) -
 
 
 def test_a_task_without_a_curve_has_no_reference() -> None:
-    shown = view(5.0, 10_000, replace(STARTED, suite="toy", task="seek"))
+    shown = view(5.0, 10_000, replace(STARTED, suite="minigrid", task="empty"))
     assert "published" not in legend(shown) and legend(shown).endswith("no reference")
 
 

@@ -22,7 +22,7 @@ from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.main_screen import NAMES
 from dreamer_async.tui.themes import NIGHT, THEMES
-from tests.tui.test_app import NOW, RECORDED, SIZES, assert_filled, driven, text
+from tests.tui.test_app import NOW, RECORDED, SIZES, assert_filled, driven, text, trainer
 
 SCREENS = Path(__file__).parents[1] / "data" / "tui" / "screens"
 WRITE = os.environ.get("SCREENS") == "write"
@@ -37,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunDir]:
     time.tzset()
     run = made(tmp_path / "20261122-222755-toy-catch", RECORDED.read_bytes(), lr=4e-5)
     film(run.film_path)
-    with run.lock():
+    with trainer(run):
         yield run
     monkeypatch.undo()
     time.tzset()

@@ -68,21 +68,12 @@ def test_rolling_mean_equals_its_definition(values: list[float], window: int) ->
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=60), st.integers(1, 20))
-def test_rolling_range_equals_its_definition(values: list[float], window: int) -> None:
-    least, most = filled(values, limit=64).rolling_range(window)
-    windows = [values[max(0, i + 1 - window) : i + 1] for i in range(len(values))]
-    assert least.tolist() == [min(part) for part in windows]
-    assert most.tolist() == [max(part) for part in windows]
-
-
-def test_the_range_of_buckets_knows_their_extremes() -> None:
-    values = [0.0] * 100
-    values[70], values[90] = -5.0, 7.0
-    series = filled(values)
-    assert series.stride == 8
-    least, most = series.rolling_range(16)
-    assert (least[-1], most[-1]) == (0.0, 7.0), "the last two buckets"
-    assert least[9] == -5.0 and most[9] == 0.0
+def test_rolling_quartiles_equal_their_definition(values: list[float], window: int) -> None:
+    places = np.arange(0, len(values), 3)
+    low, high = filled(values, limit=64).rolling_quartiles(window, places)
+    windows = [values[max(0, i + 1 - window) : i + 1] for i in places]
+    assert low.tolist() == pytest.approx([np.percentile(part, 25) for part in windows])
+    assert high.tolist() == pytest.approx([np.percentile(part, 75) for part in windows])
 
 
 def test_one_enormous_value_spoils_no_later_mean() -> None:

@@ -153,6 +153,30 @@ def draw(trace: Trace, across: Scale, up: Scale, width: int, height: int) -> Can
     return canvas
 
 
+def thickened(canvas: Canvas) -> Canvas:
+    """Draw each dot of a canvas twice, the second time below it; in the lowest row above it."""
+    thick = canvas.copy()
+    thick[1:] |= canvas[:-1]
+    thick[-2:-1] |= canvas[-1:]
+    return thick
+
+
+MARK_EVERY = 24
+"""Cells between two marks on a curve."""
+
+
+def mark_places(canvas: Canvas, turn: int) -> list[tuple[int, int]]:
+    """Where marks stand on a curve: (row, column) of cells, some columns further for each turn.
+
+    Curves that lie on each other have their marks beside each other so.
+    """
+    cells = canvas.reshape(canvas.shape[0] // 4, 4, -1, 2).any(axis=(1, 3))
+    width = cells.shape[1]
+    every = min(MARK_EVERY, max(8, width // 2))
+    columns = range(min(width - 1, 3 + 3 * turn), width, every) if width else ()
+    return [(int(cells[:, c].argmax()), c) for c in columns if cells[:, c].any()]
+
+
 def rule(value: float, up: Scale, width: int, height: int) -> Canvas:
     """Draw a dotted horizontal line at `value`, bool [4 H, 2 W]."""
     canvas = np.zeros((4 * height, 2 * width), dtype=np.bool_)
@@ -222,6 +246,45 @@ def text_rows(codes: Cells) -> list[str]:
     height, width = codes.shape
     text = _CHARACTERS.take(codes).tobytes().decode("utf-32-le")
     return [text[row * width : (row + 1) * width] for row in range(height)]
+
+
+def even(scale: Scale, height: int) -> Scale:
+    """Widen a linear scale a little, so that round values lie equally many rows of cells apart.
+
+    A row then stands for a round value divided by a whole number. Where that took more than
+    WIDEST the scale stays, and some of those values are a row nearer to each other than others.
+    """
+    span = scale.high - scale.low
+    if scale.log or height < 3 or not 0 < span < LIMIT:
+        return scale
+    for most in (MOST_ROWS, max(MOST_ROWS, height // 2)):
+        low, row = _even_rows(scale, height, most)
+        wide = (height - 1) * row
+        if wide <= WIDEST * span:
+            return Scale(low, low + wide)
+    return scale
+
+
+WIDEST = 1.3
+"""How much longer an axis may become for even labels."""
+MOST_ROWS = 5
+"""Rows between two labels, if that can be."""
+
+
+def _even_rows(scale: Scale, height: int, most: int) -> tuple[float, float]:
+    """The lowest value and the value of a row of the shortest scale that would do."""
+    span = scale.high - scale.low
+    found = []
+    for rows in range(2, most + 1):
+        power = 10.0 ** math.floor(math.log10(rows * span / height))
+        for step in (factor * power for factor in (1, 2, 5, 10, 20)):
+            row = step / rows
+            low = math.floor(scale.low / row + 1e-9) * row
+            if low + (height - 1) * row >= scale.high - 1e-9 * span:
+                found.append((row, low))
+                break
+    row, low = min(found)
+    return low, row
 
 
 def ticks(scale: Scale, most: int) -> list[float]:

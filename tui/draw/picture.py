@@ -17,6 +17,10 @@ class Curve:
 
     trace: Trace
     look: str = "line"
+    thick: bool = False
+    """Drawn two dots high: what matters most among many dots."""
+    mark: str = ""
+    """A character that stands on the curve here and there, for terminals with few colours."""
 
 
 Entry = Sequence[Row]
@@ -30,8 +34,12 @@ class Picture:
     title: str
     note: str = ""
     """Said in the title row, after the title."""
+    short_note: str = ""
+    """Said there instead where the note has no room."""
     value: Row = ()
     """Shown at the right end of the title row."""
+    brief: Row = ()
+    """Shown there instead where `value` has no room."""
     legend: Sequence[Entry] = ()
     """A row of its own below the title, if there is one; the most wanted entries first."""
     curves: Sequence[Curve] = ()

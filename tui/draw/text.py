@@ -25,6 +25,11 @@ _ASCII = str.maketrans(
         "•": "*",
         "◆": "#",
         "▲": "!",
+        "△": "^",
+        "▽": "v",
+        "◇": "x",
+        "○": "o",
+        "┅": "~",
         "●": "*",
         "▸": ">",
         "▶": ">",
@@ -111,7 +116,8 @@ def apart(low: float, high: float) -> tuple[str, str]:
         if texts[0] != texts[1]:
             break
         wider = f"{low:.{digits}f}", f"{high:.{digits}f}"
-        texts = wider if max(map(len, wider)) <= 6 else texts
+        zeros = any(not float(text) for text in wider)  # -0.000 says nothing
+        texts = wider if max(map(len, wider)) <= 6 and not zeros else texts
     return texts if texts[0] != texts[1] or low == high else (texts[0], f"+{short(high - low)}")
 
 

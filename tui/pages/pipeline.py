@@ -7,6 +7,7 @@ from textual.app import ComposeResult
 from dreamer_async.tui.pages.page import Page
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import pictures, stages
+from dreamer_async.tui.show.names import STAGES
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.grid import ChartGrid
 from dreamer_async.tui.widgets.lines import Caption
@@ -43,4 +44,4 @@ class Pipeline(Page):
         grid.show([pictures.recent(view, *chart) for chart in CHARTS[: max(wanted, room)]])
 
     def topics(self, view: RunView) -> list[str]:
-        return [*(name for name, _, _ in CHARTS), *stages.STAGES]
+        return [*(name for name, _, _ in CHARTS), *STAGES]

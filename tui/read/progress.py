@@ -40,11 +40,15 @@ class Phase:
     since: float = 0.0
 
 
+_BEFORE_TRAINING = ("starting", "compiling", "prefill")
+"""Phases of a start; of a run that is continued they are parts of resuming it."""
+
+
 def phase(view: RunView, trainer: Trainer) -> Phase:
     """Say what the run is doing, in one word."""
+    if trainer.alive and view.records and trainer.since > view.last_time:
+        return Phase("resuming", trainer.since)  # a trainer of which nothing was heard yet
     if view.finished is not None:
-        if trainer.alive and trainer.since > view.last_time:  # of which nothing was heard yet
-            return Phase("resuming", trainer.since)
         return Phase("failed" if view.finished.reason == "failed" else "finished")
     if trainer.alive is False:
         return Phase("lost", view.last_time)
@@ -52,6 +56,8 @@ def phase(view: RunView, trainer: Trainer) -> Phase:
         return Phase("stopping", trainer.stop_requested_at)
     if not view.phase:
         return Phase("waiting")
+    if view.generation > 0 and view.phase in _BEFORE_TRAINING:
+        return Phase("resuming", view.started_at)
     return Phase(view.phase, 0.0 if view.phase == "training" else view.phase_since)
 
 

@@ -107,16 +107,19 @@ class Series:
         counts = np.minimum(np.arange(1, len(self) + 1), span)
         return _trailing_sums(self.mean, span) / counts
 
-    def rolling_range(self, window: int) -> tuple[Array, Array]:
-        """Smallest and largest of the last `window` points at each bucket, [N] and [N].
+    def rolling_quartiles(self, window: int, places: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Lower and upper quartile of the last `window` points at P chosen buckets, [P] and [P].
 
-        The window is rounded as that of `rolling_mean`.
+        The window is rounded as that of `rolling_mean`; where a bucket stands for several points,
+        its mean stands for each of them.
         """
+        if not places.size:
+            return np.empty(0), np.empty(0)
         span = max(1, window // self.stride)
-        return (
-            _trailing_extremes(self.low, span, np.minimum),
-            _trailing_extremes(self.high, span, np.maximum),
-        )
+        last = places[:, None] - np.arange(span)  # [P, span]
+        values = np.where(last >= 0, self.mean[np.maximum(last, 0)], np.nan)
+        low, high = np.nanpercentile(values, (25, 75), axis=1)
+        return low, high
 
     def _state(self) -> tuple[object, ...]:
         """Everything that later points and curves depend on."""
@@ -193,26 +196,6 @@ def _trailing_sums(values: Array, span: int) -> Array:
         size *= 2
         span >>= 1
     return total
-
-
-def _trailing_extremes(values: Array, span: int, choose: np.ufunc) -> Array:
-    """`np.minimum` or `np.maximum` of the last `span` values at each position, [N] -> [N].
-
-    Two windows of the largest power of two that fits cover every span.
-    """
-    size = 1
-    while 2 * size <= span:
-        values = _chosen(values, size, choose)
-        size *= 2
-    return _chosen(values, span - size, choose)
-
-
-def _chosen(values: Array, steps: int, choose: np.ufunc) -> Array:
-    """Choose between each value and the one `steps` before it, where there is one."""
-    result = values.copy()
-    if 0 < steps < len(values):
-        choose(values[steps:], values[:-steps], out=result[steps:])
-    return result
 
 
 def _delayed(values: Array, steps: int) -> Array:

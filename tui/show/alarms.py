@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dreamer_async.tui.draw.picture import Entry
 from dreamer_async.tui.draw.rows import Part, Row
 from dreamer_async.tui.draw.text import count, duration, plural, short
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.view import SCALE_FLOOR, Alert, RunView
+from dreamer_async.tui.show.names import label
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
 SILENT_SECONDS = 30.0
@@ -18,6 +21,7 @@ INFO_SECONDS = 120.0
 """How long a message that is no warning stays on the line."""
 S_ONCE_ABOVE = 2.0
 """A return scale that was this high had left its floor."""
+_COMMAND = re.compile(r"`([^`]+)`")
 _LOOKS = {"error": "bad", "warning": "warn"}
 
 
@@ -64,7 +68,7 @@ def _stalled(view: RunView, phase: Phase) -> Iterator[Alarm]:
     if long and not moved:
         stages = {n: v for n, v in newest.values.items() if n.startswith("stage/") and v}
         where = max(stages, key=lambda name: stages[name] or 0.0, default="")
-        hint = f", most of it in {where.removeprefix('stage/')}" if where else ""
+        hint = f", most of it in {label(where)}" if where else ""
         yield Alarm("warning", f"stalled: no step and no update for a minute{hint}")
 
 
@@ -78,8 +82,14 @@ def _scale(view: RunView) -> Iterator[Alarm]:
 # -- the line ----------------------------------------------------------------------------------
 
 
-def line(view: RunView, phase: Phase, now: float) -> Row:
-    """The one thing a person should know now."""
+def line(view: RunView, phase: Phase, now: float) -> Entry:
+    """The one thing a person should know now; where there is less room, the command in it alone."""
+    row = _line(view, phase, now)
+    commands = [command for part in row for command in _COMMAND.findall(part.text)]
+    return [row, [row[0], Part(commands[0])]] if commands else [row]
+
+
+def _line(view: RunView, phase: Phase, now: float) -> Row:
     if phase.name == "lost":
         return [Part("▲ lost  ", "bad"), Part(_lost_hint(view))]
     if view.finished is not None and phase.name == "finished":

@@ -29,6 +29,20 @@ LABELS: Mapping[str, str] = {
 }
 """What the charts are called, in their order; reconstructions come before all of them."""
 
+STAGES: Mapping[str, str] = {
+    "stage/env_wait": "env stepping",
+    "stage/ratio_wait": "ratio wait",
+    "stage/policy": "policy",
+    "stage/update": "update",
+    "stage/gpu_wait": "GPU wait",
+    "stage/sample": "replay sample",
+    "stage/learner_wait": "learner wait",
+    "stage/transfer": "transfer",
+    "stage/write_latents": "latents back",
+    "stage/insert": "replay insert",
+}
+"""What stages of the pipeline are called, by importance: a low terminal shows the first five."""
+
 REQUIRED = tuple(LABELS)[:9]
 """Always on the screen; the rest fills the room that is left."""
 
@@ -69,6 +83,6 @@ def matching(names: Collection[str], words: str) -> list[str]:
 
 def label(name: str) -> str:
     """Return what a metric's chart is called."""
-    if name in LABELS:
-        return LABELS[name]
+    if name in LABELS or name in STAGES:
+        return LABELS.get(name) or STAGES[name]
     return f"{name.removeprefix('loss/')} recon." if name.startswith("loss/") else name

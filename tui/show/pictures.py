@@ -7,18 +7,28 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dreamer_async.scores import curves as published
+from dreamer_async.scores.references import Ceiling, ceiling
 from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row
 from dreamer_async.tui.draw.text import count, plain, plural, short
 from dreamer_async.tui.read.progress import Counter, rate
-from dreamer_async.tui.read.series import Series
+from dreamer_async.tui.read.series import Array, Series
 from dreamer_async.tui.read.view import SCALE_FLOOR, RunView
 from dreamer_async.tui.show.names import FLOORS, label, matching, optional_charts, required_charts
 from dreamer_async.tui.show.options import Options, along, frames_per_step, window
+from dreamer_async.tui.show.verdict import verdict
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""
+MARKS = ("△", "▽", "◇")
+"""Their marks, for terminals that do not show the looks apart."""
+
+QUARTILES_AT = 512
+"""Most places at which the quartiles of the returns are computed: more than a chart has columns."""
+CEILING_ROOM = 1.0
+"""A line that lies further from the returns than they are spread, times this, would squeeze them:
+it is only named."""
 
 GAUGES_AVERAGED, RARE_AVERAGED = 15, 60
 """Gauges events, that is seconds, that a line over the last minutes averages; the second where
@@ -26,28 +36,36 @@ most of them are 0."""
 
 RECENT_SECONDS = 600.0
 """How far the charts of gauges go back."""
+MINUTES_FROM = 150.0
+"""Seconds from which on their axis counts minutes."""
 
 Named = tuple[str, RunView]
 """A run and what it is called."""
 
 
 def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Picture:
-    """Episode scores as dots, their rolling mean as a line, the published curve behind them."""
+    """Episode scores as dots, their rolling mean as a line over their quartiles, what is known."""
     series, span = view.episodes, options.smoothing
     x, mean = along(view, series, options.axis), series.rolling_mean(span)
     grounds, curves = _published_curves(view, options)
     curves.append(Curve(_envelope(view, series, options, "dots"), "dots"))
     curves += _others(others, options, lambda other: other.episodes)
     if span > 1 and len(series):
-        grounds.append(Curve(Trace(x, mean, *series.rolling_range(span)), "ground"))
-        curves.append(Curve(Trace(x, mean)))
+        grounds.append(Curve(_quartiles(series, x, span, window(view, options)), "ground"))
+        curves.append(Curve(Trace(x, mean), thick=True))
     curves += _evaluations(view, options)
+    top = _ceiling(view)
+    full, brief = _said(view, options)
     return Picture(
         title="returns",
-        note=f"mean and range of {span} episodes" if span > 1 else "",
+        note=f"mean and quartiles of {span} episodes" if span > 1 else "",
+        short_note=f"mean of {span}" if span > 1 else "",
+        value=full,
+        brief=brief,
         legend=_returns_legend(view, others, float(mean[-1])) if len(series) else [],
         curves=curves,
         grounds=grounds,
+        references=[top.value] if top is not None and _has_room(top.value, series) else [],
         unit=options.unit,
         window=window(view, options),
         empty="no finished episode yet",
@@ -55,19 +73,62 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
     )
 
 
+def _quartiles(series: Series, x: Array, span: int, part: tuple[float, float] | None) -> Trace:
+    """Quartiles of the last `span` episodes, where they are visible."""
+    everything = part is None or part[0] >= part[1]
+    first, last = (0, len(x)) if everything else np.searchsorted(x, part).tolist()
+    number = min(QUARTILES_AT, last - first)
+    places = np.unique(np.linspace(first, max(first, last - 1), number).astype(np.intp))
+    low, high = series.rolling_quartiles(span, places)
+    return Trace(x[places], (low + high) / 2, low, high)
+
+
+def _said(view: RunView, options: Options) -> tuple[Row, Row]:
+    """The verdict on the returns, with and without what was published."""
+    series = view.episodes
+    if not len(series):
+        return (), ()
+    x = along(view, series, options.axis)
+    top = _ceiling(view)
+    optimum = top.value if top is not None and top.kind == "optimum" else None
+    said = verdict(x, series.mean, optimum, options.unit)
+    brief = [Part(said.words, said.look)]
+    beside = _beside_published(view, float(series.rolling_mean(options.smoothing)[-1]))
+    if not beside:
+        return brief, brief
+    place = {"ahead": "ahead of", "behind": "behind", "on track": "on"}[beside]
+    return [*brief, Part(", "), Part(f"{place} the published curve", _WORDS[beside])], brief
+
+
+def _ceiling(view: RunView) -> Ceiling | None:
+    """What the returns may be measured against, if anything."""
+    started = view.started
+    return None if started is None else ceiling(started.suite, started.task)
+
+
+def _has_room(value: float, series: Series) -> bool:
+    """Whether a line at this value leaves the returns room."""
+    if not len(series):
+        return False
+    low, high = float(series.low.min()), float(series.high.max())
+    return low - value <= CEILING_ROOM * (high - low) >= value - high
+
+
 def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Entry]:
     legend = [_entry("line", "━ ", "mean", mean)]
-    for (name, other), look in zip(others, OTHERS, strict=False):
+    for (name, other), look, mark in zip(others, OTHERS, MARKS, strict=False):
         latest = other.episodes.rolling_mean(20)
-        legend.append(_entry(look, "━ ", name, float(latest[-1]) if len(latest) else None))
+        legend.append(_entry(look, f"{mark} ", name, float(latest[-1]) if len(latest) else None))
     legend += _published_legend(view, mean)
+    if (top := _ceiling(view)) is not None:
+        legend.append(_entry("floor", "┄ ", top.kind, top.value))
     legend.append(_entry("dots", "• ", "last", view.episodes.last))
     if view.evaluations:
         legend.append(_entry("accent", "◆ ", "evaluated", view.evaluations[-1].mean))
     legend.append(_entry("dim", "", "best", view.best_score))
     legend.append([[Part(plural(view.episode_count, "episode"), "dim")]])
     legend.append([[Part(f"last length {count(view.last_length)}", "dim")]])
-    if view.started is not None and _published(view) is None:
+    if view.started is not None and _published(view) is None and _ceiling(view) is None:
         legend.append([[Part("no reference", "dim")]])
     return legend
 
@@ -118,12 +179,25 @@ def _published_legend(view: RunView, score: float) -> list[Entry]:
     if here is None:
         end = f" at {count(known.frames[-1] / repeat)}"
         return [_reference(float(known.median[-1]), [Part(end, "dim")], how)]
-    word: list[Part] = []
-    if published.comparable(started.suite, started.size, started.train_ratio, repeat):
-        said = published.verdict(score, here)
-        word = [Part(f" {said}", {"ahead": "good", "behind": "warn"}.get(said, "strong"))]
+    said = _beside_published(view, score)
+    word = [Part(f" {said}", _WORDS[said])] if said else []
     spread = f"{short(here.low)} to {short(here.high)}"
     return [_reference(here.median, word, f"{spread}, {how}", how)]
+
+
+_WORDS = {"ahead": "good", "behind": "warn", "on track": "strong"}
+"""Looks of the words that compare with the published runs."""
+
+
+def _beside_published(view: RunView, score: float) -> str:
+    """One of those words; empty where size and protocol are others, or nothing is known."""
+    known, started = _published(view), view.started
+    if known is None or started is None or not len(view.episodes):
+        return ""
+    repeat = frames_per_step(view)
+    here = known.at(float(view.episodes.x[-1]) * repeat)
+    same = published.comparable(started.suite, started.size, started.train_ratio, repeat)
+    return published.verdict(score, here) if same and here is not None else ""
 
 
 def _reference(median: float, word: Row, *notes: str) -> Entry:
@@ -141,19 +215,25 @@ def _reference(median: float, word: Row, *notes: str) -> Entry:
 
 def scale(view: RunView, options: Options) -> Picture:
     """The return scale S and the percentiles that it comes from."""
-    names = (("return/S", "line"), ("return/p5", "line-2"), ("return/p95", "line-3"))
-    known = [(view.metrics[name], look) for name, look in names if name in view.metrics]
+    names = (
+        *(("return/S", "line", "○"), ("return/p5", "line-2", "▽"), ("return/p95", "line-3", "△")),
+    )
+    known = [(view.metrics[name], look, m) for name, look, m in names if name in view.metrics]
     legend = [
-        _entry(look, "━ ", name.removeprefix("return/"), view.latest.get(name))
-        for name, look in names
+        _entry(look, f"{mark} ", name.removeprefix("return/"), view.latest.get(name))
+        for name, look, mark in names
         if name in view.metrics
     ]
     return Picture(
         title="return scale S",
         value=_floored(view) if view.at_floor else [],
         legend=legend,
-        curves=[Curve(_envelope(view, series, options), look) for series, look in reversed(known)],
+        curves=[
+            Curve(_envelope(view, series, options), look, mark=mark)
+            for series, look, mark in reversed(known)
+        ],
         references=[SCALE_FLOOR] if known else [],
+        unit=options.unit,
         window=window(view, options),
         name="return/S",
     )
@@ -250,11 +330,11 @@ def _others(
 ) -> list[Curve]:
     """Rolling means of the same series in other runs."""
     curves = []
-    for (_, other), look in zip(others, OTHERS, strict=False):
+    for (_, other), look, mark in zip(others, OTHERS, MARKS, strict=False):
         series = choose(other)
         if series is not None and len(series):
             mean = series.rolling_mean(options.smoothing)
-            curves.append(Curve(Trace(along(other, series, options.axis), mean), look))
+            curves.append(Curve(Trace(along(other, series, options.axis), mean), look, mark=mark))
     return curves
 
 
@@ -283,10 +363,12 @@ def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
     if goal is not None:
         value.append(Part(f" of {plain(goal)}", "dim"))
     x, y = np.array(known, dtype=np.float64).reshape(-1, 2).T
+    minutes = len(x) > 0 and -float(x[0]) >= MINUTES_FROM
     calm = Series(max(2, 2 * len(y)))
     for when, raw in zip(x.tolist(), y.tolist(), strict=True):
         calm.append(when, raw)
     rare = 2 * np.count_nonzero(y) < len(y)
+    x = x / 60 if minutes else x
     mean = Trace(x, calm.rolling_mean(RARE_AVERAGED if rare else GAUGES_AVERAGED))
     return Picture(
         title=title,
@@ -294,7 +376,7 @@ def recent(view: RunView, name: str, title: str, target: str = "") -> Picture:
         curves=[Curve(Trace(x, y, kind="dots"), "dots"), Curve(mean)] if known else [],
         references=[goal] if goal is not None and known else [],
         include=[0.0] if known else [],
-        unit="seconds ago",
+        unit="minutes" if minutes else "seconds",
         empty="–",
         name=name,
     )

@@ -6,7 +6,7 @@ the same time. A stage's share is the part of wall-clock time that it took.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import NamedTuple
@@ -15,25 +15,15 @@ from dreamer_async.tui.draw.picture import Meter
 from dreamer_async.tui.draw.text import count, plain, plural, short
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.names import STAGES
 
 AVERAGED = 10
 """Gauges events, that is seconds, that the strips average."""
 WAITS = 0.15
 """Share of waiting from which on a side counts as held up."""
 
-STAGES = {
-    "stage/env_wait": "env wait",
-    "stage/ratio_wait": "ratio wait",
-    "stage/policy": "policy",
-    "stage/update": "update",
-    "stage/gpu_wait": "GPU wait",
-    "stage/sample": "sample",
-    "stage/learner_wait": "learner wait",
-    "stage/transfer": "transfer",
-    "stage/write_latents": "write latents",
-    "stage/insert": "insert",
-}
-"""Stages by importance: a low terminal shows the first five."""
+AT_ZERO = 0.005
+"""Shares below this are written as 0 %; such stages share a line."""
 
 LEARNER = ("sample", "transfer", "update", "gpu_wait", "write_latents")
 
@@ -43,6 +33,8 @@ class Wait(NamedTuple):
 
     share: float
     whom: str
+    wanted: bool = False
+    """Whether that is how it is set up: the train ratio holds the collector back."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +80,9 @@ def strips(view: RunView) -> list[Strip]:
     held = share.get("ratio_wait", learner if view.started and view.started.sync else 0.0)
     environments = Wait(share.get("env_wait", 0.0), "the environments")
     acting = Wait(share.get("policy", 0.0), "actions")
-    learning = Wait(held, "the learner (train ratio)")
-    steps = Wait(share.get("learner_wait", 0.0), "new steps (train ratio)")
+    sync = view.started is not None and view.started.sync
+    learning = Wait(held, "the learner" if sync else "the train ratio", wanted=not sync)
+    steps = Wait(share.get("learner_wait", 0.0), "new steps")
     waits = {
         "env_wait": (acting, learning),
         "policy": (environments, learning),
@@ -100,21 +93,11 @@ def strips(view: RunView) -> list[Strip]:
         "gpu_wait": (Wait(learner - share.get("gpu_wait", 0.0), "the learner's other work"), steps),
         "write_latents": (Wait(learner - share.get("write_latents", 0.0), "the update"), steps),
     }
-    labels = {
-        "env_wait": "env stepping",
-        "policy": "policy",
-        "insert": "replay insert",
-        "sample": "replay sampling",
-        "transfer": "transfer",
-        "update": "update",
-        "gpu_wait": "GPU wait",
-        "write_latents": "latents back",
-    }
     if "gpu_wait" not in share:  # on a CPU nobody waits for another processor
-        del labels["gpu_wait"]
+        del waits["gpu_wait"]
     return [
-        Strip(labels[name], share.get(name), tuple(sorted(waits[name], reverse=True)))
-        for name in labels
+        Strip(STAGES[f"stage/{name}"], share.get(name), tuple(sorted(these, reverse=True)))
+        for name, these in waits.items()
     ]
 
 
@@ -195,6 +178,7 @@ def _not_training(view: RunView, phase: Phase) -> Verdict:
         "starting": "Starting.",
         "paused": "Paused: both sides wait. p goes on.",
         "stopping": "Stopping: the last checkpoint is being saved.",
+        "resuming": "Resuming from the last checkpoint.",
         "lost": "Nobody trains in this run; the strips show how it was at last.",
     }
     return Verdict(sentences.get(phase.name, "The run has ended; the strips show its end."), "")
@@ -204,17 +188,34 @@ def _not_training(view: RunView, phase: Phase) -> Verdict:
 
 
 def pipeline(view: RunView) -> list[Meter]:
-    """How each stage of the pipeline spends its time."""
-    known = [name for name in STAGES if name in view.gauges]
-    return [_stage(name, view.gauges.get(name)) for name in known or tuple(STAGES)[:5]]
+    """How each stage of the pipeline spends its time; the same means as on the strips."""
+    share = {f"stage/{name}": value for name, value in shares(view).items()}
+    known = [name for name in STAGES if name in share]
+    idle = [name for name in known if share[name] < AT_ZERO]
+    meters = [
+        _stage(name, share.get(name)) for name in known or tuple(STAGES)[:5] if name not in idle
+    ]
+    return [*meters, *([Meter("at 0%", in_a_row(idle))] if idle else [])]
+
+
+def in_a_row(names: Sequence[str]) -> str:
+    """The stages that share a line, by what they are called."""
+    return ", ".join(STAGES[name] for name in names)
+
+
+_WAITING = {
+    "stage/ratio_wait": "bar-held",  # as it should be
+    "stage/gpu_wait": "bar-wait",
+    "stage/learner_wait": "bar-wait",
+}
+"""Looks of stages that are waiting; in all others something works."""
 
 
 def _stage(name: str, share: float | None) -> Meter:
-    """Show a share of 0..1; a call that ends counts at once, so that short spells exceed 1."""
-    look = "bar-wait" if name.endswith("_wait") else "bar"
+    """Show a share of 0..1, or that it is not known."""
+    look = _WAITING.get(name, "bar")
     if share is None:
         return Meter(STAGES[name], "–", 0.0, look)
-    share = max(0.0, min(1.0, share))
     return Meter(STAGES[name], f"{share:.0%}", share, look)
 
 

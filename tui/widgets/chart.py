@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,26 +10,35 @@ from textual.events import MouseMove
 
 from dreamer_async.tui.draw.chart import (
     EMPTY,
+    Array,
+    Canvas,
     Cells,
     Scale,
     decades,
     draw,
+    even,
     layer,
+    mark_places,
     rule,
     shade,
     step_scale,
     text_rows,
+    thickened,
     ticks,
     value_scale,
     wants_log,
 )
-from dreamer_async.tui.draw.picture import Entry, Picture
+from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
 from dreamer_async.tui.draw.text import apart, plain, short
 from dreamer_async.tui.widgets.panel import Panel
 
 _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""
+
+
+TALL = 6
+"""Rows of curves from which on their axis has round values."""
 
 
 class Chart(Panel):
@@ -67,8 +76,9 @@ class Chart(Panel):
         across = step_scale([curve.trace for curve in picture.curves])
         if across is not None and picture.window is not None:
             across = Scale(*picture.window)
-        value = self._reading(across, width) or picture.value
-        rows = [_title(picture, value, width, log=up is not None and up.log)]
+        pointed = self._reading(across, width)
+        values = [pointed] if pointed else [picture.value, picture.brief]
+        rows = [_title(picture, values, width, log=up is not None and up.log)]
         if picture.legend and height > 4:
             rows.append(legend_row(picture.legend, width))
         return rows + self._plot(width, height - len(rows), across, up)
@@ -90,6 +100,7 @@ class Chart(Panel):
         axis = bool(picture.unit) and height > 3
         height -= axis
         gutter = _gutter(width)
+        up = even(up, height) if height >= TALL else up
         labels = _value_labels(up, height)
         body = _curve_rows(picture, across, up, width - gutter, height)
         rows: list[Row] = body
@@ -130,13 +141,16 @@ def _nearest(picture: Picture, x: float) -> Row:
     ]
 
 
-def _title(picture: Picture, value: Row, width: int, *, log: bool) -> Row:
-    notes = [note for note in (picture.note, "log" if log else "") if note]
+def _title(picture: Picture, values: Sequence[Row], width: int, *, log: bool) -> Row:
+    """Title and notes on the left, the first value that fits on the right; notes go before it."""
     left = [Part(picture.title, "title")]
-    if notes:
-        left.append(Part("  " + " · ".join(notes), "dim"))
-    if cells(left) + cells(value) + 1 > width:
-        left = left[:1]
+    room = width - cells(left) - 1
+    value = next((value for value in values if cells(value) <= room), values[-1] or values[0])
+    for note in (picture.note, picture.short_note):
+        said = " · ".join(filter(None, (note, "log" if log else "")))
+        if said and cells(value) + len(said) + 2 <= room:
+            left.append(Part(f"  {said}", "dim"))
+            break
     return spread(left, value, width, Part("─", "rule"))
 
 
@@ -167,14 +181,39 @@ def _centred(text: str, width: int, height: int) -> list[Row]:
 
 def _curve_rows(picture: Picture, across: Scale, up: Scale, width: int, height: int) -> list[Row]:
     canvases = [rule(value, up, width, height) for value in picture.references]
-    canvases += [draw(curve.trace, across, up, width, height) for curve in picture.curves]
+    for curve in picture.curves:
+        drawn = draw(curve.trace, across, up, width, height)
+        canvases.append(thickened(drawn) if curve.thick else drawn)
     codes, owners = layer(canvases)
+    marks = _marks(picture.curves, canvases[len(picture.references) :])
+    for (row, column), (place, _) in marks.items():
+        owners[row, column] = len(picture.references) + place
     looks = ["text", *["floor"] * len(picture.references), *(c.look for c in picture.curves)]
     chosen = _spread_owners(owners) - EMPTY  # of looks
     for ground in picture.grounds:
         chosen = chosen + len(looks) * shade(ground.trace, across, up, width, height)
         looks += [f"{look}@{ground.look}" for look in looks]
-    return _coloured(text_rows(codes), chosen, looks)
+    return _coloured(_marked(text_rows(codes), marks), chosen, looks)
+
+
+Marks = Mapping[tuple[int, int], tuple[int, str]]
+"""Row and column of a cell -> place of its curve, and the character that stands there."""
+
+
+def _marks(curves: Sequence[Curve], canvases: Sequence[Canvas]) -> Marks:
+    """The marks of all curves; of two in one cell the later one."""
+    marked = [place for place, curve in enumerate(curves) if curve.mark]
+    return {
+        cell: (place, curves[place].mark)
+        for turn, place in enumerate(marked)
+        for cell in mark_places(canvases[place], turn)
+    }
+
+
+def _marked(texts: list[str], marks: Marks) -> list[str]:
+    for (row, column), (_, mark) in marks.items():
+        texts[row] = texts[row][:column] + mark + texts[row][column + 1 :]
+    return texts
 
 
 def _spread_owners(owners: Cells) -> Cells:
@@ -204,35 +243,62 @@ def _coloured(texts: Sequence[str], chosen: Cells, looks: Sequence[str]) -> list
 
 def _value_labels(up: Scale, height: int) -> dict[int, str]:
     """Place round values on tall axes; the two ends where there are none, or all look the same."""
-    if height >= 6 and (labels := _round_labels(up, height)):
+    if height >= TALL and (labels := _round_labels(up, height)):
         return labels
     low, high = apart(up.low, up.high)
     return {height - 1: low, 0: high} if height > 1 else {0: high}
 
 
 def _round_labels(up: Scale, height: int) -> dict[int, str]:
-    """At least two round values that look different, or nothing."""
-    choices = [decades(up)] if up.log else [ticks(up, max(3, height // 2)), ticks(up, height)]
+    """At least two round values that look different, evenly spread if they can be; or nothing."""
+    usual = [ticks(up, max(2, height // most)) for most in (3, 2, 1)]
+    finer = [ticks(up, most) for most in range(height // 2, 0, -1)]
+    choices = (
+        [decades(up)] if up.log else [*filter(lambda v: _on_rows(v, up, height), finer), *usual]
+    )
     for values in map(np.array, choices):
         texts = [plain(value) for value in values.tolist()]
         if len(set(texts)) == len(texts) > 1:
-            rows = np.rint((1 - up.position(values)) * (height - 1)).astype(int)
+            rows = np.rint(_rows_of(values, up, height)).astype(int)
             return dict(zip(rows.tolist(), texts, strict=True))
     return {}
 
 
+def _rows_of(values: Array, up: Scale, height: int) -> Array:
+    """Where values stand, in rows from the top."""
+    return (1 - up.position(values)) * (height - 1)
+
+
+def _on_rows(values: list[float], up: Scale, height: int) -> bool:
+    """Whether two or more values stand in the middle of rows."""
+    rows = _rows_of(np.array(values), up, height)
+    return len(rows) > 1 and bool((np.abs(rows - np.rint(rows)) < 0.01).all())
+
+
 def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
-    """Write round values below the columns that they belong to."""
-    line = " " * width
+    """Write round values below the columns that they belong to, and their unit at the end.
+
+    As many as leave a space between any two of them and before the unit; fewer before uneven.
+    """
+    tail = fit(" " + unit, min(width, len(unit) + 1))
     room = width - gutter
-    span = across.high - across.low
-    for value in ticks(across, max(2, room // 10)):
+    most = max(3, room // 10)
+    while (line := _spaced(across, most, gutter, width - len(tail), room)) is None:
+        most -= 1
+    return [Part(line + tail, "axis")]
+
+
+def _spaced(across: Scale, most: int, gutter: int, width: int, room: int) -> str | None:
+    """At most so many labels, up to a column; None if two of them would touch."""
+    line = " " * min(gutter, width)
+    for value in ticks(across, most):
         text = plain(value)
-        middle = gutter + round((value - across.low) / span * (room - 1))
-        start = max(gutter, min(width - len(text), middle - len(text) // 2))
-        if not line[max(0, start - 1) : start + len(text) + 1].strip(" "):
-            line = line[:start] + text + line[start + len(text) :]
-    tail = " " + unit
-    if not line[width - len(tail) :].strip(" "):
-        line = line[: width - len(tail)] + tail
-    return [Part(line, "axis")]
+        share = (value - across.low) / (across.high - across.low)
+        start = max(gutter, gutter + round(share * (room - 1)) - len(text) // 2)
+        if start + len(text) > width:
+            break  # there stands the unit
+        written = line.rstrip(" ")
+        if written and start <= len(written):
+            return None
+        line = written.ljust(start) + text
+    return line.ljust(width)

@@ -19,8 +19,21 @@ class Key(NamedTuple):
     action: str
 
 
+LEAST = 5
+"""Keys that are always there: help, leaving, holding, saving, stopping."""
+
+
+def _size(key: Key) -> int:
+    """Columns of an entry."""
+    return len(key.key) + len(key.word) + 2 + bool(key.word)
+
+
 class KeyBar(Panel):
-    """Shows pages and keys; those that do not fit are left out from the end."""
+    """Shows pages and keys.
+
+    Where the first LEAST keys do not fit beside the pages, only the open page has its name; what
+    does not fit even so is left out from the end.
+    """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -38,16 +51,19 @@ class KeyBar(Panel):
     def paint(self, width: int, height: int) -> list[Row]:
         self._places = []
         row: list[Part] = []
+        wanted = sum(map(_size, (*self._pages, *self._keys[:LEAST])))
         for page in self._pages:
-            self._add(row, page, "tab-open" if page.word == self._current else "tab", width)
+            known = page.word == self._current
+            shown = page if known or wanted <= width else page._replace(word="")
+            self._add(row, shown, "tab-open" if known else "tab", width)
         keys: list[Key] = []
         room = width - cells(row)
         for key in self._keys:
-            room -= len(key.key) + len(key.word) + 3
+            room -= _size(key)
             if room < 0:
                 break
             keys.append(key)
-        used = sum(len(key.key) + len(key.word) + 3 for key in keys)
+        used = sum(map(_size, keys))
         row.append(Part(" " * max(0, width - cells(row) - used)))
         for key in keys:
             self._add(row, key, "text", width)
@@ -56,12 +72,13 @@ class KeyBar(Panel):
     def _add(self, row: list[Part], key: Key, look: str, width: int) -> None:
         """Append one entry and remember where it stands."""
         start = cells(row)
-        if start + len(key.key) + len(key.word) + 3 > width:
+        if start + _size(key) > width:
             return
         if look == "tab-open":
             row.append(Part(f" {key.key} {key.word} ", look))
         else:
-            row += [Part(" "), Part(key.key, "key"), Part(f" {key.word}", look), Part(" ")]
+            word = f" {key.word}" if key.word else ""
+            row += [Part(" "), Part(key.key, "key"), Part(word, look), Part(" ")]
         self._places.append((start, cells(row), key.action))
 
     async def on_click(self, event: Click) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dreamer_async.tui.draw.rows import Part, Row, spread
+from dreamer_async.tui.draw.picture import Entry
+from dreamer_async.tui.draw.rows import Part, Row, cells, spread
 from dreamer_async.tui.widgets.panel import Panel
 
 
@@ -28,13 +29,18 @@ class AlertLine(Panel):
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._left: Row = ()
+        self._left: Entry = ((),)
         self._right: Row = ()
 
-    def show(self, left: Row, right: Row) -> None:
-        """Replace both ends."""
+    def show(self, left: Entry, right: Row) -> None:
+        """Replace both ends; the left one in full, then in fewer words for less room."""
         self._left, self._right = left, right
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
-        return [spread(self._left, self._right, width)]
+        """The right end goes before a word of the left one does."""
+        for right in (self._right, ()):
+            for left in self._left:
+                if cells(left) + bool(right) + cells(right) <= width:
+                    return [spread(left, right, width)]
+        return [spread(self._left[-1], (), width)]

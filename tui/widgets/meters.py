@@ -42,7 +42,8 @@ class Meters(Panel):
 
 def _meter_row(meter: Meter, width: int) -> Row:
     if meter.share is None:
-        return spread([Part(meter.label, "dim")], [Part(meter.value)], width)
+        value = Part(fit(meter.value, min(len(meter.value), max(0, width - len(meter.label) - 2))))
+        return spread([Part(meter.label, "dim")], [value], width)
     label = Part(fit(meter.label, min(_LABEL, width)), "dim")
     room = width - cells([label]) - _VALUE
     value = Part(f"{meter.value:>{_VALUE}}")

@@ -16,6 +16,7 @@ LOOKS = (
     "axis",
     "bad",
     "bar",
+    "bar-held",
     "bar-rest",
     "bar-wait",
     "chip-bad",

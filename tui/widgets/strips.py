@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from textual.geometry import Size
 
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
-from dreamer_async.tui.show.stages import Strip, Verdict
+from dreamer_async.tui.show.stages import AT_ZERO, Strip, Verdict
 from dreamer_async.tui.widgets.panel import Panel
 
 _LABEL, _SHARE = 16, 5
@@ -43,14 +43,24 @@ class Strips(Panel):
             Part("busy  ", "dim"),
             Part("╍ ", "bar-wait"),
             Part("waiting  ", "dim"),
+            Part("┅ ", "bar-held"),
+            Part("for the train ratio  ", "dim"),
             Part("mean of 10 s", "dim"),
         ]
         rows: list[Row] = [spread([Part("stages", "title")], note, width, Part("─", "rule"))]
-        rows += [_strip_row(strip, width) for strip in self._stages]
+        idle = [s.label for s in self._stages if s.busy is not None and s.busy < AT_ZERO]
+        rows += [_strip_row(strip, width) for strip in self._stages if strip.label not in idle]
+        rows += [_idle_row(idle, width)] if idle else []
         for sentence, look in ((self._verdict.limit, "strong"), (self._verdict.faster, "text")):
             lines = textwrap.wrap(sentence, max(20, width))
             rows += [[Part(line, look)] for line in lines]
         return rows
+
+
+def _idle_row(labels: Sequence[str], width: int) -> Row:
+    """The stages that take no time, in one line."""
+    text = f"{'at 0%':<{_LABEL}}  {', '.join(labels)}"
+    return [Part(fit(text, min(width, len(text))), "dim")]
 
 
 def _strip_row(strip: Strip, width: int) -> Row:
@@ -77,9 +87,13 @@ def stacked(strip: Strip, width: int) -> Row:
     busy = round((strip.busy or 0.0) * width)
     if strip.busy and strip.busy >= 0.005:
         busy = max(1, busy)
-    waiting = min(width - busy, round(sum(wait.share for wait in strip.waits) * width))
+    held = round(sum(wait.share for wait in strip.waits if wait.wanted) * width)
+    held = min(width - busy, held)
+    waiting = round(sum(wait.share for wait in strip.waits if not wait.wanted) * width)
+    waiting = min(width - busy - held, waiting)
     return [
         Part("━" * busy, "bar"),
         Part("╍" * waiting, "bar-wait"),
-        Part("─" * (width - busy - waiting), "bar-rest"),
+        Part("┅" * held, "bar-held"),
+        Part("─" * (width - busy - waiting - held), "bar-rest"),
     ]

@@ -1,0 +1,148 @@
+"""A terminal at the end of a slow line: small frames that show the same, and leaving at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+
+import pyte
+import pytest
+from rich.console import Console
+from textual.pilot import Pilot
+
+from dreamer_async.store.run_dir import RunDir
+from dreamer_async.tui.app import DETACHED, Dashboard
+from dreamer_async.tui.draw.sgr import lean
+from dreamer_async.tui.driver import PIECE, Outlet
+from dreamer_async.tui.pages import NAMES
+from tests.tui.test_app import NOW, driven, trainer
+from tests.tui.test_process import terminal
+from tests.tui.test_screens import film, made, read_all, shown
+
+MOST_BYTES = 30_000
+"""Of a frame: four seconds over 8 kB/s."""
+WIDTH, HEIGHT = 120, 40
+RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
+COLOURS = re.compile(r"38;2;\d+;\d+;\d+;48;2;")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = made(tmp_path / "20261122-222755-toy-catch", RECORDED.read_bytes(), lr=4e-5)
+    film(run.film_path)
+    return run
+
+
+def frame(pilot: Pilot[int]) -> str:
+    """All of the screen as Textual writes it to a terminal with 16 million colours."""
+    update = pilot.app.screen._compositor.render_update(full=True)
+    console = Console(color_system="truecolor", force_terminal=True, legacy_windows=False)
+    return update.render_segments(console)  # type: ignore[union-attr]
+
+
+def seen(written: str, before: str = "") -> list[list[tuple[object, ...]]]:
+    """What a terminal shows: character, colours and attributes of each cell.
+
+    The colour of the text and boldness are not seen on a blank.
+    """
+    screen = pyte.Screen(WIDTH, HEIGHT)
+    stream = pyte.Stream(screen)
+    stream.feed(before + written)
+    rows = [[screen.buffer[y][x] for x in range(WIDTH)] for y in range(HEIGHT)]
+    blank = [[c.data == " " and not (c.reverse or c.underscore) for c in row] for row in rows]
+    return [
+        [(c.data, c.bg) if b else tuple(c) for c, b in zip(row, blanks, strict=True)]
+        for row, blanks in zip(rows, blank, strict=True)
+    ]
+
+
+@driven
+async def test_every_page_is_a_small_frame_that_shows_the_same(run: RunDir) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
+        await read_all(pilot)
+        app.overlay(run.path.parent)  # any other directory: the page `compare` is there
+        for number, name in enumerate(NAMES, start=1):
+            await pilot.press(str(number))
+            await shown(pilot)
+            full = frame(pilot)
+            small = lean(full)
+            assert len(COLOURS.findall(full)) > 40, "both colours of every piece"
+            assert len(small.encode()) < min(MOST_BYTES, 0.8 * len(full.encode())), name
+            if name in ("overview", "world"):  # a terminal in Python takes its time
+                assert seen(small) == seen(full), name
+
+
+STYLED = "\x1b[1;31;48;2;1;2;3mab\x1b[0m\x1b[31;48;2;1;2;3mc\x1b[0m\x1b[4m \x1b[0m\n\x1b[2;3Hd"
+
+
+def test_styles_are_written_where_they_change() -> None:
+    small = lean(STYLED)
+    assert seen(small) == seen(STYLED)
+    assert small == (
+        "\x1b[1;31;48;2;1;2;3mab\x1b[0;31;48;2;1;2;3mc\x1b[4;39;49m \n\x1b[2;3H\x1b[md"
+    )
+
+
+@pytest.mark.parametrize(
+    "styled",
+    [
+        "\x1b[31ma\x1b[0m\x1b[32m  \x1b[0m\x1b[31mb\x1b[0m",
+        "\x1b[38;5;9;48;5;10ma\x1b[0m \x1b[7m \x1b[0mb",
+        "\x1b[91;104ma\x1b[39;49mb\x1b[0m",
+        "\x1b[?2026h\x1b[1mx\x1b[0m\x1b[?2026l",
+        "plain",
+        "",
+    ],
+)
+def test_any_style_is_kept(styled: str) -> None:
+    assert seen(lean(styled)) == seen(styled)
+    assert seen("b" + lean(styled)) != seen("a" + styled), "what differs is seen"
+
+
+def test_a_colour_that_blanks_do_not_show_is_not_written() -> None:
+    assert lean("\x1b[31ma\x1b[0m\x1b[32m  \x1b[0m\x1b[31mb\x1b[0m") == "\x1b[31ma  b\x1b[m"
+
+
+def test_what_is_not_written_can_be_forgotten() -> None:
+    reader, writer = os.pipe()
+    empty = threading.Event()
+    outlet = Outlet(writer, empty.set)
+    outlet.start()
+    outlet.write("x" * 10_000_000)  # a pipe takes 64 KiB
+    assert outlet.pending > 9_000_000 and not empty.is_set()
+    outlet.forget()
+    assert outlet.pending == 0
+    outlet.write("end")
+    written = b""
+    while not written.endswith(b"end"):
+        written += os.read(reader, 1 << 16)
+    outlet.stop()
+    assert len(written) < 9_000_000 + PIECE
+    assert empty.wait(5)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
+    """Nobody reads while six pages are turned; what comes after `q` is not them."""
+    with trainer(run):
+        screen = terminal(run, COLORTERM="truecolor")
+        try:
+            screen.wait_for(b"overview")
+            screen.read(0.5)
+            for key in (b"2", b"3", b"4", b"5", b"2", b"4"):
+                screen.press(key)
+                screen.process.poll()
+                threading.Event().wait(0.3)
+            seen_before = len(screen.output)
+            screen.press(b"q")
+            threading.Event().wait(1.0)  # the queue is thrown away before anybody reads
+            assert screen.exit_code() == DETACHED
+            assert screen.is_clean()
+            after = len(screen.output) - seen_before
+            assert after < MOST_BYTES, "one frame, where eleven were drawn on a fast line"
+        finally:
+            screen.close()

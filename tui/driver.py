@@ -1,0 +1,167 @@
+"""A terminal at the end of a slow line: small frames, one at a time, and none after the last key.
+
+Textual queues thirty writes and writes all of them before it leaves: over 8 kB/s that took half a
+minute. Here a frame is drawn when the terminal has the one before, and what is not yet written
+when the dashboard closes is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import termios
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from textual.drivers.linux_driver import LinuxDriver
+from textual.message import Message
+from textual.messages import TerminalSupportsSynchronizedOutput
+
+from dreamer_async.tui.draw.sgr import lean
+
+PIECE = 1024
+"""Bytes that are written at once: what closing the dashboard has to wait for at most."""
+AHEAD_BYTES = 4096
+"""What may be on its way to the terminal when the next frame is drawn."""
+PATIENCE_SECONDS = 5.0
+"""How long a terminal that answers may take to do so; then one is believed to be lost."""
+ABORT = "\x18\x1b[m"
+"""CAN: ends a sequence that was cut in two; and no style."""
+ASK = "\x1b[?2026$p"
+"""A question that Textual asks at its start, too, so that it understands every answer."""
+
+
+class Outlet(threading.Thread):
+    """Writes to a file descriptor in the background, and can forget what is not written yet."""
+
+    def __init__(self, fd: int, empty: Callable[[], None]) -> None:
+        """`empty` is called in this thread when all has been written."""
+        super().__init__(daemon=True, name="dashboard-output")
+        self._fd, self._empty = fd, empty
+        self._pieces: deque[bytes] = deque()
+        self._news = threading.Condition()
+        self._stopping = False
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait; the piece that is being written is not among them."""
+        with self._news:
+            return sum(map(len, self._pieces))
+
+    def write(self, text: str) -> None:
+        """Let a text be written; never waits."""
+        data = text.encode("utf-8", "replace")
+        with self._news:
+            self._pieces += [data[i : i + PIECE] for i in range(0, len(data), PIECE)]
+            self._news.notify()
+
+    def forget(self) -> None:
+        """Throw away what is not written, also what a pseudo-terminal holds for its reader."""
+        with self._news:
+            self._pieces.clear()
+        with suppress(termios.error):  # no terminal, or none any more
+            termios.tcflush(self._fd, termios.TCOFLUSH)
+
+    def stop(self) -> None:
+        """Write the rest and end."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+        self.join()
+
+    def run(self) -> None:
+        while (piece := self._next()) is not None:
+            try:
+                while piece:
+                    piece = piece[os.write(self._fd, piece) :]
+            except OSError:
+                continue  # the terminal is gone; the dashboard finds out by itself
+            if not self.pending:
+                self._empty()
+
+    def _next(self) -> bytes | None:
+        with self._news:
+            self._news.wait_for(lambda: self._pieces or self._stopping)
+            return self._pieces.popleft() if self._pieces else None
+
+
+class LeanDriver(LinuxDriver):
+    """Textual's driver of a terminal, which knows how far that is behind."""
+
+    caught_up: Callable[[], None] | None = None
+    """To be called in the loop when the terminal has all that was written."""
+    _outlet: Outlet | None = None
+    _on_way = 0
+    """Bytes that were written since the terminal was known to have all."""
+    _asked_at = 0.0
+    """When a question was sent that is not answered yet; 0 without one."""
+    _answers = False
+    """Whether this terminal answers questions."""
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much is on its way that the next frame has to wait."""
+        return self._on_way > AHEAD_BYTES
+
+    def write(self, data: str) -> None:
+        """Write in as few bytes as it takes."""
+        assert self._outlet is not None, "the driver is not in application mode"
+        text = lean(data)
+        self._on_way += len(text)
+        self._outlet.write(text)
+
+    def ask(self) -> None:
+        """Ask the terminal to answer, if it does such a thing: then it has what came before."""
+        if self._answers and not self._asked_at:
+            self._asked_at = time.monotonic()
+            self.write(ASK)
+            self._loop.call_later(PATIENCE_SECONDS, self._give_up, self._asked_at)
+
+    def process_message(self, message: Message) -> None:
+        if isinstance(message, TerminalSupportsSynchronizedOutput):
+            self._loop.call_soon_threadsafe(self._answered)
+        super().process_message(message)
+
+    def start_application_mode(self) -> None:
+        assert self._file is not None, "a terminal has a stderr"
+        self._outlet = Outlet(self._file.fileno(), self._emptied)
+        self._outlet.start()
+        super().start_application_mode()
+
+    def stop_application_mode(self) -> None:
+        if self._outlet is not None:
+            self._outlet.forget()
+            self._outlet.write(ABORT)
+        super().stop_application_mode()
+
+    def close(self) -> None:
+        super().close()
+        if self._outlet is not None:
+            self._outlet.stop()
+            self._outlet = None
+
+    def _emptied(self) -> None:
+        """In the thread of the outlet: all was written, and may still be on its way."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._written)
+
+    def _written(self) -> None:
+        if not self._asked_at and (self._outlet is None or not self._outlet.pending):
+            self._arrived()
+
+    def _answered(self) -> None:
+        self._answers, self._asked_at = True, 0.0
+        self._written()
+
+    def _give_up(self, asked_at: float) -> None:
+        """The answer got lost: go on as with a terminal that never gave one."""
+        if self._asked_at == asked_at:
+            self._answers, self._asked_at = False, 0.0
+            self._written()
+
+    def _arrived(self) -> None:
+        self._on_way = 0
+        if self.caught_up is not None:
+            self.caught_up()
