@@ -251,7 +251,7 @@ async def test_the_mouse_turns_pages_opens_charts_and_zooms(run: RunDir) -> None
         await pilot.click("#keys", offset=(screen(pilot)[-1].index("losses") + 1, 0))
         await settle(pilot)
         assert app.main.page.id == "losses"
-        chart = app.main.query_one("#losses-grid").query(Chart).first()
+        chart = app.main.query_one("#losses-sections").query(Chart).first()
         await pilot.click(chart, offset=(3, 2))
         await pilot.pause()
         assert isinstance(app.screen, MetricScreen) and "Reconstruction of one" in text(pilot)

@@ -89,12 +89,12 @@ def numbers(path: Path, count: int = 2, **meta: object) -> film.Film:
     dreamed = real.copy()
     dreamed[:, 10:] += 30
     said = {"update": 7, "env_steps": 9, "context": 4, "time": NOW - 30, "pause": 120.0, **meta}
-    np.savez(
-        path,
-        meta=np.array(json.dumps(said)),
-        is_first=np.zeros((2, 16), bool),
-        **{"vector/arm": np.stack([real, real, dreamed]).astype(np.float32)},
-    )
+    content = {
+        "meta": np.array(json.dumps(said)),
+        "is_first": np.zeros((2, 16), bool),
+        "vector/arm": np.stack([real, real, dreamed]).astype(np.float32),
+    }
+    np.savez(path, allow_pickle=False, **content)
     return film.load(path)
 
 

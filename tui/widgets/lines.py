@@ -9,10 +9,15 @@ from dreamer_async.tui.widgets.panel import Panel
 class Caption(Panel):
     """A title with a rule behind it and a note at its end."""
 
-    def __init__(self, title: str, *, id: str | None = None) -> None:
+    def __init__(self, title: str, look: str = "title", *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._title = title
+        self._title, self._look = title, look
         self._note: Row = ()
+
+    def name_it(self, title: str) -> None:
+        """Replace the title."""
+        self._title = title
+        self.repaint()
 
     def show(self, note: Row) -> None:
         """Replace the note."""
@@ -20,7 +25,7 @@ class Caption(Panel):
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
-        return [spread([Part(self._title, "title")], self._note, width, Part("─", "rule"))]
+        return [spread([Part(self._title, self._look)], self._note, width, Part("─", "rule"))]
 
 
 class AlertLine(Panel):
