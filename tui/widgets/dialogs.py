@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from rich.text import Text
@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets import Button, Input, Label, OptionList, Static
 
 from dreamer_async.tui.draw.text import ascii_only
 
@@ -103,6 +103,30 @@ class AskWords(Dialog[str | None]):
             box.border_title = self._title
             box.border_subtitle = "enter applies, empty shows all, esc leaves it"
             yield Input(self._words, placeholder="such as: kl entropy grad", compact=True)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
+class FindWords(Dialog[str | None]):
+    """A line at the bottom that asks what to find, and tells while it is typed; escape is None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Close", show=False)
+    ]
+
+    def __init__(self, words: str, typed: Callable[[str], object]) -> None:
+        super().__init__()
+        self._words, self._typed = words, typed
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="find"):
+            yield Label("find ", markup=False)
+            hint = "text; capitals match capitals only; enter keeps it, esc leaves it"
+            yield Input(self._words, placeholder=hint, compact=True)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._typed(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value)

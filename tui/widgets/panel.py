@@ -25,6 +25,8 @@ LOOKS = (
     "dim",
     "dots",
     "floor",
+    "found",
+    "found-here",
     "good",
     "ground",
     "ground-2",
