@@ -29,7 +29,7 @@ from dreamer_async.tui.main_screen import Main
 from dreamer_async.tui.pace import Pace
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
-from dreamer_async.tui.show.pictures import OTHERS
+from dreamer_async.tui.show.groups import refusal
 from dreamer_async.tui.show.run_list import listed
 from dreamer_async.tui.themes import THEMES
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help, RunList
@@ -111,7 +111,9 @@ class Dashboard(App[int]):
         self.ascii = ascii
         """Draw with ASCII characters only."""
         self.source = Source(run_dir, owner=owner, clock=clock)
-        self.others = [Source(path, clock=clock) for path in others[: len(OTHERS)]]
+        self.others: list[Source] = []
+        for path in others:
+            self._lay_over(Source(path, clock=clock))
         self._main = Main(
             clock, self._begin, animate=animate, film=self.ask_film, export=self.save_csv
         )
@@ -232,17 +234,17 @@ class Dashboard(App[int]):
         """Show the runs beside this one."""
         chosen = {source.run_dir.name: source.label for source in self.others}
         rows = listed(self.source.run_dir.path.parent, self.source.run_dir.name, set(chosen))
-        self.push_screen(RunList(rows), self._run_chosen)
+        self.push_screen(RunList(rows, self._pick), self._run_chosen)
 
-    def _run_chosen(self, answer: tuple[str, str] | None) -> None:
-        if answer is None:
-            return
-        what, name = answer
+    def _pick(self, name: str) -> bool:
+        """Lay a run over, or take it off; tells whether it lies there now."""
         path = self.source.run_dir.path.parent / name
-        if what == "watch":
-            self.watch_run(path)
-        else:
-            self.overlay(path)
+        self.overlay(path)
+        return any(source.run_dir.path == path for source in self.others)
+
+    def _run_chosen(self, name: str | None) -> None:
+        if name is not None:
+            self.watch_run(self.source.run_dir.path.parent / name)
 
     def watch_run(self, path: Path) -> None:
         """Show another run instead."""
@@ -260,11 +262,18 @@ class Dashboard(App[int]):
             self.others = kept
         elif path == self.source.run_dir.path:
             self._say("this run is shown already", "warning")
-        elif len(self.others) >= len(OTHERS):
-            self._say(f"at most {len(OTHERS)} runs can be laid over another", "warning")
-        else:
-            self.others = [*self.others, self._opened(path)]
+        elif why := self._lay_over(self._opened(path)):
+            self._say(why, "warning")
         self.show_now()
+
+    def _lay_over(self, source: Source) -> str:
+        """Add a run to the others, or say why not."""
+        why = refusal((*self.sources, source))
+        if why:
+            source.close()
+        else:
+            self.others = [*self.others, source]
+        return why
 
     def _opened(self, path: Path) -> Source:
         source = Source(path, clock=self.clock)

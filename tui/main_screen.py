@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -20,6 +21,7 @@ from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show import alarms
 from dreamer_async.tui.show.export import file_name, to_csv
 from dreamer_async.tui.show.glossary import find
+from dreamer_async.tui.show.groups import legend as runs_legend
 from dreamer_async.tui.show.options import AXES, LOG_MODES, SMOOTHINGS, Options
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.chart import Chart
@@ -27,7 +29,7 @@ from dreamer_async.tui.widgets.dialogs import AskWords, FindWords
 from dreamer_async.tui.widgets.grid import ChartGrid
 from dreamer_async.tui.widgets.header import Header, HeaderFacts
 from dreamer_async.tui.widgets.keybar import Key, KeyBar
-from dreamer_async.tui.widgets.lines import AlertLine
+from dreamer_async.tui.widgets.lines import AlertLine, Legend
 from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
@@ -109,6 +111,7 @@ class Main(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
+        yield Legend(id="legend")
         with ContentSwitcher(initial=self._open, id="body"):
             yield from self._pages.values()
         yield AlertLine(id="alerts")
@@ -145,6 +148,10 @@ class Main(Screen[None]):
         step = source.log_end if phase.name in ("waiting", "resuming") else ""
         facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading, step)
         self.query_one(Header).show(source.view, facts)
+        legend = self.query_one(Legend)
+        legend.display = bool(others)
+        if others:
+            legend.show(partial(runs_legend, self.shown.groups))
         self.query_one(AlertLine).show(
             alarms.line(source.view, phase, now), alarms.safety(source.view, now)
         )

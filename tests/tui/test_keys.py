@@ -127,6 +127,10 @@ async def test_another_run_is_laid_over_and_taken_off_and_watched(
             await pilot.pause()
             assert app.screen.query_one(OptionList).option_count == 2
             await pilot.press("down", "space")
+            await pilot.pause()
+            marks = [row for row in screen(pilot) if f"+ {older.name}" in row]
+            assert len(marks) == laid_over, "the list stays and shows it"
+            await pilot.press("escape")
             await caught_up(pilot)
             assert ("━ toy-catch-fast" in text(pilot)) == laid_over
         await pilot.press("7")
@@ -161,7 +165,7 @@ async def test_a_run_is_not_laid_over_itself(run: RunDir) -> None:
     app = dashboard(run)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        await pilot.press("r", "space")
+        await pilot.press("r", "space", "escape")
         await settle(pilot)
         assert app.others == []
         assert "shown already" in list(app._notifications)[-1].message

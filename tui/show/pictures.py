@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,8 +28,13 @@ most of them are 0."""
 RECENT_SECONDS = 600.0
 """How far the charts of gauges go back."""
 
-Named = tuple[str, RunView]
-"""A run and what it is called."""
+
+class Named(NamedTuple):
+    """A run that is laid over the first."""
+
+    name: str
+    view: RunView
+    look: str
 
 
 def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Picture:
@@ -57,7 +63,7 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
 
 def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Entry]:
     legend = [_entry("line", "━ ", "mean", mean)]
-    for (name, other), look in zip(others, OTHERS, strict=False):
+    for name, other, look in others:
         latest = other.episodes.rolling_mean(20)
         legend.append(_entry(look, "━ ", name, float(latest[-1]) if len(latest) else None))
     legend += _published_legend(view, mean)
@@ -250,7 +256,7 @@ def _others(
 ) -> list[Curve]:
     """Rolling means of the same series in other runs."""
     curves = []
-    for (_, other), look in zip(others, OTHERS, strict=False):
+    for _, other, look in others:
         series = choose(other)
         if series is not None and len(series):
             mean = series.rolling_mean(options.smoothing)

@@ -132,30 +132,39 @@ class FindWords(Dialog[str | None]):
         self.dismiss(event.value)
 
 
-class RunList(Dialog[tuple[str, str] | None]):
-    """Lists the runs beside this one; answers (watch or overlay, name)."""
+class RunList(Dialog[str | None]):
+    """Lists the runs beside this one: one can be watched, which is the answer, others picked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,r,q", "dismiss(None)", "Close", show=False),
-        Binding("space", "overlay", "Overlay", show=False),
+        Binding("space", "pick", "Pick", show=False),
     ]
 
-    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, rows: Sequence[tuple[str, str]], pick: Callable[[str], bool]) -> None:
+        """Rows are (name, words that begin with a mark); `pick` lays a run over the one that is
+        shown or takes it off, and tells which."""
         super().__init__()
-        self._rows = rows
+        self._rows, self._pick = rows, pick
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs", classes="dialog") as box:
             box.border_title = "runs, newest first; steps and mean of the last 20 episodes"
-            box.border_subtitle = "enter watches   space lays over, or takes off   esc closes"
-            texts = [Text(self.spell(text), no_wrap=True) for _, text in self._rows]
-            yield OptionList(*texts, compact=True)
+            box.border_subtitle = "space picks or drops one (+)   enter watches   esc closes"
+            yield OptionList(*(self._words(text) for _, text in self._rows), compact=True)
+
+    def _words(self, text: str) -> Text:
+        return Text(self.spell(text), no_wrap=True)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(("watch", self._rows[event.option_index][0]))
+        self.dismiss(self._rows[event.option_index][0])
 
-    def action_overlay(self) -> None:
-        """Lay the highlighted run over the one that is shown."""
-        place = self.query_one(OptionList).highlighted
-        if place is not None:
-            self.dismiss(("overlay", self._rows[place][0]))
+    def action_pick(self) -> None:
+        """Lay the highlighted run over the one that is shown, or take it off; the list stays."""
+        options = self.query_one(OptionList)
+        place = options.highlighted
+        if place is None:
+            return
+        name, text = self._rows[place]
+        lies = self._pick(name)
+        mark = text[:1] if text[:1] == "▸" else "+" if lies else " "
+        options.replace_option_prompt_at_index(place, self._words(mark + text[1:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dreamer_async.tui.draw.rows import Part, Row, spread
 from dreamer_async.tui.widgets.panel import Panel
 
@@ -26,6 +28,22 @@ class Caption(Panel):
 
     def paint(self, width: int, height: int) -> list[Row]:
         return [spread([Part(self._title, self._look)], self._note, width, Part("─", "rule"))]
+
+
+class Legend(Panel):
+    """Which colour is which run, where there are several."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._row: Callable[[int], Row] = lambda width: ()
+
+    def show(self, row: Callable[[int], Row]) -> None:
+        """Replace what makes the row for so many columns."""
+        self._row = row
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        return [self._row(width)]
 
 
 class AlertLine(Panel):
