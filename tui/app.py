@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -27,8 +28,10 @@ from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.main_screen import Main
 from dreamer_async.tui.pace import Pace
+from dreamer_async.tui.palette import Palette, commands
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
+from dreamer_async.tui.show import answers
 from dreamer_async.tui.show.groups import refusal
 from dreamer_async.tui.show.run_list import listed
 from dreamer_async.tui.themes import THEMES
@@ -318,9 +321,8 @@ class Dashboard(App[int]):
             return
         self._answered_before = answer
         self._asked = answer.answer == "accepted" and answer.command in ("evaluate", "film")
-        reason = f": {answer.reason}" if answer.reason else ""
         severity = "warning" if answer.answer == "refused" else "information"
-        self._say(f"{answer.command} {answer.answer}{reason}", severity)
+        self._say(answers.answered(answer), severity)
 
     # -- keys --------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class Dashboard(App[int]):
         if not self.source.may_run:
             self._say("there is no trainer to ask", "warning")
         elif self.ask(command):
-            self._say(f"{command} asked for")
+            self._say(answers.asked(command))
 
     def action_help(self) -> None:
         """Show every key that works here."""
@@ -408,14 +410,13 @@ class Dashboard(App[int]):
         self.deliver_text(StringIO(text), save_directory=os.getcwd(), save_filename=name, name=CSV)
 
     def on_delivery_complete(self, event: DeliveryComplete) -> None:
-        """Say where a table is; Textual says it of screenshots."""
-        if event.name == CSV:
-            self._say(f"saved {event.path}" if event.path else "saved")
+        """Say where a table or a picture is."""
+        self._say(f"saved as {event.path}" if event.path else "saved")
 
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
-        """Say that a table could not be saved."""
-        if event.name == CSV:
-            self._say(f"the table could not be saved: {event.exception}", "error")
+        """Say that a table or a picture could not be saved."""
+        what = "table" if event.name == CSV else "picture"
+        self._say(f"the {what} could not be saved: {event.exception}", "error")
 
     def action_theme(self) -> None:
         """Choose the next theme."""
@@ -424,16 +425,13 @@ class Dashboard(App[int]):
         self.theme = names[(place + 1) % len(names)]
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Add what the keys do to the command palette."""
-        yield from super().get_system_commands(screen)
-        yield SystemCommand("Stop", "Save a checkpoint and end the trainer", self.action_ask_stop)
-        yield SystemCommand("Pause", "Hold the trainer, or let it go on", self.action_pause)
-        yield SystemCommand("Checkpoint", "Save a checkpoint now", self.action_checkpoint)
-        yield SystemCommand("Evaluate", "Play ten episodes for their scores", self.action_evaluate)
-        yield SystemCommand("Film", "Ask for a new film of the world model", self.ask_film)
-        yield SystemCommand("Runs", "Watch another run, or lay it over", self.action_runs)
-        yield SystemCommand("Export", "A number as CSV", self._main.action_export)
-        yield SystemCommand("Explain", "What the numbers mean", self._main.action_explain)
+        """What the palette offers: all that the keys do."""
+        yield from commands(self, ((self, Dashboard.BINDINGS), (self._main, Main.BINDINGS)))
+
+    def action_command_palette(self) -> None:
+        """Open the palette."""
+        if not CommandPalette.is_open(self):
+            self.push_screen(Palette())
 
     # -- signals -----------------------------------------------------------------------------
 

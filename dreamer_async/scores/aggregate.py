@@ -11,19 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.scores.bands import LEVEL
 from dreamer_async.scores.protocol import CAPPED, TaskScore, normalized
 
 Array = NDArray[np.float64]
 
 SAMPLES = 10_000
 PROFILE_SAMPLES = 2_000
-LEVEL = 0.95
-"""Of the intervals."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +60,6 @@ class Profile:
     low: Array
     """[T] of the interval; equal to `share` for a single run of each task."""
     high: Array
-
-
-class Band(NamedTuple):
-    """The mean of runs along their way and how far it may be trusted."""
-
-    mean: Array
-    """[T]."""
-    low: Array
-    """[T] of the interval; equal to `mean` for a single run."""
-    high: Array
-
-
-def band(curves: Array, *, seed: int = 0) -> Band:
-    """Mean of runs at each point and its interval of percentiles: [R, T].
-
-    Runs are drawn whole, with replacement, so that a band belongs to one set of samples.
-    """
-    middle = curves.mean(axis=0)
-    if len(curves) < 2:
-        return Band(middle, middle, middle)
-    runs = len(curves)
-    drawn = np.random.default_rng(seed).integers(runs, size=(PROFILE_SAMPLES, runs))
-    counts = (drawn[..., None] == np.arange(runs)).sum(axis=1)  # [K, R]
-    low, high = np.quantile(counts @ curves / runs, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
-    return Band(middle, low, high)
 
 
 def iqm(scores: Array) -> Array:

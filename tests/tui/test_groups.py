@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer_async.scores.aggregate import band
+from dreamer_async.scores.bands import band
 from dreamer_async.store.events import Episode, encode_line
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dreamer_async.scores import aggregate
+from dreamer_async.scores.bands import MeanBand, band
 from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Picture
 from dreamer_async.tui.draw.text import short
@@ -30,11 +30,11 @@ def returns(groups: Sequence[Group], options: Options) -> Picture:
         found = mean_return(group, options)
         if found is None:
             continue
-        x, band = found
+        x, mean = found
         if len(group.sources) > 1:
             ground = GROUNDS[group.place]
-            grounds.append(Curve(Trace(x, band.mean, band.low, band.high), ground))
-        curves.append(Curve(Trace(x, band.mean), group.look))
+            grounds.append(Curve(Trace(x, *mean), ground))
+        curves.append(Curve(Trace(x, mean.mean), group.look))
     notes = [f"mean of {options.smoothing} episodes"] if options.smoothing > 1 else []
     if grounds:
         notes.append("band: 95 % bootstrap interval over seeds")
@@ -50,7 +50,7 @@ def returns(groups: Sequence[Group], options: Options) -> Picture:
     )
 
 
-def mean_return(group: Group, options: Options) -> tuple[Array, aggregate.Band] | None:
+def mean_return(group: Group, options: Options) -> tuple[Array, MeanBand] | None:
     """Where all runs of a group have been, [T], and the mean of their rolling means there.
 
     None before each of them has an episode there.
@@ -64,12 +64,12 @@ def mean_return(group: Group, options: Options) -> tuple[Array, aggregate.Band] 
         runs.append((x, series.rolling_mean(options.smoothing)))
     if len(runs) == 1:
         ((x, mean),) = runs
-        return x, aggregate.Band(mean, mean, mean)
+        return x, MeanBand(mean, mean, mean)
     first, last = max(x[0] for x, _ in runs), min(x[-1] for x, _ in runs)
     if first > last:
         return None
     x = np.linspace(first, last, POINTS)
-    return x, aggregate.band(np.array([np.interp(x, *run) for run in runs]))
+    return x, band(np.array([np.interp(x, *run) for run in runs]))
 
 
 def newest(group: Group, episodes: int = 20) -> str:
@@ -78,7 +78,7 @@ def newest(group: Group, episodes: int = 20) -> str:
     known = np.array([mean[-1] for mean in means if len(mean)])
     if not len(known):
         return short(None)
-    found = aggregate.estimate(aggregate.mean, known[:, None])
-    if found.low is None or found.high is None:
-        return short(found.value)
-    return f"{short(found.value)} [{short(found.low)}, {short(found.high)}]"
+    ((mean,), (low,), (high,)) = band(known[:, None])
+    if len(known) < 2:
+        return short(mean)
+    return f"{short(mean)} [{short(low)}, {short(high)}]"
