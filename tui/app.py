@@ -314,6 +314,10 @@ class Dashboard(App[int]):
     def _say(self, text: str, severity: SeverityLevel = "information") -> None:
         self.notify(clean(text, 200), severity=severity, markup=False)
 
+    def on_notify(self) -> None:
+        """Say the newest thing only, so that what is said never reaches down to the keys."""
+        self.clear_notifications()
+
     def _show_answer(self) -> None:
         """Say what the trainer answered to a request of ours."""
         answer = self.source.view.answer
