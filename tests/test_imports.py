@@ -64,6 +64,7 @@ NUMPY = {
     *(f"{OURS}.replay.{name}" for name in ("replay", "files", "layout", "state", "ring")),
     *(f"{OURS}.replay.{name}" for name in ("online_queue", "capacity")),
     f"{OURS}.scores.curves",
+    f"{OURS}.scores.bands",
 }
 """Standard library and numpy, without asyncio."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
@@ -79,6 +80,7 @@ SHOWN = {
     *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "control_dir", "regular_file")),
     *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir")),
     f"{OURS}.scores.curves",
+    f"{OURS}.scores.bands",
 }
 """What the dashboard knows of a run."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -26,9 +27,11 @@ from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.main_screen import Main
 from dreamer_async.tui.pace import Pace
+from dreamer_async.tui.palette import Palette, commands
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
-from dreamer_async.tui.show.pictures import OTHERS
+from dreamer_async.tui.show import answers
+from dreamer_async.tui.show.groups import refusal
 from dreamer_async.tui.show.run_list import listed
 from dreamer_async.tui.terminal_app import PAINT_SECONDS, TerminalApp
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help, RunList
@@ -91,7 +94,9 @@ class Dashboard(TerminalApp[int]):
         """`shown` is called after the first frame."""
         super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii)
         self.source = Source(run_dir, owner=owner, clock=clock)
-        self.others = [Source(path, clock=clock) for path in others[: len(OTHERS)]]
+        self.others: list[Source] = []
+        for path in others:
+            self._lay_over(Source(path, clock=clock))
         self._main = Main(
             clock, self._begin, animate=animate, film=self.ask_film, export=self.save_csv
         )
@@ -194,17 +199,17 @@ class Dashboard(TerminalApp[int]):
         """Show the runs beside this one."""
         chosen = {source.run_dir.name: source.label for source in self.others}
         rows = listed(self.source.run_dir.path.parent, self.source.run_dir.name, set(chosen))
-        self.push_screen(RunList(rows), self._run_chosen)
+        self.push_screen(RunList(rows, self._pick), self._run_chosen)
 
-    def _run_chosen(self, answer: tuple[str, str] | None) -> None:
-        if answer is None:
-            return
-        what, name = answer
+    def _pick(self, name: str) -> bool:
+        """Lay a run over, or take it off; tells whether it lies there now."""
         path = self.source.run_dir.path.parent / name
-        if what == "watch":
-            self.watch_run(path)
-        else:
-            self.overlay(path)
+        self.overlay(path)
+        return any(source.run_dir.path == path for source in self.others)
+
+    def _run_chosen(self, name: str | None) -> None:
+        if name is not None:
+            self.watch_run(self.source.run_dir.path.parent / name)
 
     def watch_run(self, path: Path) -> None:
         """Show another run instead."""
@@ -222,11 +227,18 @@ class Dashboard(TerminalApp[int]):
             self.others = kept
         elif path == self.source.run_dir.path:
             self._say("this run is shown already", "warning")
-        elif len(self.others) >= len(OTHERS):
-            self._say(f"at most {len(OTHERS)} runs can be laid over another", "warning")
-        else:
-            self.others = [*self.others, self._opened(path)]
+        elif why := self._lay_over(self._opened(path)):
+            self._say(why, "warning")
         self.show_now()
+
+    def _lay_over(self, source: Source) -> str:
+        """Add a run to the others, or say why not."""
+        why = refusal((*self.sources, source))
+        if why:
+            source.close()
+        else:
+            self.others = [*self.others, source]
+        return why
 
     def _opened(self, path: Path) -> Source:
         source = Source(path, clock=self.clock)
@@ -264,6 +276,10 @@ class Dashboard(TerminalApp[int]):
     def _say(self, text: str, severity: SeverityLevel = "information") -> None:
         self.notify(clean(text, 200), severity=severity, markup=False)
 
+    def on_notify(self) -> None:
+        """Say the newest thing only, so that what is said never reaches down to the keys."""
+        self.clear_notifications()
+
     def _show_answer(self) -> None:
         """Say what the trainer answered to a request of ours."""
         answer = self.source.view.answer
@@ -271,9 +287,8 @@ class Dashboard(TerminalApp[int]):
             return
         self._answered_before = answer
         self._asked = answer.answer == "accepted" and answer.command in ("evaluate", "film")
-        reason = f": {answer.reason}" if answer.reason else ""
         severity = "warning" if answer.answer == "refused" else "information"
-        self._say(f"{answer.command} {answer.answer}{reason}", severity)
+        self._say(answers.answered(answer), severity)
 
     # -- keys --------------------------------------------------------------------------------
 
@@ -333,7 +348,7 @@ class Dashboard(TerminalApp[int]):
         if not self.source.may_run:
             self._say("there is no trainer to ask", "warning")
         elif self.ask(command):
-            self._say(f"{command} asked for")
+            self._say(answers.asked(command))
 
     def action_help(self) -> None:
         """Show every key that works here."""
@@ -361,26 +376,22 @@ class Dashboard(TerminalApp[int]):
         self.deliver_text(StringIO(text), save_directory=os.getcwd(), save_filename=name, name=CSV)
 
     def on_delivery_complete(self, event: DeliveryComplete) -> None:
-        """Say where a table is; Textual says it of screenshots."""
-        if event.name == CSV:
-            self._say(f"saved {event.path}" if event.path else "saved")
+        """Say where a table or a picture is."""
+        self._say(f"saved as {event.path}" if event.path else "saved")
 
     def on_delivery_failed(self, event: DeliveryFailed) -> None:
-        """Say that a table could not be saved."""
-        if event.name == CSV:
-            self._say(f"the table could not be saved: {event.exception}", "error")
+        """Say that a table or a picture could not be saved."""
+        what = "table" if event.name == CSV else "picture"
+        self._say(f"the {what} could not be saved: {event.exception}", "error")
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
-        """Add what the keys do to the command palette."""
-        yield from super().get_system_commands(screen)
-        yield SystemCommand("Stop", "Save a checkpoint and end the trainer", self.action_ask_stop)
-        yield SystemCommand("Pause", "Hold the trainer, or let it go on", self.action_pause)
-        yield SystemCommand("Checkpoint", "Save a checkpoint now", self.action_checkpoint)
-        yield SystemCommand("Evaluate", "Play ten episodes for their scores", self.action_evaluate)
-        yield SystemCommand("Film", "Ask for a new film of the world model", self.ask_film)
-        yield SystemCommand("Runs", "Watch another run, or lay it over", self.action_runs)
-        yield SystemCommand("Export", "A number as CSV", self._main.action_export)
-        yield SystemCommand("Explain", "What the numbers mean", self._main.action_explain)
+        """What the palette offers: all that the keys do."""
+        yield from commands(self, ((self, Dashboard.BINDINGS), (self._main, Main.BINDINGS)))
+
+    def action_command_palette(self) -> None:
+        """Open the palette."""
+        if not CommandPalette.is_open(self):
+            self.push_screen(Palette())
 
     # -- signals -----------------------------------------------------------------------------
 

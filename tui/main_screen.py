@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -20,14 +21,15 @@ from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show import alarms
 from dreamer_async.tui.show.export import file_name, to_csv
 from dreamer_async.tui.show.glossary import find
+from dreamer_async.tui.show.groups import legend as runs_legend
 from dreamer_async.tui.show.options import AXES, LOG_MODES, SMOOTHINGS, Options
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.chart import Chart
-from dreamer_async.tui.widgets.dialogs import AskWords
+from dreamer_async.tui.widgets.dialogs import AskWords, FindWords
 from dreamer_async.tui.widgets.grid import ChartGrid
 from dreamer_async.tui.widgets.header import Header, HeaderFacts
 from dreamer_async.tui.widgets.keybar import Key, KeyBar
-from dreamer_async.tui.widgets.lines import AlertLine
+from dreamer_async.tui.widgets.lines import AlertLine, Legend
 from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
@@ -49,6 +51,9 @@ KEYS = (
 )
 KEYS_AT_REST = (_HELP, Key("q", "close", "app.detach"), _RUNS, _EXPLAIN)
 """Where nobody trains: there is no trainer to ask for anything, or to be detached from."""
+
+
+_SLASH = "Draw some metrics only; find words in the log"
 
 
 class Main(Screen[None]):
@@ -75,12 +80,14 @@ class Main(Screen[None]):
         Binding("down", "move(1)", "Down", tooltip="Choose the next chart, or scroll down"),
         Binding("pageup", "roll(-1)", "Page up", tooltip="Scroll up by a page"),
         Binding("pagedown", "roll(1)", "Page down", tooltip="Scroll down by a page"),
-        Binding("slash", "filter", "Filter", key_display="/", tooltip="Draw some metrics only"),
+        Binding("slash", "filter", "Filter", key_display="/", tooltip=_SLASH),
         Binding("i,enter", "explain", "Explain", tooltip="What a number means, and its curve"),
         Binding("E", "export", "Export", tooltip="Save the number that i shows as CSV, here"),
         Binding("v", "source", "Source", tooltip="World model: next sequence or observation"),
         Binding("d", "film", "Dream", tooltip="World model: ask for a new film"),
         Binding("space", "play", "Play", tooltip="World model: play, or stand still"),
+        Binding("n", "match(1)", "Next", tooltip="Log: next match of what / found"),
+        Binding("N", "match(-1)", "Before", tooltip="Log: the match before"),
         Binding("l", "level", "Level", tooltip="Log: all, warnings, errors"),
     ]
 
@@ -108,6 +115,7 @@ class Main(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
+        yield Legend(id="legend")
         with ContentSwitcher(initial=self._open, id="body"):
             yield from self._pages.values()
         yield AlertLine(id="alerts")
@@ -145,6 +153,10 @@ class Main(Screen[None]):
         step = step or (f"resuming: {source.view.phase}" if phase.name == "resuming" else "")
         facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading, step)
         self.query_one(Header).show(source.view, facts)
+        legend = self.query_one(Legend)
+        legend.display = bool(others)
+        if others:
+            legend.show(partial(runs_legend, self.shown.groups))
         self.query_one(AlertLine).show(
             alarms.line(source.view, phase, now), alarms.safety(source.view, now)
         )
@@ -237,8 +249,26 @@ class Main(Screen[None]):
         self.refresh_page(all_of_it=False)
 
     def action_filter(self) -> None:
-        """Ask for words, and draw only metrics with one of them."""
+        """Ask for words, and draw only metrics with one of them; find them on a page of text."""
+        page = self.page
+        if page.words is not None:
+            before = page.words
+            dialog = FindWords(before, self._find)
+            self.app.push_screen(
+                dialog, lambda words: self._find(before) if words is None else None
+            )
+            return
         self.app.push_screen(AskWords("filter", self.options.filter), self._filtered)
+
+    def _find(self, words: str) -> None:
+        if words != self.page.words:
+            self.page.find(words)
+            self.refresh_page(all_of_it=False)
+
+    def action_match(self, direction: int) -> None:
+        """Go to the next of the words that were looked for, or to the one before."""
+        self.page.next_match(direction)
+        self.refresh_page(all_of_it=False)
 
     async def _filtered(self, words: str | None) -> None:
         if words is None:

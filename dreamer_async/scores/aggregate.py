@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.scores.bands import LEVEL
 from dreamer_async.scores.protocol import CAPPED, TaskScore, normalized
 
 Array = NDArray[np.float64]
 
 SAMPLES = 10_000
 PROFILE_SAMPLES = 2_000
-LEVEL = 0.95
-"""Of the intervals."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def test_keys_of_a_browser_arrive(run: RunDir, served: Served) -> None:
                 await browser.press("?")
                 await browser.see("esc closes", "Next page")
                 await browser.press("?p")
-                await browser.see("pause asked for")
+                await browser.see("asked the trainer to pause")
                 assert [request.command for request in run.take_requests()] == ["pause"]
                 await browser.press("q")
                 assert await browser.closed()

@@ -12,7 +12,7 @@ import torch
 from tiny_run import make_run, newest, read
 
 from dreamer_async.run import pipeline
-from dreamer_async.run.films import film
+from dreamer_async.run.films import elements, film
 from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.learner import Learner
 from dreamer_async.store import events
@@ -51,8 +51,44 @@ def test_vectors_are_filmed_as_numbers(tmp_path: Path, monkeypatch: pytest.Monke
     often(monkeypatch)
     run = make_run(tmp_path, "train.steps=80")
     assert pipeline.main(run, plain=False, resume=False) == 0
-    vector = load(run)["vector/vector"]
+    content = load(run)
+    vector, meta = content["vector/vector"], json.loads(str(content["meta"]))
     assert vector.shape[:3] == (3, 4, 8) and vector.dtype == np.float32
+    assert len(meta["names"]["vector"]) == vector.shape[3] and meta["classes"] == {}
+    assert meta["pause"] > 0
+
+
+def test_numbers_are_called_as_the_environment_does() -> None:
+    from gymnasium import spaces
+
+    from dreamer_async.envs.native import space_json
+    from dreamer_async.envs.spaces import read_space
+    from dreamer_async.envs.spec import ActionSpec, EnvSpec
+
+    nested = spaces.Dict(
+        arm=spaces.Dict({"joints.all": spaces.Box(-1, 1, (2, 3)), "grip": spaces.Discrete(4)}),
+        pair=spaces.Tuple((spaces.MultiBinary(2), spaces.Text(3, charset="ab"))),
+        speed=spaces.Box(-1, 1, (1,)),
+    )
+    expected = {
+        "arm/joints_all": [f"arm/joints.all[{i},{j}]" for i in range(2) for j in range(3)],
+        "arm/grip": ["arm/grip"],
+        "pair/0": ["pair/0[0]", "pair/0[1]"],
+        "pair/1": ["pair/1[0]", "pair/1[1]", "pair/1[2]"],
+        "speed": ["speed"],
+    }
+    alone = {"vector": ["observation[0]", "observation[1]"]}
+    for space, wanted in ((nested, expected), (spaces.Box(-1, 1, (2,)), alone)):
+        readers = read_space(space)
+        obs = {reader.name: reader.spec for reader in readers}
+        taken = {reader.name: reader.taken() for reader in readers}
+        native = space_json.native(space, spaces.Discrete(2))
+        spec = EnvSpec("s", "t", obs, ActionSpec("discrete", 2), native=native, taken=taken)
+        for most in (32, 1):
+            first = {key: names[:most] for key, names in wanted.items()}
+            assert {key: elements.names(spec, key, most) for key in obs} == first
+    plain = EnvSpec("s", "t", {"arm": obs["vector"]}, ActionSpec("discrete", 2))
+    assert elements.names(plain, "arm", 32) == ["arm[0]", "arm[1]"], "no space is known"
 
 
 def test_lockstep_does_not_notice_films_and_evaluations(

@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
+from textual.widgets._toast import Toast
 
 from dreamer_async.store import exit_codes, run_lock
 from dreamer_async.store.events import (
@@ -431,18 +432,19 @@ async def test_pausing_and_saving_are_asked_for_and_answered(run: RunDir) -> Non
         async with app.run_test(size=(120, 40)) as pilot:
             await settle(pilot)
             assert not list(app._notifications), "old answers are not repeated"
-            for key, phase, asked, answer in (
-                ("p", "paused", "pause", "done"),
-                ("c", "paused", "checkpoint", "accepted"),
-                ("p", "training", "resume", "done"),
-                ("p", "training", "pause", "refused"),
+            for key, phase, asked, answer, words in (
+                ("p", "paused", "pause", "done", "the run is paused"),
+                ("c", "paused", "checkpoint", "accepted", "the trainer saves a checkpoint"),
+                ("p", "training", "resume", "done", "the run goes on"),
+                ("p", "training", "pause", "refused", "pause refused"),
             ):
                 await pilot.press(key)
                 assert [request.command for request in run.take_requests()] == [asked]
+                assert list(app._notifications)[-1].message.startswith("asked the trainer to ")
                 append(run, Controlled(asked, answer, "[b]why"), PhaseChanged(phase, 9, 9))
                 await settle(pilot)
                 said = list(app._notifications)[-1]
-                assert said.message == f"{asked} {answer}: [b]why" and not said.markup
+                assert said.message == f"{words}: [b]why" and not said.markup
                 assert said.severity == ("warning" if answer == "refused" else "information")
                 assert f" {phase.upper()} " in text(pilot)
 
@@ -566,6 +568,34 @@ async def test_axis_smoothing_theme_and_pages(run: RunDir) -> None:
         assert app.theme == themes[0] and len(set(themes)) == 3
 
 
+def test_the_palette_offers_what_the_keys_do_and_nothing_else(run: RunDir) -> None:
+    app = dashboard(run)
+    offered = list(app.get_system_commands(app.main))
+    titles = [command.title for command in offered]
+    assert len(set(titles)) == len(titles) > 20
+    assert {"Save a checkpoint now", "World model: ask for a new film"} <= set(titles)
+    assert not any(word in " ".join(titles) for word in ("Textual", "Maximize", "Quit"))
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+@driven
+async def test_toasts_cover_neither_keys_nor_warnings(run: RunDir, size: tuple[int, int]) -> None:
+    app = dashboard(run)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await settle(pilot)
+        for number in range(9):
+            app._say(f"[b]{number} " + "many words " * 30)
+        for _ in range(100):  # they come with the next layout
+            await pilot.pause(0.02)
+            toasts = [toast.region for toast in app.screen.query(Toast) if toast.region]
+            if toasts and "[b]8 many" in text(pilot):
+                break
+        assert len(toasts) == 1 and "[b]8 many" in text(pilot)
+        for name in ("#header", "#alerts", "#keys"):
+            place = app.main.query_one(name).region
+            assert not any(toast.overlaps(place) for toast in toasts), name
+
+
 @driven
 async def test_palette_and_its_themes(run: RunDir) -> None:
     app = dashboard(run)
@@ -576,7 +606,19 @@ async def test_palette_and_its_themes(run: RunDir) -> None:
         assert len(app.screen_stack) == 2
         append(run, Episode(1, 0, 1.0, 1))
         await settle(pilot)
-        await pilot.press("escape")
+        await pilot.press(*"losses and")
+        for _ in range(100):  # it looks in a worker
+            await pilot.pause(0.02)
+            if "Losses and all other metrics" in text(pilot):
+                break
+        assert "key 2" in text(pilot)
+        await pilot.press("enter", "enter")
+        for _ in range(100):
+            await pilot.pause(0.02)
+            if app.main.page.id == "losses":
+                break
+        assert app.main.page.id == "losses" and len(app.screen_stack) == 1
+        await pilot.press("1")
         app.theme = "textual-light"
         await settle(pilot)
         assert "returns" in text(pilot)

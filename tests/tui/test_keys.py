@@ -127,6 +127,10 @@ async def test_another_run_is_laid_over_and_taken_off_and_watched(
             await pilot.pause()
             assert app.screen.query_one(OptionList).option_count == 2
             await pilot.press("down", "space")
+            await pilot.pause()
+            marks = [row for row in screen(pilot) if f"+ {older.name}" in row]
+            assert len(marks) == laid_over, "the list stays and shows it"
+            await pilot.press("escape")
             await caught_up(pilot)
             assert ("△ toy-catch-fast" in text(pilot)) == laid_over
         await pilot.press("7")
@@ -161,7 +165,7 @@ async def test_a_run_is_not_laid_over_itself(run: RunDir) -> None:
     app = dashboard(run)
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
-        await pilot.press("r", "space")
+        await pilot.press("r", "space", "escape")
         await settle(pilot)
         assert app.others == []
         assert "shown already" in list(app._notifications)[-1].message
@@ -251,7 +255,7 @@ async def test_the_mouse_turns_pages_opens_charts_and_zooms(run: RunDir) -> None
         await pilot.click("#keys", offset=(screen(pilot)[-1].index("losses") + 1, 0))
         await settle(pilot)
         assert app.main.page.id == "losses"
-        chart = app.main.query_one("#losses-grid").query(Chart).first()
+        chart = app.main.query_one("#losses-sections").query(Chart).first()
         await pilot.click(chart, offset=(3, 2))
         await pilot.pause()
         assert isinstance(app.screen, MetricScreen) and "Reconstruction of one" in text(pilot)

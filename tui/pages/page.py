@@ -18,6 +18,8 @@ class Page(Container):
         super().__init__(id=id, classes=classes)
         self.playing = True
         """Whether what can move does."""
+        self.words: str | None = None
+        """What is looked for, on a page that is for reading; None on others."""
         self._seen: dict[str, object] = {}
         self._drawn: dict[str, float] = {}
 
@@ -70,6 +72,12 @@ class Page(Container):
 
     def next_level(self) -> None:
         """Choose the next level of importance."""
+
+    def find(self, words: str) -> None:
+        """Mark words in what is read here, and go to one of them."""
+
+    def next_match(self, direction: int) -> None:
+        """Go to the next of the words that were looked for, or to the one before."""
 
     def pan(self, direction: int) -> bool:
         """Move left or right; False if the page leaves that to the curves."""

@@ -12,6 +12,31 @@ from dreamer_async.tui.draw.text import clean
 ABSENT = "–"
 
 
+SEED = "train.seed"
+"""The setting in which runs of one group differ."""
+
+
+def groups(runs: Sequence[Mapping[str, str]]) -> list[int]:
+    """Number the runs so that those whose settings differ in nothing but the seed have one number.
+
+    Groups count from 0 in the order of their first run; nobody shares one whose settings cannot be
+    read, or whose seed is another one's, too.
+    """
+    found: dict[frozenset[tuple[str, str]], int] = {}
+    seeds: dict[int, set[str]] = {}
+    numbers: list[int] = []
+    for run in runs:
+        key = frozenset((name, value) for name, value in run.items() if name != SEED)
+        number, seed = found.get(key, -1), run.get(SEED, "")
+        if not run or number < 0 or seed in seeds[number]:
+            number = len(seeds)
+            seeds[number] = set()
+            found.setdefault(key, number)
+        seeds[number].add(seed)
+        numbers.append(number)
+    return numbers
+
+
 def settings(path: Path) -> dict[str, str]:
     """The settings of a run as dotted key -> text; empty if they cannot be read."""
     try:

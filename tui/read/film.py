@@ -10,7 +10,8 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,12 @@ class Film:
     """[R, T] where an episode begins."""
     arrays: dict[str, NDArray[Any]]
     """Key -> uint8 [3, R, T, H, W, C] or float32 [3, R, T, D]."""
+    pause: float = 0.0
+    """Seconds from this film to the next one that nobody asks for; 0 if it does not say."""
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What the numbers of a vector are called, as far as it says."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many classes the numbers of a key have that are categories."""
 
     @property
     def length(self) -> int:
@@ -85,6 +92,13 @@ class Film:
     def traces(self, shot: Shot) -> NDArray[np.float32]:
         """Three curves a number: [3, T, D]."""
         return self.arrays[shot.key][:, shot.row]
+
+    def name(self, key: str, index: int) -> str:
+        """What a number of a vector is called."""
+        known = self.names.get(key, ())
+        if index < len(known):
+            return known[index]
+        return f"{key}[{index}]" if self.arrays[key].shape[-1] > 1 else key
 
 
 def load(path: Path) -> Film:
@@ -112,13 +126,34 @@ def _checked(content: dict[str, NDArray[Any]]) -> Film:
     for name, array in content.items():
         kind, _, key = name.partition("/")
         if kind in ("image", "vector") and _fits(kind, array, first.shape):
-            arrays[clean(key, 40)] = array
+            arrays[_key(key)] = array
     if not arrays:
         raise ValueError("not a film: nothing to see")
     whole = {k: int(number(meta.get(k)) or 0) for k in ("update", "env_steps", "context")}
-    return Film(
-        **whole, time=number(meta.get("time")) or 0.0, is_first=first.astype(bool), arrays=arrays
-    )
+    when, pause = (max(0.0, number(meta.get(name)) or 0.0) for name in ("time", "pause"))
+    said = {"names": _names(meta.get("names")), "classes": _classes(meta.get("classes"))}
+    return Film(**whole, time=when, is_first=first.astype(bool), arrays=arrays, pause=pause, **said)
+
+
+def _key(key: object) -> str:
+    return clean(key, 40)
+
+
+def _names(said: object) -> dict[str, list[str]]:
+    """Names by key; what is none is left out."""
+    known = said if isinstance(said, dict) else {}
+    return {
+        _key(key): [clean(name, 40) for name in names]
+        for key, names in known.items()
+        if isinstance(names, list)
+    }
+
+
+def _classes(said: object) -> dict[str, int]:
+    """Numbers of classes by key; what is none is left out."""
+    known = said if isinstance(said, dict) else {}
+    counts = {_key(key): int(number(count) or 0) for key, count in known.items()}
+    return {key: count for key, count in counts.items() if count > 0}
 
 
 def _fits(kind: str, array: NDArray[Any], lead: tuple[int, ...]) -> bool:

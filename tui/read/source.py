@@ -10,11 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.read.compare import settings
 from dreamer_async.tui.read.film import FilmFile
 from dreamer_async.tui.read.progress import Phase, Trainer, phase
 from dreamer_async.tui.read.state import reduce
@@ -62,6 +64,11 @@ class Source:
         name = clean(self.run_dir.name, 80)
         stamped = name[:15].replace("-", "").isdecimal() and name[15:16] == "-"
         return name[16:] if stamped and name[16:] else name
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The settings of the run, as `compare.settings` reads them; a run never changes them."""
+        return settings(self.run_dir.config_path)
 
     # -- reading -----------------------------------------------------------------------------
 

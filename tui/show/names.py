@@ -71,6 +71,33 @@ def ordered(names: Collection[str]) -> list[str]:
     return [*first, *sorted(set(names) - set(first))]
 
 
+GROUPS = ("world model", "critic and returns", "policy", "optimiser", "others")
+"""What metrics are about, in the order of their page."""
+_OF_LOSSES = {"critic": 1, "replay_critic": 1, "actor": 2, "total": 3}
+"""Groups of losses that are not the world model's."""
+_OF_FAMILIES = {
+    "rssm": 0,
+    **dict.fromkeys(("return", "value"), 1),
+    **dict.fromkeys(("policy", "adv", "imagine"), 2),
+    "opt": 3,
+}
+
+
+def grouped(names: Collection[str]) -> list[tuple[str, list[str]]]:
+    """All metrics by what they are about, in their order; groups without one are left out."""
+    members: list[list[str]] = [[] for _ in GROUPS]
+    for name in ordered(names):
+        members[_group(name)].append(name)
+    return [(title, part) for title, part in zip(GROUPS, members, strict=True) if part]
+
+
+def _group(name: str) -> int:
+    family, _, rest = name.partition("/")
+    if family == "loss":
+        return _OF_LOSSES.get(rest, 0)
+    return _OF_FAMILIES.get(family, len(GROUPS) - 1)
+
+
 def matching(names: Collection[str], words: str) -> list[str]:
     """Name the metrics whose name or label contains one of the words."""
     wanted = words.lower().split()

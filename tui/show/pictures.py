@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from dreamer_async.tui.show.verdict import verdict
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""
-MARKS = ("△", "▽", "◇")
+MARKS = dict(zip(OTHERS, ("△", "▽", "◇"), strict=True))
 """Their marks, for terminals that do not show the looks apart."""
 
 QUARTILES_AT = 512
@@ -39,8 +40,13 @@ RECENT_SECONDS = 600.0
 MINUTES_FROM = 150.0
 """Seconds from which on their axis counts minutes."""
 
-Named = tuple[str, RunView]
-"""A run and what it is called."""
+
+class Named(NamedTuple):
+    """A run that is laid over the first."""
+
+    name: str
+    view: RunView
+    look: str
 
 
 def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Picture:
@@ -116,9 +122,9 @@ def _has_room(value: float, series: Series) -> bool:
 
 def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Entry]:
     legend = [_entry("line", "━ ", "mean", mean)]
-    for (name, other), look, mark in zip(others, OTHERS, MARKS, strict=False):
+    for name, other, look in others:
         latest = other.episodes.rolling_mean(20)
-        legend.append(_entry(look, f"{mark} ", name, float(latest[-1]) if len(latest) else None))
+        legend.append(_entry(look, f"{MARKS[look]} ", name, float(latest[-1]) if len(latest) else None))
     legend += _published_legend(view, mean)
     if (top := _ceiling(view)) is not None:
         legend.append(_entry("floor", "┄ ", top.kind, top.value))
@@ -330,11 +336,11 @@ def _others(
 ) -> list[Curve]:
     """Rolling means of the same series in other runs."""
     curves = []
-    for (_, other), look, mark in zip(others, OTHERS, MARKS, strict=False):
+    for _, other, look in others:
         series = choose(other)
         if series is not None and len(series):
             mean = series.rolling_mean(options.smoothing)
-            curves.append(Curve(Trace(along(other, series, options.axis), mean), look, mark=mark))
+            curves.append(Curve(Trace(along(other, series, options.axis), mean), look, mark=MARKS[look]))
     return curves
 
 

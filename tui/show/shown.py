@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.groups import Group, grouped
 from dreamer_async.tui.show.options import Options
 from dreamer_async.tui.show.pictures import Named
 
@@ -30,7 +31,13 @@ class Shown:
     @property
     def named(self) -> list[Named]:
         """The other runs with what they are called."""
-        return [(source.label, source.view) for source in self.others]
+        looks = {id(s): group.look_of(s) for group in self.groups for s in group.sources}
+        return [Named(s.label, s.view, looks[id(s)]) for s in self.others]
+
+    @property
+    def groups(self) -> list[Group]:
+        """All runs, those together that differ in nothing but the seed."""
+        return grouped((self.source, *self.others))
 
     @property
     def age(self) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from rich.text import Text
@@ -10,7 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets import Button, Input, Label, OptionList, Static
 
 from dreamer_async.tui.draw.text import ascii_only
 
@@ -108,30 +108,63 @@ class AskWords(Dialog[str | None]):
         self.dismiss(event.value)
 
 
-class RunList(Dialog[tuple[str, str] | None]):
-    """Lists the runs beside this one; answers (watch or overlay, name)."""
+class FindWords(Dialog[str | None]):
+    """A line at the bottom that asks what to find, and tells while it is typed; escape is None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "dismiss(None)", "Close", show=False)
+    ]
+
+    def __init__(self, words: str, typed: Callable[[str], object]) -> None:
+        super().__init__()
+        self._words, self._typed = words, typed
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="find"):
+            yield Label("find ", markup=False)
+            hint = "text; capitals match capitals only; enter keeps it, esc leaves it"
+            yield Input(self._words, placeholder=hint, compact=True)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._typed(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value)
+
+
+class RunList(Dialog[str | None]):
+    """Lists the runs beside this one: one can be watched, which is the answer, others picked."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,r,q", "dismiss(None)", "Close", show=False),
-        Binding("space", "overlay", "Overlay", show=False),
+        Binding("space", "pick", "Pick", show=False),
     ]
 
-    def __init__(self, rows: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, rows: Sequence[tuple[str, str]], pick: Callable[[str], bool]) -> None:
+        """Rows are (name, words that begin with a mark); `pick` lays a run over the one that is
+        shown or takes it off, and tells which."""
         super().__init__()
-        self._rows = rows
+        self._rows, self._pick = rows, pick
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs", classes="dialog") as box:
             box.border_title = "runs, newest first; steps and mean of the last 20 episodes"
-            box.border_subtitle = "enter watches   space lays over, or takes off   esc closes"
-            texts = [Text(self.spell(text), no_wrap=True) for _, text in self._rows]
-            yield OptionList(*texts, compact=True)
+            box.border_subtitle = "space picks or drops one (+)   enter watches   esc closes"
+            yield OptionList(*(self._words(text) for _, text in self._rows), compact=True)
+
+    def _words(self, text: str) -> Text:
+        return Text(self.spell(text), no_wrap=True)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(("watch", self._rows[event.option_index][0]))
+        self.dismiss(self._rows[event.option_index][0])
 
-    def action_overlay(self) -> None:
-        """Lay the highlighted run over the one that is shown."""
-        place = self.query_one(OptionList).highlighted
-        if place is not None:
-            self.dismiss(("overlay", self._rows[place][0]))
+    def action_pick(self) -> None:
+        """Lay the highlighted run over the one that is shown, or take it off; the list stays."""
+        options = self.query_one(OptionList)
+        place = options.highlighted
+        if place is None:
+            return
+        name, text = self._rows[place]
+        lies = self._pick(name)
+        mark = text[:1] if text[:1] == "▸" else "+" if lies else " "
+        options.replace_option_prompt_at_index(place, self._words(mark + text[1:]))

@@ -39,12 +39,17 @@ class ChartGrid(Grid):
 
         `size` is that of the grid in columns and rows, where it is about to change.
         """
-        self._fitted = size or self.content_size
-        columns, rows = grid_shape(required, available, *self._fitted)
+        size = size or self.content_size
+        columns, rows = grid_shape(required, available, *size)
+        self.set_shape(columns, rows, size)
+        return columns * rows
+
+    def set_shape(self, columns: int, rows: int, size: tuple[int, int]) -> None:
+        """Lay out a grid of so many places in a room of so many columns and rows of cells."""
+        self._fitted = size
         if (self.styles.grid_size_columns, self.styles.grid_size_rows) != (columns, rows):
             self.styles.grid_size_columns = columns
             self.styles.grid_size_rows = rows
-        return columns * rows
 
     def show(self, pictures: Sequence[Picture]) -> None:
         """Draw one chart per picture; charts are kept and only re-drawn."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dreamer_async.tui.draw.picture import Entry
 from dreamer_async.tui.draw.rows import Part, Row, cells, spread
 from dreamer_async.tui.widgets.panel import Panel
@@ -10,10 +12,15 @@ from dreamer_async.tui.widgets.panel import Panel
 class Caption(Panel):
     """A title with a rule behind it and a note at its end."""
 
-    def __init__(self, title: str, *, id: str | None = None) -> None:
+    def __init__(self, title: str, look: str = "title", *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._title = title
+        self._title, self._look = title, look
         self._note: Row = ()
+
+    def name_it(self, title: str) -> None:
+        """Replace the title."""
+        self._title = title
+        self.repaint()
 
     def show(self, note: Row) -> None:
         """Replace the note."""
@@ -21,7 +28,23 @@ class Caption(Panel):
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
-        return [spread([Part(self._title, "title")], self._note, width, Part("─", "rule"))]
+        return [spread([Part(self._title, self._look)], self._note, width, Part("─", "rule"))]
+
+
+class Legend(Panel):
+    """Which colour is which run, where there are several."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._row: Callable[[int], Row] = lambda width: ()
+
+    def show(self, row: Callable[[int], Row]) -> None:
+        """Replace what makes the row for so many columns."""
+        self._row = row
+        self.repaint()
+
+    def paint(self, width: int, height: int) -> list[Row]:
+        return [self._row(width)]
 
 
 class AlertLine(Panel):

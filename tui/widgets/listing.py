@@ -47,6 +47,13 @@ class Listing(Panel):
         self._bounded()
         self.repaint()
 
+    def reveal(self, row: int) -> None:
+        """Scroll such that a row is seen, in the middle if it was not."""
+        if not self.offset_rows <= row < self.offset_rows + self.page_rows:
+            self.offset_rows = row - self.page_rows // 2
+            self._bounded()
+            self.repaint()
+
     @property
     def count(self) -> int:
         """How many rows there are."""

@@ -26,6 +26,8 @@ LOOKS = (
     "dim",
     "dots",
     "floor",
+    "found",
+    "found-here",
     "good",
     "ground",
     "ground-2",

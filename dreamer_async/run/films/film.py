@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 
 from dreamer_async.agent.open_loop import OpenLoop, open_loop
+from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.films import elements
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.events import Controlled
@@ -42,7 +44,9 @@ DIMENSIONS = 32
 """Numbers kept of a longer vector observation."""
 
 Film = dict[str, NDArray[Any]]
-"""meta: JSON text; is_first [R, T]; image/<key> uint8 [3, R, T, H, W, C]; vector/<key> float32
+"""meta: JSON text of version, update, env_steps, context, time (unix seconds), pause (seconds until
+the next periodic film), names {key: [D]} of the numbers of a vector, classes {key: count} of those
+that are categories; is_first [R, T]; image/<key> uint8 [3, R, T, H, W, C]; vector/<key> float32
 [3, R, T, D]. The three are real, reconstructed, predicted."""
 
 
@@ -91,18 +95,20 @@ class Filmer:
         noise = noise._replace(posterior=noise.posterior[:rows])
         context = min(CONTEXT, few.reward.shape[1] - 2)
         result = open_loop(trainer.agent, few, noise, context, trainer.observe)
+        film = {"is_first": few.is_first[:, 1:].cpu().numpy()}
+        for key, parts in result.items():
+            film |= dict([_pictures(key, parts, trainer.agent.spec.obs[key].is_image)])
+        self._pause = max(PERIOD_SECONDS, (self._clock() - began) / MOST_TIME)
         meta = {
             "version": 1,
             "update": self._learner.updates,
             "env_steps": self._telemetry.position.env_steps,
             "context": context,
             "time": time.time(),
+            "pause": self._pause,
+            **_numbers(trainer.agent.spec),
         }
-        film = {"meta": np.array(json.dumps(meta)), "is_first": few.is_first[:, 1:].cpu().numpy()}
-        for key, parts in result.items():
-            film |= dict([_pictures(key, parts, trainer.agent.spec.obs[key].is_image)])
-        self._pause = max(PERIOD_SECONDS, (self._clock() - began) / MOST_TIME)
-        return film
+        return {"meta": np.array(json.dumps(meta)), **film}
 
     def _write(self, film: Film | None) -> str:
         """Replace the film on disk; returns why not, or nothing."""
@@ -129,6 +135,15 @@ def _pictures(key: str, parts: OpenLoop, is_image: bool) -> tuple[str, NDArray[A
     step = -(-max(stacked.shape[3:5]) // SIDE)
     thinned = stacked[:, :, :, ::step, ::step, :3].clip(0, 1)
     return f"image/{key}", np.round(255 * np.nan_to_num(thinned)).astype(np.uint8)
+
+
+def _numbers(spec: EnvSpec) -> dict[str, Any]:
+    """What the numbers of each observation that is no image are called, and which are classes."""
+    seen = {key: obs for key, obs in spec.obs.items() if not obs.is_image}
+    return {
+        "names": {key: elements.names(spec, key, DIMENSIONS) for key in seen},
+        "classes": {key: obs.classes for key, obs in seen.items() if obs.classes},
+    }
 
 
 def write(path: Path, film: Film) -> None:
