@@ -1,0 +1,5 @@
+"""One run on several devices: processes that learn as one, started by torchrun.
+
+`world` says which process of how many this is, `shares` what of a run is its part, `group` does what
+they compute together, `link` carries everything else between them, `launch` starts them.
+"""
