@@ -1,4 +1,4 @@
-"""What ranks compute together: the mean gradient, the returns of all, the same weights to begin with.
+"""What ranks compute together: the mean gradient, the returns of all, equal weights to begin with.
 
 Everything goes through sums over all ranks in buffers of fixed place and size, and the host reads
 none of them, so that a CUDA graph can record it. A rank's loss is the mean over its own sequences,

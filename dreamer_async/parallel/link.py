@@ -8,6 +8,7 @@ closes its connection, however it ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import secrets
@@ -32,6 +33,10 @@ class RankFailed(RuntimeError):
         """Exit code of that failure."""
 
 
+class RanksDiffer(RuntimeError):
+    """Ranks that should hold the same weights do not."""
+
+
 class Line:
     """One connection."""
 
@@ -53,10 +58,8 @@ class Line:
 
     async def close(self) -> None:
         """Close it after what was sent has left."""
-        try:
+        with contextlib.suppress(ConnectionError, TimeoutError):
             await asyncio.wait_for(self._writer.drain(), 5.0)
-        except (ConnectionError, TimeoutError):
-            pass
         self._writer.close()
 
 
@@ -71,7 +74,6 @@ class Hub:
         self._lines: dict[int, Line] = {}
         self._complete = asyncio.Event()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self.token = secrets.token_hex(16)
 
     async def listen(self, host: str) -> int:
@@ -95,18 +97,17 @@ class Hub:
             await line.close()
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (task := asyncio.current_task()) is not None:
-            self._tasks.add(task)
-        line = Line(reader, writer)
+        with contextlib.suppress(asyncio.CancelledError):  # which asyncio's streams cannot bear
+            await self._hear(Line(reader, writer))
+
+    async def _hear(self, line: Line) -> None:
         hello = await line.receive() or {}
         rank = hello.get("rank")
         known = hmac.compare_digest(str(hello.get("token")), self.token)
         if not known or not isinstance(rank, int) or rank in self._lines:
-            writer.close()
+            await line.close()
             return
         self._lines[rank] = line
         if len(self._lines) == self._others:

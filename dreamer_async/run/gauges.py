@@ -48,6 +48,7 @@ class RunGauges:
         rates = self._rates.update(
             {
                 "env_steps": ratio.inserted,
+                "own_steps": getattr(ratio, "own", ratio.inserted),
                 "updates": learner.updates,
                 "cpu": process.pop("cpu_seconds"),
                 **{f"stage/{name}": seconds for name, seconds in stages.items()},

@@ -22,6 +22,7 @@ from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
 from dreamer_async.store.events import Resumed
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import in_words
 
 WORLD_MODEL = ("enc", "dyn", "dec", "rew", "con")
 """Parts of an agent that know nothing of its behaviour."""
@@ -51,6 +52,26 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     edited = _edited(run_dir, config, found.manifest)
     differences = _differences(config, Counters.read(found.manifest))
     return Resumption(_resumed(path, state, lost, found.skipped), [*edited, *differences])
+
+
+def drop_other_layout(run_dir: RunDir, config: Config, ranks: int) -> str:
+    """Delete replays that so many ranks cannot use, and say so; mostly there are none.
+
+    Every rank's ring holds its share of the environments, so that another number of ranks needs
+    other rings. Raises CheckpointError, with nothing deleted, where no checkpoint verifies.
+    """
+    directory = config.replay.directory
+    have = len(run_dir.ranks())
+    whole = run_dir.replay_paths(directory)[0].exists()
+    there = have or int(whole)
+    if there in (0, ranks) and not (whole and ranks > 1):
+        return ""
+    checkpoint.to_resume(run_dir.checkpoints)
+    freed = run_dir.free_replay(directory)
+    return (
+        f"the replay of {there} rank{'s' * (there > 1)} was dropped ({in_words(freed)}): "
+        f"{ranks} divide{'s' * (ranks == 1)} the environments in another way"
+    )
 
 
 def begin_with(path: Path, parts: str, learner: Learner) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several ranks compute what one process computes of all their sequences: losses, gradients, weights.
+"""Several ranks compute what one process computes of all their sequences, gradients included.
 
 The ranks are threads here, and their sums are gloo's; `test_run` has real processes.
 """
@@ -118,6 +118,7 @@ def differences(ours: Learned, theirs: Learned) -> Iterator[tuple[str, float]]:
         yield f"gradient {place}", off(grad, other)
     for name, tensor in theirs.state.items():
         yield name, off(ours.state[name], tensor)
+
 
 @pytest.fixture(scope="module")
 def alone() -> Callable[[str], Learned]:
