@@ -38,7 +38,9 @@ BELOW: Mapping[str, set[str]] = {
     "run": {
         *("agent", "config", "envs", "fast", "machine", "parallel", "replay", "scores", "store"),
     },
-    "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
+    "bench": {
+        *("agent", "config", "envs", "fast", "machine", "parallel", "replay", "run", "store"),
+    },
     "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
     "play": {"agent", "config", "envs", "share", "store", "tui"},
     "sweep": {"bench", "config", "machine", "run", "store"},

@@ -57,7 +57,7 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import existing_directory, runs_root
-from dreamer_async.cli.ranks import check_devices, follow_run
+from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
 from dreamer_async.cli.task import find_task
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import (
@@ -116,6 +116,8 @@ def train(
     """Train an agent: `train atari` starts on Pong."""
     if not World.here().leads:
         return follow_run()
+    if (made := made_before(runs_root(runs_dir))) is not None:
+        return start(made, plain=plain, resume=True)
     flags = {
         "train.steps": steps,
         "env.num_envs": num_envs,
@@ -138,6 +140,7 @@ def train(
     check_devices(config, kind, devices)
     notes = [note, check_room(config, runs_root(runs_dir))]
     run, swept = create_run(runs_root(runs_dir), name, config, trackers=trackers)
+    remember_launch(run)
     for line in swept:
         print(line, flush=True)
     where = "GPU" if kind == "cuda" else "CPU"
@@ -189,6 +192,7 @@ def resume(
     from dreamer_async.store.summary import load_config
 
     run = RunDir.find(runs_root(runs_dir), ref)
+    drop_replay = drop_replay and not World.here().restarts  # the first life has done so
     old = load_config(run)
     if env is not None:
         old = replace(old, env=_with_environment(run, old, env, env_args))

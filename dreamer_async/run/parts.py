@@ -143,7 +143,7 @@ async def build(
     )
     state = RunState(
         *(learner, replay, ratio, pool, player, collector),
-        lockstep=train.sync,
+        lockstep=train.sync and team.world.size == 1,
         recorded=bool(config.replay.source),
     )
     telemetry.follow(lambda: state.position)

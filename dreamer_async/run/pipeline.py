@@ -170,7 +170,9 @@ async def begin(parts: Parts, *, resume: bool) -> None:
         place, what = Path(config.train.init), config.train.init_parts
         begun_with = await parts.learner_thread.run(begin_with, place, what, parts.learner)
     learner = parts.learner
-    await parts.team.begin(parts.state.others, learner.updates, learner.skipped)
+    ahead = await parts.team.begin(parts.state.others, learner.updates, learner.skipped)
+    if resumption is not None:
+        resumption = resumption.ahead(ahead, ahead * parts.ratio.ratio / parts.ratio.cost)
     await parts.learner_thread.run(parts.team.same_weights, learner.trainer)
     parts.replay.claim()
     if to_dict(config) != read_json(run_dir.config_path):
@@ -331,6 +333,7 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
             await aio.first(stop.wait(), parts.ratio.running(), parts.saver.asked())
             await save_if_due()
             continue
+        parts.team.tell(COLLECT)
         step = await parts.env_thread.run_or_leave(parts.env.recv)
         acted = await parts.policy_thread.run(collector.act, step)
         collector.store(step, acted)
@@ -339,7 +342,6 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
         while parts.ratio.due:
             await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
         await save_if_due()
-        parts.team.tell(COLLECT)
 
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:

@@ -5,6 +5,7 @@ replay; a new one, if it is told to, with the weights of another run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,12 @@ class Resumption(NamedTuple):
     resumed: Resumed
     warnings: list[str]
     """Settings that changed, and what keeps a lockstep run from going on bit for bit."""
+
+    def ahead(self, steps: int, updates: float) -> Resumption:
+        """The same where other ranks' rings are so many steps, worth `updates`, ahead, too."""
+        at, lost = self.resumed.env_steps + steps, self.resumed.lost_updates
+        resumed = replace(self.resumed, env_steps=at, lost_updates=lost + updates)
+        return self._replace(resumed=resumed)
 
 
 def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:

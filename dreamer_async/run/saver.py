@@ -155,7 +155,7 @@ class Saver:
         order = self._team.tell(SAVE)
         tensors, learned = await learner_thread.run(self._state.learned)
         counters |= learned | await self._team.others(order, tensors, writer_thread)
-        if exact and self._team.world.size == 1:
+        if exact:
             tensors |= self._state.acting()
         path = await writer_thread.run(self._write, tensors, counters)
         self._failures = 0

@@ -41,4 +41,4 @@ def on_ranks(count: int, work: Callable[[Group], T]) -> list[T]:
 def gloo(store: dist.Store, rank: int, count: int) -> Sum:
     """The sum over the threads that share a store."""
     group = dist.ProcessGroupGloo(store, rank, count, timedelta(seconds=60))
-    return lambda tensor: group.allreduce([tensor]).wait()
+    return lambda tensor: group.allreduce([tensor]).wait()  # type: ignore[attr-defined]

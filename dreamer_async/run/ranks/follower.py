@@ -79,6 +79,14 @@ class News:
         """Nothing is open."""
 
 
+class Ended(Exception):
+    """Rank 0 has ended the run before this rank was made."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.code = code
+
+
 class Follower(Team):
     """What a rank hears from rank 0, and tells it."""
 
@@ -111,22 +119,28 @@ class Follower(Team):
     def same_weights(self, trainer: Trainer) -> None:
         copy_from_first(trainer.state_dict().values())
 
-    async def stored(self) -> None:
-        """Report, and wait until rank 0 wants the next steps."""
-        self._round += 1
-        self.report()
+    async def wanted(self) -> None:
+        """In lockstep, wait until rank 0 wants the next steps."""
         await self._collect.wait()
         self._collect.clear()
+
+    async def stored(self) -> None:
+        """In lockstep, report what was collected."""
+        self._round += 1
+        self.report()
 
     # -- hearing ---------------------------------------------------------------------------------
 
     async def first(self) -> Message:
-        """The next message of those that come before a run begins; RankLost if none does."""
+        """The next message of those that come before a run begins.
+
+        Raises Ended where rank 0 has ended the run instead, and RankLost if it is gone.
+        """
         waiting = asyncio.ensure_future(self._first.get())
         await asyncio.wait([waiting, self._end], return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             waiting.cancel()
-            raise RankLost(self._end.result()["reason"])
+            raise Ended(int((await self.ended())["code"]))
         return waiting.result()
 
     async def ended(self) -> Message:
@@ -199,19 +213,14 @@ class Follower(Team):
         await self._line.close()
 
 
-class _Ended(Exception):
-    """Rank 0 has ended the run before this rank was made."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__()
-        self.code = code
-
-
 async def follow(meeting: Meeting, at: Lead) -> int:
     """Do this rank's part of a run until rank 0, which is there, ends it; the exit code."""
     news = News()
     team = Follower(meeting, await connect(at.host, at.port, meeting.world.rank, at.token), news)
-    welcome = await team.first()
+    try:
+        welcome = await team.first()
+    except Ended as ended:
+        return ended.code
     config, run_dir = from_dict(welcome["config"]), RunDir(Path(welcome["path"]))
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
@@ -230,7 +239,7 @@ async def follow(meeting: Meeting, at: Lead) -> int:
             stop.succeeded()
             await parts.writer_thread.run(parts.env.close)
         return int(end["code"])
-    except _Ended as ended:
+    except Ended as ended:
         return ended.code
     except Exception as error:
         stop.bound()
@@ -243,7 +252,7 @@ async def follow(meeting: Meeting, at: Lead) -> int:
 
 async def _gone(team: Follower) -> Parts | None:
     """Raise once rank 0 wants nothing of this rank."""
-    raise _Ended(int((await team.ended())["code"]))
+    raise Ended(int((await team.ended())["code"]))
 
 
 async def begin(parts: Parts, team: Follower) -> None:
@@ -292,7 +301,7 @@ async def work(parts: Parts, team: Follower, stop: Stop) -> Message:
     parts.env.start()
     async with asyncio.TaskGroup() as group:
         collecting = (
-            lockstep(parts)
+            lockstep(parts, team)
             if parts.config.train.sync
             else parts.collector.collect(parts.env_thread, parts.policy_thread)
         )
@@ -346,13 +355,14 @@ async def answer(parts: Parts, team: Follower, number: int) -> None:
     team.send("saved", number=number, digest=found, inserted=ratio.own, kept=kept)
 
 
-async def lockstep(parts: Parts) -> None:
+async def lockstep(parts: Parts, team: Follower) -> None:
     """Collect one batch whenever rank 0 says so, until cancelled."""
     collector = parts.collector
     with suppress(Left):
         while True:
+            await team.wanted()
             step = await parts.env_thread.run_or_leave(parts.env.recv)
             acted = await parts.policy_thread.run(collector.act, step)
             collector.store(step, acted)
             parts.env.send(acted.action, step.env_id)
-            await parts.team.stored()
+            await team.stored()
