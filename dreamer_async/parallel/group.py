@@ -116,5 +116,6 @@ def explained(error: Exception) -> Exception:
     """Say in our words that another rank does not answer; any other error as it is."""
     text = str(error)
     if isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS):
-        return RankLost(f"another rank does not answer any more ({text.splitlines()[0][:200]})")
+        said = text.splitlines()[0].rpartition("] ")[2].partition(". ")[0]
+        return RankLost(f"another rank does not answer any more ({said[:200]})")
     return error

@@ -15,7 +15,6 @@ from dreamer_async.parallel.world import World
 
 LONGEST_WAIT = timedelta(minutes=30)
 """For another rank in a sum: it may compile meanwhile."""
-_KEY = "dreamer_async/lead"
 
 
 class Lead(NamedTuple):
@@ -32,22 +31,27 @@ class Meeting:
     def __init__(self, world: World) -> None:
         self.world = world
         self._store: Any = next(iter(dist.rendezvous("env://")))[0]
+        self._key = f"dreamer_async/lead/{world.restarts}"  # the store outlives the ranks
+        self._token = ""
         self.host = os.environ["MASTER_ADDR"]
 
     def announce(self, lead: Lead) -> None:
         """Say where rank 0 listens."""
-        self._store.set(_KEY, json.dumps(lead))
+        self._token = lead.token
+        self._store.set(self._key, json.dumps(lead))
 
     def find(self) -> Lead:
         """Wait until rank 0 has said where it listens."""
         self._store.set_timeout(LONGEST_WAIT)
-        return Lead(*json.loads(self._store.get(_KEY)))
+        lead = Lead(*json.loads(self._store.get(self._key)))
+        self._token = lead.token
+        return lead
 
     def join(self, device: torch.device) -> Group:
         """Make the group that adds up, by NCCL between GPUs, else by gloo; all ranks at once."""
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore("dreamer_async/group", self._store),
+            store=dist.PrefixStore(f"dreamer_async/{self._token}", self._store),
             rank=self.world.rank,
             world_size=self.world.size,
             timeout=LONGEST_WAIT,

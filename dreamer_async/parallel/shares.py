@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from dreamer_async.config import Config, ConfigError
 from dreamer_async.parallel.world import World
 
+MOST_THREADS = 8
+"""Of one learner: more were never seen to pay."""
 SEEDS = 100_003
 """Between the seeds of two ranks; every part of a rank adds less to its own."""
 
@@ -24,6 +27,7 @@ def share(config: Config, world: World) -> Config:
     train = replace(
         config.train,
         batch_size=config.train.batch_size // count,
+        threads=config.train.threads or _threads(world.local_size),
         seed=(config.train.seed + world.rank * SEEDS) % 2**31,
         device=_device(config.train.device, world.local_rank),
     )
@@ -66,6 +70,11 @@ def check(config: Config, count: int) -> None:
             f"train.device={config.train.device} is one device of a run on {count}; use cuda, of "
             "which each rank takes another one, and choose them by CUDA_VISIBLE_DEVICES"
         )
+
+
+def _threads(ranks: int) -> int:
+    """Threads of each learner on a machine with so many ranks; a single one chooses itself."""
+    return 0 if ranks == 1 else max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // ranks))
 
 
 def _near(value: int, count: int) -> str:

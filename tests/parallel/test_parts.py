@@ -39,6 +39,9 @@ def test_the_shares_of_all_ranks_are_the_whole_run() -> None:
     assert len({part.train.seed for part in parts}) == 4
     assert parts[0].train.seed == whole.train.seed
     assert share(whole, World()) is whole
+    cores = len(os.sched_getaffinity(0))
+    assert 1 <= parts[0].train.threads <= max(1, cores // 4)
+    assert share(config("train.threads=3"), World(1, 4, 1, 4)).train.threads == 3
 
 
 @pytest.mark.parametrize(

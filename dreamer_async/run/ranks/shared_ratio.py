@@ -16,8 +16,7 @@ class LeadRatio(TrainRatio):
 
     def __init__(self, ratio: float, cost: int, others: int) -> None:
         super().__init__(ratio, cost)
-        self.own = 0
-        """Steps of this rank in this process."""
+        self.own: int = 0
         self.heard: dict[int, int] = dict.fromkeys(range(1, others + 1), 0)
         """Steps of each other rank, in its present process."""
         self._waits_for = {0, *self.heard}
@@ -70,8 +69,7 @@ class MirrorRatio(TrainRatio):
 
     def __init__(self, ratio: float, cost: int) -> None:
         super().__init__(ratio, cost)
-        self.own = 0
-        """Steps of this rank in this process."""
+        self.own: int = 0
         self.ready = False
         """Whether this rank has its share of the prefill."""
 
