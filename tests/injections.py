@@ -371,6 +371,15 @@ def memory_runs_out(after: int) -> None:
     Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def replay_does_not_fit(_: Any) -> None:
+    """The disk has no room for the replay."""
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no room for the replay")
+
+    parts.open_replay = refused
+
+
 def weights_drift(after: int) -> None:
     """One weight changes by itself before an update."""
     from dreamer_async.agent.trainer import Trainer

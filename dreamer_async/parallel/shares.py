@@ -29,7 +29,6 @@ def share(config: Config, world: World) -> Config:
         batch_size=config.train.batch_size // count,
         threads=config.train.threads or _threads(world.local_size),
         seed=(config.train.seed + world.rank * SEEDS) % 2**31,
-        device=_device(config.train.device, world.local_rank),
     )
     return replace(
         config,
@@ -44,6 +43,13 @@ def with_room(config: Config, steps: int) -> Config:
     if not steps:
         return config
     return replace(config, replay=replace(config.replay, capacity=steps, capacity_gb=0.0))
+
+
+def on_device(config: Config, kind: str, world: World) -> Config:
+    """The settings of a rank that takes a GPU of its own, if `kind` is cuda."""
+    if world.size == 1 or kind != "cuda":
+        return config
+    return replace(config, train=replace(config.train, device=f"cuda:{world.local_rank}"))
 
 
 def check(config: Config, count: int) -> None:
@@ -81,8 +87,3 @@ def _near(value: int, count: int) -> str:
     """The multiples next to a value."""
     below = value // count * count
     return f"{below} or {below + count}" if below else str(count)
-
-
-def _device(name: str, local_rank: int) -> str:
-    """The GPU of a rank of this machine."""
-    return f"cuda:{local_rank}" if name == "cuda" else name

@@ -19,7 +19,7 @@ from dreamer_async.envs.vector import Absent, VectorEnv
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
-from dreamer_async.parallel.shares import share, with_room
+from dreamer_async.parallel.shares import on_device, share, with_room
 from dreamer_async.replay.recorded import fill
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import open_replay, prefill_windows, room_of
@@ -82,7 +82,8 @@ async def build(
     Nothing that the run has on disk is changed here. `config` is that of the whole run; with other
     ranks in the `team`, parts are made for a share of it.
     """
-    whole, config = config, share(config, team.world)
+    whole, kind = config, choose_device(config.train.device).type
+    config = on_device(share(config, team.world), kind, team.world)
     train, env = config.train, config.env
     device = choose_device(train.device)
     threads = cpu_threads(config)

@@ -108,7 +108,7 @@ async def run(
     try:
         with ExitStack() as stack:
             building = gather(config, run_dir, telemetry, stop, stack, resume=resume, team=team)
-            parts = await aio.first(building, stop.interrupt())
+            parts = await aio.first(building, stop.interrupt(), team.failed())
             if parts is not None:
                 await begin(parts, resume=resume)
                 begun = True

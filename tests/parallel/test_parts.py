@@ -11,7 +11,7 @@ import pytest
 
 from dreamer_async.config import Config, ConfigError, resolve
 from dreamer_async.parallel.link import Hub, Message, RankLost, connect
-from dreamer_async.parallel.shares import check, share
+from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
@@ -65,8 +65,11 @@ def test_what_cannot_be_shared_is_refused_with_what_would_work(
 
 
 def test_every_rank_of_a_machine_takes_another_gpu() -> None:
-    parts = [share(config("train.device=cuda"), World(4 + n, 8, n, 4)) for n in range(4)]
+    places = [World(4 + n, 8, n, 4) for n in range(4)]
+    parts = [on_device(config(), "cuda", world) for world in places]
     assert [part.train.device for part in parts] == [f"cuda:{n}" for n in range(4)]
+    assert on_device(config(), "cpu", places[1]).train.device == "auto"
+    assert on_device(config(), "cuda", World()).train.device == "auto"
 
 
 # -- what torchrun says ------------------------------------------------------------------------

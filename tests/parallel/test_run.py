@@ -91,6 +91,14 @@ def test_what_fails_on_one_rank_is_saved_and_told_by_rank_0(
     assert len(newest(run).manifest["ranks"]) == 1
 
 
+def test_a_rank_that_cannot_begin_is_not_waited_for(ranks: RankServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *SHORT, task="seek")
+    assert ranks.train(run, inject={1: {"replay_does_not_fit": 1}}) == [74, 74], log(run)
+    said = finished(run).message
+    assert said.startswith("rank 1: ") and said.endswith("no room for the replay")
+    assert not list(run.checkpoints.iterdir())
+
+
 def test_ranks_that_hold_other_weights_are_found_before_anything_is_saved(
     ranks: RankServer, tmp_path: Path
 ) -> None:

@@ -130,6 +130,12 @@ class Lead(Team):
         kept = [answers[rank]["kept"] for rank in sorted(answers)]
         return {"env_steps": steps, "ratio_debt": then.debt + late, "ranks": kept}
 
+    async def failed(self) -> None:
+        while self._trouble is None:
+            self._changed.clear()
+            await self._changed.wait()
+        raise self._trouble
+
     async def watch(self) -> None:
         """Tell the others the counters as they change, until one of them fails."""
         while self._trouble is None:

@@ -82,9 +82,13 @@ class Team:
         """What a manifest says of the other ranks, and of all together."""
         return {}
 
-    async def watch(self) -> None:
+    async def failed(self) -> None:
         """Wait until another rank fails, and raise that."""
         await asyncio.Event().wait()
+
+    async def watch(self) -> None:
+        """As `failed`, and tell the others what they need to know meanwhile."""
+        await self.failed()
 
     def gauges(self, own: Mapping[str, float]) -> Mapping[str, float]:
         """What the other ranks' gauges add to this one's, or change."""
