@@ -9,7 +9,8 @@ Legend: N ranks, M metrics, R imagined rows of one rank, H horizon.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -107,9 +108,18 @@ def all_reduce(group: dist.ProcessGroup | None = None) -> Sum:
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
     """Let tensors, of the same shapes everywhere, become those of rank 0."""
-    with torch.no_grad():
+    with torch.no_grad(), in_our_words():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """Raise errors as `explained` has them."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise explained(error) from error
 
 
 def explained(error: Exception) -> Exception:

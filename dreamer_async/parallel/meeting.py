@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 
-from dreamer_async.parallel.group import Group, all_reduce
+from dreamer_async.parallel.group import Group, all_reduce, in_our_words
 from dreamer_async.parallel.world import World
 
 LONGEST_WAIT = timedelta(minutes=30)
@@ -49,12 +49,13 @@ class Meeting:
 
     def join(self, device: torch.device) -> Group:
         """Make the group that adds up, by NCCL between GPUs, else by gloo; all ranks at once."""
-        dist.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            store=dist.PrefixStore(f"dreamer_async/{self._token}", self._store),
-            rank=self.world.rank,
-            world_size=self.world.size,
-            timeout=LONGEST_WAIT,
-            device_id=device if device.type == "cuda" else None,
-        )
+        with in_our_words():
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=dist.PrefixStore(f"dreamer_async/{self._token}", self._store),
+                rank=self.world.rank,
+                world_size=self.world.size,
+                timeout=LONGEST_WAIT,
+                device_id=device if device.type == "cuda" else None,
+            )
         return Group(self.world.rank, self.world.size, all_reduce())
