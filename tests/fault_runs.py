@@ -17,9 +17,11 @@ from typing import Any, Self
 import numpy as np
 from tiny_run import extend, read
 
-from dreamer_async.config import from_dict
+from dreamer_async.config import Config, from_dict
 from dreamer_async.envs import spec
 from dreamer_async.envs.suites import toy_tasks
+from dreamer_async.parallel.shares import share
+from dreamer_async.parallel.world import World
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
 from dreamer_async.store import checkpoint, events
@@ -157,7 +159,7 @@ class Ledger:
             wrong.append(f"no checkpoint is left: {reasons}")
         if found is not None and found.manifest["updates"] < self.updates:
             wrong.append(f"update {self.updates} was saved, {found.path.name} is older")
-        if self.run.replay_paths()[0].exists():
+        if any(home.replay_paths()[0].exists() for home in [self.run, *self.run.ranks()]):
             stored, bad = seek_ring(self.run)
             wrong += [f"{bad} wrong steps in the ring"] if bad else []
             if stored < self.steps:
@@ -194,8 +196,16 @@ class Ledger:
 
 
 def seek_ring(run: RunDir) -> tuple[int, int]:
-    """Steps that a ring of the task seek holds or held, and how many break the task's rules."""
-    config = from_dict(read_json(run.config_path))
+    """Steps that the rings of the task seek hold or held, and how many break the task's rules."""
+    config, ranks = from_dict(read_json(run.config_path)), run.ranks()
+    if not ranks:
+        return _seek_ring(run, config)
+    part = share(config, World(0, len(ranks)))
+    steps, wrong = zip(*(_seek_ring(rank, part) for rank in ranks), strict=True)
+    return sum(steps), sum(wrong)
+
+
+def _seek_ring(run: RunDir, config: Config) -> tuple[int, int]:
     ring, latents = run.replay_paths()
     try:
         replay = Replay.open(

@@ -371,6 +371,30 @@ def memory_runs_out(after: int) -> None:
     Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def replay_does_not_fit(_: Any) -> None:
+    """The disk has no room for the replay."""
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no room for the replay")
+
+    parts.open_replay = refused
+
+
+def weights_drift(after: int) -> None:
+    """One weight changes by itself before an update."""
+    from dreamer_async.agent.trainer import Trainer
+
+    update, calls = Trainer.update, [0]
+
+    def drifting(self: Trainer, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == after:
+            next(self.agent.parameters()).data.view(-1)[0] += 1e-3
+        return update(self, *args)
+
+    Trainer.update = drifting  # pyright: ignore[reportAttributeAccessIssue]
+
+
 # -- suspending, signals -------------------------------------------------------------------------
 
 

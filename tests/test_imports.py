@@ -34,14 +34,19 @@ BELOW: Mapping[str, set[str]] = {
     "fast": {"agent", "config", "envs", "machine"},
     "replay": {"config", "envs", "store"},
     "scores": {"config", "envs", "store"},
-    "run": {"agent", "config", "envs", "fast", "machine", "replay", "scores", "store"},
-    "bench": {"agent", "config", "envs", "fast", "machine", "replay", "run", "store"},
+    "parallel": {"agent", "config", "machine", "store"},
+    "run": {
+        *("agent", "config", "envs", "fast", "machine", "parallel", "replay", "scores", "store"),
+    },
+    "bench": {
+        *("agent", "config", "envs", "fast", "machine", "parallel", "replay", "run", "store"),
+    },
     "share": {"agent", "config", "envs", "fast", "replay", "run", "scores", "store"},
     "play": {"agent", "config", "envs", "share", "store", "tui"},
     "sweep": {"bench", "config", "machine", "run", "store"},
     "cli": {
         *("bench", "config", "envs", "machine", "play", "replay"),
-        *("run", "scores", "share", "store", "sweep"),
+        *("parallel", "run", "scores", "share", "store", "sweep"),
     },
     "tui": {"scores", "store"},
     "python": {"cli", "config", "envs", "run", "store"},

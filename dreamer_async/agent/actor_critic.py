@@ -26,7 +26,7 @@ from dreamer_async.agent.losses import (
     imagined_weight,
     replay_return,
 )
-from dreamer_async.agent.normalize import ReturnRange, return_scale, update_range
+from dreamer_async.agent.normalize import Ranks, ReturnRange, return_scale, update_range
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.agent.states import Imagined, RSSMState, Trajectory
 from dreamer_async.agent.world_model import WorldModel
@@ -92,6 +92,7 @@ class Agent(WorldModel):
 
     def __init__(self, spec: EnvSpec, model: ModelConfig, loss: LossConfig) -> None:
         super().__init__(spec, model, loss)
+        self.ranks = Ranks()
         feat, units = self.feat_width, model.units
         self.pol = Actor(feat, spec.action, model)
         self.val = TwohotHead(feat, units, model.critic_layers, model.bins)
@@ -137,7 +138,8 @@ class Agent(WorldModel):
             returns = self.ops.lambda_return
             ret = imagined_return(reward, discount * cont, value, cfg.return_lambda, returns)
             weight = imagined_weight(cont, discount)[:, :-1]  # [R, H]
-            moving = update_range(moving, ret, cfg.return_rate, cfg.return_low, cfg.return_high)
+            known = self.ranks.gather(ret)  # [R, H], or more rows
+            moving = update_range(moving, known, cfg.return_rate, cfg.return_low, cfg.return_high)
             advantage = (ret - value[:, :-1]) / return_scale(moving, cfg.return_floor)  # [R, H]
         # Slices of the small outputs: a slice of the features would be a large copy.
         policy = tuple(param[:, :-1] for param in policy)  # [R, H, A] each

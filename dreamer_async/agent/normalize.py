@@ -9,6 +9,7 @@ Legend: N values, R imagined rows, H horizon.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,15 @@ class ReturnRange(NamedTuple):
     def initial(device: torch.device | str = "cpu") -> ReturnRange:
         """Both 0, so that the scale begins at its floor."""
         return ReturnRange(torch.zeros((), device=device), torch.zeros((), device=device))
+
+
+class Ranks(NamedTuple):
+    """What processes that learn as one exchange in an update; one alone exchanges nothing."""
+
+    gather: Callable[[Tensor], Tensor] = lambda values: values
+    """From this process's values [R, H] to those of all, one process after the other."""
+    combine: Callable[..., tuple[list[Tensor], dict[str, Tensor]]] = lambda *both: both
+    """From gradients and metrics of this process's batch to those of all batches as one."""
 
 
 def percentile(ordered: Tensor, percent: float) -> Tensor:

@@ -28,7 +28,7 @@ from dreamer_async.agent.actor_critic import ActorCriticLosses, Agent, Replayed
 from dreamer_async.agent.backend import PYTORCH, Backend
 from dreamer_async.agent.batch import Batch, Noise
 from dreamer_async.agent.nets import PRECISIONS, initialize
-from dreamer_async.agent.normalize import ReturnRange, return_scale
+from dreamer_async.agent.normalize import Ranks, ReturnRange, return_scale
 from dreamer_async.agent.ops import Ops, compute_with
 from dreamer_async.agent.optim import global_norm, keep_if
 from dreamer_async.agent.states import Observed, RSSMState, Trajectory
@@ -119,11 +119,13 @@ class Trainer:
         device: torch.device | str = "cpu",
         precision: str = "float32",
         backend: Backend = PYTORCH,
+        ranks: Ranks | None = None,
     ) -> None:
         """Build a freshly initialised agent, which computes through `backend`."""
         check_config(config)
         self.spec, self.config, self.device = spec, config, torch.device(device)
         self.agent = build_agent(spec, config, self.device, precision, backend.ops)
+        self.ranks = self.agent.ranks = ranks or Ranks()
         trained = {n: p for n, p in self.agent.named_parameters() if p.requires_grad}
         self.optim = backend.optimiser(trained, config.optim)
         self.range = ReturnRange.initial(self.device)
@@ -158,14 +160,15 @@ class Trainer:
         """Take one training step; a loss or gradient that is not finite changes nothing."""
         forward, grads = self.gradients(batch, noise)
         regions, (deter, stoch) = self.regions, forward.observed.state  # [B, T, D], [B, T, S, K]
+        with stage("metrics"):
+            metrics = regions.metrics(forward)
         with stage("optimiser"):
+            grads, metrics = self.ranks.combine(grads, metrics)
             grad_norm = global_norm(grads)
-            finite = regions.finite(forward.total.detach(), grad_norm)
-            metrics = self.optim.step(grads, finite)
+            finite = regions.finite(metrics["loss/total"], grad_norm)
+            metrics |= self.optim.step(grads, finite) | self._grad_metrics(grad_norm, finite)
             state = RSSMState(deter.detach(), stoch.detach())
             kept = regions.finish(forward.actor_critic.range, state, finite)
-        with stage("metrics"):
-            metrics |= regions.metrics(forward) | self._grad_metrics(grad_norm, finite)
         return Update(metrics, *kept, finite)
 
     def gradients(self, batch: Batch, noise: Noise) -> tuple[Forward, list[Tensor]]:
@@ -291,11 +294,8 @@ class Trainer:
         return {name: value.detach().clone() for name, value in metrics.items()}
 
     def _grad_metrics(self, grad_norm: Tensor, finite: Tensor) -> dict[str, Tensor]:
-        return {
-            "opt/grad_norm": grad_norm,
-            "opt/grad_rms": grad_norm / self.optim.size**0.5,
-            "opt/finite": finite.float(),
-        }
+        rms = grad_norm / self.optim.size**0.5
+        return {"opt/grad_norm": grad_norm, "opt/grad_rms": rms, "opt/finite": finite.float()}
 
 
 def stage(name: str) -> record_function:

@@ -3,6 +3,7 @@
     learner   one update        policy    one acting step    env   one agent step
     replay    one batch, one step                            pipeline  a run against its learner
     dashboard its start, a long history, a chart, following, and a trainer beside it (`pairs`)
+    scaling   several ranks against one process with as many threads, or several GPUs against one
 
 Everything is a median over several times, with the smallest and the largest.
 """
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 PARTS = ("ceilings", "env", "replay", "policy", "learner", "pipeline")
 """In the order in which `all` measures them."""
-ALONE = ("dashboard",)
-"""Only measured when asked for: a long history takes a gigabyte of disk."""
+ALONE = ("dashboard", "scaling")
+"""Only measured when asked for: history takes a gigabyte of disk, ranks the whole machine."""
 
 
 def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[str, Any]:
@@ -90,6 +91,10 @@ def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -
             from dreamer_async.bench.dashboard import dashboard
 
             return dashboard(config, seconds, pairs)
+        case "scaling":
+            from dreamer_async.bench.scaling import scaling
+
+            return scaling(config, seconds)
         case _:
             raise AssertionError(part)
 

@@ -42,6 +42,7 @@ SAVING_S = 30.0
 """What a run gets to save when the time is over."""
 GPU_TESTS = "tests/machine/test_gpu.py", "tests/fast/test_capture.py"
 """Named, since collecting all tests takes packages that a GPU machine may lack."""
+RANK_TESTS = "tests/parallel/test_gpu.py"
 FUSED = {
     "train.fused_filtering": ("size1m vectors", "size12m 64x64x3", "size200m 96x96x1"),
     "train.fused_imagination": ("size1m vectors",),
@@ -116,10 +117,16 @@ def steps(seconds: float, device: str, devices: int = 1) -> list[Step]:
 
 
 def _second_device(seconds: float, subject: Sequence[str], devices: int) -> list[Step]:
-    """The same update on the second GPU, where two can be seen."""
+    """The same update on the second GPU, and a run on both, where two can be seen."""
     words = "-m", "dreamer_async", "bench", "learner", *subject, "-s", "train.device=cuda:1"
     timed = "--seconds", f"{seconds:g}", "--json"
-    return [Step("size1m vectors on cuda:1", (*words, *timed), WARM_S)] if devices > 1 else []
+    tests = "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"
+    if devices < 2:
+        return []
+    return [
+        Step("size1m vectors on cuda:1", (*words, *timed), WARM_S),
+        Step("two ranks by NCCL", (*tests, "-m", "gpu", RANK_TESTS), COLD_S),
+    ]
 
 
 def _envs(count: int) -> tuple[str, ...]:

@@ -47,14 +47,16 @@ def pipeline(config: Config, seconds: float) -> list[Timing]:
     ]
 
 
-def measured_run(config: Config, seconds: float) -> tuple[float, dict[str, float]]:
+def measured_run(
+    config: Config, seconds: float, devices: int = 1
+) -> tuple[float, dict[str, float]]:
     """Mean seconds per update of a real run, after the first one that it reported, and its stages.
 
     Those are the shares of the time in which each was busy, or waited if that is what it does.
     """
     with TemporaryDirectory(prefix="dreamer-async-") as folder:
         run = RunDir.create(Path(folder), "bench", config=to_dict(config))
-        words = bound(command("dreamer_async", "trainer", run.path))
+        words = bound(command("dreamer_async", "trainer", f"--devices={devices}", run.path))
         progress = Progress(run)
         with subprocess.Popen(
             words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

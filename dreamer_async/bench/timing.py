@@ -16,7 +16,7 @@ class Timing:
     """How long one thing took, over several times; all in seconds."""
 
     part: str
-    """ceilings, learner, policy, replay, env, pipeline or dashboard."""
+    """ceilings, learner, policy, replay, env, pipeline, dashboard or scaling."""
     what: str
     """What was timed, for people."""
     unit: str

@@ -50,12 +50,15 @@ def start_trainer(
     resume: bool,
     overrides: Sequence[str] = (),
     variables: Mapping[str, str] | None = None,
+    devices: int = 1,
+    restarts: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start the trainer in a session of its own; what it prints goes to the run's log.
 
-    `variables` are added to its environment.
+    `variables` are added to its environment. On several devices it is a launcher of ranks.
     """
-    options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
+    ranks = [f"--devices={devices}", f"--max-restarts={restarts}"] if devices > 1 else []
+    options = [*ranks, *(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
     log = open_regular(run.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         return subprocess.Popen(
@@ -120,6 +123,14 @@ def _watch_over(line: Sequence[str]) -> int:
     return code
 
 
+def _lineage(pid: Any) -> Iterator[int]:
+    """A process and its parent: a rank of a run is a child of the launcher."""
+    if isinstance(pid, int):
+        yield pid
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            yield int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+
+
 @contextlib.contextmanager
 def _handling(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
     """Handle signals for a while."""
@@ -171,7 +182,7 @@ class Foreground:
         """Wait until the trainer has the run; False if it ended before."""
         while self._trainer.poll() is None:
             owner = self.run.owner()
-            if owner is not None and owner.get("pid") == self._trainer.pid:
+            if owner is not None and self._trainer.pid in _lineage(owner.get("pid")):
                 return True
             time.sleep(pause)
         return False

@@ -40,6 +40,25 @@ Overrides = Annotated[
         autocompletion=completion.settings,
     ),
 ]
+Devices = Annotated[
+    int,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Learn on N devices of this machine at once: GPUs, or groups of CPU threads.",
+    ),
+]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        "--max-restarts",
+        metavar="N",
+        min=0,
+        help="With --devices: go on by itself after N deaths of a process.",
+    ),
+]
 Suite = Annotated[
     str,
     typer.Argument(

@@ -30,11 +30,13 @@ from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import (
     Compile,
     Device,
+    Devices,
     EnvArgs,
     Init,
     InitParts,
     Kinds,
     Log,
+    MaxRestarts,
     Name,
     NumEnvs,
     Overrides,
@@ -55,6 +57,7 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import existing_directory, runs_root
+from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
 from dreamer_async.cli.task import find_task
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import (
@@ -66,6 +69,7 @@ from dreamer_async.config import (
     parse_overrides,
     to_dict,
 )
+from dreamer_async.parallel.world import World
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
 from dreamer_async.store.json_file import write_json_atomic
@@ -84,6 +88,8 @@ def train(
     seed: Seed = None,
     ratio: Ratio = None,
     device: Device = None,
+    devices: Devices = 1,
+    max_restarts: MaxRestarts = 0,
     precision: Precision = None,
     threads: Threads = None,
     sync: Annotated[
@@ -108,6 +114,10 @@ def train(
     overrides: Overrides = None,
 ) -> int:
     """Train an agent: `train atari` starts on Pong."""
+    if not World.here().leads:
+        return follow_run()
+    if (made := made_before(runs_root(runs_dir))) is not None:
+        return start(made, plain=plain, resume=True)
     flags = {
         "train.steps": steps,
         "env.num_envs": num_envs,
@@ -127,15 +137,17 @@ def train(
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
     trackers = wanted_trackers(log, tensorboard=tensorboard)
     try_spaces(config.env)
+    check_devices(config, kind, devices)
     notes = [note, check_room(config, runs_root(runs_dir))]
     run, swept = create_run(runs_root(runs_dir), name, config, trackers=trackers)
+    remember_launch(run)
     for line in swept:
         print(line, flush=True)
     where = "GPU" if kind == "cuda" else "CPU"
     print(f"{where}: {config.size}; change with --size", flush=True)
     for line in filter(None, notes):
         print(line, flush=True)
-    return start(run, plain=plain, resume=False)
+    return start(run, plain=plain, resume=False, devices=devices, restarts=max_restarts)
 
 
 def resume(
@@ -146,6 +158,8 @@ def resume(
         typer.Option("--envs", metavar="N", help="Parallel environments; needs --drop-replay."),
     ] = None,
     device: Device = None,
+    devices: Devices = 1,
+    max_restarts: MaxRestarts = 0,
     task: TaskAgain = None,
     updates: Annotated[
         str | None,
@@ -172,10 +186,13 @@ def resume(
 
     More --steps, and settings other than those that shape networks, task or replay may change.
     """
+    if not World.here().leads:
+        return follow_run()
     from dreamer_async.store.removal import remove
     from dreamer_async.store.summary import load_config
 
     run = RunDir.find(runs_root(runs_dir), ref)
+    drop_replay = drop_replay and not World.here().restarts  # the first life has done so
     old = load_config(run)
     if env is not None:
         old = replace(old, env=_with_environment(run, old, env, env_args))
@@ -192,6 +209,7 @@ def resume(
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     _refuse_an_end_behind(run, new, moved=steps is not None)
     kind = device_kind(new.train.device)
+    check_devices(new, kind, devices)
     trackers = wanted_trackers(log, tensorboard=tensorboard, run=run)
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
@@ -210,15 +228,36 @@ def resume(
             write_json_atomic(run.config_path, to_dict(old))
         for tracker in trackers:
             run.tracker(tracker).mkdir(exist_ok=True)
-    return start(run, plain=plain, resume=True, overrides=settings)
+    return start(
+        run,
+        plain=plain,
+        resume=True,
+        overrides=settings,
+        devices=devices,
+        restarts=max_restarts,
+    )
 
 
 def trainer(
     path: Path,
     resume: Annotated[bool, typer.Option("--resume")] = False,
     overrides: Overrides = None,
+    devices: Devices = 1,
+    max_restarts: MaxRestarts = 0,
 ) -> int:
-    """Run the trainer of a prepared run in the foreground."""
+    """Run the trainer of a prepared run in the foreground, or launch its ranks."""
+    if devices > 1:
+        from dreamer_async.parallel.launch import launch
+        from dreamer_async.store.summary import load_config
+
+        return launch(
+            RunDir(path),
+            devices,
+            resume=resume,
+            overrides=overrides or [],
+            restarts=max_restarts,
+            grace=load_config(RunDir(path)).train.grace_seconds,
+        )
     from dreamer_async.run.pipeline import main as run_trainer
 
     return run_trainer(RunDir(path), plain=True, resume=resume, overrides=overrides or [])
@@ -292,14 +331,30 @@ def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
     )
 
 
-def start(run: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
-    """Train in this process, or in one of its own with the dashboard in front."""
-    if plain or not on_terminal():
+def start(
+    run: RunDir,
+    *,
+    plain: bool,
+    resume: bool,
+    overrides: Sequence[str] = (),
+    devices: int = 1,
+    restarts: int = 0,
+) -> int:
+    """Train in this process, or in one of its own with the dashboard in front.
+
+    On several devices the process is a launcher of ranks, unless torchrun has started this one.
+    """
+    ranks = World.here().size > 1
+    if plain or ranks or not on_terminal():
+        if devices > 1:
+            return trainer(run.path, resume, [*overrides], devices, restarts)
         from dreamer_async.run.pipeline import main as run_trainer
 
         return run_trainer(run, plain=True, resume=resume, overrides=overrides)
     from dreamer_async.cli.launch import Foreground, dashboard_command, start_trainer
 
     print(f"starting {run.name} ...", flush=True)
-    started = start_trainer(run, resume=resume, overrides=overrides)
+    started = start_trainer(
+        run, resume=resume, overrides=overrides, devices=devices, restarts=restarts
+    )
     return Foreground(run, started, sys.stdout).show(dashboard_command(run, options=["--owner"]))

@@ -42,6 +42,15 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     return Replay.create(ring, latents, wanted, seed=seed, online=online, claim=False)
 
 
+def room_of(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool) -> int:
+    """Steps that the replay of a whole run is to hold, where several rings share them."""
+    ring, _ = run_dir.replay_paths(config.replay.directory)
+    if resume and ring.exists():
+        return 0  # the file knows
+    ring.parent.mkdir(parents=True, exist_ok=True)
+    return steps_to_keep(config, spec, ring.parent)
+
+
 def check_room(config: Config, spec: EnvSpec, directory: Path) -> int:
     """Bytes of a new replay; ReplaySpaceError if an existing directory's disk has too few."""
     wanted = sum(ring_bytes(ring_spec(config, spec, steps_to_keep(config, spec, directory))))

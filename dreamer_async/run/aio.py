@@ -267,6 +267,13 @@ class Watchdog:
         faulthandler.dump_traceback(all_threads=True)
 
 
+def innermost(error: BaseException) -> BaseException:
+    """The first error of a group of them, however deep; any other as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def in_time(function: Callable[..., object], *args: Any, seconds: float = 2.0) -> bool:
     """Call something that may hang, such as printing into a full pipe; tells whether it ended."""
     thread = threading.Thread(target=function, args=args, name="in time", daemon=True)

@@ -32,6 +32,7 @@ from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import EpisodeTracker, Stages, Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.scores.suites import SuiteScores
+from dreamer_async.store.events import Episode
 
 FRESH_SECONDS = 1.0
 """After that long, weights that were taken over ahead of rows are looked for once more."""
@@ -226,10 +227,14 @@ class Collector:
             self.report(self.inspection.add(step))
         self._ratio.insert(len(step.env_id))
         for episode in self._episodes.update(step, self._ratio.inserted):
-            self._telemetry.emit(episode)
-            if scores := self._suite_scores.add(episode, self._telemetry.position.updates):
-                self._telemetry.emit(scores)
-            self._scores.append(episode.score or 0.0)
+            self.finished(episode)
         if not self._ratio.started and self._replay.windows >= self.prefill:
             self._ratio.start()
             self._telemetry.enter(self._ratio.phase)
+
+    def finished(self, episode: Episode) -> None:
+        """Tell of an episode, of this rank or another one, and count it."""
+        self._telemetry.emit(episode)
+        if scores := self._suite_scores.add(episode, self._telemetry.position.updates):
+            self._telemetry.emit(scores)
+        self._scores.append(episode.score or 0.0)

@@ -8,6 +8,7 @@ import traceback
 from dreamer_async.config import ConfigError
 from dreamer_async.envs.vector import EnvError
 from dreamer_async.machine.device_errors import is_out_of_memory
+from dreamer_async.parallel.link import RankFailed, RankLost, RanksDiffer
 from dreamer_async.replay.ring import RingMismatch
 from dreamer_async.run.learner import Diverged
 from dreamer_async.store import checkpoint, exit_codes
@@ -21,6 +22,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (RingMismatch, exit_codes.UNUSABLE),
     (EnvError, exit_codes.ENVIRONMENT),
     (Diverged, exit_codes.DIVERGED),
+    (RankLost, exit_codes.RANK),
+    (RanksDiffer, exit_codes.RANK),
     (RunInUse, exit_codes.CANNOT),
     (ValueError, exit_codes.WRONG_INPUT),
 )
@@ -40,6 +43,8 @@ def answer(error: BaseException, run: RunDir | None = None) -> int:
 
 def exit_code(error: BaseException) -> int:
     """The documented exit code of an error; 1 for one that nobody expected."""
+    if isinstance(error, RankFailed):
+        return error.code
     if is_out_of_memory(error):
         return exit_codes.MEMORY
     if isinstance(error, OSError):

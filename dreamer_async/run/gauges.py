@@ -48,6 +48,7 @@ class RunGauges:
         rates = self._rates.update(
             {
                 "env_steps": ratio.inserted,
+                "own_steps": ratio.own or 0,
                 "updates": learner.updates,
                 "cpu": process.pop("cpu_seconds"),
                 **{f"stage/{name}": seconds for name, seconds in stages.items()},
@@ -57,6 +58,7 @@ class RunGauges:
             "rate/env_steps": rates["env_steps"],
             "rate/frames": rates["env_steps"] * self._env.spec.frames_per_step,
             "rate/updates": rates["updates"],
+            **({} if ratio.own is None else {"rate/own_steps": rates["own_steps"]}),
             "cpu/percent": 100.0 * rates["cpu"] / self._cores,
             "ratio/target": ratio.ratio,
             "ratio/actual": self._actual_ratio(),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dreamer_async.agent.batch import Batch, Noise
+from dreamer_async.agent.normalize import Ranks
 from dreamer_async.agent.policy import compute_types
 from dreamer_async.agent.trainer import Trainer, Update
 from dreamer_async.config import Config
@@ -25,9 +26,11 @@ from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates
 from dreamer_async.fast.place import Place
+from dreamer_async.parallel.group import explained
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.team import UPDATE, Team
 from dreamer_async.run.staging import Staging
 from dreamer_async.run.telemetry import Stages, Telemetry
 from dreamer_async.run.weights import SLOTS, PolicyWeights
@@ -63,10 +66,20 @@ class _Pending:
 class Learner:
     """Owns the trainer; every method but the constructor runs in the learner thread."""
 
-    def __init__(self, spec: EnvSpec, config: Config, replay: Replay, place: Place) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        config: Config,
+        replay: Replay,
+        place: Place,
+        team: Team | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """`ranks` is what an update exchanges with the rest of the `team`."""
         train, device = config.train, place.device
         self.place = place
-        self.trainer = Trainer(spec, config, device, place.precision, place.backend)
+        self.team = team or Team()
+        self.trainer = Trainer(spec, config, device, place.precision, place.backend, ranks)
         self.accelerated: Updates | None = None
         """Updates that can be compiled and recorded; on CPUs there are native functions instead."""
         if train.compile and place.backend is CUDA:
@@ -153,8 +166,8 @@ class Learner:
         try:
             yield
         except Exception as error:
-            self.failure = error
-            raise
+            self.failure = explained(error)
+            raise self.failure from error
 
     def settle(self) -> None:
         """Read back the last update's results; call before a checkpoint."""
@@ -195,6 +208,10 @@ class Learner:
         self.updates = int(counters["updates"])
         self.skipped = int(counters["skipped"])
         self.publish()
+
+    def restore_generator(self, state: Tensor) -> None:
+        """Go on with the random numbers of a state; with others if there is none that fits."""
+        self._restore_generator(state, self.updates)
 
     def _restore_generator(self, state: Tensor, updates: int) -> None:
         """Go on with the same random numbers; on another kind of device with others."""
@@ -295,6 +312,7 @@ async def _update(
     learner: Learner, ratio: TrainRatio, thread: OwnedThread, telemetry: Telemetry
 ) -> None:
     skipped = learner.skipped
+    learner.team.tell(UPDATE)
     report = await thread.run(learner.step)
     if report.skipped > skipped:
         telemetry.warn(f"update {report.update} was not finite and was skipped")

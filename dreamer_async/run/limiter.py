@@ -40,6 +40,8 @@ class TrainRatio:
             )
         self.waits = waits
         self.inserted = 0
+        self.own: int | None = None
+        """Steps of this rank, where there are several; in this process."""
         self.sampled = 0
         self.paused = False
         """While set, neither side may go on; change it and `notify`."""

@@ -9,6 +9,7 @@ from dreamer_async.run.evaluate import Evaluator
 from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.gauges import RunGauges
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.team import Team
 from dreamer_async.run.saver import Saver
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store.control_dir import Request
@@ -31,6 +32,7 @@ class Monitor:
         filmer: Filmer,
         evaluator: Evaluator,
         stop: Stop,
+        team: Team | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._telemetry = telemetry
@@ -40,6 +42,7 @@ class Monitor:
         self._filmer = filmer
         self._evaluator = evaluator
         self._stop = stop
+        self._team = team or Team()
         self._dropping, self._dropped = False, 0
 
     async def report_every(self, seconds: float) -> None:
@@ -55,7 +58,9 @@ class Monitor:
             self._answer(request)
         if self._run_dir.removed():
             self._stop.request("the directory of the run was removed")
-        self._telemetry.emit(Gauges(*self._telemetry.position, self._gauges.read()))
+        own = self._gauges.read()
+        values = own | self._team.gauges(own)
+        self._telemetry.emit(Gauges(*self._telemetry.position, values))
         self._report_drops()
 
     def _report_drops(self) -> None:

@@ -19,9 +19,10 @@ from dreamer_async.envs.vector import Absent, VectorEnv
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
+from dreamer_async.parallel.shares import on_device, share, with_room
 from dreamer_async.replay.recorded import fill
 from dreamer_async.replay.replay import Replay
-from dreamer_async.replay.setup import open_replay, prefill_windows
+from dreamer_async.replay.setup import open_replay, prefill_windows, room_of
 from dreamer_async.run.aio import OwnedThread, Stop
 from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.evaluate import Evaluator
@@ -30,6 +31,7 @@ from dreamer_async.run.gauges import RunGauges
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.monitor import Monitor
+from dreamer_async.run.ranks.team import Team
 from dreamer_async.run.run_state import RunState
 from dreamer_async.run.saver import Saver
 from dreamer_async.run.slow_step import slow_step
@@ -61,6 +63,8 @@ class Parts:
     env_thread: OwnedThread
     writer_thread: OwnedThread
     evaluation_thread: OwnedThread
+    team: Team
+    gauges: RunGauges
 
 
 async def build(
@@ -71,11 +75,15 @@ async def build(
     stack: ExitStack,
     *,
     resume: bool,
+    team: Team,
 ) -> Parts:
     """Make every part, in an order that fails early and cheaply; `stack` releases them.
 
-    Nothing that the run has on disk is changed here.
+    Nothing that the run has on disk is changed here. `config` is that of the whole run; with other
+    ranks in the `team`, parts are made for a share of it.
     """
+    whole, kind = config, choose_device(config.train.device).type
+    config = on_device(share(config, team.world), kind, team.world)
     train, env = config.train, config.env
     device = choose_device(train.device)
     threads = cpu_threads(config)
@@ -84,7 +92,11 @@ async def build(
         spec = await builder.run_or_leave(envs.spec_of, env)
     home = stack.enter_context(run_dir.held())
     with slow_step("checking the replay" if resume else "reserving room for the replay"):
-        replay = stack.enter_context(open_replay(config, spec, run_dir, resume=resume))
+        ring = team.replay_home(run_dir)
+        if team.world.size > 1:
+            room = room_of(whole, spec, ring, resume=resume) if team.world.leads else 0
+            config = with_room(config, await team.room(room))
+        replay = stack.enter_context(open_replay(config, spec, ring, resume=resume))
     if train.updates and not replay.steps:
         with slow_step("filling the replay with what was recorded"):
             telemetry.warn(await builder.run_or_leave(fill, replay, config, spec), "info")
@@ -102,7 +114,8 @@ async def build(
         if known:
             telemetry.warn(known)
     with slow_step("making the networks"):
-        learner = await learner_thread.run(Learner, spec, config, replay, place)
+        ranks = await learner_thread.run_or_leave(team.exchange, place.device)
+        learner = await learner_thread.run(Learner, spec, config, replay, place, team, ranks)
     policy = await policy_thread.run(
         Policy, spec, config, place.device, place.precision, place.backend
     )
@@ -115,8 +128,8 @@ async def build(
             if called
             else await builder.run_or_leave(make_env, config)
         )
-    cost = train.batch_size * train.batch_length
-    ratio = TrainRatio(train.train_ratio, cost, waits=not called)
+    cost = whole.train.batch_size * train.batch_length
+    ratio = team.ratio(train.train_ratio, cost, waits=not called)
     collector = Collector(
         pool,
         player,
@@ -132,18 +145,19 @@ async def build(
     )
     state = RunState(
         *(learner, replay, ratio, pool, player, collector),
-        lockstep=train.sync,
+        lockstep=train.sync and team.world.size == 1,
         recorded=bool(config.replay.source),
     )
     telemetry.follow(lambda: state.position)
-    saver = Saver(home, config, learner, ratio, state, telemetry, run_dir.path, spec)
+    team.take_notes(collector)
+    saver = Saver(home, whole, learner, ratio, state, telemetry, run_dir.path, spec, team)
     filmer = Filmer(home.film_path, learner, telemetry)
     evaluator = Evaluator(spec, config, place, learner.weights, telemetry)
     if called:
         process.keep_for_good()
     gauges = RunGauges(home.path, pool, player, replay, ratio, learner, collector.stages)
     return Parts(
-        config=config,
+        config=whole,
         run_dir=run_dir,
         place=place,
         telemetry=telemetry,
@@ -157,12 +171,14 @@ async def build(
         saver=saver,
         filmer=filmer,
         evaluator=evaluator,
-        monitor=Monitor(home, telemetry, gauges, ratio, saver, filmer, evaluator, stop),
+        monitor=Monitor(home, telemetry, gauges, ratio, saver, filmer, evaluator, stop, team),
         learner_thread=learner_thread,
         policy_thread=policy_thread,
         env_thread=_thread(stack, "env", 1),
         writer_thread=_thread(stack, "checkpoint", 1, modest),
         evaluation_thread=_thread(stack, "evaluation", 1, partial(use_own_stream, device)),
+        team=team,
+        gauges=gauges,
     )
 
 

@@ -21,17 +21,23 @@ from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.cuda.capture import alone
 from dreamer_async.machine import process
 from dreamer_async.machine.device import wait_for
+from dreamer_async.parallel.meeting import Meeting
+from dreamer_async.parallel.shares import check
+from dreamer_async.parallel.world import World
 from dreamer_async.replay.capacity import available_memory, paging_warning
 from dreamer_async.run import aio
-from dreamer_async.run.aio import Left, OwnedThread, Stop
+from dreamer_async.run.aio import Left, OwnedThread, Stop, innermost
 from dreamer_async.run.failures import answer, describe, exit_code
 from dreamer_async.run.learner import learn, learn_once, study
 from dreamer_async.run.output import Output
 from dreamer_async.run.parts import Parts, build
-from dreamer_async.run.resume import begin_with, go_on
+from dreamer_async.run.ranks.follower import follow
+from dreamer_async.run.ranks.lead import Lead
+from dreamer_async.run.ranks.team import COLLECT, Team
+from dreamer_async.run.resume import begin_with, drop_other_layout, go_on
 from dreamer_async.run.telemetry import PlainLog, Telemetry
 from dreamer_async.run.trackers import Trackers
-from dreamer_async.store import checkpoint
+from dreamer_async.store import checkpoint, exit_codes
 from dreamer_async.store.events import EventWriter, RunFinished, RunStarted, next_generation
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir
@@ -40,24 +46,55 @@ from dreamer_async.store.run_dir import RunDir
 def main(run_dir: RunDir, *, plain: bool, resume: bool, overrides: Sequence[str] = ()) -> int:
     """Run the trainer in this process and return its exit code.
 
-    `overrides` change the settings of a resumed run, for good once it has been restored.
+    `overrides` change the settings of a resumed run, for good once it has been restored. As one of
+    several ranks this process leads or follows; ranks that were started anew resume.
     """
+    world = World.here()
+    if not world.leads:
+        return follow_main()
     process.prepare()
     try:
+        meeting = Meeting(world) if world.size > 1 else None
         config = override(from_dict(read_json(run_dir.config_path)), overrides)
+        resume = resume or world.restarts > 0
         with run_dir.lock():
-            code = aio.run(run(config, run_dir, plain=plain, resume=resume))
+            code = aio.run(run(config, run_dir, plain=plain, resume=resume, meeting=meeting))
     except Exception as error:
-        code = exit_code(error)
-        if not aio.in_time(answer, error, run_dir):
-            os._exit(code)
+        code = _said(error, run_dir)
+    return _ended(code)
+
+
+def follow_main() -> int:
+    """Follow rank 0 in this process, whatever run it leads, and return the exit code."""
+    process.prepare()
+    try:
+        meeting = Meeting(World.here())
+        code = aio.run(follow(meeting, meeting.find()))
+    except Exception as error:
+        code = _said(error, None)
+    return _ended(code)
+
+
+def _said(error: Exception, run_dir: RunDir | None) -> int:
+    code = exit_code(error)
+    if not aio.in_time(answer, error, run_dir):
+        os._exit(code)
+    return code
+
+
+def _ended(code: int) -> int:
     if aio.hanging():
         os._exit(code)
     return code
 
 
-async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> int:
-    """Train until the planned steps or a stop; raises what made it fail."""
+async def run(
+    config: Config, run_dir: RunDir, *, plain: bool, resume: bool, meeting: Meeting | None = None
+) -> int:
+    """Train until the planned steps or a stop; raises what made it fail.
+
+    With a meeting this is rank 0 of several.
+    """
     stop = Stop(config.train.grace_seconds)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
@@ -66,10 +103,12 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
     telemetry = Telemetry(writer, *map(PlainLog, outputs), *trackers.listeners)
     trackers.follow(telemetry.warn)
     begun = not resume
+    team = Team() if meeting is None else Lead(meeting, telemetry, stop)
+    code, words = exit_codes.STUCK, ""
     try:
         with ExitStack() as stack:
-            building = build(config, run_dir, telemetry, stop, stack, resume=resume)
-            parts = await aio.first(building, stop.interrupt())
+            building = gather(config, run_dir, telemetry, stop, stack, resume=resume, team=team)
+            parts = await aio.first(building, stop.interrupt(), team.failed())
             if parts is not None:
                 await begin(parts, resume=resume)
                 begun = True
@@ -80,15 +119,18 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
             else:
                 for output in outputs:
                     output.write(f"stopped ({stop.reason}) before {run_dir.name} went on\n")
+            code, words = 0, stop.reason
             stop.succeeded()
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)
     except BaseException as error:
-        error = _innermost(error)
+        error = innermost(error)
+        code, words = exit_code(error), describe(error, run_dir)
         if begun:  # a resume that cannot restore leaves the run's stream as it was
-            _finish(telemetry, "failed", exit_code(error), describe(error, run_dir))
+            _finish(telemetry, "failed", code, words)
         raise error
     finally:
+        await team.end(code, words)
         stop.close()
         for said in trackers.close():
             for output in outputs:
@@ -96,6 +138,24 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
         for each in (writer, *outputs):
             each.close()
     return 0
+
+
+async def gather(
+    config: Config,
+    run_dir: RunDir,
+    telemetry: Telemetry,
+    stop: Stop,
+    stack: ExitStack,
+    *,
+    resume: bool,
+    team: Team,
+) -> Parts:
+    """Make every part, after all ranks have met and the replay is as so many can use it."""
+    check(config, team.world.size)
+    if resume and (dropped := drop_other_layout(run_dir, config, team.world.size)):
+        telemetry.warn(dropped)
+    await team.meet(config, run_dir, resume=resume)
+    return await build(config, run_dir, telemetry, stop, stack, resume=resume, team=team)
 
 
 async def begin(parts: Parts, *, resume: bool) -> None:
@@ -109,6 +169,11 @@ async def begin(parts: Parts, *, resume: bool) -> None:
     if config.train.init and not (resumption and resumption.resumed.checkpoint):
         place, what = Path(config.train.init), config.train.init_parts
         begun_with = await parts.learner_thread.run(begin_with, place, what, parts.learner)
+    learner = parts.learner
+    ahead = await parts.team.begin(parts.state.others, learner.updates, learner.skipped)
+    if resumption is not None:
+        resumption = resumption.ahead(ahead, ahead * parts.ratio.ratio / parts.ratio.cost)
+    await parts.learner_thread.run(parts.team.same_weights, learner.trainer)
     parts.replay.claim()
     if to_dict(config) != read_json(run_dir.config_path):
         write_json_atomic(run_dir.config_path, to_dict(config))
@@ -138,7 +203,7 @@ async def train(parts: Parts, stop: Stop) -> None:
     except Exception as error:
         stop.bound()
         trouble = await _save_after_failure(parts)
-        if trouble is not None and isinstance(_innermost(error), OSError):
+        if trouble is not None and isinstance(innermost(error), OSError):
             raise trouble from error  # the disk: this says what is lost
         raise
     parts.monitor.report()
@@ -182,6 +247,7 @@ async def work(parts: Parts, stop: Stop) -> None:
         parts.env.start()
     async with asyncio.TaskGroup() as group:
         tasks = [
+            group.create_task(parts.team.watch()),
             group.create_task(parts.monitor.report_every(1.0)),
             group.create_task(parts.filmer.film_every(parts.learner_thread, parts.writer_thread)),
             group.create_task(parts.evaluator.serve(parts.evaluation_thread)),
@@ -267,19 +333,15 @@ async def lockstep(parts: Parts, stop: Stop) -> None:
             await aio.first(stop.wait(), parts.ratio.running(), parts.saver.asked())
             await save_if_due()
             continue
+        parts.team.tell(COLLECT)
         step = await parts.env_thread.run_or_leave(parts.env.recv)
         acted = await parts.policy_thread.run(collector.act, step)
         collector.store(step, acted)
         parts.env.send(acted.action, step.env_id)
+        await parts.team.stored()
         while parts.ratio.due:
             await learn_once(parts.learner, parts.ratio, parts.learner_thread, parts.telemetry)
         await save_if_due()
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _finish(telemetry: Telemetry, reason: str, code: int, message: str) -> None:
@@ -299,14 +361,15 @@ def _started(parts: Parts) -> RunStarted:
         device=str(parts.place.device),
         precision=parts.place.precision,
         num_envs=config.env.num_envs,
+        ranks=parts.team.world.size,
         steps=config.train.steps,
         frames_per_step=spec.frames_per_step,
         train_ratio=config.train.train_ratio,
         seed=config.train.seed,
         sync=config.train.sync,
         compiled=parts.learner.compiles or parts.place.backend is NATIVE,
-        replay_capacity=ring.spec.capacity * ring.spec.num_envs,
-        replay_bytes=ring.bytes,
+        replay_capacity=ring.spec.capacity * ring.spec.num_envs * parts.team.world.size,
+        replay_bytes=ring.bytes * parts.team.world.size,
         pid=os.getpid(),
         version=__version__,
         updates=config.train.updates,

@@ -5,6 +5,7 @@ replay; a new one, if it is told to, with the weights of another run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
 from dreamer_async.store.events import Resumed
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import in_words
 
 WORLD_MODEL = ("enc", "dyn", "dec", "rew", "con")
 """Parts of an agent that know nothing of its behaviour."""
@@ -35,6 +37,12 @@ class Resumption(NamedTuple):
     resumed: Resumed
     warnings: list[str]
     """Settings that changed, and what keeps a lockstep run from going on bit for bit."""
+
+    def ahead(self, steps: int, updates: float) -> Resumption:
+        """The same where other ranks' rings are so many steps, worth `updates`, ahead, too."""
+        at, lost = self.resumed.env_steps + steps, self.resumed.lost_updates
+        resumed = replace(self.resumed, env_steps=at, lost_updates=lost + updates)
+        return self._replace(resumed=resumed)
 
 
 def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
@@ -51,6 +59,26 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     edited = _edited(run_dir, config, found.manifest)
     differences = _differences(config, Counters.read(found.manifest))
     return Resumption(_resumed(path, state, lost, found.skipped), [*edited, *differences])
+
+
+def drop_other_layout(run_dir: RunDir, config: Config, ranks: int) -> str:
+    """Delete replays that so many ranks cannot use, and say so; mostly there are none.
+
+    Every rank's ring holds its share of the environments, so that another number of ranks needs
+    other rings. Raises CheckpointError, with nothing deleted, where no checkpoint verifies.
+    """
+    directory = config.replay.directory
+    have = len(run_dir.ranks())
+    whole = run_dir.replay_paths(directory)[0].exists()
+    there = have or int(whole)
+    if there in (0, ranks) and not (whole and ranks > 1):
+        return ""
+    checkpoint.to_resume(run_dir.checkpoints)
+    freed = run_dir.free_replay(directory)
+    return (
+        f"the replay of {there} rank{'s' * (there > 1)} was dropped ({in_words(freed)}): "
+        f"{ranks} divide{'s' * (ranks == 1)} the environments in another way"
+    )
 
 
 def begin_with(path: Path, parts: str, learner: Learner) -> list[str]:

@@ -59,6 +59,8 @@ class RunState:
         self._collector = collector
         self._lockstep = lockstep
         self._recorded = recorded
+        self.others: list[Mapping[str, Any]] = []
+        """What the checkpoint that was loaded holds of other ranks."""
 
     @property
     def position(self) -> Position:
@@ -110,6 +112,7 @@ class RunState:
             _check_generator(found.tensors, LEARNER_GENERATOR)
             self._learner.load_state(found.tensors, found.manifest)
             lost, ahead = self._load_counters(counters, found.manifest["replay"])
+            self.others = found.manifest.get("ranks", [])
             if self._lockstep and not lost and not ahead and POLICY_GENERATOR in found.tensors:
                 self._load_acting(found.tensors)
         except (KeyError, ValueError) as error:

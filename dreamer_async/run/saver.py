@@ -23,6 +23,7 @@ from dreamer_async.run import saved_spec
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.team import SAVE, Team
 from dreamer_async.run.run_state import RunState
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.store import checkpoint
@@ -57,6 +58,7 @@ class Saver:
         telemetry: Telemetry,
         place: Path,
         spec: EnvSpec,
+        team: Team | None = None,
     ) -> None:
         """`run_dir` may be known by a descriptor; `place` is the path that people know."""
         self._spec = saved_spec.encode(spec)
@@ -66,6 +68,7 @@ class Saver:
         self._ratio = ratio
         self._state = state
         self._telemetry = telemetry
+        self._team = team or Team()
         self._failures = 0
         self._saved = time.monotonic()
         self._saved_at = (-1, -1)
@@ -123,6 +126,8 @@ class Saver:
         """
         if learner_thread.left or self._learner.failure:  # nothing learned, or nothing to save
             return
+        if self._team.broken:  # the ranks cannot compare what they hold any more
+            return
         if self._run_dir.removed():
             await self._save_elsewhere(learner_thread, writer_thread)
         try:
@@ -147,8 +152,9 @@ class Saver:
     ) -> None:
         began = self._saved = time.monotonic()
         counters = self._state.counters()
+        order = self._team.tell(SAVE)
         tensors, learned = await learner_thread.run(self._state.learned)
-        counters |= learned
+        counters |= learned | await self._team.others(order, tensors, writer_thread)
         if exact:
             tensors |= self._state.acting()
         path = await writer_thread.run(self._write, tensors, counters)

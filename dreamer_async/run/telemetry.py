@@ -23,7 +23,6 @@ from dreamer_async.store.events import (
     Episode,
     Evaluated,
     Event,
-    EventWriter,
     Gauges,
     Metrics,
     PhaseChanged,
@@ -135,10 +134,20 @@ class Listener(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Where events go: an EventWriter, or what passes them on."""
+
+    dropped: int
+
+    def emit(self, event: Event) -> None:
+        """Take one event."""
+        ...
+
+
 class Telemetry:
     """Writes events, and shows them to whoever else listens. Nothing here ends a run."""
 
-    def __init__(self, writer: EventWriter, *listeners: Listener) -> None:
+    def __init__(self, writer: Sink, *listeners: Listener) -> None:
         self._writer = writer
         self._listeners = list(listeners)
         self._owners: Callable[[], Position] = Position

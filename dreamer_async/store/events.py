@@ -53,6 +53,8 @@ class RunStarted:
     version: str
     updates: int = 0
     """Planned updates of a run that learns from what was recorded; 0 where steps end a run."""
+    ranks: int = 1
+    """Processes that learn as one."""
 
 
 @dataclass(frozen=True)

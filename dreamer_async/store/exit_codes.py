@@ -20,6 +20,8 @@ DISK = 74
 STUCK = 75
 DASHBOARD = 76
 """The dashboard failed; a run that it showed goes on."""
+RANK = 77
+"""One of several processes that learn as one has ended, or holds other weights than the others."""
 INTERRUPTED = 130
 
 _INACCESSIBLE = {

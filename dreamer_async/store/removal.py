@@ -29,6 +29,7 @@ _OURS = re.compile(
     r"|checkpoints/\.(tmp|del)-.*"
     r"|control(/[^/]+\.json)?"
     r"|pictures(/film\.npz)?"
+    r"|ranks(/launch\.json|/[0-9]+(/replay\.(ring|latents)(\.tmp)?)?)?"
     r"|tensorboard(/events\.out\.tfevents[^/]*)?"
     r"|(wandb|trackio|mlflow)(/.*)?"
     r"|([a-z]+/)?\.tmp-[0-9a-f]{16}"

@@ -161,6 +161,7 @@ class RunDir:
             self.checkpoints,
             self.control,
             self.pictures,
+            self.path / "ranks",
             *map(self.tracker, TRACKERS),
             self.replay_path,
             self.latents_path,
@@ -205,12 +206,28 @@ class RunDir:
         stem = Path(directory).absolute() / f"dreamer-async-{self.name}-{digest}"
         return Path(f"{stem}.ring"), Path(f"{stem}.latents")
 
+    def rank(self, number: int) -> RunDir:
+        """Where one of several ranks keeps its replay."""
+        return RunDir(self.path / "ranks" / str(number))
+
+    def ranks(self) -> list[RunDir]:
+        """Those that have kept anything, in any order."""
+        try:
+            names = os.listdir(self.path / "ranks")
+        except OSError:
+            return []
+        return [self.rank(int(name)) for name in names if name.isascii() and name.isdigit()]
+
     def free_replay(self, directory: str = "") -> int:
         """Delete the ring and the latents, wherever they are; returns the bytes freed."""
         freed = 0
         for path in self.replay_files(directory):
             freed += bytes_of(path)
             path.unlink(missing_ok=True)
+        for rank in self.ranks():
+            freed += rank.free_replay(directory)
+            with contextlib.suppress(OSError):
+                rank.path.rmdir()
         return freed
 
     def replay_files(self, directory: str = "") -> list[Path]:

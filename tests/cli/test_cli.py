@@ -133,6 +133,11 @@ MISTAKES = [
     (f"{TRAIN_TOY} --device tpu", "train.device must be auto, cpu, cuda or cuda:N"),
     (f"{TRAIN_TOY} --device cuda:999", "cuda:999"),
     (
+        f"{TRAIN_TOY} --devices 3",
+        "env.num_envs=16 is of the whole run and cannot be divided among 3",
+    ),
+    (f"{TRAIN_TOY} --devices 0", "invalid value for '--devices'"),
+    (
         f"{TRAIN_TOY} --precision float16",
         "train.precision must be auto, float32, mixed or bfloat16",
     ),

@@ -25,6 +25,7 @@ from dreamer_async.agent.policy import PolicyNoise
 from dreamer_async.envs.spec import ActionSpec, EnvSpec
 from dreamer_async.fast.cuda import lowered
 from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.parallel.group import Group
 
 WAITS = "_local_scalar_dense", "nonzero", "unique", "masked_select"
 """Parts of the names of operations after which the host has to know a result to go on."""
@@ -127,6 +128,17 @@ def test_an_update_stays_on_the_device(action: str, obs: str, precision: str) ->
     assert not seen.bad and seen.count > 100
     results = done.deter, done.stoch, done.finite, *done.metrics.values()
     assert {str(tensor.device) for tensor in results} == {"cuda:0"}
+
+
+@every_precision
+def test_what_ranks_exchange_stays_on_the_device(precision: str) -> None:
+    """A recording of an update holds the sums over ranks, too."""
+    trainer, batch, noise = trainer_of(make_spec(MIXED), precision)
+    group = Group(1, 2, lambda tensor: tensor.add_(tensor))
+    trainer.ranks = trainer.agent.ranks = group.ranks
+    with Watch() as seen:
+        trainer.update(batch, noise)
+    assert not seen.bad and seen.count > 100
 
 
 @every_precision

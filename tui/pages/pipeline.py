@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 
 from dreamer_async.tui.pages.page import Page
 from dreamer_async.tui.read.view import RunView
-from dreamer_async.tui.show import pictures, stages
+from dreamer_async.tui.show import pictures, ranks, stages
 from dreamer_async.tui.show.names import STAGES
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.grid import ChartGrid
@@ -38,6 +38,7 @@ class Pipeline(Page):
         if not self.changed("all", (shown.source.epoch, view.gauges_seen, phase.name)):
             return
         self.query_one(Strips).show(stages.strips(view), stages.verdict(view, phase))
+        self.query_one(Caption).show(ranks.row(view))
         grid = self.query_one(ChartGrid)
         wanted = len(CHARTS) if grid.content_size.height >= TALL else LEAST
         room = grid.lay_out(wanted, len(CHARTS))

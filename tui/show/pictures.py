@@ -124,7 +124,8 @@ def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list
     legend = [_entry("line", "━ ", "mean", mean)]
     for name, other, look in others:
         latest = other.episodes.rolling_mean(20)
-        legend.append(_entry(look, f"{MARKS[look]} ", name, float(latest[-1]) if len(latest) else None))
+        value = float(latest[-1]) if len(latest) else None
+        legend.append(_entry(look, f"{MARKS[look]} ", name, value))
     legend += _published_legend(view, mean)
     if (top := _ceiling(view)) is not None:
         legend.append(_entry("floor", "┄ ", top.kind, top.value))
@@ -340,7 +341,8 @@ def _others(
         series = choose(other)
         if series is not None and len(series):
             mean = series.rolling_mean(options.smoothing)
-            curves.append(Curve(Trace(along(other, series, options.axis), mean), look, mark=MARKS[look]))
+            trace = Trace(along(other, series, options.axis), mean)
+            curves.append(Curve(trace, look, mark=MARKS[look]))
     return curves
 
 

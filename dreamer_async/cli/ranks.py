@@ -1,0 +1,64 @@
+"""Runs on several devices: what is refused before they start, and the ranks that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamer_async.config import Config, ConfigError
+from dreamer_async.parallel.shares import check
+from dreamer_async.parallel.world import World, launch_id
+from dreamer_async.store.json_file import read_json, write_json_atomic
+from dreamer_async.store.run_dir import RunDir, list_runs
+
+LAUNCH = Path("ranks", "launch.json")
+"""In a run that torchrun has made: which launch it was."""
+
+
+def check_devices(config: Config, kind: str, devices: int) -> None:
+    """Raise ConfigError where a run cannot be shared among so many devices of a kind."""
+    world = World.here()
+    if devices > 1 and world.size > 1:
+        raise ConfigError(
+            f"torchrun has started {world.size} ranks already: leave out --devices, or torchrun"
+        )
+    here = devices if world.size == 1 else world.local_size
+    check(config, max(devices, world.size))
+    if kind != "cuda" or here == 1:
+        return
+    import torch
+
+    if (there := torch.cuda.device_count()) < here:
+        raise ConfigError(
+            f"{here} ranks want a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
+            f"try --devices {there}, or --device cpu"
+        )
+
+
+def remember_launch(run: RunDir) -> None:
+    """Let a launch find the run that it has made, when torchrun starts its ranks anew."""
+    if World.here().size > 1:
+        path = run.path / LAUNCH
+        path.parent.mkdir(exist_ok=True)
+        write_json_atomic(path, {"launch": launch_id()})
+
+
+def made_before(root: Path) -> RunDir | None:
+    """The run that this launch made before its ranks were started anew; None in its first life."""
+    if World.here().restarts == 0:
+        return None
+    return next((run for run in list_runs(root) if _launch_of(run) == launch_id()), None)
+
+
+def _launch_of(run: RunDir) -> str | None:
+    try:
+        found = read_json(run.path / LAUNCH)
+    except (OSError, ValueError):
+        return None
+    return found.get("launch") if isinstance(found, dict) else None
+
+
+def follow_run() -> int:
+    """Be one of the ranks that do what rank 0 says, whatever run it makes."""
+    from dreamer_async.run.pipeline import follow_main
+
+    return follow_main()

@@ -1,0 +1,117 @@
+"""Ranks of a real run: one stream, one limiter, one checkpoint, and one end for all."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from fault_runs import Ledger, log, until
+from parallel.rank_runs import RankServer
+from tiny_run import extend, make_run, newest, read
+
+from dreamer_async.store import events
+from dreamer_async.store.run_dir import RunDir
+
+LONG = ("train.steps=1_000_000", "train.checkpoint_seconds=0.2")
+SHORT = ("train.steps=120", "train.sync=true", "train.checkpoint_seconds=1000")
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[RankServer]:
+    server = RankServer()
+    yield server
+    server.close()
+
+
+def seen(run: RunDir, kind: type) -> list[events.Event]:
+    return [event for event in read(run) if isinstance(event, kind)]
+
+
+def finished(run: RunDir) -> events.RunFinished:
+    last = read(run)[-1]
+    assert isinstance(last, events.RunFinished), log(run)
+    return last
+
+
+def test_steps_and_updates_are_those_of_one_process_and_the_same_bits_come_again(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    runs = [make_run(tmp_path / str(n), *SHORT, task="seek") for n in range(3)]
+    codes = [ranks.train(run, count) for run, count in zip(runs, (2, 2, 1), strict=True)]
+    assert codes == [[0, 0], [0, 0], [0]], log(runs[0])
+    one, two, alone = (newest(run) for run in runs)
+    for name in ("env_steps", "updates", "ratio_debt"):
+        assert one.manifest[name] == alone.manifest[name], name
+    assert one.manifest["updates"] > 5
+    for name, tensor in one.tensors.items():
+        assert torch.equal(tensor, two.tensors[name]), name
+    trained = [name for name in one.tensors if name.startswith("trainer/agent.")]
+    assert any(not torch.equal(one.tensors[n], alone.tensors[n]) for n in trained), "control"
+    [started] = seen(runs[0], events.RunStarted)
+    assert isinstance(started, events.RunStarted) and started.ranks == 2
+    numbers = {e.env_id for e in read(runs[0]) if isinstance(e, events.Episode)}
+    assert numbers & {0, 1} and numbers & {2, 3} and numbers <= {0, 1, 2, 3}
+
+
+def test_a_killed_rank_ends_all_others_and_the_run_goes_on_with_what_there_is(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, *LONG, task="seek")
+    ledger = Ledger(run)
+    assert ranks.train(run, kill=(1, "saved")) == [77, -signal.SIGKILL], log(run)
+    assert finished(run).exit_code == 77 and "rank" in finished(run).message
+    assert ledger.faults() == []
+    assert ranks.train(run, resume=True, kill=(0, "begun"))[1] == 77, log(run)
+    assert "rank 0 has ended" in log(run) or "does not answer" in log(run)
+    assert ranks.train(*until(run, ledger), resume=True) == [0, 0], log(run)
+    assert ledger.resumed() == []
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(ranks: RankServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *SHORT, task="seek")
+    for life, count in enumerate((4, 1, 2)):
+        extend(run, f"train.steps={80 * (life + 1)}")
+        assert ranks.train(run, count, resume=life > 0) == [0] * count, log(run)
+        assert newest(run).manifest["env_steps"] == 80 * (life + 1)
+        assert len(newest(run).manifest.get("ranks", [])) == count - 1
+    assert "the replay of 4 ranks was dropped" in log(run)
+    assert "the replay of 1 rank was dropped" in log(run)
+
+
+def test_what_fails_on_one_rank_is_saved_and_told_by_rank_0(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, "train.steps=1_000_000", "train.checkpoint_seconds=1000", task="seek")
+    assert ranks.train(run, inject={1: {"environment_lies": 60}}) == [69, 69], log(run)
+    assert finished(run).exit_code == 69 and finished(run).message.startswith("rank 1: ")
+    assert len(seen(run, events.Checkpointed)) == 1
+    assert len(newest(run).manifest["ranks"]) == 1
+
+
+def test_a_rank_that_cannot_begin_is_not_waited_for(ranks: RankServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *SHORT, task="seek")
+    assert ranks.train(run, inject={1: {"replay_does_not_fit": 1}}) == [74, 74], log(run)
+    said = finished(run).message
+    assert said.startswith("rank 1: ") and said.endswith("no room for the replay")
+    assert not list(run.checkpoints.iterdir())
+
+
+def test_ranks_that_hold_other_weights_are_found_before_anything_is_saved(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, *SHORT, task="seek")
+    assert ranks.train(run, inject={1: {"weights_drift": 3}}) == [77, 77], log(run)
+    assert "rank 1 holds other weights" in finished(run).message
+    assert not list(run.checkpoints.iterdir())
+
+
+def test_a_signal_to_all_ranks_saves_once_more_and_ends_well(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, "train.steps=1_000_000", "train.checkpoint_seconds=3", task="seek")
+    assert ranks.train(run, signal=signal.SIGTERM) == [0, 0], log(run)
+    assert finished(run).reason == "stopped"
+    assert newest(run).manifest["env_steps"] == finished(run).env_steps
