@@ -31,10 +31,10 @@ SIZE = (104, 34)
 """Columns and rows."""
 GROWING, GROWING_MS = 60, 130
 """Frames of the overview while the run goes on, and how long each is shown."""
-END_MS, PAGE_MS, FILM_MS = 2000, 2200, 160
+END_MS, PAGE_MS, FILM_MS = 2000, 2200, 220
 """How long the end of the run, a page that stands still, and a frame of the film are shown."""
-FILM_FRAMES = 40
-"""At most."""
+SEQUENCES = 2
+"""Of the film."""
 COLOURS = 64
 """Of the whole GIF: the themes use few, and fewer make smaller files."""
 
@@ -117,9 +117,24 @@ async def frames(run: RunDir, size: tuple[int, int]) -> AsyncIterator[Frame]:
                 await app.main.action_page(page)
                 yield Frame(await shown(pilot), PAGE_MS)
             await app.main.action_page("world")
-            for _ in range(FILM_FRAMES if await playing(pilot) else 1):
-                yield Frame(await shown(pilot), FILM_MS)
-                app.main.page.advance()
+            async for frame in _film(pilot):
+                yield frame
+
+
+async def _film(pilot: Pilot[int]) -> AsyncIterator[Frame]:
+    """The page of the world model: some sequences of images, or what does not move as it is."""
+    app = pilot.app
+    assert isinstance(app, Dashboard)
+    await shown(pilot)
+    film = app.source.film.film
+    if film is None or not film.shots()[0].is_image:
+        yield Frame(await shown(pilot), PAGE_MS)
+        return
+    for _ in range(SEQUENCES):
+        for _ in range(film.length):
+            yield Frame(await shown(pilot), FILM_MS)
+            app.main.page.advance()
+        await app.main.action_source()
 
 
 async def shown(pilot: Pilot[int]) -> Pixels:
@@ -137,15 +152,6 @@ async def shown(pilot: Pilot[int]) -> Pixels:
     await pilot.pause()
     ground = Color.parse(app.theme_variables["background"])
     return raster(app.screen._compositor.render_strips(), (ground.r, ground.g, ground.b))
-
-
-async def playing(pilot: Pilot[int]) -> bool:
-    """Let the film play, if there is one of images; it stands still otherwise."""
-    app = pilot.app
-    assert isinstance(app, Dashboard)
-    await shown(pilot)
-    await app.main.action_play()
-    return app.main.page.moving
 
 
 def as_gif(shots: Sequence[Frame], path: Path) -> None:

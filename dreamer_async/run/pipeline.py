@@ -79,7 +79,7 @@ async def run(config: Config, run_dir: RunDir, *, plain: bool, resume: bool) -> 
                 _finish(telemetry, reason, 0, stop.reason)
             else:
                 for output in outputs:
-                    output.write(f"stopped ({stop.reason}) before {run_dir.name} went on\n")
+                    output.write(f"stopped ({stop.reason}) before {run_dir.name} continued\n")
             stop.succeeded()
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)
