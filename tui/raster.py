@@ -21,7 +21,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from textual.strip import Strip
 
 Pixels = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
+"""Red, green, blue."""
 
 WIDTH, HEIGHT = 9, 17
 """Of a cell, in pixels."""

@@ -21,9 +21,9 @@ from tests.tui.test_screens import film
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
 
-def drawn(text: str, **style: bool) -> Pixels:
+def drawn(text: str, style: str = "") -> Pixels:
     """White on black."""
-    look = Style(color="#ffffff", bgcolor="#000000", **style)
+    look = Style.parse(f"#ffffff on #000000 {style}")
     return raster([Strip([Segment(text, look)])], (9, 9, 9))
 
 
@@ -40,7 +40,7 @@ def test_blocks_fill_their_half_and_lines_reach_the_next_cell() -> None:
     upper = drawn("▀")
     half = round(HEIGHT / 2)
     assert colours(upper[:half]) == {WHITE} and colours(upper[half:]) == {BLACK}
-    assert colours(drawn("▀", reverse=True)[:half]) == {BLACK}
+    assert colours(drawn("▀", "reverse")[:half]) == {BLACK}
     line = drawn("──")[HEIGHT // 2]
     assert colours(line) == {WHITE}
     corner = drawn("╭")
@@ -58,7 +58,7 @@ def test_a_dot_of_braille_is_in_its_own_place(char: str, quarter: tuple[int, int
 
 
 def test_letters_are_drawn_dim_ones_darker_and_bold_ones_thicker() -> None:
-    plain, dim, bold = drawn("m"), drawn("m", dim=True), drawn("m", bold=True)
+    plain, dim, bold = drawn("m"), drawn("m", "dim"), drawn("m", "bold")
     assert plain.max() > 200 > dim.max() > 50
     assert bold.astype(int).sum() > plain.astype(int).sum()
 
