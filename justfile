@@ -33,6 +33,15 @@ test *args:
 docs:
     {{ bin }}/dreamer-async settings --markdown > docs/settings.md
     {{ bin }}/python -m dreamer_async.cli.api > docs/api.md
+    {{ bin }}/python -m dreamer_async.tui.show.metrics_page > docs/metrics.md
+
+# build the web site from docs/ into site/; fails on a broken link (extra docs)
+site: docs
+    {{ bin }}/zensical build --clean --strict
+
+# draw the dashboard of a finished run as a GIF, such as `just moving-picture runs/NAME docs/pictures/moving.gif`; with `--page losses` one page as a PNG (extra dev)
+moving-picture run file="moving.gif" *args:
+    {{ bin }}/python -m dreamer_async.tui.moving {{ args }} {{ run }} {{ file }}
 
 # what must hold before a commit
 check: lint types imports test

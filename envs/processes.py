@@ -267,7 +267,8 @@ class ProcessEnv(VectorEnv):
             self._restarts[env_id] += 1
             if self._restarts[env_id] > MAX_RESTARTS:
                 raise EnvError(
-                    f"{self._name(env_id)} died {self._restarts[env_id]} times, at last by {reason}"
+                    f"{self._name(env_id)} died {self._restarts[env_id]} times, "
+                    f"the last time by {reason}"
                 )
             self._notices.append(
                 f"{self._name(env_id)} is replaced ({self._restarts[env_id]} of at most "

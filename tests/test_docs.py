@@ -13,6 +13,7 @@ import typer.main
 from dreamer_async.cli.commands import app
 from dreamer_async.config import SIZES, SUITES, resolve
 from dreamer_async.store.events import EVENT_TYPES
+from dreamer_async.tui.show import glossary, metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -52,14 +53,67 @@ def test_the_readme_names_the_suites_and_has_both_commands_on_one_line_each() ->
         assert "\n" not in command
 
 
-@pytest.mark.parametrize("file", ["README.md", *sorted(p.name for p in ROOT.glob("docs/*.md"))])
+PAGES = [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
+DOCS = sorted(PAGES)
+_CODE = re.compile(r"^```.*?^```|^ {4}.*?$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    words = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in headings)
+    return {re.sub(r"\s", "-", each.strip()) for each in words}
+
+
+def dead_links(text: str, folder: Path) -> set[str]:
+    """Links of a page in a folder that lead to no file, or to no heading of a page."""
+    dead = set()
+    for link in _LINK.findall(_CODE.sub("", text)):
+        if re.match(r"https?://", link):
+            continue
+        file, _, anchor = link.partition("#")
+        path = folder / file
+        there = path.read_text() if path.suffix == ".md" and path.exists() else ""
+        if not path.exists() or (anchor and anchor not in anchors(there if file else text)):
+            dead.add(link)
+    return dead
+
+
+@pytest.mark.parametrize("file", DOCS)
 def test_links_lead_somewhere(file: str) -> None:
-    path = next(p for p in (ROOT / file, ROOT / "docs" / file) if p.exists())
-    for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", path.read_text()):
-        assert (path.parent / target).exists(), target
+    assert dead_links(text_of(file), (ROOT / file).parent) == set()
 
 
-DOCS = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted(ROOT.glob("docs/*.md")))]
+@pytest.mark.parametrize(
+    ("link", "dead"),
+    [
+        ("cli.md", False),
+        ("cli.md#exit-codes", False),
+        ("#here-its-1", False),
+        ("https://nowhere.invalid", False),
+        ("clj.md", True),
+        ("learning/", False),
+        ("cli.md#exit-code", True),
+        ("#there", True),
+    ],
+)
+def test_a_dead_link_is_seen(link: str, dead: bool) -> None:
+    text = f"# Here: it's 1\n\n```\n# There\n```\n`[a](b)` [word]({link})\n"
+    assert dead_links(text, ROOT / "docs") == ({link} if dead else set())
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = re.findall(r'= "([\w-]+\.md)"', text_of("zensical.toml"))
+    assert sorted(nav) == sorted(path.name for path in ROOT.glob("docs/*.md"))
+
+
+def test_the_page_of_metrics_is_made_from_what_the_dashboard_shows() -> None:
+    assert text_of("docs/metrics.md") == metrics_page.markdown(), "run `just docs`"
+    for name, (_, text) in glossary.meanings().items():
+        assert f"### `{name}`\n" in text_of("docs/metrics.md") and text in text_of(
+            "docs/metrics.md"
+        )
 
 
 def lost_files(text: str, among: set[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Who may import whom, checked on the source and in real processes; README.md has the map."""
+"""Who may import whom, checked on the source and in real processes; CONTRIBUTING.md has the map."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ SHOWN = {
     f"{OURS}.scores.bands",
 }
 """What the dashboard knows of a run."""
+DRAWN = {f"{OURS}.tui.raster", f"{OURS}.tui.moving"}
+"""What draws a dashboard as pixels, with libraries of extras; no dashboard does."""
 ASYNC_AND_FILES = {"asyncio", "logging", "os", "io", "pathlib", "json", "shutil", "tempfile"}
 MOST_FILES = 25
 """In a folder of code or of tests."""
@@ -165,8 +167,10 @@ def violations(module: str, source: str) -> list[str]:
     if here == "envs":
         rule("envs knows no torch", {n for n in everywhere if top(n) == "torch"})
     if here == "tui":
+        more = {"PIL", "matplotlib"} if module in DRAWN else set()
         rule("tui knows what shows a run", {n for n in ours if room(n) != "tui"} - SHOWN)
-        rule("tui uses numpy, rich, textual", others - {"numpy", "rich", "textual"})
+        rule("tui uses numpy, rich, textual", others - {"numpy", "rich", "textual"} - more)
+        rule("the dashboard draws text only", DRAWN & ours if module not in DRAWN else set())
     if here == "agent":
         settings = {f"{OURS}.config", f"{OURS}.config.settings", f"{OURS}.envs.spec"}
         rule("agent knows configs and specs", {n for n in ours if room(n) != "agent"} - settings)
@@ -221,6 +225,8 @@ def test_imports_follow_the_rules(module: str) -> None:
         ("dreamer_async.tui.app", "from dreamer_async.config import resolve"),
         ("dreamer_async.tui.app", "from dreamer_async.store import checkpoint"),
         ("dreamer_async.tui.app", "import torch.nn"),
+        ("dreamer_async.tui.app", "from PIL import Image"),
+        ("dreamer_async.tui.app", "from dreamer_async.tui.raster import raster"),
         ("dreamer_async.tui.app", "import tui.measure"),
         ("dreamer_async.tui.widgets.chart", "from dreamer_async.envs import spec"),
         ("dreamer_async.run.pipeline", "import dreamer_async.tui.app"),

@@ -38,7 +38,7 @@ def list_envs(
         str | None,
         typer.Argument(
             metavar="SUITE",
-            help="List the tasks of this one.",
+            help="Suite whose tasks to list.",
             autocompletion=completion.only_suites,
         ),
     ] = None,
@@ -125,7 +125,7 @@ def check_env(
     env_args: EnvArgs = None,
     kinds: Kinds = None,
     episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Stop then at the latest.")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Stop after this many seconds.")] = 30.0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     as_json: Json = False,
     overrides: Annotated[
@@ -133,7 +133,7 @@ def check_env(
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="env.args, env.kinds, env.image."),
     ] = None,
 ) -> int:
-    """Play random episodes, print what an agent would see, and what is wrong with it."""
+    """Play random episodes; print what an agent would see, and what is wrong."""
     suite, task = find_task(name)
     env = _viewed(suite, task, as_view(env_args, kinds) + (overrides or []))
     from dreamer_async.envs import View

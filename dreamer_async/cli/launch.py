@@ -255,11 +255,11 @@ class Foreground:
                     if dashboard_code > 0
                     else _signal(-dashboard_code)
                 )
-                self._say(f"the dashboard failed ({how}); the run goes on")
+                self._say(f"the dashboard failed ({how}); the run keeps training")
             self._say(
-                f"detached from {self.run.name}, which goes on: come back with "
-                f"`dreamer-async watch {self.run.name}`, end it with "
-                f"`dreamer-async stop {self.run.name}`"
+                f"detached from {self.run.name}, which keeps training: "
+                f"`dreamer-async watch {self.run.name}` attaches again, "
+                f"`dreamer-async stop {self.run.name}` saves and ends it"
             )
             return exit_codes.DASHBOARD if dashboard_code else 0
         if code:
@@ -272,7 +272,7 @@ class Foreground:
             end = summarize(self.run)
             self._say(
                 f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}; "
-                f"go on with `dreamer-async resume {end.name}`"
+                f"continue with `dreamer-async resume {end.name}`"
             )
         return code if code >= 0 else 128 - code
 

@@ -42,7 +42,7 @@ def doctor(
     ] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Say what works on this machine."""
+    """Report what works on this machine."""
     from dreamer_async.cli.doctor import examine
 
     findings = examine(Path(runs_dir), compile_too=compile_)
@@ -75,7 +75,8 @@ def bench(
     compile_: Compile = None,
     seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 10.0,
     pairs: Annotated[
-        int, typer.Option(min=0, max=1000, help="Turns of a trainer with and without a dashboard.")
+        int,
+        typer.Option(min=0, max=1000, help="Times to train in turn with and without a dashboard."),
     ] = 0,
     trace: Annotated[
         Path | None,
@@ -84,7 +85,7 @@ def bench(
     as_json: Json = False,
     overrides: Overrides = None,
 ) -> int:
-    """Measure how fast the parts of a run are here. Prints speeds of other machines, too."""
+    """Measure how fast each part of a run is here, beside speeds of other machines."""
     if part not in (known := (*PARTS, *ALONE, "all")):
         hint = f"; for another suite: bench --suite {part}" if part.lower() in SUITES else ""
         raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
@@ -130,14 +131,15 @@ def plan(
     precision: Precision = None,
     threads: Threads = None,
     speeds: Annotated[
-        bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
+        bool,
+        typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it will take."),
     ] = True,
     published: Published = False,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
 ) -> int:
-    """Say what a run would need: parameters, memory, replay, hours. Nothing is created."""
+    """Estimate what a run would need: memory, disk, hours. Nothing is created."""
     flags = {
         "train.steps": steps,
         "env.num_envs": num_envs,

@@ -17,7 +17,10 @@ from dreamer_async.store.run_dir import TRACKERS
 RunsDir = Annotated[
     str,
     typer.Option(
-        "--runs-dir", metavar="DIR", envvar="DREAMER_RUNS_DIR", help="Directory of all runs."
+        "--runs-dir",
+        metavar="DIR",
+        envvar="DREAMER_RUNS_DIR",
+        help="Directory that holds all runs.",
     ),
 ]
 RunRef = Annotated[
@@ -77,14 +80,14 @@ Task = Annotated[
 ]
 TaskAgain = Annotated[
     str | None,
-    typer.Option("--task", metavar="NAME", help="The run's task again, if it is module:factory."),
+    typer.Option("--task", metavar="NAME", help="Confirm the run's task if it is module:factory."),
 ]
 EnvArgs = Annotated[
     list[str] | None,
     typer.Option(
         "--env-arg",
         metavar="KEY=VALUE",
-        help="Keyword argument of what builds the environment; may be repeated.",
+        help="Argument for the environment's constructor; may be repeated.",
     ),
 ]
 Kinds = Annotated[
@@ -102,22 +105,28 @@ Size = Annotated[
         metavar="NAME", help=f"One of {', '.join(SIZES)}.", autocompletion=completion.sizes
     ),
 ]
-NumEnvs = Annotated[str | None, typer.Option("--envs", metavar="N", help="Parallel environments.")]
-Compile = Annotated[
-    bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs).")
+NumEnvs = Annotated[
+    str | None, typer.Option("--envs", metavar="N", help="Number of parallel environments.")
 ]
-Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of everything.")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Compile the update (GPUs only).")
+]
+Seed = Annotated[
+    str | None, typer.Option(metavar="N", help="Seed for networks, sampling and environments.")
+]
 ReplayDir = Annotated[
-    str | None, typer.Option("--replay-dir", metavar="DIR", help="Keep the replay file there.")
+    str | None, typer.Option("--replay-dir", metavar="DIR", help="Directory for the replay file.")
 ]
 Name = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Label of the run instead of its task.")
+    str | None, typer.Option(metavar="NAME", help="Name the run after this instead of its task.")
 ]
 Published = Annotated[
     bool,
-    typer.Option("--published", help="Protocol, size and ratio of the suite's published curves."),
+    typer.Option("--published", help="Use protocol, size and ratio of the published curves."),
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the dashboard.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Print lines instead of showing the dashboard.")
+]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="The same as --log tensorboard.")]
 Log = Annotated[
     list[str] | None,
@@ -125,12 +134,12 @@ Log = Annotated[
 ]
 Init = Annotated[
     str | None,
-    typer.Option("--init", metavar="RUN", help="Begin with the weights of a run or checkpoint."),
+    typer.Option("--init", metavar="RUN", help="Start from the weights of a run or checkpoint."),
 ]
 InitParts = Annotated[
     str | None,
     typer.Option(
-        "--init-parts", metavar="PARTS", help="What of them: all (default) or world_model."
+        "--init-parts", metavar="PARTS", help="Which weights to take: all (default) or world_model."
     ),
 ]
 Video = Annotated[
@@ -149,7 +158,8 @@ Steps = Annotated[
     str | None, typer.Option("--steps", metavar="N", help="End after this many agent steps.")
 ]
 Ratio = Annotated[
-    str | None, typer.Option("--ratio", metavar="X", help="Replayed steps per agent step.")
+    str | None,
+    typer.Option("--ratio", metavar="X", help="Train ratio: replayed steps per agent step."),
 ]
 Precision = Annotated[
     str | None,

@@ -45,7 +45,7 @@ def watch(
         ),
     ] = None,
     screenshot: Annotated[
-        Path | None, typer.Option(help="Write one picture (SVG) of the dashboard instead.")
+        Path | None, typer.Option(help="Write a picture of the dashboard (SVG) and exit.")
     ] = None,
     page: Annotated[str, typer.Option(metavar="PAGE", help="Page of the picture.")] = "overview",
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the picture.")] = "120x40",
@@ -57,7 +57,7 @@ def watch(
 ) -> int:
     """Attach a dashboard to a live or finished run, or to a sweep.
 
-    Further runs are laid over the first.
+    Curves of further runs are drawn over those of the first.
     """
     from dreamer_async.cli.launch import become_dashboard, find_shown
 
@@ -82,7 +82,7 @@ def evaluate(
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")
     ] = "auto",
     best: Annotated[
-        bool, typer.Option("--best", help="The checkpoint of the best training scores.")
+        bool, typer.Option("--best", help="Use the checkpoint with the best training scores.")
     ] = False,
     longest: Annotated[
         int | None,
@@ -103,7 +103,7 @@ def evaluate(
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Play full episodes with the newest checkpoint of a run or of a sweep's, print scores."""
+    """Play full episodes with the newest checkpoint of a run or sweep, and print scores."""
     filmed = check_films(video, gif, overlay=overlay)
     runs = find_runs(runs_root(runs_dir), [ref])
     for run in runs:
@@ -173,13 +173,15 @@ def dream(
     gif: Gif = None,
     video: Video = None,
     rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
-    context: Annotated[int, typer.Option(min=1, help="Images seen before it dreams.")] = 5,
+    context: Annotated[
+        int, typer.Option(min=1, help="Images the model sees before it dreams.")
+    ] = 5,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 6,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Draw images of a run, as they were, reconstructed and dreamed."""
+    """Draw images of a run: real, reconstructed and dreamed."""
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
     need_extra("pictures", "dream")
@@ -227,7 +229,7 @@ def runs_list(
 
 @runs_app.command(name="show")
 def runs_show(ref: RunRef = "last", as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
-    """Show where a run stands and how its settings differ from the presets; a sweep's runs."""
+    """Show how far a run or sweep is, and how its settings differ from the presets."""
     from dreamer_async.store.summary import chosen_settings, load_config, summarize
 
     if SweepDir.find(runs_root(runs_dir), ref) is not None:
@@ -256,11 +258,11 @@ def _shown(value: Any) -> str:
 @runs_app.command(name="rm")
 def runs_rm(
     refs: RunRefs,
-    replay: Annotated[bool, typer.Option("--replay", help="Only the replay files.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Delete only the replay files.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Delete runs with their replay; refuses one that is running, and what is no run."""
+    """Delete runs and their replay; a run in training is refused."""
     from dreamer_async.store.removal import check, check_sweep, remove, remove_sweep
     from dreamer_async.store.removal import sweep as sweep_up
 
@@ -277,7 +279,7 @@ def runs_rm(
     names = [f"{sweep.name} with {len(sweep.runs())} runs" for sweep in sweeps]
     question = f"Delete {what}{', '.join([*names, *(run.name for run in runs)])}?"
     if not yes and not on_terminal():
-        raise ConfigError(f"{question} Nobody can be asked without a terminal: add --yes")
+        raise ConfigError(f"{question} There is no terminal to ask on: add --yes")
     if not yes:
         typer.confirm(question, abort=True)
     for line in sweep_up(root):

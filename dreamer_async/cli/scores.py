@@ -51,7 +51,7 @@ def scores(
 ) -> int:
     """Print the scores of runs as the paper reports them, beside the published ones.
 
-    Runs of a sweep with other settings are told apart.
+    Runs of a sweep are grouped by their settings.
     """
     if plot is not None:
         need_extra("plots", "scores --plot")
@@ -179,10 +179,13 @@ def curves(
         list[str] | None, typer.Argument(metavar="RUN...", help="Names or paths; default: last.")
     ] = None,
     target: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")
     ] = None,
     group: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of these runs; default: how they ran.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Group name of these runs; default: lockstep or overlapped."
+        ),
     ] = "",
     runs_dir: RunsDir = "runs",
 ) -> int:

@@ -155,7 +155,7 @@ class LocalServer(Server):
 
     async def on_startup(self, app: web.Application) -> None:
         print(f"{self.title}: {self.address}")
-        print("whoever has this address can stop the run; ctrl+c ends the server", flush=True)
+        print("anyone with this address can stop the run; ctrl+c ends the server", flush=True)
 
     async def on_shutdown(self, app: web.Application) -> None:
         """Close every connection, else the server would wait for a minute until they end."""

@@ -14,10 +14,13 @@ from dreamer_async.config import ConfigError, manual
 
 def settings(
     word: Annotated[
-        str, typer.Argument(metavar="[WORD]", help="Only those whose name or meaning has it.")
+        str,
+        typer.Argument(metavar="[WORD]", help="Only settings whose name or meaning contains this."),
     ] = "",
     as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The page of the docs.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the documentation page.")
+    ] = False,
 ) -> int:
     """List the settings that `-s` takes, with their defaults and meanings."""
     if markdown:

@@ -19,9 +19,12 @@ from dreamer_async.config import ConfigError
 from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
 
-Best = Annotated[bool, typer.Option("--best", help="The checkpoint of the best training scores.")]
+Best = Annotated[
+    bool, typer.Option("--best", help="Use the checkpoint with the best training scores.")
+]
 Episodes = Annotated[
-    int, typer.Option("--episodes", "-n", min=0, max=1000, help="Played for the model card.")
+    int,
+    typer.Option("--episodes", "-n", min=0, max=1000, help="Episodes to play for the model card."),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1)]
 
@@ -73,8 +76,10 @@ def export(
 
 def push(
     ref: Annotated[str, typer.Argument(metavar="RUN", help="A run's name or path, or last.")],
-    name: Annotated[str, typer.Argument(metavar="hf://USER/NAME", help="Where to.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
+    name: Annotated[str, typer.Argument(metavar="hf://USER/NAME", help="Repository to upload to.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private if it is new.")
+    ] = False,
     best: Best = False,
     episodes: Episodes = 10,
     seed: Seed = 0,
@@ -135,7 +140,8 @@ def _warn(reasons: tuple[str, ...]) -> None:
 def play(
     ref: RunRef = "last",
     real: Annotated[
-        bool, typer.Option("--real", help="Show a real environment beside it, acted in alike.")
+        bool,
+        typer.Option("--real", help="Show a real environment beside it, given the same actions."),
     ] = False,
     best: Best = False,
     seed: Seed = 0,

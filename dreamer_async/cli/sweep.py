@@ -33,10 +33,10 @@ def sweep(
         str, typer.Argument(metavar="SUITE|FILE|SWEEP", help="A suite, a TOML file, or a sweep.")
     ],
     task: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Tasks with commas between.")
+        str | None, typer.Option(metavar="NAMES", help="Tasks, separated by commas.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Sizes with commas between.")
+        str | None, typer.Option(metavar="NAMES", help="Sizes, separated by commas.")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N", help="How many (5), or which (3,5).")
@@ -47,7 +47,7 @@ def sweep(
     device: Device = None,
     overrides: Overrides = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the sweep; default: sweep-SUITE.")
+        str | None, typer.Option(metavar="NAME", help="Name of the sweep; default: sweep-SUITE.")
     ] = None,
     where: Annotated[
         str, typer.Option("--on", metavar="WHERE", help="local (this machine) or slurm.")
@@ -57,27 +57,29 @@ def sweep(
         typer.Option(min=1, max=1024, help="Runs at a time; default: one for each GPU, or one."),
     ] = None,
     search: Annotated[
-        int | None, typer.Option(min=1, max=2000, metavar="N", help="Runs of a search of ranges.")
+        int | None,
+        typer.Option(
+            min=1, max=2000, metavar="N", help="Number of runs of a search; settings may be ranges."
+        ),
     ] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Go on with failed runs, too.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Continue failed runs as well.")] = False,
     drop_replay: Annotated[
-        bool, typer.Option("--drop-replay", help="Free the replay of each run that is complete.")
+        bool, typer.Option("--drop-replay", help="Delete the replay of each complete run.")
     ] = False,
     speeds: Annotated[
-        bool, typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it takes.")
+        bool,
+        typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it will take."),
     ] = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what there is to do, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    partition: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Partition of Slurm.")
-    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
     time: Annotated[
-        str, typer.Option(metavar="TIME", help="Time limit of one job of Slurm: 90, 4:00:00.")
+        str, typer.Option(metavar="TIME", help="Time limit of each Slurm job: 90, 4:00:00.")
     ] = "4:00:00",
-    gpus: Annotated[int, typer.Option(min=0, max=64, help="GPUs of one job of Slurm.")] = 1,
-    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of one job of Slurm.")] = 4,
+    gpus: Annotated[int, typer.Option(min=0, max=64, help="GPUs of each Slurm job.")] = 1,
+    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of each Slurm job.")] = 4,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch; may be repeated."),
@@ -86,7 +88,7 @@ def sweep(
 ) -> int:
     """Train every task with every combination of settings and every seed.
 
-    Call it again to go on: what is complete is skipped, what was cut off goes on.
+    Run it again to continue: complete runs are skipped, interrupted ones resume.
     """
     if where not in ("local", "slurm"):
         raise ConfigError(f"--on {shown(where)}: there are local and slurm")
@@ -163,7 +165,7 @@ def _ask(cost: Cost, *, sure: bool) -> None:
     if sure or not cost.much:
         return
     if not on_terminal():
-        raise ConfigError("Nobody can be asked without a terminal whether to begin: add --yes")
+        raise ConfigError("There is no terminal to ask on whether to begin: add --yes")
     typer.confirm("Begin?", abort=True)
 
 
@@ -208,7 +210,7 @@ def _here(
     for job, code in local.failed:
         complain(f"{job.name} failed (exit code {code}): {directory.run(job).log_path}", code)
     if local.stopping:
-        print(f"stopped; `dreamer-async sweep {directory.name}` goes on", flush=True)
+        print(f"stopped; continue with `dreamer-async sweep {directory.name}`", flush=True)
         return 128 + local.stopping
     return local.failed[0][1] if local.failed else 0
 
@@ -243,7 +245,7 @@ def plan_lines(directory: SweepDir, plan: Sweep, standings: Sequence[Standing]) 
     lines.append(f"  {', '.join(f'{n} {state}' for state, n in states.items()) or 'none made yet'}")
     for each in standings:
         if each.state == "failed":
-            why = f": {each.reason}" if each.reason else " (--retry goes on with it)"
+            why = f": {each.reason}" if each.reason else " (--retry continues it)"
             lines.append(f"  {each.job.name} failed at step {each.env_steps:,}{why}")
     return [printable(line) for line in lines]
 

@@ -152,10 +152,14 @@ def train(
 
 def resume(
     ref: RunRef = "last",
-    steps: Annotated[str | None, typer.Option(metavar="N", help="New end in agent steps.")] = None,
+    steps: Annotated[
+        str | None, typer.Option(metavar="N", help="End after this many agent steps instead.")
+    ] = None,
     num_envs: Annotated[
         str | None,
-        typer.Option("--envs", metavar="N", help="Parallel environments; needs --drop-replay."),
+        typer.Option(
+            "--envs", metavar="N", help="Number of parallel environments; needs --drop-replay."
+        ),
     ] = None,
     device: Device = None,
     devices: Devices = 1,
@@ -163,28 +167,35 @@ def resume(
     task: TaskAgain = None,
     updates: Annotated[
         str | None,
-        typer.Option("--updates", metavar="N", help="New end in updates, of a run of `learn`."),
+        typer.Option(
+            "--updates", metavar="N", help="End after this many updates instead, after `learn`."
+        ),
     ] = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Step environments from now on, after `learn`.")
+        bool,
+        typer.Option("--online", help="Continue a run of `learn` with its task's environments."),
     ] = False,
     env: Annotated[
         str | None,
-        typer.Option("--env", metavar="SUITE", help="The same with these, after a folder."),
+        typer.Option(
+            "--env",
+            metavar="SUITE",
+            help="Continue a run of `learn FOLDER` with these environments.",
+        ),
     ] = None,
     env_args: EnvArgs = None,
     plain: Plain = False,
     drop_replay: Annotated[
-        bool, typer.Option("--drop-replay", help="Start with an empty replay.")
+        bool, typer.Option("--drop-replay", help="Delete the replay and start with an empty one.")
     ] = False,
     log: Log = None,
     tensorboard: Tensorboard = False,
     runs_dir: RunsDir = "runs",
     overrides: Overrides = None,
 ) -> int:
-    """Go on with a stopped or killed run.
+    """Continue a stopped or killed run.
 
-    More --steps, and settings other than those that shape networks, task or replay may change.
+    It may take more --steps, and settings that do not shape the networks, task or replay.
     """
     if not World.here().leads:
         return follow_run()
@@ -218,7 +229,7 @@ def resume(
 
         to_resume(run.checkpoints)  # its error comes before anything is lost
         freed = remove(run, only_replay=True)
-        print(f"dropped {in_words(freed)} of replay", flush=True)
+        print(f"deleted a replay of {in_words(freed)}", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):
         print(warning, flush=True)
     if new.env.args:
@@ -268,7 +279,7 @@ def stop(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Let a run save and end, and wait for it."""
+    """Ask a run to save and end, and wait until it has."""
     run = RunDir.find(runs_root(runs_dir), ref)
     owner = run.owner()
     if owner is None:
@@ -281,7 +292,7 @@ def stop(
             text = f"{run.name} (pid {owner['pid']}) is still stopping after {timeout:g} s"
             return complain(text, exit_codes.STUCK)
         time.sleep(0.1)
-    print(f"{run.name} has stopped; go on with `dreamer-async resume {run.name}`")
+    print(f"{run.name} has stopped; continue with `dreamer-async resume {run.name}`")
     return 0
 
 
@@ -321,7 +332,7 @@ def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
         raise ConfigError(
             f"{run.name} has done {now.updates:,} updates and would end at "
             f"{config.train.updates:,}; give more, such as --updates {2 * now.updates}, or "
-            "--online to go on with environments"
+            "--online to continue with environments"
         )
     if config.train.steps > now.env_steps or not (moved or now.state == "completed"):
         return

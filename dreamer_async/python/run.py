@@ -165,7 +165,7 @@ class Run:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not ready():
             if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"{self.name} {what} after {timeout:g} s; it goes on")
+                raise TimeoutError(f"{self.name} {what} after {timeout:g} s; it keeps running")
             time.sleep(POLL_SECONDS)
 
     def _end(self) -> RunFinished | None:

@@ -57,8 +57,8 @@ def _look(path: Path) -> NpzFile:
             raise ConfigError(f"{path} has no {name!r}; it has {sorted(arrays)}")
     if "is_terminal" not in arrays and "discount" not in arrays:
         raise ConfigError(
-            f"{path} has neither 'is_terminal' nor 'discount', so that nobody knows which episodes "
-            "the task has ended; add is_terminal, bool [T]"
+            f"{path} has neither 'is_terminal' nor 'discount', so it is unknown which episodes "
+            "the task ended; add is_terminal, bool [T]"
         )
     used = {name: it for name, it in arrays.items() if not is_passed_over(name)}
     lengths = {name: shape[0] if shape else -1 for name, (shape, _) in used.items()}

@@ -57,7 +57,7 @@ def describe(error: BaseException, run: RunDir | None = None) -> str:
     """What to tell a person, in one line, of an error that ended a command or this run."""
     text = str(error).strip() or type(error).__name__
     if isinstance(error, RingMismatch):
-        return f"{text}; `resume --drop-replay` goes on with an empty replay"
+        return f"{text}; `resume --drop-replay` continues with an empty replay"
     if isinstance(error, Diverged) and run is not None:
         return f"{text}; {_what_stands(run)}"
     if exit_code(error) != exit_codes.MEMORY:
@@ -72,7 +72,7 @@ def describe(error: BaseException, run: RunDir | None = None) -> str:
 
 
 def _what_stands(run: RunDir) -> str:
-    return "the last checkpoint stands" if _saved(run) else "no checkpoint was saved yet"
+    return "the last checkpoint is intact" if _saved(run) else "no checkpoint was saved yet"
 
 
 def _saved(run: RunDir) -> bool:

@@ -67,7 +67,9 @@ class Monitor:
         """Say once that the disk takes no events, and once that it does again."""
         dropping = self._telemetry.dropped > self._dropped
         if dropping and not self._dropping:
-            self._telemetry.warn("the disk takes no events; training goes on without them")
+            self._telemetry.warn(
+                "events cannot be written to the disk; training continues without them"
+            )
         elif self._dropping and not dropping:
             self._telemetry.warn(f"events are written again; {self._dropped} were dropped")
         self._dropping, self._dropped = dropping, self._telemetry.dropped
@@ -83,7 +85,7 @@ class Monitor:
                 trouble = self._evaluator.ask(episodes)
             case other:
                 asks = {
-                    "stop": lambda: self._stop.request("asked through the run directory"),
+                    "stop": lambda: self._stop.request("on request"),
                     "checkpoint": self._saver.ask,
                     "film": self._filmer.ask,
                 }

@@ -68,7 +68,7 @@ class Output:
                 return ""
             text = self._texts.popleft()
             if self.dropped and not self._texts:
-                text += f"... {self.dropped} lines were dropped, as nobody read them\n"
+                text += f"... {self.dropped} lines were dropped because nothing read them\n"
                 self.dropped = 0
             return text
 

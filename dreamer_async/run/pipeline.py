@@ -118,7 +118,7 @@ async def run(
                 _finish(telemetry, reason, 0, stop.reason)
             else:
                 for output in outputs:
-                    output.write(f"stopped ({stop.reason}) before {run_dir.name} went on\n")
+                    output.write(f"stopped ({stop.reason}) before {run_dir.name} continued\n")
             code, words = 0, stop.reason
             stop.succeeded()
             if parts is not None:  # in a thread: a second signal is heard meanwhile

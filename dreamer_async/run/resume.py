@@ -150,7 +150,7 @@ def _differences(config: Config, counters: Counters) -> list[str]:
     """What makes the next updates differ from those of a run that had not been stopped."""
     now = {"torch": str(torch.__version__), "threads": cpu_threads(config)}
     return [
-        f"saved with {name} {shown(was)}, goes on with {value}: the last digits will differ"
+        f"saved with {name} {shown(was)}, continued with {value}: the last digits will differ"
         for name, value in now.items()
         if config.train.sync and (was := getattr(counters, name)) != value
     ]

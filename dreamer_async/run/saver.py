@@ -203,7 +203,7 @@ class Saver:
         name = self._run_dir.name
         return (
             f"the last checkpoint could not be saved ({_why(error)}): {lost}{since}; "
-            f"make room on the disk, then `dreamer-async resume {name}` goes on from there"
+            f"free some disk space, then continue with `dreamer-async resume {name}`"
         )
 
     def _write(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> Path:

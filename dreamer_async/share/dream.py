@@ -129,7 +129,7 @@ def sample(run_dir: RunDir, config: Config, spec: EnvSpec, seed: int) -> Staging
     """Draw one batch from the run's replay without changing it."""
     ring, latents = run_dir.replay_paths(config.replay.directory)
     if not ring.exists() or not latents.exists():
-        raise NothingToSee(f"{run_dir.name} has no replay any more")
+        raise NothingToSee(f"{run_dir.name} no longer has a replay")
     on_disk = stored_ring_spec(config, spec, ring)
     with Replay.open(ring, latents, on_disk, seed=seed, readonly=True) as replay:
         check_steps(replay, spec, config.model.classes)

@@ -200,7 +200,7 @@ class Local:
             os.close(log)
         self._children[job.name] = child
         where = f" on GPU {slot.gpu}" if slot.gpu else ""
-        self._say(f"{job.name} {'goes on' if '--resume' in words else 'begins'}{where}")
+        self._say(f"{job.name} {'continues' if '--resume' in words else 'begins'}{where}")
         if self.stopping:  # the signal came while it was started
             child.send_signal(signal.SIGTERM)
         code = await self._end_of(child, job, run)

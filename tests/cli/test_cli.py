@@ -508,7 +508,7 @@ def test_resume_with_other_environments_drops_the_replay(
     run.replay_path.write_bytes(b"x" * 4096)
     code, out, _ = invoke("resume", "last", "--envs", "2", "--drop-replay")
     assert code == 0
-    assert "dropped 4.1 kB of replay" in out
+    assert "deleted a replay of 4.1 kB" in out
     assert not run.replay_path.exists()
     assert load_config(run).env.num_envs == 2
     assert trained == [(run, True, True)]

@@ -117,7 +117,7 @@ def test_a_broken_dashboard_does_not_stop_the_run(run: RunDir) -> None:
     with fake_trainer(run) as trainer:
         assert Foreground(run, trainer, out).show(exits(3)) == exit_codes.DASHBOARD
         assert trainer.poll() is None
-    assert "the dashboard failed (exit code 3); the run goes on" in out.getvalue()
+    assert "the dashboard failed (exit code 3); the run keeps training" in out.getvalue()
 
 
 @pytest.mark.faults

@@ -73,7 +73,7 @@ def test_a_run_learns_from_another_and_then_from_environments(
     assert (new.env, new.model, new.loss) == (old.env, old.model, old.loss)
     assert new.train.seed == 3 and new.replay.capacity == 1000
     code, said = invoke("resume", name, "--plain")
-    assert code == 2 and "has done 10 updates" in said and "--online to go on with" in said
+    assert code == 2 and "has done 10 updates" in said and "--online to continue with" in said
     assert invoke("resume", name, "--plain", "--updates", "15")[0] == 0
     assert end(run).updates == 15
     assert invoke("resume", name, "--plain", "--online", "--steps", "40")[0] == 0

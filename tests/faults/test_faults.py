@@ -222,4 +222,4 @@ def test_a_lockstep_resume_with_another_thread_count_warns(server: Server, tmp_p
     assert all("train.steps" in message for message in warned), "the control"
     assert server.train(*until(run, ledger, "train.threads=2"), resume=True) == 0
     warned = [e.message for e in read(run) if isinstance(e, events.Warned)]
-    assert any("threads 1, goes on with 2" in message for message in warned), warned
+    assert any("threads 1, continued with 2" in message for message in warned), warned

@@ -63,7 +63,7 @@ def test_a_last_save_that_fails_says_what_is_lost_and_what_would_help(
     lost = finished(run).updates
     assert lost > 0 and finished(run).exit_code == 74
     assert f"{lost} updates are lost: there is no other" in log(run)
-    assert f"make room on the disk, then `dreamer-async resume {run.name}`" in log(run)
+    assert f"free some disk space, then continue with `dreamer-async resume {run.name}`" in log(run)
     extend(run, "train.steps=120")
     assert server.train(run, resume=True) == 0, "the replay is still there"
 
@@ -211,7 +211,7 @@ def test_a_signal_is_heard_while_environments_are_built(
         assert time.monotonic() - began < 25
     if resume:
         assert run.events_path.read_bytes() == before, "as if it had not been resumed"
-        assert f"stopped (signal SIGTERM) before {run.name} went on" in log(run)
+        assert f"stopped (signal SIGTERM) before {run.name} continued" in log(run)
     else:
         assert finished(run).reason == "stopped" and finished(run).env_steps == 0
     extend(run, "train.steps=100")

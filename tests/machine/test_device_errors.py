@@ -84,7 +84,7 @@ def test_a_checkpoint_stands_where_there_is_one(
     if saved:
         (run.checkpoints / "step-000000000100").mkdir(parents=True)
     text = describe(error, run)
-    assert ("the last checkpoint stands" in text) == saved
+    assert ("the last checkpoint is intact" in text) == saved
     assert ("no checkpoint was saved yet" in text) == (not saved)
 
 

@@ -66,7 +66,7 @@ def test_a_live_run_tells_saves_and_stops(tmp_path: Path) -> None:
             break
     saved = run.checkpoint(timeout=60)
     assert saved.is_dir() and saved.parent == run.path / "checkpoints"
-    with pytest.raises(TimeoutError, match="it goes on"):
+    with pytest.raises(TimeoutError, match="it keeps running"):
         run.wait(timeout=0.1)
     other = Run.find(run.name, tmp_path)
     assert other.running and len(other.returns().returns) == len(other.returns().env_steps)
