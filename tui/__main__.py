@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m dreamer_async.tui", description="Dashboard of one run, or of a sweep."
     )
     parser.add_argument("run_dir", type=_run_dir, help="the run directory")
-    parser.add_argument("others", type=_run_dir, nargs="*", help="runs to lay over it")
+    parser.add_argument("others", type=_run_dir, nargs="*", help="runs to compare with it")
     parser.add_argument(
         "--owner", action="store_true", help="ctrl+c stops the trainer (the run began here)"
     )

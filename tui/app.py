@@ -43,7 +43,7 @@ DETACHED = 0
 FIRST_SECONDS = 0.5
 """What reading may take before something is shown."""
 CSV = "table"
-_DETACH = "Detach: close the dashboard; the trainer goes on"
+_DETACH = "Detach: close the dashboard; the trainer continues"
 
 
 class Dashboard(TerminalApp[int]):
@@ -68,12 +68,12 @@ class Dashboard(TerminalApp[int]):
             "Suspend",
             show=False,
             priority=True,
-            tooltip="To the shell; fg comes back, the trainer goes on",
+            tooltip="To the shell; fg comes back, the trainer continues",
         ),
-        Binding("p", "pause", "Pause", tooltip="Hold the trainer, or let it go on"),
+        Binding("p", "pause", "Pause", tooltip="Pause or continue the trainer"),
         Binding("c", "checkpoint", "Save", tooltip="Save a checkpoint now"),
         Binding("e", "evaluate", "Evaluate", tooltip="Play ten episodes for their scores"),
-        Binding("r", "runs", "Runs", tooltip="Other runs: watch one, or lay it over this one"),
+        Binding("r", "runs", "Runs", tooltip="Other runs: watch one, or compare it with this one"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="Show this list"),
         Binding("t", "theme", "Theme", tooltip="Next colours: dark, light, colour-blind safe"),
         Binding("S", "screenshot", "Screenshot", tooltip="Save the screen as an SVG, here"),

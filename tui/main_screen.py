@@ -85,7 +85,7 @@ class Main(Screen[None]):
         Binding("E", "export", "Export", tooltip="Save the number that i shows as CSV, here"),
         Binding("v", "source", "Source", tooltip="World model: next sequence or observation"),
         Binding("d", "film", "Dream", tooltip="World model: ask for a new film"),
-        Binding("space", "play", "Play", tooltip="World model: play, or stand still"),
+        Binding("space", "play", "Play", tooltip="World model: play or pause the film"),
         Binding("n", "match(1)", "Next", tooltip="Log: next match of what / found"),
         Binding("N", "match(-1)", "Before", tooltip="Log: the match before"),
         Binding("l", "level", "Level", tooltip="Log: all, warnings, errors"),

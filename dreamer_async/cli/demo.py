@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import configure
+from dreamer_async.cli.inputs import configure, wanted_trackers
 from dreamer_async.cli.new_run import check_room, create_run
-from dreamer_async.cli.options import Device, Plain, RunsDir
+from dreamer_async.cli.options import Device, Log, Plain, RunsDir
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.train import start
 from dreamer_async.config import ConfigError
@@ -39,6 +39,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
     device: Device = None,
     plain: Plain = False,
+    log: Log = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Watch a small agent learn a task from images within minutes, and see what it dreams."""
@@ -47,8 +48,9 @@ def demo(
     name, what = TASKS[task]
     flags = {"train.steps": STEPS[task], "train.seed": seed, "train.device": device}
     config, _, note = configure("toy", name, "size1m", flags, list(SETTINGS))
+    trackers = wanted_trackers(log, tensorboard=False)
     note = "\n".join(filter(None, [note, check_room(config, runs_root(runs_dir))]))
-    run, _ = create_run(runs_root(runs_dir), "demo", config)
+    run, _ = create_run(runs_root(runs_dir), "demo", config, trackers=trackers)
     for line in (*_about(what, name), *note.splitlines()):
         print(line, flush=True)
     code = start(run, plain=plain, resume=False)

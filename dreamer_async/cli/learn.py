@@ -80,7 +80,7 @@ def learn(
     tensorboard: Tensorboard = False,
     overrides: Overrides = None,
 ) -> int:
-    """Train on what was recorded, without environments: another run's replay, or episodes."""
+    """Train on recorded experience, without environments: another run's replay, or episodes."""
     root = runs_root(runs_dir)
     flags = {
         "train.updates": updates,

@@ -328,7 +328,7 @@ def _spec(config: Config) -> EnvSpec:
 def _same(run_dir: RunDir, new: Config, size: str | None, words: Sequence[str]) -> Config:
     """The settings of a run that goes on; ConfigError if it is another one than is meant."""
     if not run_dir.exists():
-        raise ConfigError(f"{run_dir.path} is there, but is no run; choose another run=")
+        raise ConfigError(f"{run_dir.path} exists but is not a run; choose another run=")
     run_dir.refuse_links()
     old = load_config(run_dir)
     if old.env.suite != suite.NAME:

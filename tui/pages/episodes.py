@@ -53,7 +53,9 @@ class Episodes(Page):
         )
         evaluations = self.query_one("#evaluation-table", Listing)
         evaluations.show(
-            len(view.evaluations), lambda index: _evaluation_row(view, index), empty="e plays some"
+            len(view.evaluations),
+            lambda index: _evaluation_row(view, index),
+            empty="press e to play ten",
         )
 
     def move(self, rows: int) -> None:

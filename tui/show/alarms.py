@@ -136,5 +136,7 @@ def safety(view: RunView, now: float) -> Row:
 
 def _lost_hint(view: RunView) -> str:
     if view.started is None:
-        return "no trainer works on this run"
-    return f"the trainer is gone; `dreamer-async resume {view.started.run}` goes on"
+        return "no trainer is running"
+    return (
+        f"the trainer has ended unexpectedly; `dreamer-async resume {view.started.run}` continues"
+    )

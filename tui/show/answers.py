@@ -14,7 +14,7 @@ _ASKED = {
 }
 _ANSWERED = {
     ("pause", "done"): "the run is paused",
-    ("resume", "done"): "the run goes on",
+    ("resume", "done"): "the run continues",
     ("checkpoint", "accepted"): "the trainer saves a checkpoint",
     ("checkpoint", "done"): "the checkpoint is saved",
     ("evaluate", "accepted"): "the episodes are being played",

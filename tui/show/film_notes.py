@@ -77,7 +77,7 @@ def _coming(view: RunView, phase: Phase) -> list[str]:
     if phase.name in OVER:
         return ["Nobody trains in this run, so none will come until it is resumed."]
     if phase.name == "paused":
-        return ["The run is paused: films are made when it goes on (p)."]
+        return ["The run is paused: films are made when it continues (p)."]
     if phase.name == "stopping":
         return ["The run is stopping: none will come until it is resumed."]
     if phase.name == "training" and view.updates:

@@ -176,10 +176,10 @@ def _not_training(view: RunView, phase: Phase) -> Verdict:
             "" if view.started and view.started.sync else " Environments fill the replay meanwhile."
         ),
         "starting": "Starting.",
-        "paused": "Paused: both sides wait. p goes on.",
+        "paused": "Paused: collecting and learning wait. p resumes.",
         "stopping": "Stopping: the last checkpoint is being saved.",
         "resuming": "Resuming from the last checkpoint.",
-        "lost": "Nobody trains in this run; the strips show how it was at last.",
+        "lost": "No trainer is running; the strips show its last state.",
     }
     return Verdict(sentences.get(phase.name, "The run has ended; the strips show its end."), "")
 

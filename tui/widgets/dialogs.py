@@ -73,7 +73,7 @@ class ConfirmStop(Dialog[bool]):
                 "The trainer saves a checkpoint and ends.\nIt can be resumed.", markup=False
             )
             with Horizontal():
-                yield Button("No, go on (n)", id="no", compact=True)
+                yield Button("No, keep training (n)", id="no", compact=True)
                 yield Button("Stop and save (y)", id="yes", variant="warning", compact=True)
 
     def on_mount(self) -> None:
@@ -101,7 +101,7 @@ class AskWords(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="ask", classes="dialog") as box:
             box.border_title = self._title
-            box.border_subtitle = "enter applies, empty shows all, esc leaves it"
+            box.border_subtitle = "enter applies, empty shows all, esc cancels"
             yield Input(self._words, placeholder="such as: kl entropy grad", compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -122,7 +122,7 @@ class FindWords(Dialog[str | None]):
     def compose(self) -> ComposeResult:
         with Horizontal(id="find"):
             yield Label("find ", markup=False)
-            hint = "text; capitals match capitals only; enter keeps it, esc leaves it"
+            hint = "text; capitals match capitals only; enter keeps it, esc cancels"
             yield Input(self._words, placeholder=hint, compact=True)
 
     def on_input_changed(self, event: Input.Changed) -> None:
