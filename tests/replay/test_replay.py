@@ -55,6 +55,24 @@ def test_rows_may_come_in_any_order(replay: Replay) -> None:
     assert_rows_are_windows(sample(replay, 64))
 
 
+@pytest.mark.parametrize("steps", [7, 43])
+def test_what_was_done_instead_replaces_the_newest_action_alone(replay: Replay, steps: int) -> None:
+    """Before and after the ring has wrapped; no window has it anywhere but at its end."""
+    feed = Experience(replay)
+    feed.fill(steps)
+    replay.amend(np.array([2, 0], np.int32), np.array([-7, -8], np.int32))
+    out = sample(replay, 256)
+    code = out.env * 1000 + out.start
+    width = out.fields["action"].shape[1]
+    wanted = code[:, None] + np.arange(width)
+    newest = out.start + width == steps
+    wanted[newest & (out.env == 2), -1], wanted[newest & (out.env == 0), -1] = -7, -8
+    assert newest.any() and not newest.all()
+    np.testing.assert_array_equal(out.fields["action"], wanted)
+    feed.fill(1)
+    assert (sample(replay, 256).fields["reward"] >= 0).all(), "and the rest goes on"
+
+
 def test_windows_never_cross_the_cursor(replay: Replay) -> None:
     feed = Experience(replay)
     for added in range(5, 60):
