@@ -435,7 +435,7 @@ async def test_pausing_and_saving_are_asked_for_and_answered(run: RunDir) -> Non
             for key, phase, asked, answer, words in (
                 ("p", "paused", "pause", "done", "the run is paused"),
                 ("c", "paused", "checkpoint", "accepted", "the trainer saves a checkpoint"),
-                ("p", "training", "resume", "done", "the run goes on"),
+                ("p", "training", "resume", "done", "the run continues"),
                 ("p", "training", "pause", "refused", "pause refused"),
             ):
                 await pilot.press(key)
