@@ -170,11 +170,11 @@ def mark_places(canvas: Canvas, turn: int) -> list[tuple[int, int]]:
 
     Curves that lie on each other have their marks beside each other so.
     """
-    cells = canvas.reshape(canvas.shape[0] // 4, 4, -1, 2).any(axis=(1, 3))
-    width = cells.shape[1]
+    height, width = canvas.shape[0] // 4, canvas.shape[1] // 2
+    used: Canvas = np.asarray(canvas.reshape(height, 4, width, 2).any(axis=(1, 3)), dtype=np.bool_)
     every = min(MARK_EVERY, max(8, width // 2))
-    columns = range(min(width - 1, 3 + 3 * turn), width, every) if width else ()
-    return [(int(cells[:, c].argmax()), c) for c in columns if cells[:, c].any()]
+    columns = range(min(width - 1, 3 + 3 * turn), width, every) if used.size else ()
+    return [(int(used[:, c].argmax()), c) for c in columns if used[:, c].any()]
 
 
 def rule(value: float, up: Scale, width: int, height: int) -> Canvas:

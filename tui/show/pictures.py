@@ -81,8 +81,9 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
 
 def _quartiles(series: Series, x: Array, span: int, part: tuple[float, float] | None) -> Trace:
     """Quartiles of the last `span` episodes, where they are visible."""
-    everything = part is None or part[0] >= part[1]
-    first, last = (0, len(x)) if everything else np.searchsorted(x, part).tolist()
+    first, last = 0, len(x)
+    if part is not None and part[0] < part[1]:
+        first, last = np.searchsorted(x, part).tolist()
     number = min(QUARTILES_AT, last - first)
     places = np.unique(np.linspace(first, max(first, last - 1), number).astype(np.intp))
     low, high = series.rolling_quartiles(span, places)
