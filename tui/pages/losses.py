@@ -50,9 +50,12 @@ class Losses(Page):
             which = f"{page[0].first + 1}-{page[-1].stop} of {len(self._names)}"
             parts = [Part(which, "strong"), Part(" · ", "dim"), *parts]
         room = self.size.width - len("losses") - 3
-        while " · " in how and cells([*parts, Part(how)]) > room:
-            how = how.rpartition(" · ")[0]
-        self.query_one(Caption).show([*parts, Part(how, look)])
+        if cells([*parts, Part(how)]) > room:
+            how = how.replace(" over min and max", "")
+        words = how.split(" · ")
+        while len(words) > 1 and cells([*parts, Part(" · ".join(words))]) > room:
+            del words[-2]  # the axis, which has a key, stays to the last
+        self.query_one(Caption).show([*parts, Part(" · ".join(words), look)])
 
     def _on(self, page: Sequence[Section]) -> list[str]:
         return self._names[page[0].first : page[-1].stop] if page else []
