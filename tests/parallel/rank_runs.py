@@ -34,7 +34,7 @@ class RankServer:
         *,
         resume: bool = False,
         inject: Mapping[int, Mapping[str, Any]] | None = None,
-        kill: tuple[int, float | str] | None = None,
+        kill: tuple[int, str, float] | None = None,
         signal: int | None = None,
     ) -> list[int]:
         """Run ranks to their end; their exit codes, or minus the signals."""

@@ -1,9 +1,9 @@
 """A process that has everything imported and forks the ranks of a run, as torchrun starts them.
 
 Reads one JSON request per line, {"run", "ranks", "resume", "inject": {rank: {name: argument}},
-"kill": [rank, when], "signal": number or null}: `kill` is a SIGKILL after so many seconds, as soon
-as there is a checkpoint ("saved"), or when this start of the run has announced itself ("begun"),
-and `signal` goes to all ranks as soon as there is a checkpoint. Answers {"codes": [...], "seconds"}
+"kill": [rank, moment, seconds], "signal": number or null}: `kill` is a SIGKILL so long after the
+processes have been "started", this start of the run has "begun" its stream, or a checkpoint was
+"saved", and `signal` goes to all ranks as soon as there is one. Answers {"codes": [...], "seconds"}
 at the end. Ranks that live PATIENCE seconds longer than the first of them get a SIGTERM: torchrun
 does so, at once, and ends in this way what has not met rank 0 yet.
 """
@@ -67,9 +67,8 @@ def serve() -> None:
 
 def ended(pids: list[int], request: dict[str, Any]) -> list[int]:
     """Do to the ranks what is asked, wait for all, and return their exit codes or minus signals."""
-    run, began = RunDir(Path(request["run"])), time.monotonic()
-    stream = size(run)
-    kill, number = request["kill"], request["signal"]
+    run, reached = RunDir(Path(request["run"])), {"started": time.monotonic()}
+    stream, kill, number = size(run), request["kill"], request["signal"]
     codes: dict[int, int] = {}
     first: float | None = None
     while len(codes) < len(pids):
@@ -78,9 +77,11 @@ def ended(pids: list[int], request: dict[str, Any]) -> list[int]:
             if pid not in codes and (status := os.waitpid(pid, os.WNOHANG))[0]:
                 codes[pid] = os.waitstatus_to_exitcode(status[1])
                 first = first or time.monotonic()
-        saved = any(run.checkpoints.glob("step-*"))
-        reached = {"saved": saved, "begun": size(run) > stream}
-        if kill and reached.get(kill[1], time.monotonic() - began >= as_seconds(kill[1])):
+        if size(run) > stream:
+            reached.setdefault("begun", time.monotonic())
+        if saved := any(run.checkpoints.glob("step-*")):
+            reached.setdefault("saved", time.monotonic())
+        if kill and time.monotonic() >= reached.get(kill[1], float("inf")) + kill[2]:
             send(pids[kill[0]], signal.SIGKILL, codes)
             kill = None
         if number and saved:
@@ -97,11 +98,6 @@ def ended(pids: list[int], request: dict[str, Any]) -> list[int]:
 def size(run: RunDir) -> int:
     """Bytes of the run's event stream."""
     return run.events_path.stat().st_size if run.events_path.exists() else 0
-
-
-def as_seconds(when: float | str) -> float:
-    """When to kill, if that is a time."""
-    return float("inf") if isinstance(when, str) else when
 
 
 def send(pid: int, number: int, codes: dict[int, int]) -> None:
