@@ -387,10 +387,13 @@ def test_without_a_compiler_updates_run_eagerly_unless_compiling_was_asked_for(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
-    assert "no C++ compiler (apt install g++): updates run without" in invoke("train", "toy")[1]
+    said = "no C++ compiler (apt install g++): updates run without"
+    assert said in invoke("train", "toy", "-s", "train.native=false")[1]
+    assert said not in invoke("train", "toy")[1], "the run says it, of native functions"
     assert "compiler" not in invoke("train", "toy", "--compile")[1]
     assert "compiler" not in invoke("train", "toy", "--no-compile")[1]
-    assert [load_config(run).train.compile for run, _, _ in trained] == [False, True, False]
+    compiled = [load_config(run).train.compile for run, _, _ in trained]
+    assert compiled == [False, False, True, False]
     findings = json.loads(invoke("doctor", "--json")[1])
     assert {"missing"} == {f["status"] for f in findings if f["name"] == "compiler"}
 
