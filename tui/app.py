@@ -17,7 +17,6 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.command import CommandPalette
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -434,7 +433,7 @@ class Dashboard(App[int]):
 
     def action_command_palette(self) -> None:
         """Open the palette."""
-        if not CommandPalette.is_open(self):
+        if not Palette.is_over(self):
             self.push_screen(Palette())
 
     # -- signals -----------------------------------------------------------------------------
