@@ -16,7 +16,6 @@ from typing import ClassVar
 
 from textual.app import SystemCommand
 from textual.binding import Binding, BindingType
-from textual.command import CommandPalette
 from textual.events import DeliveryComplete, DeliveryFailed
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -390,7 +389,7 @@ class Dashboard(TerminalApp[int]):
 
     def action_command_palette(self) -> None:
         """Open the palette."""
-        if not CommandPalette.is_open(self):
+        if not Palette.is_over(self):
             self.push_screen(Palette())
 
     # -- signals -----------------------------------------------------------------------------

@@ -37,5 +37,10 @@ def commands(
 class Palette(CommandPalette):
     """The palette with our words."""
 
+    @staticmethod
+    def is_over(app: App[Any]) -> bool:
+        """Tell whether it is what one sees."""
+        return CommandPalette.is_open(app)
+
     def __init__(self) -> None:
         super().__init__(placeholder=PLACEHOLDER, id="--command-palette")

@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets._toast import Toast
 
 from dreamer_async.store import exit_codes, run_lock
@@ -570,7 +571,7 @@ async def test_axis_smoothing_theme_and_pages(run: RunDir) -> None:
 
 def test_the_palette_offers_what_the_keys_do_and_nothing_else(run: RunDir) -> None:
     app = dashboard(run)
-    offered = list(app.get_system_commands(app.main))
+    offered = list(app.get_system_commands(Screen[object]()))
     titles = [command.title for command in offered]
     assert len(set(titles)) == len(titles) > 20
     assert {"Save a checkpoint now", "World model: ask for a new film"} <= set(titles)
@@ -585,6 +586,7 @@ async def test_toasts_cover_neither_keys_nor_warnings(run: RunDir, size: tuple[i
         await settle(pilot)
         for number in range(9):
             app._say(f"[b]{number} " + "many words " * 30)
+        toasts = []
         for _ in range(100):  # they come with the next layout
             await pilot.pause(0.02)
             toasts = [toast.region for toast in app.screen.query(Toast) if toast.region]
