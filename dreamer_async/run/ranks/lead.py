@@ -235,7 +235,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
         if name.startswith(TRAINER):
-            found.update(memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy()))
+            found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
