@@ -59,7 +59,7 @@ class Monitor:
         if self._run_dir.removed():
             self._stop.request("the directory of the run was removed")
         own = self._gauges.read()
-        values = own | self._team.gauges(own)
+        values = {**own, **self._team.gauges(own)}
         self._telemetry.emit(Gauges(*self._telemetry.position, values))
         self._report_drops()
 

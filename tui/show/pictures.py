@@ -22,7 +22,7 @@ from dreamer_async.tui.show.verdict import verdict
 
 OTHERS = ("line-2", "line-3", "line-4")
 """Looks of the runs that are laid over the first."""
-MARKS = dict(zip(OTHERS, ("△", "▽", "◇"), strict=True))
+MARKS: dict[str, str] = dict(zip(OTHERS, ("△", "▽", "◇"), strict=True))
 """Their marks, for terminals that do not show the looks apart."""
 
 QUARTILES_AT = 512
