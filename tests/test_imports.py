@@ -70,6 +70,7 @@ NUMPY = {
     *(f"{OURS}.replay.{name}" for name in ("online_queue", "capacity")),
     f"{OURS}.scores.curves",
     f"{OURS}.scores.bands",
+    f"{OURS}.scores.references",
 }
 """Standard library and numpy, without asyncio."""
 HEAVY = {"torch", "numpy", "envpool", "gymnasium", "textual", "safetensors", "uvloop"}
@@ -86,6 +87,7 @@ SHOWN = {
     *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir")),
     f"{OURS}.scores.curves",
     f"{OURS}.scores.bands",
+    f"{OURS}.scores.references",
 }
 """What the dashboard knows of a run."""
 DRAWN = {f"{OURS}.tui.raster", f"{OURS}.tui.moving"}

@@ -14,7 +14,7 @@ from dreamer_async.cli.inputs import (
     unused_gpu,
     wanted_trackers,
 )
-from dreamer_async.cli.learn_words import Episodes, wanted
+from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import (
     Compile,

@@ -95,7 +95,7 @@ def sweep(
     remote = "" if where == "local" else "cuda" if gpus else "cpu"
     if remote:
         need_extra("slurm", "sweep --on slurm")
-    from dreamer_async.cli.sweep_words import Words, wanted
+    from dreamer_async.cli.words.sweep import Words, wanted
     from dreamer_async.sweep.work import stand
 
     flags = as_overrides({"train.steps": steps, "train.device": device})

@@ -103,7 +103,7 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("-s", setting)]
     options = ["--size", "tiny", "--steps", "1000000", "--runs-dir", str(folder)]
     person = Person(folder, "train", "toy", "--task", "catch", *options, *settings)
-    person.see("toy/catch", "TRAINING", "returns", "return scale S", "losses")
+    person.see("toy/catch", "TRAINING", "returns", "return scale S", "pipeline")
     (run,) = [RunDir(path) for path in folder.iterdir() if path.is_dir()]
 
     person.press("p")
@@ -119,7 +119,7 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
     wait_until(lambda: checkpoint.newest(run.checkpoints)[0] is not None, "a checkpoint")
 
     person.press("3")
-    person.see("env stepping", "replay sampling", "update")
+    person.see("env stepping", "replay sample", "update")
     person.press("?")
     person.see("keys", "To the shell", "esc closes")
     person.press("\x1b")

@@ -10,7 +10,7 @@ from tiny_run import TINY, read
 
 from dreamer_async import cli
 from dreamer_async.cli.inputs import as_view
-from dreamer_async.cli.sweep_words import Words, wanted
+from dreamer_async.cli.words.sweep import Words, wanted
 from dreamer_async.config import from_dict
 from dreamer_async.store.events import RunFinished
 from dreamer_async.store.json_file import read_json

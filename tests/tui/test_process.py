@@ -139,7 +139,7 @@ def test_the_first_frame_has_the_numbers(run: RunDir) -> None:
     screen = terminal(run)
     try:
         screen.wait_for(b"overview")
-        marks = b"TRAINING", b"best", b"pipeline", b"overview"
+        marks = b"TRAINING", b"return scale S", b"pipeline", b"overview"
         places = [screen.output.index(mark) for mark in marks]
         assert places == sorted(places)
         assert b"waiting for" not in screen.output

@@ -18,7 +18,7 @@ from dreamer_async.tui.show import dreaming
 from dreamer_async.tui.show.dreaming import Horizon, horizon, spread
 from dreamer_async.tui.show.film_notes import FIRST_SECONDS, waiting
 from dreamer_async.tui.show.traces import traces
-from tests.tui.test_app import NOW, append, dashboard, driven, screen, settle, text
+from tests.tui.test_app import NOW, append, dashboard, driven, screen, settle, text, trainer
 
 
 def wave(steps: int, rows: int = 1) -> np.ndarray:
@@ -134,7 +134,7 @@ def run(tmp_path: Path) -> RunDir:
 async def test_error_and_horizon_stand_beside_the_curves(run: RunDir) -> None:
     numbers(run.film_path, names={"arm": ["robot/arm[0]", "robot/arm[1]"]})
     append(run, PhaseChanged("training", 9, 7))
-    with run.lock():
+    with trainer(run):
         async with dashboard(run).run_test(size=(120, 40)) as pilot:
             await pilot.press("4")
             await settle(pilot)
@@ -167,7 +167,7 @@ async def test_long_vectors_are_paged(run: RunDir) -> None:
         (PhaseChanged("prefill", 384, 0), "prefill", ("first update", "prefill, step 384")),
         (PhaseChanged("training", 384, 0), "training", ("first update", "training, step 384")),
         (PhaseChanged("training", 999, 5), "training", ("d asks for one now",)),
-        (PhaseChanged("paused", 999, 5), "paused", ("when it goes on (p)",)),
+        (PhaseChanged("paused", 999, 5), "paused", ("when it continues (p)",)),
         (PhaseChanged("training", 999, 5), "lost", ("Nobody trains",)),
         (RunFinished("completed", 9, 9, 0), "finished", ("Nobody trains",)),
     ],

@@ -126,7 +126,7 @@ def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list
     for name, other, look in others:
         latest = other.episodes.rolling_mean(20)
         value = float(latest[-1]) if len(latest) else None
-        legend.append(_entry(look, f"{MARKS[look]} ", name, value))
+        legend.append(_entry(look, f"{MARKS.get(look, '━')} ", name, value))
     legend += _published_legend(view, mean)
     if (top := _ceiling(view)) is not None:
         legend.append(_entry("floor", "┄ ", top.kind, top.value))
@@ -343,7 +343,7 @@ def _others(
         if series is not None and len(series):
             mean = series.rolling_mean(options.smoothing)
             trace = Trace(along(other, series, options.axis), mean)
-            curves.append(Curve(trace, look, mark=MARKS[look]))
+            curves.append(Curve(trace, look, mark=MARKS.get(look, "")))
     return curves
 
 

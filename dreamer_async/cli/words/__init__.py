@@ -1,0 +1,1 @@
+"""What the words of long commands mean: which runs they ask for."""
