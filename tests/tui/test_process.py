@@ -337,7 +337,7 @@ def test_ctrl_z_without_a_shell_stops_nothing(run: RunDir) -> None:
     screen = terminal(run)
     try:
         screen.press(b"\x1a")
-        screen.wait_for(b"no shell")
+        screen.wait_for(b"shell to go back to")
         screen.press(b"q")
         assert screen.exit_code() == 0
     finally:
