@@ -86,7 +86,6 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "train.batch_size": 8,
             "train.batch_length": 32,
             "env.num_envs": 8,
-            "optim.lr": 3e-4,  # docs/learning.md: at the paper's the return rises and falls again
         },
         "minigrid": {
             "size": "toy",
