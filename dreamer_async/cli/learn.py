@@ -14,7 +14,6 @@ from dreamer_async.cli.inputs import (
     unused_gpu,
     wanted_trackers,
 )
-from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import (
     Compile,
@@ -38,6 +37,7 @@ from dreamer_async.cli.options import (
 )
 from dreamer_async.cli.paths import existing_directory, runs_root
 from dreamer_async.cli.train import start
+from dreamer_async.cli.words.learn import Episodes, wanted
 
 
 def learn(

@@ -15,9 +15,9 @@ from dreamer_async.cli.inputs import (
     wanted_trackers,
 )
 from dreamer_async.cli.launch import start_trainer
-from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.paths import existing_directory
+from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.config import Config, ConfigError
 from dreamer_async.python.factory import allowed, named, refuse_in_worker
 from dreamer_async.python.run import Run

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from dreamer_async.store.events import (
     RunFinished,
     RunStarted,
 )
-from dreamer_async.store.run_dir import RunNotFound
+from dreamer_async.store.run_dir import RunDir, RunNotFound
 from tests.faulty_envs import Raising, Walk
 
 SMALL = {
