@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.scores.bands import LEVEL
+from dreamer_async.scores.bands import ENDS
 from dreamer_async.scores.protocol import CAPPED, TaskScore, normalized
 
 Array = NDArray[np.float64]
@@ -95,7 +95,7 @@ def estimate(statistic: Callable[[Array], Array], scores: Array, *, seed: int = 
     if len(scores) < 2:
         return Estimate(value, None, None)
     spread = statistic(resampled(scores, SAMPLES, np.random.default_rng(seed)))
-    low, high = np.quantile(spread, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = np.quantile(spread, ENDS)
     return Estimate(value, float(low), float(high))
 
 
@@ -106,7 +106,7 @@ def profile(scores: Array, thresholds: Array, *, seed: int = 0) -> Profile:
         return Profile(thresholds, share, share, share)
     drawn = resampled(scores, PROFILE_SAMPLES, np.random.default_rng(seed))
     spread = np.stack([_above(each, thresholds) for each in drawn])  # [K, T]
-    low, high = np.quantile(spread, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    low, high = np.quantile(spread, ENDS, axis=0)
     return Profile(thresholds, share, low, high)
 
 

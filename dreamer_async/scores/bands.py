@@ -15,6 +15,8 @@ Array = NDArray[np.float64]
 SAMPLES = 2_000
 LEVEL = 0.95
 """Of the intervals."""
+ENDS = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+"""Their quantiles."""
 
 
 class MeanBand(NamedTuple):
@@ -39,5 +41,5 @@ def band(curves: Array, *, seed: int = 0) -> MeanBand:
     runs = len(curves)
     drawn = np.random.default_rng(seed).integers(runs, size=(SAMPLES, runs))
     counts = (drawn[..., None] == np.arange(runs)).sum(axis=1)  # [K, R]
-    low, high = np.quantile(counts @ curves / runs, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    low, high = np.quantile(counts @ curves / runs, ENDS, axis=0)
     return MeanBand(middle, low, high)

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 import pyte
 import pytest
 import torch
-from tiny_run import TINY, make_run, newest
+from tiny_run import TINY, kill_trainers, make_run, newest
 
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
@@ -94,9 +93,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Where the runs are; whatever still trains in it at the end of the test is killed."""
     yield tmp_path
-    for lock in tmp_path.glob("*/lock"):
-        if (owner := RunDir(lock.parent).owner()) is not None:
-            os.kill(owner["pid"], signal.SIGKILL)
+    kill_trainers(tmp_path)
 
 
 def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:

@@ -18,12 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-import uvloop  # noqa: F401  imported before the fork
-from injections import FAULTS
+from fault_server import child as trainer
 
-from dreamer_async.run import pipeline
 from dreamer_async.store.run_dir import RunDir
 
 PATIENCE = 40.0
@@ -31,12 +28,6 @@ PATIENCE = 40.0
 
 def child(request: dict[str, Any], rank: int, port: int) -> int:
     """Be one rank; never returns to the server's loop."""
-    run = RunDir(Path(request["run"]))
-    log = os.open(run.path / "trainer.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     names = {
         "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": request["ranks"],
         "LOCAL_WORLD_SIZE": request["ranks"], "MASTER_ADDR": "localhost", "MASTER_PORT": port,
@@ -44,12 +35,7 @@ def child(request: dict[str, Any], rank: int, port: int) -> int:
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     os.environ |= {name: str(value) for name, value in names.items()}
-    for name, argument in request["inject"].get(str(rank), {}).items():
-        FAULTS[name](argument)
-    code = pipeline.main(run, plain=True, resume=request["resume"])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    return trainer(request | {"inject": request["inject"].get(str(rank), {})})
 
 
 def serve() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from experience import recorded_episodes, write_episodes
-from tiny_run import TINY, make_run
+from tiny_run import TINY, kill_trainers, make_run
 
 import dreamer_async
 from dreamer_async import Run, RunFailed, train
@@ -27,7 +26,7 @@ from dreamer_async.store.events import (
     RunFinished,
     RunStarted,
 )
-from dreamer_async.store.run_dir import RunDir, RunNotFound
+from dreamer_async.store.run_dir import RunNotFound
 from tests.faulty_envs import Raising, Walk
 
 SMALL = {
@@ -40,11 +39,8 @@ ENDLESS = 10**9
 
 @pytest.fixture(autouse=True)
 def _nobody_trains_on(tmp_path: Path) -> Iterator[None]:
-    """What a failed test leaves running would take a core from all that follow."""
     yield
-    for lock in tmp_path.rglob("lock"):
-        if (owner := RunDir(lock.parent).owner()) is not None:
-            os.kill(owner["pid"], signal.SIGKILL)
+    kill_trainers(tmp_path)
 
 
 def begin(tmp_path: Path, *words: Any, **more: Any) -> Run:
