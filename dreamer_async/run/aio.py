@@ -177,7 +177,7 @@ class Stop:
         self.reason = ""
         self._event = asyncio.Event()
         self._watchdog = Watchdog(grace)
-        self._signal = (0, 0.0)
+        self._signal: tuple[int, float] | None = None
 
     @property
     def requested(self) -> bool:
@@ -225,12 +225,16 @@ class Stop:
         self._watchdog.disarm()
 
     def _signalled(self, number: int) -> None:
-        first, at = self._signal
-        if self.requested and (number != first or time.monotonic() - at >= ECHO):
-            os._exit(128 + number)
-        if not self.requested:
-            self._signal = number, time.monotonic()
+        """A stop that somebody else has asked for is no signal: all ranks of a run get the first.
+
+        Another rank's wish may be heard before the signal that both were sent.
+        """
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal = number, now
             self.request(f"signal {signal.Signals(number).name}")
+        elif number != self._signal[0] or now - self._signal[1] >= ECHO:
+            os._exit(128 + number)
 
 
 class Watchdog:

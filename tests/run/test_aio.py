@@ -272,6 +272,35 @@ def test_the_same_signal_at_once_is_an_echo(echo: float, code: int) -> None:
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 128 + signal.SIGTERM)])
+def test_the_first_signal_after_somebody_elses_wish_is_no_second_one(
+    signals: int, code: int
+) -> None:
+    """Another rank, or a request through the run directory, may ask before the signal comes."""
+    result = run_script(
+        f"""
+        import asyncio, os, signal
+        from dreamer_async.run import aio
+
+        async def main():
+            aio.ECHO = 0.0
+            stop = aio.Stop(grace=60)
+            stop.on_signals()
+            stop.request("rank 1: signal SIGTERM")
+            for _ in range({signals}):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(0.1)
+            stop.close()
+            print(stop.reason)
+
+        aio.run(main())
+        """
+    )
+    assert result.returncode == code
+    assert code or result.stdout == "rank 1: signal SIGTERM\n"
+
+
+@pytest.mark.faults
 def test_a_second_signal_ends_the_process_at_once() -> None:
     result = run_script(
         """
