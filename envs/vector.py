@@ -62,6 +62,12 @@ class VectorEnv(Protocol):
         """
         ...
 
+    def answer(self) -> None:
+        """Hand over actions that wait until the rows they answer are stored; `recv` does it, too.
+
+        In the thread that receives. Does nothing where `send` hands them over.
+        """
+
     def notices(self) -> list[str]:
         """What happened since the last call that people should know; no error."""
         return []

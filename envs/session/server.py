@@ -88,7 +88,7 @@ class Server(VectorEnv):
     def recv(self) -> StepBatch:
         """Answer the rows before, which are stored by now, and wait for the next ones."""
         with self._requests.receiving:
-            self._answer()
+            self.answer()
             is_first, executed = self._hear()
             self._requests.put(self._ids)
             return check_rows(self.spec, self._rows(is_first, executed=bool(executed.any())))
@@ -106,7 +106,7 @@ class Server(VectorEnv):
             executed=self._block["action"].copy() if executed else None,
         )
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
         """Say that the actions lie in the block; that the program is gone is heard later."""
         if self._acted and self._caller is not None:
             with suppress(OSError):

@@ -163,7 +163,7 @@ class Hasty(Server):
 
     def send(self, action: Any, env_id: Any) -> None:
         super().send(action, env_id)
-        self._answer()
+        self.answer()
 
 
 def test_an_answer_that_comes_too_early_would_be_seen(tmp_path: Path) -> None:

@@ -103,11 +103,13 @@ def test_the_lag_of_the_policy_is_that_of_what_it_loaded() -> None:
 @pytest.mark.parametrize(
     ("awaited", "said"),
     [
-        (True, ["prepare", "act", "prepare", "act", "prepare"]),
+        (True, ["answer", "prepare", "act", "answer", "prepare", "act", "answer", "prepare"]),
         (False, ["refresh", "act", "refresh", "act"]),
     ],
 )
-def test_new_weights_are_taken_while_nobody_waits(awaited: bool, said: list[str]) -> None:
+def test_weights_are_taken_after_the_answer_where_somebody_waits(
+    awaited: bool, said: list[str]
+) -> None:
     made, done = collector(Stream(), 0, awaited=awaited), list[str]()
     step, acted = one_row()
 
@@ -122,6 +124,7 @@ def test_new_weights_are_taken_while_nobody_waits(awaited: bool, said: list[str]
         notices=tuple,
     )
     made._env.batch_size, made._env.send = 1, lambda action, env_id: None
+    made._env.answer = lambda: done.append("answer")
     there = iter([step, step])
 
     def recv() -> StepBatch:
