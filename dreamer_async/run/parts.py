@@ -106,7 +106,7 @@ async def build(
         process.answer_quickly()
     learner_thread = _thread(stack, "learner", threads, modest, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    with slow_step("building native functions, or getting to know the device"):
+    with slow_step("building native functions" if kind == "cpu" else "preparing the GPU"):
         place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
