@@ -123,7 +123,7 @@ def _is_like(value: Any, default: Any) -> bool:
 
 def _kind(default: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    plain = words.get(type(default), "left alone (nothing else than its default can be given)")
+    plain = words.get(type(default), "left at its default")
     return "a list" if isinstance(default, list | tuple) else plain
 
 

@@ -96,7 +96,7 @@ def _task_lines(entry: dict[str, Any], every: bool) -> list[str]:
     tasks: list[str] = entry["tasks"]
     shown = tasks if every else tasks[:SHOWN_TASKS]
     preset = " ".join(f"{key}={value}" for key, value in entry["preset"].items())
-    lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'as the defaults'}"]
+    lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'the defaults'}"]
     lines.append(f"needs: {', '.join(entry['needs']) or 'nothing else'}")
     lines += entry["missing"] or ["can run here"]
     lines += [f"  {task}{_mark(entry, task)}" for task in shown]
@@ -155,7 +155,7 @@ def _viewed(suite: str, task: str, settings: list[str]) -> EnvConfig:
     """The task as the settings say; ConfigError for those that a look at it does not need."""
     for key in parse_overrides(settings):
         if key not in VIEW:
-            raise ConfigError(f"{key} does not matter here; there are {', '.join(VIEW)}")
+            raise ConfigError(f"{key} makes no difference here; use {', '.join(VIEW)}")
     return resolve(suite, task, overrides=settings).env
 
 

@@ -164,7 +164,7 @@ def configure(
     given = parse_overrides(settings)
     for key in ("train.updates", "replay.source"):
         if key in given:
-            raise ConfigError(f"{key} is for what was recorded: see `dreamer-async learn --help`")
+            raise ConfigError(f"{key} is for recorded experience: see `dreamer-async learn --help`")
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
     device = device_kind(asked)
@@ -192,8 +192,8 @@ def _other_plan(suite: str, plan: str) -> str:
         return ""
     steps, own = SUITES[plan]["train.steps"], SUITES[suite]["train.steps"]
     return (
-        f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps, which can be waited for; "
-        f"its own: --steps {own // 1_000_000}M"
+        f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps: hours instead of weeks; "
+        f"for its own plan: --steps {own // 1_000_000}M"
     )
 
 

@@ -155,7 +155,7 @@ def _warn_of_scores(result: Evaluation) -> None:
     if cut := result.cut:
         warn(
             f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, "
-            "and counted as far as they went; --longest moves that limit"
+            "and count as far as they went; --longest changes the limit"
         )
 
 
@@ -279,7 +279,7 @@ def runs_rm(
     names = [f"{sweep.name} with {len(sweep.runs())} runs" for sweep in sweeps]
     question = f"Delete {what}{', '.join([*names, *(run.name for run in runs)])}?"
     if not yes and not on_terminal():
-        raise ConfigError(f"{question} There is no terminal to ask on: add --yes")
+        raise ConfigError(f"{question} Without a terminal, add --yes")
     if not yes:
         typer.confirm(question, abort=True)
     for line in sweep_up(root):

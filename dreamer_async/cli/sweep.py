@@ -165,7 +165,7 @@ def _ask(cost: Cost, *, sure: bool) -> None:
     if sure or not cost.much:
         return
     if not on_terminal():
-        raise ConfigError("There is no terminal to ask on whether to begin: add --yes")
+        raise ConfigError("a sweep of this size asks first, and there is no terminal: add --yes")
     typer.confirm("Begin?", abort=True)
 
 

@@ -156,7 +156,7 @@ class Session:
         the trainer has failed or was killed, ConnectionError if somebody else has stopped it.
         """
         if not self._begun or (self.num_bodies == 1 and self._over[0]):
-            raise ValueError("no episode runs: session.reset(obs) begins one")
+            raise ValueError("no episode is running: session.reset(obs) begins one")
         columns = map(self._column, (reward, terminated, truncated))
         parts = zip(self._each(obs), *columns, self._done(action), strict=True)
         rows = [self._caller.row(*part) for part in parts]
@@ -288,13 +288,14 @@ class Session:
         except RunFailed as failed:
             return failed
         name = self.run.name
-        return ConnectionError(f"{name} has {ended.reason} ({ended.message}); it can go on")
+        return ConnectionError(f"{name} has {ended.reason} ({ended.message}); it can continue")
 
 
 def _name(run: str) -> str:
     if not RUN_NAME.fullmatch(run) or run == "last":
         raise ConfigError(
-            f"run={run!r} is no name of a run: letters, digits, dots, dashes and underscores"
+            f"run={run!r} is not a name for a run: use letters, digits, dots, dashes and "
+            "underscores"
         )
     return run
 
@@ -309,7 +310,7 @@ def _config(
     if config.train.sync:
         raise ConfigError("a session cannot run in lockstep (train.sync): its caller would wait")
     if config.train.updates:
-        raise ConfigError("train.updates is for what was recorded, not for a session")
+        raise ConfigError("train.updates is for recorded experience, not for a session")
     try:
         args = {suite.OBSERVATION: space_json.encode(seen), suite.ACTION: space_json.encode(done)}
     except ValueError as error:

@@ -98,7 +98,7 @@ async def build(
             config = with_room(config, await team.room(room))
         replay = stack.enter_context(open_replay(config, spec, ring, resume=resume))
     if train.updates and not replay.steps:
-        with slow_step("filling the replay with what was recorded"):
+        with slow_step("filling the replay with recorded steps"):
             telemetry.warn(await builder.run_or_leave(fill, replay, config, spec), "info")
     called = env.suite == session.NAME and not train.updates
     modest = process.give_way if called else _nothing

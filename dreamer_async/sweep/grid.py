@@ -109,7 +109,7 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
     """Names with commas between, each once."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ConfigError(f"{option} {shown(text)}: expected names with commas between")
+        raise ConfigError(f"{option} {shown(text)}: expected names separated by commas")
     return tuple(dict.fromkeys(names))
 
 

@@ -67,14 +67,19 @@ def _no_suite(root: Path, what: str) -> str:
         suite, task = find_task(what)
     except ConfigError:
         near = nearest(what, SUITES)
-        return f"{shown(what)} is no suite{near}, and no sweep in {root}; a file ends in .toml"
+        return (
+            f"{shown(what)} is neither a suite{near} nor a sweep in {root}; "
+            "the name of a file ends in .toml"
+        )
     words = f"dreamer-async sweep {suite} --task {task}"
-    return f"{shown(what)} is no suite and no sweep in {root}; did you mean `{words}`?"
+    return f"{shown(what)} is neither a suite nor a sweep in {root}; did you mean `{words}`?"
 
 
 def _name(text: str) -> str:
     if not RUN_NAME.fullmatch(text) or len(text) > LONGEST_NAME or text in (*SUITES, "last"):
-        raise ConfigError(f"--name {shown(text)}: letters, digits, . _ and -, and no suite's name")
+        raise ConfigError(
+            f"--name {shown(text)}: use letters, digits, . _ and -, and not the name of a suite"
+        )
     return text
 
 
