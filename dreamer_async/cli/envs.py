@@ -124,9 +124,12 @@ def check_env(
     ],
     env_args: EnvArgs = None,
     kinds: Kinds = None,
-    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
+    episodes: Annotated[
+        int,
+        typer.Option("--episodes", "-n", min=1, max=100_000, help="Stop after this many episodes."),
+    ] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop after this many seconds.")] = 30.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the environments.")] = 0,
     as_json: Json = False,
     overrides: Annotated[
         list[str] | None,

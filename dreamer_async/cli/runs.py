@@ -76,8 +76,12 @@ def watch(
 
 def evaluate(
     ref: RunRef = "last",
-    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    episodes: Annotated[
+        int, typer.Option("--episodes", "-n", min=1, max=100_000, help="Episodes to play.")
+    ] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of environments and actions.")
+    ] = 0,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")
     ] = "auto",
@@ -176,7 +180,9 @@ def dream(
     context: Annotated[
         int, typer.Option(min=1, help="Images the model sees before it dreams.")
     ] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of sequences and samples.")
+    ] = 0,
     fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 6,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",

@@ -265,7 +265,8 @@ def test_published_sets_up_all_that_is_not_asked_for(
     invoke: Run, trained: list[tuple[RunDir, bool, bool]], size: tuple[str, ...], expected: str
 ) -> None:
     words = ("train", "dmc-proprio", "--published", "--plain", "--envs", "8", *size)
-    assert invoke(*words, "-s", "replay.capacity=20000")[0] == 0
+    code, out, _ = invoke(*words, "-s", "replay.capacity=20000")
+    assert code == 0 and ("; --size takes another" in out) == (not size)
     config = load_config(trained[0][0])
     assert (config.size, config.env.repeat, config.env.num_envs) == (expected, 2, 8)
     assert (config.train.train_ratio, config.train.steps) == (512, 300_000)
@@ -357,7 +358,7 @@ def test_train_writes_the_config_and_starts_the_trainer(
         *["-s", "train.batch_size=4", "-s", "optim.warmup=10", "--name", "first"],
     )
     assert (code, err) == (0, "")
-    assert out == "CPU: size1m; change with --size\n"
+    assert out == "size1m on the CPU\n"
     run, plain, resume = trained[0]
     assert (plain, resume) == (True, False)
     assert run.name.endswith("-first")
