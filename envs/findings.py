@@ -157,7 +157,9 @@ def _wrong_with_rewards(tally: Tally) -> list[str]:
             f"play never saw a reward in {tally.steps} steps: expect a long time without progress"
         )
     elif tally.rewarded == tally.steps and reward.low == reward.high:
-        found.append(f"every step was rewarded with {reward.low:g}: only lengths can matter")
+        found.append(
+            f"every step had the same reward, {reward.low:g}: only the lengths of episodes matter"
+        )
     if max(abs(reward.low), abs(reward.high)) > LARGE_VALUE:
         found.append(f"rewards reach {reward.low:g} to {reward.high:g}: scale them down")
     return found
