@@ -64,8 +64,8 @@ def _about(what: str, name: str) -> list[str]:
     random, best = _known(name)
     return [
         f"{what}, seen as images of 32x32 pixels: chance scores {random:g}, the best is {best:g}",
-        "some minutes on two cores, 20 MB of disk; on the dashboard 4 shows what it dreams, "
-        "? all keys",
+        "a few minutes on one core, under 0.1 GB of disk; on the dashboard, 4 shows what it dreams "
+        "and ? lists all keys",
     ]
 
 

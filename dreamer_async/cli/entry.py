@@ -44,8 +44,7 @@ def _answered(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        text = error.strerror if error.filename is None and error.strerror else str(error)
-        return complain(text, exit_codes.of_system(error))
+        return complain(_said(error), exit_codes.of_system(error))
     except Exception as error:
         from dreamer_async.run.failures import answer, exit_code  # heavy, as what raised the error
 
@@ -53,6 +52,14 @@ def _answered(words: Sequence[str]) -> int:
             traceback.print_exc()  # wrong input was answered above: this is a mistake of ours
             return exit_codes.UNEXPECTED
         return answer(error)
+
+
+def _said(error: OSError) -> str:
+    """The reason in words, after the file that it is about; no number of the system."""
+    if not error.strerror:
+        return str(error)
+    about = [repr(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*about, error.strerror])
 
 
 def _watch(names: Sequence[str]) -> None:

@@ -272,9 +272,10 @@ class Foreground:
             from dreamer_async.store.summary import summarize  # a dashboard needs no settings
 
             end = summarize(self.run)
+            more = f"; continue with `dreamer-async resume {end.name}`"
             self._say(
-                f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}; "
-                f"continue with `dreamer-async resume {end.name}`"
+                f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}"
+                f"{'' if end.state == 'completed' else more}"
             )
         return code if code >= 0 else 128 - code
 

@@ -17,6 +17,7 @@ import typer
 
 from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import (
+    check_ending,
     check_films,
     device_kind,
     name_again,
@@ -196,6 +197,7 @@ def dream(
     if out is None and not moving:
         out = Path("dream.png")
     if out is not None:
+        check_ending(out, "--out", ".png")
         check_target(out, "--out")
     from dreamer_async.replay.ring import RingMismatch
     from dreamer_async.share.dream import draw

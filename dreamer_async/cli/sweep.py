@@ -91,7 +91,7 @@ def sweep(
     Run it again to continue: complete runs are skipped, interrupted ones resume.
     """
     if where not in ("local", "slurm"):
-        raise ConfigError(f"--on {shown(where)}: there are local and slurm")
+        raise ConfigError(f"--on {shown(where)}: expected local or slurm")
     remote = "" if where == "local" else "cuda" if gpus else "cpu"
     if remote:
         need_extra("slurm", "sweep --on slurm")
