@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
-from dreamer_async.machine.console import clean_output
+from dreamer_async.machine.console import clean_output, open_closed_streams
 from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunNotFound
 from dreamer_async.store.run_lock import RunInUse
@@ -24,6 +24,7 @@ from dreamer_async.store.run_lock import RunInUse
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    open_closed_streams()
     with clean_output():
         return _answered(words)
 
