@@ -159,8 +159,8 @@ def _warn_of_scores(result: Evaluation) -> None:
     _warn_of_skipped(result.skipped)
     if cut := result.cut:
         warn(
-            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, "
-            "and count as far as they went; --longest changes the limit"
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, which "
+            "is all that counts; --longest changes the limit"
         )
 
 
