@@ -157,7 +157,9 @@ def _wrong_with_rewards(tally: Tally) -> list[str]:
             f"play never saw a reward in {tally.steps} steps: expect a long time without progress"
         )
     elif tally.rewarded == tally.steps and reward.low == reward.high:
-        found.append(f"every step was rewarded with {reward.low:g}: only lengths can matter")
+        found.append(
+            f"every step had the same reward, {reward.low:g}: only the lengths of episodes matter"
+        )
     if max(abs(reward.low), abs(reward.high)) > LARGE_VALUE:
         found.append(f"rewards reach {reward.low:g} to {reward.high:g}: scale them down")
     return found
@@ -182,7 +184,7 @@ def _wrong_with(name: str, entry: ObsSpec, seen: Range) -> list[str]:
     if entry.dtype == "float32" and entry.shape[0] > LARGE_VECTOR:
         found.append(
             f"{name} is a vector of {entry.shape[0]} numbers for an MLP: if it is an image, "
-            "declare it as a uint8 Box of [height, width, channels], or say so by --as KEY=image"
+            "declare it as a uint8 Box of [height, width, channels], or say so with --as KEY=image"
         )
     return found
 
@@ -209,7 +211,7 @@ def _outside(name: str, seen: Range, bounds: tuple[float, float] | None) -> list
         return []
     return [
         f"{name} reaches {seen.low:g} to {seen.high:g}, but its space says {low:g} to {high:g}: "
-        "mend the one or the other (nothing is clipped)"
+        "correct one of the two (nothing is clipped)"
     ]
 
 

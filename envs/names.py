@@ -38,4 +38,5 @@ def describe(kind: str, name: str, close: Iterable[str], known: Iterable[str]) -
         return f"unknown {kind} {name!r}; did you mean {' or '.join(close)}?"
     names = list(dict.fromkeys(known))
     more = f", ... ({len(names)} in all)" if len(names) > 8 else ""
-    return f"unknown {kind} {name!r}; there are {', '.join(names[:8])}{more}"
+    there = "there is only" if len(names) == 1 else "there are"
+    return f"unknown {kind} {name!r}; {there} {', '.join(names[:8])}{more}"

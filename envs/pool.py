@@ -90,7 +90,9 @@ def _own_readers(task: PoolTask, space: Any) -> tuple[Reader, ...]:
             close = names.nearest(key, known)
             raise UnsupportedSpace(names.describe("observation key", key, close, known.values()))
         if kind != "hidden":
-            raise UnsupportedSpace(f"{key} is read in a way of its own: only --as {key}=hidden is")
+            raise UnsupportedSpace(
+                f"{key} is read by its suite's own rules: only --as {key}=hidden is possible"
+            )
     if task.view.image != PLAIN.image:
         raise UnsupportedSpace(f"it has no images that env.image={task.view.image} could change")
     left = tuple(reader for reader in readers if reader.name not in kinds)

@@ -74,6 +74,8 @@ class PoolTask:
                 close = names.nearest(name, free)
                 unknown = names.describe("argument", name, close, sorted(free.values()))
                 raise ValueError(f"{self.env_id}: {unknown}")
+            if name == "frame_skip" and type(value) is int and value < 1:
+                raise ValueError(f"{self.env_id}: argument {name} must be at least 1, not {value}")
             if not _is_like(value, known[name]):
                 raise ValueError(
                     f"{self.env_id}: argument {name} must be {_kind(known[name])}, such as "
@@ -123,7 +125,7 @@ def _is_like(value: Any, default: Any) -> bool:
 
 def _kind(default: Any) -> str:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    plain = words.get(type(default), "left alone (nothing else than its default can be given)")
+    plain = words.get(type(default), "left at its default")
     return "a list" if isinstance(default, list | tuple) else plain
 
 

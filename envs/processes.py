@@ -268,11 +268,11 @@ class ProcessEnv(VectorEnv):
             if self._restarts[env_id] > MAX_RESTARTS:
                 raise EnvError(
                     f"{self._name(env_id)} died {self._restarts[env_id]} times, "
-                    f"the last time by {reason}"
+                    f"the last time: {reason}"
                 )
             self._notices.append(
                 f"{self._name(env_id)} is replaced ({self._restarts[env_id]} of at most "
-                f"{MAX_RESTARTS} times) and its episode cut, because it died by {reason}"
+                f"{MAX_RESTARTS} times) and its episode cut, because it died: {reason}"
             )
             worker = self._launch(env_id)
             try:
@@ -333,7 +333,7 @@ class ProcessEnv(VectorEnv):
             kind, body = wire.split(worker.connection.recv_bytes())
         except (EOFError, OSError):
             raise WorkerDied(
-                f"{self._name(env_id)} died at its start by {self._ending(worker)}"
+                f"{self._name(env_id)} died at its start: {self._ending(worker)}"
             ) from None
         if kind == wire.REFUSED:
             raise ValueError(f"{self._source.suite} {self._source.task}: {body}")
@@ -351,7 +351,7 @@ class ProcessEnv(VectorEnv):
             send_handle(worker.connection, self._block.fd, worker.process.pid)
         except OSError:
             raise WorkerDied(
-                f"{self._name(env_id)} died at its start by {self._ending(worker)}"
+                f"{self._name(env_id)} died at its start: {self._ending(worker)}"
             ) from None
         self._selector.register(worker.connection, selectors.EVENT_READ, env_id)
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -35,6 +36,21 @@ def test_every_event_and_field_is_documented(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if not c.hidden])
 def test_every_command_is_documented(name: str) -> None:
     assert f"dreamer-async {name}" in text_of("docs/cli.md")
+
+
+def unexplained(command: Any, words: str) -> list[str]:
+    """Options of a command, and of those below it, that `--help` says nothing about."""
+    below = getattr(command, "commands", {}).items()
+    found = [
+        each for name, c in below if not c.hidden for each in unexplained(c, f"{words} {name}")
+    ]
+    return found + [f"{words} {p.opts[0]}" for p in command.params if not p.help]
+
+
+def test_help_explains_every_option() -> None:
+    assert unexplained(typer.main.get_command(app), "dreamer-async") == []
+    hidden = unexplained(COMMANDS["trainer"], "trainer")
+    assert hidden == ["trainer path", "trainer --resume"], "the control: nobody types these"
 
 
 def test_every_option_of_train_is_documented() -> None:

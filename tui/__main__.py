@@ -152,7 +152,7 @@ def _in_a_line(failure: Exception) -> str:
     *_, last = traceback.extract_tb(failure.__traceback__) or [None]
     where = f" ({Path(last.filename).name}:{last.lineno})" if last else ""
     what = clean(f"{type(failure).__name__}: {failure}", 300)
-    return f"error: the dashboard failed: {what}{where}; the run is as it was"
+    return f"error: the dashboard failed: {what}{where}; the run is not affected"
 
 
 def _collect_garbage() -> None:

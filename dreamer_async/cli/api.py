@@ -193,7 +193,7 @@ _HEAD = f"""\
 # Python interface
 
 Generated from the docstrings of `{PACKAGE}` and what it returns by `just docs`; the
-[tutorial](tutorial.md) shows it at work. Names that are not here may change. Mistakes of the user's
+[tutorial](tutorial.md) shows it at work. Names that are not here may change. Mistakes of the user
 are a `ValueError` of one line that says what was given and what would work; `CheckpointError` is in
 `{PACKAGE}.store.checkpoint`, `EnvError` in `{PACKAGE}.envs`."""
 

@@ -16,6 +16,7 @@ from dreamer_async.cli.options import Device, Log, Plain, RunsDir
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.train import start
 from dreamer_async.config import ConfigError
+from dreamer_async.config.schema import shown
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.summary import summarize
 
@@ -36,7 +37,7 @@ def demo(
     task: Annotated[
         str, typer.Option(metavar="NAME", help=f"What is learned: {' or '.join(TASKS)}.")
     ] = "seek",
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the run.")] = 0,
     device: Device = None,
     plain: Plain = False,
     log: Log = None,
@@ -44,7 +45,7 @@ def demo(
 ) -> int:
     """Watch a small agent learn a task from images within minutes, and see what it dreams."""
     if task not in TASKS:
-        raise ConfigError(f"--task {task}: there is {' and '.join(TASKS)}")
+        raise ConfigError(f"--task {shown(task)}: expected {' or '.join(TASKS)}")
     name, what = TASKS[task]
     flags = {"train.steps": STEPS[task], "train.seed": seed, "train.device": device}
     config, _, note = configure("toy", name, "size1m", flags, list(SETTINGS))
@@ -63,8 +64,8 @@ def _about(what: str, name: str) -> list[str]:
     random, best = _known(name)
     return [
         f"{what}, seen as images of 32x32 pixels: chance scores {random:g}, the best is {best:g}",
-        "some minutes on two cores, 20 MB of disk; on the dashboard 4 shows what it dreams, "
-        "? all keys",
+        "a few minutes on one core, under 0.1 GB of disk; on the dashboard, 4 shows what it dreams "
+        "and ? lists all keys",
     ]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain
 from dreamer_async.config.schema import ConfigError
-from dreamer_async.machine.console import clean_output
+from dreamer_async.machine.console import clean_output, open_closed_streams
 from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunNotFound
 from dreamer_async.store.run_lock import RunInUse
@@ -24,6 +24,7 @@ from dreamer_async.store.run_lock import RunInUse
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code for the shell."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    open_closed_streams()
     with clean_output():
         return _answered(words)
 
@@ -44,8 +45,7 @@ def _answered(words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        text = error.strerror if error.filename is None and error.strerror else str(error)
-        return complain(text, exit_codes.of_system(error))
+        return complain(_said(error), exit_codes.of_system(error))
     except Exception as error:
         from dreamer_async.run.failures import answer, exit_code  # heavy, as what raised the error
 
@@ -53,6 +53,14 @@ def _answered(words: Sequence[str]) -> int:
             traceback.print_exc()  # wrong input was answered above: this is a mistake of ours
             return exit_codes.UNEXPECTED
         return answer(error)
+
+
+def _said(error: OSError) -> str:
+    """The reason in words, after the file that it is about; no number of the system."""
+    if not error.strerror:
+        return str(error)
+    about = [repr(str(name)) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*about, error.strerror])
 
 
 def _watch(names: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ def _task_lines(entry: dict[str, Any], every: bool) -> list[str]:
     tasks: list[str] = entry["tasks"]
     shown = tasks if every else tasks[:SHOWN_TASKS]
     preset = " ".join(f"{key}={value}" for key, value in entry["preset"].items())
-    lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'as the defaults'}"]
+    lines = [f"{entry['suite']}: {entry['about']}", f"preset: {preset or 'the defaults'}"]
     lines.append(f"needs: {', '.join(entry['needs']) or 'nothing else'}")
     lines += entry["missing"] or ["can run here"]
     lines += [f"  {task}{_mark(entry, task)}" for task in shown]
@@ -124,9 +124,12 @@ def check_env(
     ],
     env_args: EnvArgs = None,
     kinds: Kinds = None,
-    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 5,
+    episodes: Annotated[
+        int,
+        typer.Option("--episodes", "-n", min=1, max=100_000, help="Stop after this many episodes."),
+    ] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop after this many seconds.")] = 30.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the environments.")] = 0,
     as_json: Json = False,
     overrides: Annotated[
         list[str] | None,
@@ -155,7 +158,7 @@ def _viewed(suite: str, task: str, settings: list[str]) -> EnvConfig:
     """The task as the settings say; ConfigError for those that a look at it does not need."""
     for key in parse_overrides(settings):
         if key not in VIEW:
-            raise ConfigError(f"{key} does not matter here; there are {', '.join(VIEW)}")
+            raise ConfigError(f"{key} makes no difference here; use {', '.join(VIEW)}")
     return resolve(suite, task, overrides=settings).env
 
 

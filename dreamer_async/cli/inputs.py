@@ -23,7 +23,7 @@ from dreamer_async.config import (
     parse_overrides,
     resolve,
 )
-from dreamer_async.config.schema import SchemaError, parse
+from dreamer_async.config.schema import SchemaError, parse, shown
 from dreamer_async.machine import compiler, nvidia
 from dreamer_async.store.run_dir import TRACKERS, RunDir
 
@@ -51,15 +51,20 @@ def need_extra(extra: str, what: str) -> None:
         raise ConfigError(f"{what} needs {package}: pip install 'dreamer-async[{extra}]'")
 
 
+def check_ending(path: Path, option: str, ending: str) -> None:
+    """Refuse a file whose name says that it holds something else."""
+    if path.suffix.lower() != ending:
+        raise ConfigError(f"{option} needs a file that ends in {ending}, got {str(path)!r}")
+
+
 def check_films(video: Path | None, gif: Path | None, *, overlay: bool = False) -> bool:
     """Refuse films that cannot be written, and tell whether any is wanted."""
     kinds = ((video, "--video", "video", ".mp4"), (gif, "--gif", "pictures", ".gif"))
     for path, option, extra, ending in kinds:
         if path is not None:
+            check_ending(path, option, ending)
             need_extra(extra, option)
             check_target(path, option)
-            if path.suffix.lower() != ending:
-                raise ConfigError(f"{option} needs a file that ends in {ending}, got {str(path)!r}")
     if overlay:
         need_extra("pictures", "--overlay")
         if video is None and gif is None:
@@ -74,7 +79,7 @@ def wanted_trackers(
     wanted = [*(names or []), *["tensorboard"] * tensorboard]
     for name in wanted:
         if name not in TRACKERS:
-            raise ConfigError(f"--log {name}: there is no such tracker, only {', '.join(TRACKERS)}")
+            raise ConfigError(f"--log {shown(name)}: expected one of {', '.join(TRACKERS)}")
     had = [name for name in TRACKERS if run is not None and run.tracker(name).is_dir()]
     wanted = list(dict.fromkeys([*wanted, *had]))
     for name in wanted:
@@ -164,7 +169,7 @@ def configure(
     given = parse_overrides(settings)
     for key in ("train.updates", "replay.source"):
         if key in given:
-            raise ConfigError(f"{key} is for what was recorded: see `dreamer-async learn --help`")
+            raise ConfigError(f"{key} is for recorded experience: see `dreamer-async learn --help`")
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
     device = device_kind(asked)
@@ -192,8 +197,8 @@ def _other_plan(suite: str, plan: str) -> str:
         return ""
     steps, own = SUITES[plan]["train.steps"], SUITES[suite]["train.steps"]
     return (
-        f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps, which can be waited for; "
-        f"its own: --steps {own // 1_000_000}M"
+        f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps: hours instead of weeks; "
+        f"for its own plan: --steps {own // 1_000_000}M"
     )
 
 

@@ -79,7 +79,7 @@ def find_shown(root: Path, refs: Sequence[str]) -> list[RunDir | SweepDir]:
     if len(sweeps) == len(refs) == 1:
         return [*sweeps]
     if sweeps:
-        raise ConfigError(f"{sweeps[0].name} is a sweep, which has a dashboard of its own")
+        raise ConfigError(f"{sweeps[0].name} is a sweep, whose dashboard shows nothing else")
     return [RunDir.find(root, ref) for ref in refs]
 
 
@@ -118,7 +118,9 @@ def _watch_over(line: Sequence[str]) -> int:
         code = shown[0].wait()
         spoiled.set(code != 0)
     if code < 0:
-        print(f"the dashboard was ended by {_signal(-code)}; the run is as it was", file=sys.stderr)
+        print(
+            f"the dashboard was ended by {_signal(-code)}; the run is not affected", file=sys.stderr
+        )
         return exit_codes.DASHBOARD
     return code
 
@@ -270,9 +272,10 @@ class Foreground:
             from dreamer_async.store.summary import summarize  # a dashboard needs no settings
 
             end = summarize(self.run)
+            more = f"; continue with `dreamer-async resume {end.name}`"
             self._say(
-                f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}; "
-                f"continue with `dreamer-async resume {end.name}`"
+                f"{end.name} {end.state} at step {end.env_steps:,} of {end.steps:,}"
+                f"{'' if end.state == 'completed' else more}"
             )
         return code if code >= 0 else 128 - code
 

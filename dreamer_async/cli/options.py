@@ -59,7 +59,7 @@ MaxRestarts = Annotated[
         "--max-restarts",
         metavar="N",
         min=0,
-        help="With --devices: go on by itself after N deaths of a process.",
+        help="With --devices: restart up to N times after the death of a process.",
     ),
 ]
 Suite = Annotated[

@@ -17,6 +17,7 @@ import typer
 
 from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import (
+    check_ending,
     check_films,
     device_kind,
     name_again,
@@ -76,8 +77,12 @@ def watch(
 
 def evaluate(
     ref: RunRef = "last",
-    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, max=100_000)] = 10,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    episodes: Annotated[
+        int, typer.Option("--episodes", "-n", min=1, max=100_000, help="Episodes to play.")
+    ] = 10,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of environments and actions.")
+    ] = 0,
     device: Annotated[
         str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")
     ] = "auto",
@@ -154,14 +159,15 @@ def _warn_of_scores(result: Evaluation) -> None:
     _warn_of_skipped(result.skipped)
     if cut := result.cut:
         warn(
-            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, "
-            "and counted as far as they went; --longest moves that limit"
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, which "
+            "is all that counts; --longest changes the limit"
         )
 
 
 def _print_scores(result: Evaluation) -> None:
     """What a run's checkpoint played, for people."""
-    print(f"{result.run} ({result.task}), {result.checkpoint}: {result.episodes} episodes")
+    plural = "s" * (result.episodes != 1)
+    print(f"{result.run} ({result.task}), {result.checkpoint}: {result.episodes} episode{plural}")
     print(f"after {result.env_steps:,} agent steps, {result.frames:,} frames")
     print(" ".join(f"{score:g}" for score in result.scores))
     print(f"mean {result.mean:.2f}  median {result.median:.2f}  std {result.std:.2f}", flush=True)
@@ -176,7 +182,9 @@ def dream(
     context: Annotated[
         int, typer.Option(min=1, help="Images the model sees before it dreams.")
     ] = 5,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Seed of sequences and samples.")
+    ] = 0,
     fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 6,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
@@ -189,6 +197,7 @@ def dream(
     if out is None and not moving:
         out = Path("dream.png")
     if out is not None:
+        check_ending(out, "--out", ".png")
         check_target(out, "--out")
     from dreamer_async.replay.ring import RingMismatch
     from dreamer_async.share.dream import draw
@@ -279,7 +288,7 @@ def runs_rm(
     names = [f"{sweep.name} with {len(sweep.runs())} runs" for sweep in sweeps]
     question = f"Delete {what}{', '.join([*names, *(run.name for run in runs)])}?"
     if not yes and not on_terminal():
-        raise ConfigError(f"{question} There is no terminal to ask on: add --yes")
+        raise ConfigError(f"{question} Without a terminal, add --yes")
     if not yes:
         typer.confirm(question, abort=True)
     for line in sweep_up(root):

@@ -26,7 +26,7 @@ Episodes = Annotated[
     int,
     typer.Option("--episodes", "-n", min=0, max=1000, help="Episodes to play for the model card."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1)]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of environments and actions.")]
 
 
 def export(

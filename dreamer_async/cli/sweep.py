@@ -91,7 +91,7 @@ def sweep(
     Run it again to continue: complete runs are skipped, interrupted ones resume.
     """
     if where not in ("local", "slurm"):
-        raise ConfigError(f"--on {shown(where)}: there are local and slurm")
+        raise ConfigError(f"--on {shown(where)}: expected local or slurm")
     remote = "" if where == "local" else "cuda" if gpus else "cpu"
     if remote:
         need_extra("slurm", "sweep --on slurm")
@@ -165,7 +165,7 @@ def _ask(cost: Cost, *, sure: bool) -> None:
     if sure or not cost.much:
         return
     if not on_terminal():
-        raise ConfigError("There is no terminal to ask on whether to begin: add --yes")
+        raise ConfigError("a sweep of this size asks first, and there is no terminal: add --yes")
     typer.confirm("Begin?", abort=True)
 
 

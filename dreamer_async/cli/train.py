@@ -144,7 +144,9 @@ def train(
     for line in swept:
         print(line, flush=True)
     where = "GPU" if kind == "cuda" else "CPU"
-    print(f"{where}: {config.size}; change with --size", flush=True)
+    print(
+        f"model {config.size} on the {where}{'' if size else '; --size takes another'}", flush=True
+    )
     for line in filter(None, notes):
         print(line, flush=True)
     return start(run, plain=plain, resume=False, devices=devices, restarts=max_restarts)

@@ -230,7 +230,7 @@ def resolve(
 def _published(suite: str) -> Mapping[str, Any]:
     if suite not in PUBLISHED:
         raise ConfigError(
-            f"no curve was published for {suite} by a protocol that is its own here "
+            f"there is no published curve for {suite} with the protocol used here "
             f"(there are some for {', '.join(PUBLISHED)})"
         )
     return PUBLISHED[suite]

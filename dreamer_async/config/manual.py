@@ -126,7 +126,7 @@ _HEAD = """\
 
 Generated from the dataclasses in `dreamer_async/config/settings.py` by `just docs`.
 
-Every setting of a run, as `-s KEY=VALUE` takes it; the same keys stand in a run's `config.json`.
+Every setting of a run, as `-s KEY=VALUE` takes it; a run's `config.json` has the same keys.
 `dreamer-async settings WORD` searches this list. Later sources win: these defaults, the suite's
 preset, the size preset, flags and `-s`. Defaults are those of the official code; the column
 *paper* has the value of the paper's table of hyperparameters where that table has one."""

@@ -66,7 +66,7 @@ def describe(kind: Any) -> str:
     """Name a type the way a person would."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        return f"{describe(args[0]).removeprefix('a ')}s with commas between"
+        return f"{describe(args[0]).removeprefix('a ')}s separated by commas"
     if origin is types.UnionType:
         return " or ".join("null" if a is type(None) else describe(a) for a in args)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -7,6 +7,7 @@ cleaned in one place, whoever writes to them: `print`, tracebacks, warnings, oth
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -54,6 +55,21 @@ class CleanStream(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
+
+
+def open_closed_streams() -> None:
+    """Open the null device as every standard stream that a shell has closed (`>&-`).
+
+    Otherwise the next file to be opened would get its number, such as the replay, and whatever
+    prints below Python would write into that. Processes that this one starts inherit them.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:  # always the lowest number that is free
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ Message = dict[str, Any]
 
 
 class RankLost(RuntimeError):
-    """A rank has ended without a word, or does not answer."""
+    """A rank ended without a message, or does not answer."""
 
 
 class RankFailed(RuntimeError):

@@ -68,7 +68,7 @@ def check(config: Config, count: int) -> None:
                 f"{_near(value, count)} would work"
             )
     if config.train.updates or config.replay.source:
-        raise ConfigError("learning from what was recorded runs on one device, not on several")
+        raise ConfigError("learning from recorded steps runs on one device, not on several")
     if config.env.suite == "session":
         raise ConfigError("a session learns on one device: its steps come from one program")
     if config.train.device.startswith("cuda:"):

@@ -34,7 +34,7 @@ POLL_SECONDS = 0.05
 
 
 class RunFailed(RuntimeError):
-    """A run failed or was killed; the message says how and ends with its last words."""
+    """A run failed or was killed; the message says how and ends with the end of its log."""
 
 
 class Returns(NamedTuple):
@@ -57,7 +57,7 @@ class Run:
     ) -> None:
         """Use `Run.find` for a run that exists; `trainer` is a process that was just started."""
         self.notes = notes
-        """What had to be chosen differently here or deserves a look, in lines; mostly empty."""
+        """Lines about settings that differ on this machine or deserve a look; mostly empty."""
         self._run_dir = run_dir
         self._trainer = trainer
 
@@ -81,15 +81,15 @@ class Run:
 
     @property
     def running(self) -> bool:
-        """Whether somebody trains in it, or is about to."""
+        """Whether a trainer is running in it, or starting."""
         starting = self._trainer is not None and self._trainer.poll() is None
         return starting or self._run_dir.owner() is not None
 
     def wait(self, timeout: float | None = None) -> RunFinished:
-        """Wait for the end and return how it came: reason completed or stopped, steps, updates.
+        """Wait for the end and return its reason (completed or stopped), steps and updates.
 
-        Raises RunFailed if the run failed or was killed, and TimeoutError after `timeout` seconds,
-        with the run going on.
+        Raises RunFailed if the run failed or was killed, and TimeoutError after `timeout` seconds;
+        the run then continues.
         """
         self._until(lambda: not self.running, timeout, "has not ended")
         code = 0 if self._trainer is None else self._trainer.wait()
@@ -99,16 +99,16 @@ class Run:
         return ended
 
     def stop(self, timeout: float | None = 120.0) -> RunFinished:
-        """Let the run save and end, wait for that and return how it ended, as `wait` does."""
+        """Make the run save and end, wait for that and return how it ended, as `wait` does."""
         if self._awaited():
             self._run_dir.request("stop")
         return self.wait(timeout)
 
     def events(self) -> Iterator[Event]:
-        """Everything that the run has said and says, as it says it; ends when the run does.
+        """Iterate over all events so far and then over new ones as they come, until the run ends.
 
-        Events are the dataclasses of `dreamer_async.store.events`, to be told apart by their type.
-        Of a run in which nobody trains these are all there are.
+        Events are the dataclasses of `dreamer_async.store.events`, which differ by their type.
+        If no trainer is running, the iterator ends after the events so far.
         """
         reader = EventReader(self._run_dir.events_path)
         while True:
@@ -130,7 +130,7 @@ class Run:
     def checkpoint(self, timeout: float | None = 120.0) -> Path:
         """Path of a checkpoint that `dreamer_async.load` takes.
 
-        A run that is being trained saves one now; of another one it is the newest that verifies.
+        A run that is being trained saves one now; otherwise it is the newest that verifies.
         Raises TimeoutError, and CheckpointError where there is none.
         """
         if self._awaited():

@@ -62,13 +62,13 @@ class Session:
 
     Observations and actions are those of the two Gymnasium spaces, and rewards and flags what
     `gymnasium.Env.step` returns. With `num_bodies` above 1 everything has a leading axis, as in
-    `gymnasium.vector`, and a body whose episode has ended goes on by itself: its next row is the
+    `gymnasium.vector`, and a body whose episode has ended continues by itself: its next row is the
     first of its next episode (the autoreset mode NEXT_STEP).
 
-    What `step` returned for is stored and survives a kill of either process. A run of this name
-    that exists goes on, if its spaces are the same; one in which a trainer runs already (after
-    `dreamer-async resume NAME`) is joined and outlives the session. Else the trainer ends, saved,
-    when the session is closed, left or this program dies.
+    When `step` returns, its row is stored and survives a kill of either process. An existing run of
+    this name continues if its spaces are the same. If a trainer is already running in it (after
+    `dreamer-async resume NAME`), the session joins that trainer, which outlives it. Otherwise the
+    trainer saves and ends when the session is closed or left, or when this program dies.
 
     Not for several threads at once.
     """
@@ -145,18 +145,18 @@ class Session:
         """Record what the last action led to and return the next one.
 
         `terminated` ends an episode because of the task, `truncated` for any other reason. There
-        is no action then: None, and `reset` begins the next episode. (Of several bodies actions
+        is no action then: None, and `reset` begins the next episode. (With several bodies, actions
         of ended episodes mean nothing, and rewards of first rows do not count.)
 
-        `action` is what was really done, where that is not the action that was returned last: by a
-        safety layer, or by a human. It is recorded in its place, and the agent learns from it as
-        from its own. (Of several bodies it is that of every body.)
+        `action` is what was really done, if that differs from the action that was returned last:
+        because of a safety layer or a human. It is recorded instead, and the agent learns from it
+        as from its own. (With several bodies it has an entry for each.)
 
         Raises ValueError, with nothing recorded, for what does not fit the spaces; RunFailed if
-        the trainer has failed or was killed, ConnectionError if somebody else has stopped it.
+        the trainer has failed or was killed, ConnectionError if another process stopped it.
         """
         if not self._begun or (self.num_bodies == 1 and self._over[0]):
-            raise ValueError("no episode runs: session.reset(obs) begins one")
+            raise ValueError("no episode is running: session.reset(obs) begins one")
         columns = map(self._column, (reward, terminated, truncated))
         parts = zip(self._each(obs), *columns, self._done(action), strict=True)
         rows = [self._caller.row(*part) for part in parts]
@@ -288,13 +288,14 @@ class Session:
         except RunFailed as failed:
             return failed
         name = self.run.name
-        return ConnectionError(f"{name} has {ended.reason} ({ended.message}); it can go on")
+        return ConnectionError(f"{name} has {ended.reason} ({ended.message}); it can continue")
 
 
 def _name(run: str) -> str:
     if not RUN_NAME.fullmatch(run) or run == "last":
         raise ConfigError(
-            f"run={run!r} is no name of a run: letters, digits, dots, dashes and underscores"
+            f"run={run!r} is not a name for a run: use letters, digits, dots, dashes and "
+            "underscores"
         )
     return run
 
@@ -309,7 +310,7 @@ def _config(
     if config.train.sync:
         raise ConfigError("a session cannot run in lockstep (train.sync): its caller would wait")
     if config.train.updates:
-        raise ConfigError("train.updates is for what was recorded, not for a session")
+        raise ConfigError("train.updates is for recorded experience, not for a session")
     try:
         args = {suite.OBSERVATION: space_json.encode(seen), suite.ACTION: space_json.encode(done)}
     except ValueError as error:

@@ -47,14 +47,14 @@ def train(
     replay_dir: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Start a run in a process of its own and return at once; see docs/python.md.
+    """Start a run in a separate process and return at once; see docs/python.md.
 
     What to train on is a `suite` with its `task` ("atari", task="pong"), or `env`: a Gymnasium id,
-    "module:factory", or a function or class at the top of a module that builds one environment,
-    which `env_args` are given to. Other arguments are the flags of `dreamer-async train`, in the
-    same units; `settings` are any others, {"optim.lr": 1e-4}.
+    "module:factory", or a function or class at the top level of a module that builds one
+    environment and gets `env_args` as its arguments. Other arguments are the flags of
+    `dreamer-async train`, in the same units; `settings` are any others, {"optim.lr": 1e-4}.
 
-    The run does not end with this program. Nothing is printed: what the trainer has to say is in
+    The run does not end with this program. Nothing is printed: the trainer's messages are in
     its log and its events. Raises ConfigError (a ValueError) for what is wrong and EnvError for an
     environment that cannot be built, both before anything is created.
     """
@@ -104,12 +104,12 @@ def learn(
     replay_dir: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Start a run that learns from what was recorded and return at once; see docs/python.md.
+    """Start a run that learns from recorded experience and return at once; see docs/python.md.
 
     `source` is another run, a folder of .npz episodes, or "minari:NAME". `env` says where a
     folder's episodes come from, as in `train` or as a suite and a task ("toy/catch"), and `actions`
     whether action t was chosen "after" observation t or "before" it. Other arguments are those of
-    `dreamer-async learn`; `task` names the code that another run's task is again.
+    `dreamer-async learn`; `task` confirms the code of the other run's task.
 
     Raises ConfigError (a ValueError), with nothing created, for what cannot be learned from.
     """

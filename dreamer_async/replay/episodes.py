@@ -130,8 +130,8 @@ def _matched(keys: Sequence[str], file: Recording) -> dict[str, str]:
     for key in keys:
         if key in OWN:
             raise ConfigError(
-                f"{file.name}: an observation cannot be called {key!r}, which means another thing "
-                f"in what is recorded; --as {key}=hidden leaves it out"
+                f"{file.name}: an observation cannot be called {key!r}, which has another meaning "
+                f"in a recording; --as {key}=hidden leaves it out"
             )
         if key not in file.arrays:
             raise ConfigError(

@@ -117,7 +117,7 @@ class RecordedRun:
             there = stored_file_spec(self._path)
             ring = RingFile.open(self._path, there, readonly=True)
         except FileNotFoundError:
-            raise ConfigError(f"{run.name} has no replay any more to learn from") from None
+            raise ConfigError(f"{run.name} has no replay to learn from any more") from None
         self._ring = ring
         found = {name.partition("/")[2]: a for name, a in there.arrays.items() if "/" in name}
         self._check({n: Field(f.shape[2:], f.dtype).describe() for n, f in found.items()})

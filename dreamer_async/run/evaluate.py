@@ -143,12 +143,12 @@ def evaluate(
 ) -> Evaluation:
     """Play this many full episodes with the newest valid checkpoint of a run, or with the best.
 
-    `run`, `device`, `best`, `task` and `runs_dir` are those of `load`; what `task` names is
-    imported where it is code. The environments are as in training, several in parallel, and as in
-    the official code actions are sampled. The same seed gives the same scores on one machine where
-    the environments allow it. Episodes of `longest` agent steps are cut off; their environments
-    play no more, so that there may be fewer episodes than asked for. `say` is told how far it is,
-    and a `spectator` sees every step.
+    `run`, `device`, `best`, `task` and `runs_dir` are those of `load`; the code that
+    `task` names is imported. The environments are as in training, several in parallel, and actions
+    are sampled as in the official code. The same seed gives the same scores on one machine if the
+    environments allow it. Episodes of `longest` agent steps are cut off and their environments are
+    not used again, so there may be fewer episodes than asked for. `say` gets lines of progress, and
+    a `spectator` sees every step.
 
     Raises ValueError for a run or task that cannot be found or built, `CheckpointError` where
     nothing valid is saved, and `EnvError` where the environment fails.

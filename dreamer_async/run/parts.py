@@ -98,7 +98,7 @@ async def build(
             config = with_room(config, await team.room(room))
         replay = stack.enter_context(open_replay(config, spec, ring, resume=resume))
     if train.updates and not replay.steps:
-        with slow_step("filling the replay with what was recorded"):
+        with slow_step("filling the replay with recorded steps"):
             telemetry.warn(await builder.run_or_leave(fill, replay, config, spec), "info")
     called = env.suite == session.NAME and not train.updates
     modest = process.give_way if called else _nothing
@@ -106,7 +106,7 @@ async def build(
         process.answer_quickly()
     learner_thread = _thread(stack, "learner", threads, modest, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    with slow_step("building native functions, or getting to know the device"):
+    with slow_step("building native functions" if kind == "cpu" else "preparing the GPU"):
         place = await learner_thread.run_or_leave(take_place, train)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")

@@ -109,7 +109,8 @@ def begin_with(path: Path, parts: str, learner: Learner) -> list[str]:
         lines.append(f"random as in a new run: {shapes}{_more(fresh)}")
     if unused:
         lines.append(
-            f"not taken, as nothing here has the name: {', '.join(unused[:NAMED])}{_more(unused)}"
+            "not taken, as no weight of this run has the name: "
+            f"{', '.join(unused[:NAMED])}{_more(unused)}"
         )
     return lines
 

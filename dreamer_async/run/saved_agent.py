@@ -36,8 +36,8 @@ class SavedAgent:
     It takes observations exactly as the environment gives them (an array for a Box, a number for a
     Discrete, a dict or tuple where the space is one) and returns actions as `env.step` takes them,
     with the bounds, `start`, type and nesting of the action space. Images of any size and keys that
-    `--as` names are read as in training. For tasks whose observations are read in a way of their
-    own (toys, MiniGrid, `--resize exact`) observations are dicts of the keys of `spec.obs`:
+    `--as` names are read as in training. For tasks with their own way of reading observations
+    (toys, MiniGrid, `--resize exact`) observations are dicts of the keys of `spec.obs`:
     `observation_space` says what is taken.
 
     Where a run repeats each action (`--repeat`), the caller does so, too. One agent serves one
@@ -98,8 +98,8 @@ class SavedAgent:
 
         Call `reset` before the first observation of another one. With `is_first`, N bools, `obs`
         holds N observations, nested as one is with a leading axis in each array (texts are a
-        sequence of N), and the actions come likewise; rows start anew where `is_first` is True.
-        Actions are sampled as in training; `greedy` takes the likeliest ones.
+        sequence of N), and the actions come likewise; rows where `is_first` is True begin an
+        episode. Actions are sampled as in training; `greedy` takes the likeliest ones.
 
         Raises ValueError that names the key, what was given and what its space says.
         """
@@ -116,7 +116,7 @@ class SavedAgent:
         return action
 
     def initial(self, rows: int = 1) -> PolicyCarry:
-        """What is remembered before the first observations of so many environments."""
+        """The carry before the first observations of this many environments."""
         return self.policy.initial(rows)
 
     def step(
@@ -127,7 +127,7 @@ class SavedAgent:
         *,
         greedy: bool = False,
     ) -> tuple[Any, PolicyCarry]:
-        """Do what `act` does with a carry of the caller's: the action, and the next carry.
+        """Do what `act` does, with the caller's own carry; return the action and the next carry.
 
         `carry` None starts an episode in every row. Raises ValueError as `act`, and where
         observations, `is_first` and carry differ in their number of rows.
@@ -168,12 +168,12 @@ def load(
     """Load the agent of a run, or of one checkpoint.
 
     `run` is `last`, the name of a run in the runs directory (`runs_dir`, else DREAMER_RUNS_DIR,
-    else `runs`), or the path of a run or of a checkpoint. Of a run it is the newest valid
-    checkpoint, with `best` the one with the highest mean score of the 20 training episodes before
-    it. `device` is cpu, cuda, cuda:N or auto; `seed` is that of latents and actions.
+    else `runs`), or the path of a run or of a checkpoint. For a run it loads the newest valid
+    checkpoint, or with `best` the one with the highest mean score of the 20 training episodes
+    before it. `device` is cpu, cuda, cuda:N or auto; `seed` is that of latents and actions.
 
-    No environment is built and nothing of the user's is imported, as a checkpoint says what its
-    environment looks like. Those of earlier versions do not: where their task is `module:factory`,
+    No environment is built and none of the user's code is imported, because a checkpoint describes
+    its environment. Checkpoints of earlier versions do not: if their task is `module:factory`,
     `task` has to name it again, since a file must not choose what is imported.
 
     Raises ValueError (`RunNotFound`) for a run that cannot be found and `CheckpointError` where

@@ -171,7 +171,7 @@ class Telemetry:
             except Exception as error:  # such as a full disk, however a library words it
                 self._listeners.remove(listener)
                 what = getattr(listener, "name", type(listener).__name__)
-                self.warn(f"{what} fails and gets no more events: {error or type(error).__name__}")
+                self.warn(f"{what} failed and gets no more events: {error or type(error).__name__}")
 
     @property
     def dropped(self) -> int:
@@ -273,7 +273,7 @@ def _sentence(event: Event) -> str | None:
                 f"replay {in_words(event.replay_bytes)} ({event.replay_capacity:,} steps)"
             )
         case Resumed():
-            source = event.checkpoint or "no checkpoint (weights start anew)"
+            source = event.checkpoint or "no checkpoint (the weights are new)"
             skipped = "".join(f"; skipped {reason}" for reason in event.skipped)
             at = f"step {event.env_steps:,}, update {event.updates:,}"
             return f"resumed from {source} at {at}{skipped}"

@@ -269,7 +269,7 @@ class Tracker:
         except queue.Full:
             self.dropped += 1
             if self.dropped == 1:
-                self.warn(f"{self.name} does not keep up: what it has no room for is dropped")
+                self.warn(f"{self.name} does not keep up: events beyond its queue are dropped")
 
     def end(self) -> None:
         """Tell the backend that nothing follows; the oldest event makes room if there is none."""

@@ -100,7 +100,8 @@ def evaluate_filmed(
             spectator=reel,
         )
     names = " and ".join(str(path) for path in files if path is not None)
-    some = f"{shown} of {episodes} episodes" if shown < episodes else f"{shown} episode(s)"
+    plural = "s" * (episodes > 1)
+    some = f"{shown} of {episodes} episodes" if shown < episodes else f"{shown} episode{plural}"
     cut = f"; the GIF leaves out the last {out.left_out}" if out.left_out else ""
     return result, f"wrote {names}: {some}, {out.frames:,} steps{cut}"
 

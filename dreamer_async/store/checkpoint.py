@@ -235,7 +235,7 @@ def _verify_manifest(path: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path.name}: {MANIFEST} is not of format {FORMAT}")
     if OWN_HASH not in manifest:
-        raise CheckpointError(f"{path.name}: {MANIFEST} has no {OWN_HASH}, the hash of its own")
+        raise CheckpointError(f"{path.name}: {MANIFEST} has no {OWN_HASH}, its own hash")
     if manifest[OWN_HASH] != _manifest_hash(manifest):
         raise CheckpointError(f"{path.name}: {MANIFEST} does not match its own hash")
 

@@ -146,7 +146,7 @@ def _alone(run: RunDir) -> Iterator[None]:
                 raise
         for path in run.replay_files(replay_directory(run)):
             if locked(path):  # a trainer whose lock was deleted
-                raise RunInUse(f"{path} is in use: somebody trains in {run.name}")
+                raise RunInUse(f"{path} is in use: a trainer is running in {run.name}")
         yield
 
 

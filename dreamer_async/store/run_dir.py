@@ -249,7 +249,9 @@ class RunDir:
         """
         with RunLock(self.lock_path, self.name).hold():
             if not make_private(self.control):
-                raise PermissionError(f"{self.control} is not a directory of this user's own")
+                raise PermissionError(
+                    f"{self.control} is not a directory that belongs to this user"
+                )
             self.take_requests()
             yield
 

@@ -100,7 +100,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if len(parts) == 1:
         count = int(parts[0]) if len(parts[0]) < 9 else MOST_JOBS + 1
         if not 0 < count <= MOST_JOBS:
-            raise ConfigError(f"--seeds {shown(text)}: from 1 to {MOST_JOBS}")
+            raise ConfigError(f"--seeds {shown(text)}: expected 1 to {MOST_JOBS}")
         return tuple(range(count))
     return tuple(dict.fromkeys(int(part[:20]) for part in numbers))
 
@@ -109,7 +109,7 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
     """Names with commas between, each once."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise ConfigError(f"{option} {shown(text)}: expected names with commas between")
+        raise ConfigError(f"{option} {shown(text)}: expected names separated by commas")
     return tuple(dict.fromkeys(names))
 
 

@@ -163,7 +163,7 @@ class Local:
 
     async def _wait_for(self, job: Job) -> None:
         run = self._directory.run(job)
-        self._say(f"{job.name} trains already: waiting for it")
+        self._say(f"{job.name} is already training: waiting for it")
         if job.pruned:
             _ask_to_stop(run)
         while run.owner() is not None:

@@ -57,7 +57,7 @@ class Limits:
         for text in self.sbatch:
             key, sign, value = text.lstrip("-").partition("=")
             if not key or key in ("time", "partition", "signal", "array", "output", "error"):
-                raise ConfigError(f"--sbatch {shown(text)}: that is not for you to say here")
+                raise ConfigError(f"--sbatch {shown(text)}: the sweep sets that itself")
             others[key.replace("-", "_")] = value if sign else True
         given: dict[str, Any] = {"time": minutes, "cpus_per_task": self.cpus}
         if self.partition:
@@ -72,7 +72,9 @@ def minutes_of(text: str) -> int:
     """Read a time limit of Slurm in whole minutes, at least one; ConfigError if it is none."""
     match = _TIME.fullmatch(text.strip())
     if match is None:
-        raise ConfigError(f"--time {shown(text)}: minutes, or such as 4:00:00 or 2-12:00:00")
+        raise ConfigError(
+            f"--time {shown(text)}: expected minutes, or a time such as 4:00:00 or 2-12:00:00"
+        )
     days, *parts = match.groups()
     numbers = [int(part) for part in parts if part is not None]
     if days is not None:  # days-hours[:minutes[:seconds]]
@@ -82,7 +84,7 @@ def minutes_of(text: str) -> int:
         factors = {1: (60,), 2: (60, 1), 3: (3600, 60, 1)}[len(numbers)]
         seconds = sum(n * f for n, f in zip(numbers, factors, strict=True))
     if seconds < 60:
-        raise ConfigError(f"--time {shown(text)}: at least a minute")
+        raise ConfigError(f"--time {shown(text)}: expected at least one minute")
     return seconds // 60
 
 

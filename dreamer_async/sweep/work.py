@@ -71,7 +71,7 @@ def make(directory: SweepDir, sweep: Sweep, job: Job) -> RunDir:
         with contextlib.suppress(FileExistsError, NotADirectoryError):
             RunDir.create(directory.path, job.name, config=config, now=None)
     if not run.exists():
-        raise ConfigError(f"{run.path} is in the way of a run: it is none")
+        raise ConfigError(f"{run.path} exists but is not a run: move it away or delete it")
     run.refuse_links()
     return run
 

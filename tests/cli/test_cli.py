@@ -265,7 +265,8 @@ def test_published_sets_up_all_that_is_not_asked_for(
     invoke: Run, trained: list[tuple[RunDir, bool, bool]], size: tuple[str, ...], expected: str
 ) -> None:
     words = ("train", "dmc-proprio", "--published", "--plain", "--envs", "8", *size)
-    assert invoke(*words, "-s", "replay.capacity=20000")[0] == 0
+    code, out, _ = invoke(*words, "-s", "replay.capacity=20000")
+    assert code == 0 and ("; --size takes another" in out) == (not size)
     config = load_config(trained[0][0])
     assert (config.size, config.env.repeat, config.env.num_envs) == (expected, 2, 8)
     assert (config.train.train_ratio, config.train.steps) == (512, 300_000)
@@ -318,6 +319,18 @@ def test_help_has_a_short_name_everywhere(invoke: Run, words: str) -> None:
     assert out.startswith("Usage: dreamer-async") and "-h, --help" in out
 
 
+def test_an_error_of_the_system_is_the_file_and_words(invoke: Run) -> None:
+    Path("grid.toml").mkdir()
+    said = invoke("sweep", "grid.toml", "--dry-run")
+    assert said == (73, "", "error: 'grid.toml': Is a directory\n")
+
+
+def test_a_picture_is_a_png(invoke: Run) -> None:
+    run = make_run(Path("runs"))
+    code, _, err = invoke("dream", str(run.path), "--out", "dream.jpg")
+    assert code == 2 and "--out needs a file that ends in .png, got 'dream.jpg'" in err
+
+
 @pytest.mark.parametrize("word", ["version", "--version", "-V"])
 def test_the_version_is_asked_for_in_any_way(invoke: Run, word: str) -> None:
     assert invoke(word) == (0, f"dreamer-async {__version__}\n", "")
@@ -357,7 +370,7 @@ def test_train_writes_the_config_and_starts_the_trainer(
         *["-s", "train.batch_size=4", "-s", "optim.warmup=10", "--name", "first"],
     )
     assert (code, err) == (0, "")
-    assert out == "CPU: size1m; change with --size\n"
+    assert out == "model size1m on the CPU\n"
     run, plain, resume = trained[0]
     assert (plain, resume) == (True, False)
     assert run.name.endswith("-first")

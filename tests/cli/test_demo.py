@@ -36,7 +36,7 @@ def test_a_task_that_it_lacks_creates_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--task", "pong", "--runs-dir", str(tmp_path)]) == 2
-    assert "there is seek and catch" in capsys.readouterr().err
+    assert "expected seek or catch" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -135,7 +135,7 @@ def test_deaths_that_were_bridged_are_told(
     monkeypatch.setattr("dreamer_async.envs.check.time", SimpleNamespace(monotonic=clock.__next__))
     report = check(capsys, "tests.faulty_envs:Exiting", "--seconds", "0.1")
     assert "is replaced (1 of at most 3 times)" in report["findings"][0]
-    assert "died by exit code 3" in report["findings"][0]
+    assert "died: exit code 3" in report["findings"][0]
 
 
 def test_one_is_told_that_no_row_comes(monkeypatch: pytest.MonkeyPatch) -> None:

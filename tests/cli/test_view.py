@@ -171,7 +171,7 @@ def test_check_prints_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["env", "check", NAME, "-n", "1", *words]) == 0
     assert "others: --as tiles=vector|category:COUNT|hidden" in capsys.readouterr().out
     assert main(["env", "check", NAME, *words, "-s", "train.seed=3"]) == 2
-    assert "does not matter here; there are env.args" in capsys.readouterr().err
+    assert "makes no difference here; use env.args" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["plan", "bench"])

@@ -85,6 +85,8 @@ def test_gymnasium_serves_an_id_whose_argument_envpool_lacks() -> None:
         ("atari", "pong", {"frame_skip": "two"}, "must be a whole number, such as 4, not 'two'"),
         ("atari", "pong", {"frame_skip": True}, "must be a whole number, such as 4, not True"),
         ("atari", "pong", {"frame_skip": 2.0}, "must be a whole number"),
+        ("atari", "pong", {"frame_skip": 0}, "argument frame_skip must be at least 1, not 0"),
+        ("atari", "pong", {"frame_skip": -4}, "argument frame_skip must be at least 1, not -4"),
         ("atari", "pong", {"gray_scale": 1}, "must be true or false, such as True, not 1"),
         ("atari", "pong", {"repeat_action_probability": "x"}, "must be a number, such as 0.25"),
         ("atari", "pong", {"task": 3}, "task is no argument for --env-arg; --task names it"),

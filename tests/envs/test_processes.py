@@ -229,7 +229,7 @@ def test_a_worker_that_dies_once_is_replaced_and_its_episode_cut(
     assert len(notices) == counted.count(cut)
     how = {"exit": "exit code 3", "kill": "signal 9", "hang": "not answering for 60 seconds"}[fault]
     for notice in notices:
-        assert f"1 of at most 3 times) and its episode cut, because it died by {how}" in notice
+        assert f"1 of at most 3 times) and its episode cut, because it died: {how}" in notice
         assert ("faulty_envs.py" in notice) == (fault == "hang"), "where it hung is said"
 
 
@@ -237,7 +237,7 @@ def test_a_worker_that_dies_once_is_replaced_and_its_episode_cut(
 def test_a_worker_that_keeps_dying_is_given_up() -> None:
     with make("Faulty", num_envs=1, fault="exit") as env:
         env.start()
-        with pytest.raises(EnvError, match="died 4 times, the last time by exit code 3"):
+        with pytest.raises(EnvError, match="died 4 times, the last time: exit code 3"):
             step(env, 99)
 
 
@@ -245,7 +245,7 @@ def test_a_worker_that_keeps_dying_is_given_up() -> None:
 def test_a_crash_in_native_code_says_where_in_the_environment() -> None:
     with make("Faulty", num_envs=1, fault="crash") as env:
         env.start()
-        with pytest.raises(EnvError, match="the last time by signal 11") as error:
+        with pytest.raises(EnvError, match="the last time: signal 11") as error:
             step(env, 99)
     assert re.search(r"faulty_envs.py.* in fail", str(error.value))
 

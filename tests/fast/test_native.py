@@ -218,6 +218,18 @@ def test_without_a_working_compiler_torch_does_it(
     assert not unbuilt.exists() or not os.listdir(unbuilt), "no litter"
 
 
+def test_a_compiler_that_takes_too_long_is_given_up(
+    unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "g++"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("CXX", str(slow))
+    monkeypatch.setattr(build, "SECONDS", 0.1)
+    assert problem() == f"{slow} took more than 0.1 s; the next start tries again"
+    assert not os.listdir(unbuilt), "no litter"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

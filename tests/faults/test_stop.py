@@ -292,7 +292,7 @@ def test_a_full_disk_under_tensorboard_is_a_warning(
         pytest.skip("no mount name spaces here")
     assert ended == code
     if not code:
-        assert sum("tensorboard fails and gets no more" in text for text in warnings(run)) == 1
+        assert sum("tensorboard failed and gets no more" in text for text in warnings(run)) == 1
 
 
 # -- a directory that is renamed or removed ------------------------------------------------------

@@ -104,7 +104,7 @@ def test_ranks_that_hold_other_weights_are_found_before_anything_is_saved(
 ) -> None:
     run = make_run(tmp_path, *SHORT, task="seek")
     assert ranks.train(run, inject={1: {"weights_drift": 3}}) == [77, 77], log(run)
-    assert "rank 1 holds other weights" in finished(run).message
+    assert "rank 1 has other weights" in finished(run).message
     assert not list(run.checkpoints.iterdir())
 
 

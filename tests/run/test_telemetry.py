@@ -191,7 +191,7 @@ def test_a_listener_that_fails_is_said_once_and_not_asked_again(tmp_path: Path) 
     told = [e.message for e in good.heard if isinstance(e, Warned)]
     assert told.count("news") == 4
     (lost,) = (message for message in told if message != "news")
-    assert lost.startswith("Listening fails and gets no more events") and "No space" in lost
+    assert lost.startswith("Listening failed and gets no more events") and "No space" in lost
     written, _ = read_events(tmp_path / "events.jsonl")
     assert len(written) == 5
 

@@ -169,7 +169,7 @@ def test_a_live_ring_without_its_lock_is_left_alone(
     with subprocess.Popen(words, text=True, stdin=pipe, stdout=pipe) as trainer:
         assert trainer.stdout is not None and trainer.stdout.readline() == "True\n"
         assert rm(run.name, "--yes") == rm(run.name, "--replay", "--yes") == 73
-        assert run.replay_path.exists() and "somebody trains" in capsys.readouterr().err
+        assert run.replay_path.exists() and "a trainer is running" in capsys.readouterr().err
         trainer.kill()
     assert rm(run.name, "--yes") == 0, "the lock went with its process"
 

@@ -68,7 +68,7 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("atarii",), "'atarii' is no suite (did you mean atari"),
+        (("atarii",), "'atarii' is neither a suite (did you mean atari"),
         (("CartPole-v1",), "did you mean `dreamer-async sweep gym --task CartPole-v1`?"),
         (("toy/seek",), "did you mean `dreamer-async sweep toy --task seek`?"),
         (("nothing.toml",), "No such file"),
@@ -76,9 +76,11 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "--task", ","), "--task"),
         (("toy", "--size", "tiny,huge"), "unknown size 'huge'"),
         (("toy", "--seeds", "0"), "--seeds"),
-        (("toy", "--on", "moon"), "--on 'moon': there are local and slurm"),
+        (("toy", "--seeds", ""), "--seeds '': expected how many"),
+        (("toy", "--size", ""), "--size '': expected names"),
+        (("toy", "--on", "moon"), "--on 'moon': expected local or slurm"),
         (("toy", "--name", "../x"), "--name"),
-        (("toy", "--name", "toy"), "no suite's name"),
+        (("toy", "--name", "toy"), "not the name of a suite"),
         (("toy", "--jobs", "0"), "--jobs"),
         (("toy", "-s", "optim.lr=1e-5..1e-3:log"), "--search N"),
         (("toy", "-s", "train.batch_size=4,0"), "batch_size"),

@@ -162,7 +162,7 @@ async def test_before_the_first_event_the_log_says_what_is_done(tmp_path: Path) 
         async with dashboard(run).run_test(size=(80, 24)) as pilot:
             await settle(pilot)
             assert "[bold]reserving[2J room ..." in text(pilot)
-            assert "first event" not in text(pilot)
+            assert "waiting for the trainer" not in text(pilot)
 
 
 @driven

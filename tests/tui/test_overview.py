@@ -183,6 +183,14 @@ def test_stages_at_zero_share_a_line() -> None:
     assert [row for row in rows if row.startswith("at 0%") and "policy, replay insert" in row]
 
 
+def test_strips_are_drawn_in_any_width() -> None:
+    """In a terminal of 28 columns there is less than no room for words beside a bar."""
+    some = [Strip("policy", 0.1, (Wait(0.5, "the learner"),)), Strip("update", 0.9)]
+    strips = Strips()
+    strips.show(some, stages.Verdict("", ""))
+    assert all(strips.paint(width, 20) for width in range(1, 100))
+
+
 def test_waiting_for_the_train_ratio_is_no_trouble() -> None:
     view = gauges_view(stage__update=0.9, stage__ratio_wait=0.8, stage__learner_wait=0.1)
     looks = {meter.label: meter.look for meter in stages.pipeline(view)}

@@ -6,7 +6,7 @@ from dreamer_async.store.events import Controlled
 
 _ASKED = {
     "pause": "asked the trainer to pause",
-    "resume": "asked the trainer to go on",
+    "resume": "asked the trainer to continue",
     "checkpoint": "asked the trainer to save a checkpoint",
     "evaluate": "asked for ten episodes with the newest weights",
     "film": "asked for a new film of the world model",

@@ -78,7 +78,7 @@ def _setup(view: RunView, facts: HeaderFacts) -> list[str]:
     if facts.step:
         return [facts.step]
     if run is None:
-        return ["waiting for the trainer's first event"]
+        return ["waiting for the trainer to start"]
     return [
         f"{run.suite}/{run.task}",
         f"{run.size} {short(run.parameters)} parameters",

@@ -79,7 +79,7 @@ def _waits(strip: Strip, width: int) -> str:
     """For whom the stage waits; the second is only named where there is room for it."""
     known = [f"{wait.share:.0%} for {wait.whom}" for wait in strip.waits if wait.share >= 0.005]
     both = ", ".join(known[:2])
-    return both if len(both) <= width else known[0]
+    return both if not known or len(both) <= width else known[0]
 
 
 def stacked(strip: Strip, width: int) -> Row:

@@ -93,7 +93,7 @@ def _of_run(run: RunDir, task: str | None, size: str | None, words: Sequence[str
         )
     ring, _ = run.replay_paths(old.replay.directory)
     if not ring.exists():
-        raise ConfigError(f"{run.name} has no replay any more to learn from")
+        raise ConfigError(f"{run.name} has no replay to learn from any more")
     there = stored_file_spec(ring)
     if size is not None:
         sized = resolve(old.env.suite, old.env.task, size=size)

@@ -33,7 +33,7 @@ class Words:
     @property
     def given(self) -> bool:
         """Whether there is anything besides tasks, which may have to be named again."""
-        return any((self.size, self.seeds, self.settings))
+        return any(each not in (None, ()) for each in (self.size, self.seeds, self.settings))
 
 
 def wanted(
@@ -67,14 +67,19 @@ def _no_suite(root: Path, what: str) -> str:
         suite, task = find_task(what)
     except ConfigError:
         near = nearest(what, SUITES)
-        return f"{shown(what)} is no suite{near}, and no sweep in {root}; a file ends in .toml"
+        return (
+            f"{shown(what)} is neither a suite{near} nor a sweep in {root}; "
+            "the name of a file ends in .toml"
+        )
     words = f"dreamer-async sweep {suite} --task {task}"
-    return f"{shown(what)} is no suite and no sweep in {root}; did you mean `{words}`?"
+    return f"{shown(what)} is neither a suite nor a sweep in {root}; did you mean `{words}`?"
 
 
 def _name(text: str) -> str:
     if not RUN_NAME.fullmatch(text) or len(text) > LONGEST_NAME or text in (*SUITES, "last"):
-        raise ConfigError(f"--name {shown(text)}: letters, digits, . _ and -, and no suite's name")
+        raise ConfigError(
+            f"--name {shown(text)}: use letters, digits, . _ and -, and not the name of a suite"
+        )
     return text
 
 
@@ -115,7 +120,7 @@ def _from_file(path: Path, words: Words) -> tuple[Words, str]:
         Words(
             task=words.task or data.get("task"),
             size=words.size or data.get("size"),
-            seeds=words.seeds or data.get("seeds"),
+            seeds=data.get("seeds") if words.seeds is None else words.seeds,
             settings=texts,
         ),
         data["suite"],
@@ -139,12 +144,12 @@ def _parsed(suite: str, words: Words, remote: str) -> Grid:
     tasks = tuple(dict.fromkeys(find_task(suite, name)[1] for name in names))
     settings = grid.parse_settings(words.settings)
     first = [f"{key}={values[0]}" for key, values in settings.items()]
-    sizes = grid.parse_names(words.size, "--size") if words.size else ()
+    sizes = () if words.size is None else grid.parse_names(words.size, "--size")
     if not sizes and remote:
         sizes = (resolve(suite, tasks[0], overrides=first, device=remote).size,)
     elif not sizes:
         sizes = (configure(suite, tasks[0], None, {}, first).config.size,)
-    seeds = grid.parse_seeds(words.seeds or "1")
+    seeds = grid.parse_seeds("1" if words.seeds is None else words.seeds)
     return Grid(suite, tasks, sizes, seeds, settings)
 
 

@@ -170,7 +170,7 @@ class Follower(Team):
                 return
             elif kind != "counts":
                 self._first.put_nowait(message)
-        self._end.set_result({"kind": "gone", "reason": "rank 0 has ended without a word"})
+        self._end.set_result({"kind": "gone", "reason": "rank 0 ended without a message"})
 
     def _mirror(self, message: Message) -> None:
         assert self._ratio is not None

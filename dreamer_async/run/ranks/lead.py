@@ -121,8 +121,8 @@ class Lead(Team):
         different = [rank for rank, answer in answers.items() if answer["digest"] != mine]
         if different:
             raise RanksDiffer(
-                f"rank {', '.join(map(str, sorted(different)))} holds other weights than rank 0 "
-                "after the same updates; nothing is saved, the last checkpoint stands"
+                f"rank {', '.join(map(str, sorted(different)))} has other weights than rank 0 "
+                "after the same updates; nothing is saved, the last checkpoint is intact"
             )
         steps = then.own + sum(answer["inserted"] for answer in answers.values())
         assert self._ratio is not None
@@ -197,7 +197,7 @@ class Lead(Team):
     def _lost(self, rank: int) -> None:
         if not self._over:
             self._gone = True
-            self._trouble = self._trouble or RankLost(f"rank {rank} has ended without a word")
+            self._trouble = self._trouble or RankLost(f"rank {rank} ended without a message")
             self._changed.set()
 
     # -- helpers -----------------------------------------------------------------------------
