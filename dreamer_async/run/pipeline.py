@@ -124,7 +124,7 @@ async def run(
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)
     except BaseException as error:
-        error = innermost(error)
+        error = await team.cause(innermost(error))
         code, words = exit_code(error), describe(error, run_dir)
         if begun:  # a resume that cannot restore leaves the run's stream as it was
             _finish(telemetry, "failed", code, words)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dreamer_async.config import Config, ConfigError, resolve
-from dreamer_async.parallel.link import Hub, Message, RankLost, connect
+from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, connect
 from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
 from dreamer_async.run.ranks.team import Team, of_all_ranks
 from dreamer_async.tui.draw.rows import cells
@@ -153,6 +155,27 @@ def test_strangers_are_not_heard(hello: tuple[Any, str | None]) -> None:
 def test_nobody_there_is_said() -> None:
     with pytest.raises(RankLost, match="rank 0 does not answer"):
         asyncio.run(connect("127.0.0.1", 1, 1, ""))
+
+
+def test_what_a_rank_has_told_counts_before_the_sum_that_it_left() -> None:
+    """A failed sum is seen first or last; who has ended without a word is not waited for."""
+
+    async def end(told: bool) -> BaseException:
+        meeting: Any = SimpleNamespace(world=World(0, 2))
+        nobody: Any = None
+        lead = Lead(meeting, telemetry=nobody, stop=nobody)
+        loop = asyncio.get_running_loop()
+        message = {"kind": "failed", "code": 71, "message": "out of memory"}
+        if told:
+            loop.call_later(0.05, lead._heard, 1, message)
+        loop.call_later(0.1, lead._lost, 1)
+        other = ValueError()
+        assert await lead.cause(other) is other
+        return await lead.cause(RankLost("another rank does not answer any more"))
+
+    found = asyncio.run(end(told=True))
+    assert isinstance(found, RankFailed) and found.code == 71
+    assert isinstance(asyncio.run(end(told=False)), RankLost)
 
 
 # -- one limiter ---------------------------------------------------------------------------------
