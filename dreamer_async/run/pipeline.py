@@ -95,7 +95,7 @@ async def run(
 
     With a meeting this is rank 0 of several.
     """
-    stop = Stop(config.train.grace_seconds)
+    stop = Stop(config.train.grace_seconds, aio.RANKS_ECHO if meeting else None)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
     outputs = [Output(sys.stdout)] if plain and sys.stdout else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,8 @@ from dreamer_async.config import Config, ConfigError, resolve
 from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, connect
 from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
+from dreamer_async.run import aio
+from dreamer_async.run.aio import Stop
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
@@ -176,6 +179,26 @@ def test_what_a_rank_has_told_counts_before_the_sum_that_it_left() -> None:
     found = asyncio.run(end(told=True))
     assert isinstance(found, RankFailed) and found.code == 71
     assert isinstance(asyncio.run(end(told=False)), RankLost)
+
+
+@pytest.mark.parametrize(("echo", "ends"), [(aio.RANKS_ECHO, False), (None, True)])
+def test_a_signal_that_torchrun_passes_on_later_is_not_a_second_one(
+    monkeypatch: pytest.MonkeyPatch, echo: float | None, ends: bool
+) -> None:
+    """All processes of a job get a signal, ranks, too; one by itself takes two for two."""
+    ended: list[int] = []
+    now = iter([0.0, 3.0])
+    monkeypatch.setattr(aio, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(aio, "os", SimpleNamespace(_exit=ended.append))
+
+    async def signalled_twice() -> None:
+        stop = Stop(60.0, echo)
+        stop._signalled(signal.SIGTERM)
+        stop._signalled(signal.SIGTERM)
+        stop.close()
+
+    asyncio.run(signalled_twice())
+    assert ended == [128 + signal.SIGTERM] * ends
 
 
 # -- one limiter ---------------------------------------------------------------------------------

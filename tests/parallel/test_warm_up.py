@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from backends import backend
 from parallel.test_equality import HORIZON, LENGTH, inputs, part
 from parallel.threads import on_ranks
 
-from dreamer_async.agent import Trainer
+from dreamer_async.agent import Batch, Noise, Trainer
+from dreamer_async.fast.cuda.capture import Recorder
 from dreamer_async.fast.cuda.updates import Peers, Updates
 from dreamer_async.parallel.group import Group
 
@@ -63,12 +64,12 @@ def warm_up(
 
 def fails_on_rank_1(name: str, updates: Updates, rank: int) -> None:
     compile_ = region_fails(name) if rank else compiled
-    updates.compile = partial(compile_, updates)
+    updates.compile = lambda backend="": compile_(updates)
 
 
-def alone(_: Updates, rank: int) -> None:
+def alone(updates: Updates, rank: int) -> None:
     """Nobody fails, and nothing is compiled at all."""
-    _.compile = lambda backend="": None
+    updates.compile = lambda backend="": None
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_what_one_rank_cannot_compile_all_run_eagerly(name: str, eager: dict[str
 
 def test_control_where_nobody_fails_all_are_compiled(eager: dict[str, float]) -> None:
     def prepare(updates: Updates, rank: int) -> None:
-        updates.compile = partial(compiled, updates)
+        updates.compile = lambda backend="": compiled(updates)
 
     assert on_ranks(2, lambda group: warm_up(group, prepare)) == [("", True, eager)] * 2
 
@@ -120,12 +121,12 @@ def test_what_one_rank_cannot_record_no_rank_replays(monkeypatch: pytest.MonkeyP
         updates.trainer.config = replace(config, train=replace(config.train, capture=True))
         capture = updates.capture
 
-        def record(batch: Any, noise: Any) -> None:
+        def recorded(batch: Batch, noise: Noise, record: Recorder | None = None) -> None:
             capture(batch, noise, again)
             if rank:
                 raise RuntimeError("it waits for the device")
 
-        updates.capture = record
+        updates.capture = recorded
 
     first, second = on_ranks(2, lambda group: warm_up(group, prepare))
     assert first[0].endswith("CUDA graph, which makes them slower: another rank cannot do it")

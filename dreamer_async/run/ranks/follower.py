@@ -225,7 +225,7 @@ async def follow(meeting: Meeting, at: Lead) -> int:
     except Ended as ended:
         return ended.code
     config, run_dir = from_dict(welcome["config"]), RunDir(Path(welcome["path"]))
-    stop = Stop(config.train.grace_seconds)
+    stop = Stop(config.train.grace_seconds, aio.RANKS_ECHO)
     stop.on_signals()
     telemetry = Telemetry(news)
     try:
