@@ -380,6 +380,24 @@ def replay_does_not_fit(_: Any) -> None:
     parts.open_replay = refused
 
 
+def compiles(how: str) -> None:
+    """Updates are compiled as on a GPU, by a compiler that leaves all as it is, or "fails"."""
+    from dreamer_async.fast.cuda.backend import CUDA
+    from dreamer_async.fast.cuda.updates import Updates
+
+    take_place = parts.take_place
+    parts.take_place = lambda train: take_place(train)._replace(backend=CUDA, problem="")
+
+    def fails(*_: Any) -> Any:
+        raise MemoryError("no memory to compile") if how == "ends" else RuntimeError("no compiler")
+
+    def compile_(self: Updates, backend: str = "") -> None:
+        if how != "works":
+            self.trainer.regions = self.trainer.regions._replace(total=fails)
+
+    Updates.compile = compile_
+
+
 def weights_drift(after: int) -> None:
     """One weight changes by itself before an update."""
     from dreamer_async.agent.trainer import Trainer

@@ -10,21 +10,31 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import as_overrides, as_view, device_kind, need_extra
+from dreamer_async.cli.inputs import (
+    as_overrides,
+    as_view,
+    device_kind,
+    need_extra,
+    try_spaces,
+)
 from dreamer_async.cli.options import Device, EnvArgs, Kinds, Overrides, RunsDir, Steps
 from dreamer_async.cli.paths import runs_root
+from dreamer_async.cli.ranks import check_devices
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import Config, ConfigError
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.console import printable
-from dreamer_async.store.sweep_dir import Sweep, SweepDir
+from dreamer_async.parallel.shares import check
+from dreamer_async.store.sweep_dir import MOST_DEVICES, Sweep, SweepDir
 
 if TYPE_CHECKING:
     from dreamer_async.sweep.cost import Cost
+    from dreamer_async.sweep.slurm import Limits
     from dreamer_async.sweep.work import Standing
 
 
@@ -56,6 +66,15 @@ def sweep(
         int | None,
         typer.Option(min=1, max=1024, help="Runs at a time; default: one for each GPU, or one."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=MOST_DEVICES,
+            help="Let each run learn on N devices at once: GPUs, or groups of CPU threads.",
+        ),
+    ] = None,
     search: Annotated[
         int | None,
         typer.Option(
@@ -67,9 +86,12 @@ def sweep(
         bool, typer.Option("--drop-replay", help="Delete the replay of each complete run.")
     ] = False,
     speeds: Annotated[
-        bool,
-        typer.Option("--speeds/--no-speeds", help="Measure for a minute how long it will take."),
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--speeds/--no-speeds",
+            help="Measure for a minute how long it will take; default: unless --dry-run.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
@@ -78,8 +100,14 @@ def sweep(
     time: Annotated[
         str, typer.Option(metavar="TIME", help="Time limit of each Slurm job: 90, 4:00:00.")
     ] = "4:00:00",
-    gpus: Annotated[int, typer.Option(min=0, max=64, help="GPUs of each Slurm job.")] = 1,
-    cpus: Annotated[int, typer.Option(min=1, max=1024, help="CPUs of each Slurm job.")] = 4,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=0, max=64, help="GPUs of each Slurm job; default: one for each device."),
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="CPUs of each Slurm job; default: 4 for each device."),
+    ] = None,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Any other option of sbatch; may be repeated."),
@@ -92,7 +120,7 @@ def sweep(
     """
     if where not in ("local", "slurm"):
         raise ConfigError(f"--on {shown(where)}: expected local or slurm")
-    remote = "" if where == "local" else "cuda" if gpus else "cpu"
+    remote = "" if where == "local" else "cpu" if gpus == 0 else "cuda"
     if remote:
         need_extra("slurm", "sweep --on slurm")
     from dreamer_async.cli.words.sweep import Words, wanted
@@ -102,6 +130,9 @@ def sweep(
     settings = (*flags, *as_view(env_args, kinds), *(overrides or []))
     words = Words(task, size, seeds, settings)
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
+    plan = replace(plan, devices=devices or plan.devices)
+    _check_devices(plan, remote)
+    limits = _limits(plan, time, partition, gpus, cpus, sbatch) if remote else None
     if plan.search:
         need_extra("search", "a search")
         if remote:
@@ -111,18 +142,19 @@ def sweep(
     todo = [each for each in standings if each.to_do or (retry and _again(each))]
     running = [each for each in standings if each.running]
     new = plan.trials - len(plan.jobs) if plan.search else 0
-    if dry_run or not (todo or running or new):
-        return 0
     at_once = jobs or _places(plan)
     if todo or new:
-        cost = _cost(directory, plan, todo, new, speeds=speeds and not remote)
+        measured = not dry_run if speeds is None else speeds
+        measured = measured and not remote and plan.devices == 1
+        cost = _cost(directory, plan, todo, new, speeds=measured)
         print(cost.line(at_once), flush=True)
-        _ask(cost, sure=yes)
+        _ask(cost, sure=yes or dry_run)
+    if dry_run or not (todo or running or new):
+        return 0
     with _begun(directory, plan):
-        if remote:
-            from dreamer_async.sweep.slurm import Limits, submit
+        if limits is not None:
+            from dreamer_async.sweep.slurm import submit
 
-            limits = Limits(time, partition, gpus, cpus, tuple(sbatch or ()))
             return submit(directory, [each.job for each in todo], limits, at_once=jobs)
         return _here(directory, plan, todo, running, at_once, drop_replay=drop_replay)
 
@@ -137,7 +169,51 @@ def _places(plan: Sweep) -> int:
 
     devices = [t.partition("=")[2] for t in plan.settings if t.startswith("train.device=")]
     gpu = device_kind(devices[-1] if devices else "auto") == "cuda"
-    return max(1, len(visible_gpus())) if gpu else 1
+    return max(1, len(visible_gpus()) // plan.devices) if gpu else 1
+
+
+def _check_devices(plan: Sweep, remote: str) -> None:
+    """Refuse runs that so many devices of this machine, or of another one, cannot share."""
+    if plan.devices > 1 and (wrong := _DIVIDED.intersection(_ranges(plan))):
+        raise ConfigError(
+            f"{min(wrong)}: a range has values that cannot be divided among {plan.devices} "
+            "devices; name the values instead"
+        )
+    for config in _configs(plan) if plan.devices > 1 else ():
+        if remote:
+            check(config, plan.devices)
+        else:
+            check_devices(config, device_kind(config.train.device), plan.devices)
+
+
+def _limits(
+    plan: Sweep,
+    time: str,
+    partition: str | None,
+    gpus: int | None,
+    cpus: int | None,
+    sbatch: list[str] | None,
+) -> Limits:
+    """What each Slurm job may take; ConfigError says what is wrong, before anything is made."""
+    from dreamer_async.sweep.slurm import Limits
+
+    limits = Limits(time, partition, *_share(plan, gpus, cpus), tuple(sbatch or ()))
+    limits.parameters()
+    return limits
+
+
+def _share(plan: Sweep, gpus: int | None, cpus: int | None) -> tuple[int, int]:
+    """GPUs and CPUs of each Slurm job, whose ranks divide them."""
+    gpus = plan.devices if gpus is None else gpus
+    cpus = 4 * plan.devices if cpus is None else cpus
+    if plan.devices > 1 and gpus not in (0, plan.devices):
+        raise ConfigError(
+            f"--gpus {gpus}: a run on {plan.devices} devices takes {plan.devices}, or 0 to learn "
+            "on CPUs"
+        )
+    if cpus < plan.devices:
+        raise ConfigError(f"--cpus {cpus}: {plan.devices} devices need one each, at least")
+    return gpus, cpus
 
 
 def _cost(
@@ -158,6 +234,8 @@ def _cost(
         from dreamer_async.sweep.search import typical
 
         runs += [Todo(config_of(plan, typical(plan)), 1.0, made=False)] * new
+    for env in {repr(run.config.env): run.config.env for run in runs}.values():
+        try_spaces(env)
     return estimate(runs, directory.path.parent, speeds=speeds)
 
 
@@ -200,7 +278,7 @@ def _here(
         search = Search(directory, jobs, say)
     kinds = {device_kind(config.train.device) for config in _configs(plan)}
     gpus = visible_gpus() if "cuda" in kinds else []
-    places = slots(at_once, gpus, len(os.sched_getaffinity(0)))
+    places = slots(at_once, gpus, len(os.sched_getaffinity(0)), plan.devices)
     trained = [each.job for each in running]
     local = Local(directory, search or Listed(jobs), trained, say, drop_replay=drop_replay)
     print(f"watch it with `dreamer-async watch {directory.name}`", flush=True)
@@ -211,18 +289,36 @@ def _here(
         complain(f"{job.name} failed (exit code {code}): {directory.run(job).log_path}", code)
     if local.stopping:
         print(f"stopped; continue with `dreamer-async sweep {directory.name}`", flush=True)
-        return 128 + local.stopping
+        return 128 + local.signal if local.signal else 0
     return local.failed[0][1] if local.failed else 0
 
 
 def _configs(plan: Sweep) -> list[Config]:
+    """Settings of every run; of a search, with every value that a setting may have by name."""
     from dreamer_async.sweep.work import config_of
 
-    if plan.jobs:
-        return [config_of(plan, job) for job in plan.jobs]
-    from dreamer_async.sweep.search import typical
+    jobs = [*plan.jobs]
+    if plan.search:
+        from dreamer_async.sweep.search import ranges, typical
 
-    return [config_of(plan, typical(plan))]
+        some = typical(plan)
+        jobs += [some] + [
+            replace(some, settings={**some.settings, key: choice})
+            for key, each in ranges(plan).items()
+            for choice in each.choices
+        ]
+    return [config_of(plan, job) for job in jobs]
+
+
+def _ranges(plan: Sweep) -> list[str]:
+    """Settings that a search chooses between two ends."""
+    from dreamer_async.sweep.search import ranges
+
+    return [key for key, each in ranges(plan).items() if not each.choices]
+
+
+_DIVIDED = {"env.num_envs", "env.batch_size", "train.batch_size", "replay.capacity"}
+"""Settings of which each rank has its share."""
 
 
 def plan_lines(directory: SweepDir, plan: Sweep, standings: Sequence[Standing]) -> list[str]:
@@ -238,6 +334,8 @@ def plan_lines(directory: SweepDir, plan: Sweep, standings: Sequence[Standing]) 
                 axes.setdefault(key, {})[value] = None
     for key, text in plan.search.items():
         axes.setdefault(key, {})[text] = None
+    if plan.devices > 1:
+        axes["devices of each run"] = {str(plan.devices): None}
     lines += [f"  {key:20} {', '.join(values)}" for key, values in axes.items()]
     if plan.settings:
         lines.append(f"  {'settings of all':20} {' '.join(plan.settings)}")

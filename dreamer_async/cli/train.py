@@ -6,7 +6,6 @@ Heavy imports are inside the commands.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +58,7 @@ from dreamer_async.cli.options import (
 from dreamer_async.cli.paths import existing_directory, runs_root
 from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
 from dreamer_async.cli.task import find_task
-from dreamer_async.cli.terminal import complain, on_terminal
+from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import (
     Config,
     ConfigError,
@@ -75,6 +74,7 @@ from dreamer_async.store import exit_codes
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sizes import in_words
+from dreamer_async.store.sweep_dir import SweepDir
 
 
 def train(
@@ -204,6 +204,9 @@ def resume(
     from dreamer_async.store.removal import remove
     from dreamer_async.store.summary import load_config
 
+    if SweepDir.find(runs_root(runs_dir), ref) is not None:
+        text = f"`dreamer-async sweep {ref}` continues all its runs, `resume {ref}/RUN` one of them"
+        raise ConfigError(f"{ref} is a sweep: {text}")
     run = RunDir.find(runs_root(runs_dir), ref)
     drop_replay = drop_replay and not World.here().restarts  # the first life has done so
     old = load_config(run)
@@ -281,20 +284,37 @@ def stop(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Ask a run to save and end, and wait until it has."""
+    """Ask a run or sweep to save and end, and wait until it has."""
+    from dreamer_async.sweep.stop import until
+
+    if (sweep := SweepDir.find(runs_root(runs_dir), ref)) is not None:
+        return _stop_sweep(sweep, timeout)
     run = RunDir.find(runs_root(runs_dir), ref)
     owner = run.owner()
     if owner is None:
         print(f"{run.name} is not running")
         return 0
     run.request("stop")
-    deadline = time.monotonic() + timeout
-    while run.owner() is not None:
-        if time.monotonic() >= deadline:
-            text = f"{run.name} (pid {owner['pid']}) is still stopping after {timeout:g} s"
-            return complain(text, exit_codes.STUCK)
-        time.sleep(0.1)
+    if not until(lambda: run.owner() is None, timeout):
+        text = f"{run.name} (pid {owner['pid']}) is still stopping after {timeout:g} s"
+        return complain(text, exit_codes.STUCK)
     print(f"{run.name} has stopped; continue with `dreamer-async resume {run.name}`")
+    return 0
+
+
+def _stop_sweep(sweep: SweepDir, timeout: float) -> int:
+    from dreamer_async.sweep.stop import stop
+
+    stopped = stop(sweep, timeout)
+    if stopped.problem:
+        warn(stopped.problem)
+    if not stopped.in_time:
+        return complain(f"{sweep.name} is still stopping after {timeout:g} s", exit_codes.STUCK)
+    print(
+        f"{sweep.name} has stopped; continue with `dreamer-async sweep {sweep.name}`"
+        if stopped.ran
+        else f"{sweep.name} is not running"
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""What ranks compute together: the mean gradient, the returns of all, equal weights to begin with.
+"""What ranks compute together: the mean gradient, the returns of all, equal weights to begin with,
+and what each of them is able to do.
 
 Everything goes through sums over all ranks in buffers of fixed place and size, and the host reads
 none of them, so that a CUDA graph can record it. A rank's loss is the mean over its own sequences,
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
+from weakref import WeakValueDictionary
 
 import torch
 import torch.distributed as dist
@@ -36,7 +39,10 @@ class Group:
         """This rank, of `count`; `add_up` is called equally often, in the same order, by each."""
         self.rank, self.count = rank, count
         self._add_up = add_up
+        self._apart = False
         self._buffer: Tensor | None = None
+        self._number = next(_numbers)
+        _groups[self._number] = self
 
     @property
     def ranks(self) -> Ranks:
@@ -47,7 +53,7 @@ class Group:
         """Values [R, H] of every rank, one behind the other: [N R, H]."""
         everybody = values.new_zeros(self.count, *values.shape)
         everybody[self.rank] = values
-        self._add_up(everybody)  # to zeros: no digit changes
+        sum_over_ranks(everybody, self._number)  # to zeros: no digit changes
         return everybody.flatten(0, 1)
 
     @torch.no_grad()
@@ -66,9 +72,33 @@ class Group:
         table.zero_()
         table[self.rank] = torch.stack([value.float() for value in metrics.values()])
         assert self._buffer is not None
-        self._add_up(self._buffer)
+        self.add_up(self._buffer)
         flat /= self.count
         return means, of_all(dict(zip(metrics, table.unbind(1), strict=True)))
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all ranks, or leave it as it is inside of `apart`."""
+        if not self._apart:
+            self._add_up(tensor)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Exchange nothing for a while: a rank that fails meanwhile keeps no other one waiting.
+
+        Updates have the same shapes and other numbers.
+        """
+        self._apart = True
+        try:
+            yield
+        finally:
+            self._apart = False
+
+    def able(self, able: bool, device: torch.device | str = "cpu") -> bool:
+        """Whether all ranks are able to do something; waits for what each says of itself."""
+        votes = torch.full((), float(able), device=device)
+        with in_our_words():
+            self._add_up(votes)
+        return int(votes) == self.count
 
     def _parts(self, gradients: int, metrics: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The one buffer: room for all gradients in a row, and a table [N, M]."""
@@ -76,6 +106,20 @@ class Group:
             self._buffer = torch.zeros(gradients + self.count * metrics, device=device)
         flat, table = self._buffer.split([gradients, self.count * metrics])
         return flat, table.view(self.count, metrics)
+
+
+@torch.library.custom_op("dreamer_async::sum_over_ranks", mutates_args=("tensor",))
+def sum_over_ranks(tensor: Tensor, group: int) -> None:
+    """`Group.add_up` for compiled regions, which call it as it is.
+
+    A compiler that looked inside would build in the exchange, or that there is none.
+    """
+    _groups[group].add_up(tensor)
+
+
+_numbers = count()
+_groups: WeakValueDictionary[int, Group] = WeakValueDictionary()
+"""Of this process; compiled regions know them by number."""
 
 
 def of_all(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -125,6 +169,8 @@ def in_our_words() -> Iterator[None]:
 def explained(error: Exception) -> Exception:
     """Say in our words that another rank does not answer; any other error as it is."""
     text = str(error)
+    if isinstance(error, RankLost):
+        return error
     if isinstance(error, RuntimeError) and any(sign in text for sign in SIGNS):
         said = text.splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         return RankLost(f"another rank does not answer any more ({said[:200]})")

@@ -27,6 +27,9 @@ T = TypeVar("T")
 ECHO = 0.5
 """Seconds in which the same signal again is not a second wish: timeout(1) sends each one to its
 child and then to the whole group."""
+RANKS_ECHO = 10.0
+"""The same for one of several ranks: what a group of processes gets, torchrun passes on besides, at
+its own pace. It ends by itself who does not end."""
 PATIENCE = 1.0
 """Seconds for which a stop waits for a call that may never come back, such as `recv`."""
 _TICK = 0.1
@@ -173,8 +176,10 @@ class Stop:
     itself. From then on a watchdog ends the process after `grace` seconds.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, echo: float | None = None) -> None:
+        """`echo` is ECHO unless it is given."""
         self.reason = ""
+        self._echo = echo
         self._event = asyncio.Event()
         self._watchdog = Watchdog(grace)
         self._signal: tuple[int, float] | None = None
@@ -229,11 +234,11 @@ class Stop:
 
         Another rank's wish may be heard before the signal that both were sent.
         """
-        now = time.monotonic()
+        now, echo = time.monotonic(), ECHO if self._echo is None else self._echo
         if self._signal is None:
             self._signal = number, now
             self.request(f"signal {signal.Signals(number).name}")
-        elif number != self._signal[0] or now - self._signal[1] >= ECHO:
+        elif number != self._signal[0] or now - self._signal[1] >= echo:
             os._exit(128 + number)
 
 

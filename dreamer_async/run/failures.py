@@ -60,7 +60,7 @@ def describe(error: BaseException, run: RunDir | None = None) -> str:
         return f"{text}; `resume --drop-replay` continues with an empty replay"
     if isinstance(error, Diverged) and run is not None:
         return f"{text}; {_what_stands(run)}"
-    if exit_code(error) != exit_codes.MEMORY:
+    if isinstance(error, RankFailed) or exit_code(error) != exit_codes.MEMORY:
         return text
     said = ". ".join(text.splitlines()[0].split(". ")[:SAID])
     smaller = "Try a smaller --size, or -s train.batch_size=N"

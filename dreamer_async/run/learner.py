@@ -127,7 +127,7 @@ class Learner:
         batch = self._staging[0].batch()
         noise = self.trainer.draw_noise(torch.Generator().manual_seed(0))
         try:
-            return self.accelerated.warm_up(batch, noise)
+            return self.accelerated.warm_up(batch, noise, self.team.peers)
         finally:
             self.trainer.load_state_dict(under(before, TRAINER))
 

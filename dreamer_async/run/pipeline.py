@@ -95,7 +95,7 @@ async def run(
 
     With a meeting this is rank 0 of several.
     """
-    stop = Stop(config.train.grace_seconds)
+    stop = Stop(config.train.grace_seconds, aio.RANKS_ECHO if meeting else None)
     stop.on_signals()
     writer = EventWriter(run_dir.events_path, next_generation(run_dir.events_path))
     outputs = [Output(sys.stdout)] if plain and sys.stdout else []
@@ -124,7 +124,7 @@ async def run(
             if parts is not None:  # in a thread: a second signal is heard meanwhile
                 await parts.writer_thread.run(parts.env.close)
     except BaseException as error:
-        error = innermost(error)
+        error = await team.cause(innermost(error))
         code, words = exit_code(error), describe(error, run_dir)
         if begun:  # a resume that cannot restore leaves the run's stream as it was
             _finish(telemetry, "failed", code, words)

@@ -37,7 +37,7 @@ _OURS = re.compile(
 """Paths of files and directories that a trainer makes, relative to its run."""
 _LINKED = re.compile(r"wandb/wandb/.*")
 """Where W&B makes links of its own; what they lead to is not followed."""
-_OF_SWEEP = {"sweep.json", "lock", "search.journal", "slurm"}
+_OF_SWEEP = {"sweep.json", "lock", "search.journal", "slurm", "control"}
 """What is in the directory of a sweep besides its runs."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.config.schema import SchemaError, decode, encode, shown
+from dreamer_async.store.control_dir import ControlDir, Request
+from dreamer_async.store.directory import make_private
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RUN_NAME, RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunLock
@@ -21,6 +23,7 @@ from dreamer_async.store.run_lock import RunLock
 VERSION = 1
 MOST_JOBS = 2000
 """Runs of a sweep: as many as its file has room for, with long settings."""
+MOST_DEVICES = 1024
 LONGEST_NAME = 64
 
 
@@ -60,6 +63,8 @@ class Sweep:
     """Ranges of a search: dotted key -> range, as on a command line."""
     trials: int = 0
     """Runs of a search."""
+    devices: int = 1
+    """How many each run learns on."""
 
     def changed(self, name: str, **values: Any) -> Sweep:
         """The same with something else in one job."""
@@ -77,6 +82,7 @@ class SweepDir:
         self.lock_path = self.path / "lock"
         self.search_path = self.path / "search.journal"
         self.batch = self.path / "slurm"
+        self.control = self.path / "control"
 
     @classmethod
     def find(cls, root: Path, ref: str) -> SweepDir | None:
@@ -89,7 +95,8 @@ class SweepDir:
 
     def exists(self) -> bool:
         """Tell whether this is a sweep: a real directory with its file in it."""
-        links = any(path.is_symlink() for path in (self.path, self.file_path, self.lock_path))
+        own = self.path, self.file_path, self.lock_path, self.control
+        links = any(path.is_symlink() for path in own)
         return not links and self.file_path.is_file()
 
     def read(self) -> Sweep:
@@ -104,6 +111,8 @@ class SweepDir:
             raise ValueError(f"{self.file_path}: not a run name: {shown(wrong[0])}")
         if len({job.name for job in sweep.jobs}) < len(sweep.jobs):
             raise ValueError(f"{self.file_path}: two runs have one name")
+        if not 1 <= sweep.devices <= MOST_DEVICES:
+            raise ValueError(f"{self.file_path}: devices is from 1 to {MOST_DEVICES}")
         return sweep
 
     def write(self, sweep: Sweep) -> None:
@@ -122,13 +131,28 @@ class SweepDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the sweep for this process; raises RunInUse at once if someone else has it."""
+        """Hold the sweep for this process; raises RunInUse at once if someone else has it.
+
+        Requests to an earlier one are thrown away. PermissionError if their directory is somebody
+        else's, or a link.
+        """
         with RunLock(self.lock_path, self.name).hold():
+            if not make_private(self.control):
+                raise PermissionError(f"{self.control} is not a directory of this user's own")
+            self.take_requests()
             yield
 
     def owner(self) -> dict[str, Any] | None:
         """Who carries it out now: pid, host and since (unix seconds); None if nobody does."""
         return RunLock(self.lock_path, self.name).owner()
+
+    def request(self, command: str) -> None:
+        """Ask whoever carries it out for something."""
+        ControlDir(self.control).ask(command, {})
+
+    def take_requests(self) -> list[Request]:
+        """Take all waiting requests, oldest first."""
+        return ControlDir(self.control).take()
 
 
 def find_runs(root: Path, refs: Sequence[str]) -> list[RunDir]:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from dreamer_async.machine.interpreter import environment
 from dreamer_async.run.aio import first
+from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.summary import load_config
 from dreamer_async.store.sweep_dir import Job, SweepDir
@@ -28,6 +29,8 @@ SLOT = "DREAMER_SWEEP_SLOT"
 """Environment variable of a trainer: the number of its place."""
 POLL_SECONDS = 1.0
 """Between two looks at a run that is not a child of this process: nothing tells when it ends."""
+REQUEST_SECONDS = 0.5
+"""Between two looks for requests."""
 MOST_THREADS = 8
 """Of a learner: more were never tried."""
 
@@ -38,9 +41,10 @@ class Slot:
 
     number: int
     threads: int
-    """CPU threads of its learner."""
+    """CPU threads of its learner, or of each of its ranks."""
     gpu: str = ""
-    """What CUDA_VISIBLE_DEVICES is there; empty leaves it as it is."""
+    """What CUDA_VISIBLE_DEVICES is there: one GPU, or as many as a run has ranks, with commas
+    between; empty leaves it as it is."""
 
     def environment(self) -> dict[str, str]:
         """Of the trainer's process."""
@@ -48,10 +52,12 @@ class Slot:
         return environment() | devices | {SLOT: str(self.number)}
 
 
-def slots(count: int, gpus: Sequence[str], cores: int) -> list[Slot]:
-    """Divide a machine: its cores evenly, its GPUs in turn."""
-    threads = max(1, min(MOST_THREADS, cores // count))
-    return [Slot(i, threads, gpus[i % len(gpus)] if gpus else "") for i in range(count)]
+def slots(count: int, gpus: Sequence[str], cores: int, devices: int = 1) -> list[Slot]:
+    """Divide a machine: its cores evenly, its GPUs in turn, so many at a time."""
+    threads = max(1, min(MOST_THREADS, cores // (count * devices)))
+    ends = range(devices, len(gpus) + 1, devices)
+    shares = [",".join(gpus[end - devices : end]) for end in ends] or [""]
+    return [Slot(i, threads, shares[i % len(shares)]) for i in range(count)]
 
 
 def visible_gpus() -> list[str]:
@@ -115,31 +121,58 @@ class Local:
         self._running = list(running)
         self._drop_replay = drop_replay
         self._children: dict[str, asyncio.subprocess.Process] = {}
-        self.stopping = 0
-        """The signal that asked for an end; 0 while nobody did."""
+        self._told: set[str] = set()
+        """Runs that were sent a signal: a second one would end them at once."""
+        self.stopping = False
+        """Whether somebody has asked for an end."""
+        self.signal = 0
+        """The newest signal that did; 0 while there was none."""
         self._stopped = asyncio.Event()
         self.failed: list[tuple[Job, int]] = []
         """Runs that ended badly this time, and the exit codes of their trainers."""
 
     async def carry_out(self, places: Sequence[Slot]) -> None:
-        """Return when every run is over, or, after a signal, when those that trained have saved."""
+        """Return when every run is over, or, after a stop, when those that trained have saved."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
-                loop.add_signal_handler(number, self.stop, number)
+                loop.add_signal_handler(number, self._signalled, number)
         async with asyncio.TaskGroup() as group:
-            for slot in places:
-                group.create_task(self._serve(slot, len(places)))
+            serving = [group.create_task(self._serve(slot, len(places))) for slot in places]
+            requests = group.create_task(self._answer_requests())
+            await asyncio.wait(serving)
+            requests.cancel()
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Let every run save and end; the second time at once, as a trainer takes it."""
-        if not self.stopping:
-            self._say(f"stopping ({signal.Signals(number).name}): {len(self._children)} runs save")
-        self.stopping = number
+    def stop(self, reason: str) -> None:
+        """Let every run save and end, once."""
+        if self.stopping:
+            return
+        self._say(f"stopping ({reason}): {len(self._children)} runs save")
+        self.stopping = True
         self._stopped.set()
-        for child in self._children.values():
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
+        for name in self._children:
+            self._end(name)
+
+    def _signalled(self, number: int) -> None:
+        """The first signal asks for a stop; the second insists, as a trainer takes it."""
+        insists, self.signal = self.signal, number
+        self.stop(signal.Signals(number).name)
+        for name in self._children if insists else ():
+            self._end(name, insist=True)
+
+    async def _answer_requests(self) -> None:
+        while True:
+            if any(request.command == "stop" for request in self._directory.take_requests()):
+                self.stop("on request")
+            await asyncio.sleep(REQUEST_SECONDS)
+
+    def _end(self, name: str, *, insist: bool = False) -> None:
+        """Let a trainer save and end; wishes of several kinds for that are one signal."""
+        if name in self._told and not insist:
+            return
+        self._told.add(name)
+        with contextlib.suppress(ProcessLookupError):
+            self._children[name].send_signal(signal.SIGTERM)
 
     async def _serve(self, slot: Slot, places: int) -> None:
         while not self.stopping:
@@ -180,7 +213,8 @@ class Local:
         try:
             sweep = self._directory.read()
             run = work.make(self._directory, sweep, job)
-            words = work.trainer(run, work.thread_settings(sweep, job, slot.threads))
+            options = work.thread_settings(sweep, job, slot.threads)
+            words = work.trainer(run, options, sweep.devices)
             log = work.open_log(run)
         except (ValueError, OSError) as error:
             self._say(f"{job.name} cannot be started: {error}")
@@ -199,27 +233,31 @@ class Local:
         finally:
             os.close(log)
         self._children[job.name] = child
+        self._told.discard(job.name)
         where = f" on GPU {slot.gpu}" if slot.gpu else ""
         self._say(f"{job.name} {'continues' if '--resume' in words else 'begins'}{where}")
-        if self.stopping:  # the signal came while it was started
-            child.send_signal(signal.SIGTERM)
+        if self.stopping:  # somebody asked while it was started
+            self._end(job.name)
         code = await self._end_of(child, job, run)
         del self._children[job.name]
-        self._tell(job, code)
+        if code == exit_codes.CANNOT and run.owner() is not None:  # somebody else was sooner
+            await self._wait_for(job)
+        else:
+            self._tell(job, code)
 
     async def _end_of(self, child: asyncio.subprocess.Process, job: Job, run: RunDir) -> int:
         """Wait for a trainer, which is stopped if its run is given up; its exit code."""
         if await first(_ended(child), self._jobs.follow(job, run)) is True:
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
+            self._end(job.name)
         return await child.wait()
 
     def _tell(self, job: Job, code: int) -> None:
         standing = work.stand(self._directory, job)
-        bad = (code != 0 and not self.stopping) or standing.state == "failed"
+        died = code != 0 or standing.state == "killed"
+        bad = (died and not self.stopping) or standing.state == "failed"
         if bad:
-            code = code if code >= 0 else 128 - code
-            self.failed.append((job, code or 1))
+            code = (code if code >= 0 else 128 - code) or 1
+            self.failed.append((job, code))
         elif self._drop_replay and standing.state == "completed":
             run = self._directory.run(job)
             run.free_replay(load_config(run).replay.directory)

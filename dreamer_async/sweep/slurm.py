@@ -88,6 +88,18 @@ def minutes_of(text: str) -> int:
     return seconds // 60
 
 
+def withdraw(jobs: Sequence[Job]) -> int:
+    """Take jobs that wait out of Slurm's queue; how many are in it.
+
+    Those that train end with their runs.
+    """
+    waiting = queued()
+    if ids := [job.batch_id for job in jobs if job.batch_id in waiting]:
+        line = ["scancel", "--state=PENDING", *ids]
+        subprocess.run(line, capture_output=True, check=False, timeout=60)
+    return len(ids)
+
+
 def submit(directory: SweepDir, jobs: Sequence[Job], limits: Limits, *, at_once: int | None) -> int:
     """Make runs and submit them as one array, but for those that are queued; the exit code."""
     parameters = limits.parameters()
@@ -99,7 +111,8 @@ def submit(directory: SweepDir, jobs: Sequence[Job], limits: Limits, *, at_once:
         return 0
     sweep = directory.read()
     runs = [work.make(directory, sweep, job) for job in fresh]
-    options = {job.name: work.thread_settings(sweep, job, limits.cpus) for job in fresh}
+    threads = limits.cpus // sweep.devices
+    options = [work.thread_settings(sweep, job, threads) for job in fresh]
     executor = import_module("submitit").SlurmExecutor(
         folder=str(directory.batch), max_num_timeout=TIMES
     )
@@ -107,7 +120,8 @@ def submit(directory: SweepDir, jobs: Sequence[Job], limits: Limits, *, at_once:
         job_name=directory.name, array_parallelism=at_once or len(fresh), **parameters
     )
     paths = [str(run.path) for run in runs]
-    submitted = executor.map_array(Training(), paths, [options[job.name] for job in fresh])
+    devices = [sweep.devices] * len(fresh)
+    submitted = executor.map_array(Training(), paths, options, devices)
     for job, made in zip(fresh, submitted, strict=True):
         sweep = sweep.changed(job.name, batch_id=str(made.job_id))
     directory.write(sweep)
@@ -138,7 +152,7 @@ def queued() -> set[str]:
 class Training:
     """What a job does: submitit calls it, asks it for a checkpoint, and calls it again."""
 
-    def __call__(self, path: str, overrides: Sequence[str] = ()) -> str:
+    def __call__(self, path: str, overrides: Sequence[str] = (), devices: int = 1) -> str:
         """Train a run until all steps are done, or somebody stops it; how it ended.
 
         RuntimeError where it failed, so that Slurm's job does, too.
@@ -146,7 +160,7 @@ class Training:
         run = RunDir(Path(path))
         if how_it_ended(run)[0] == "completed":
             return "completed"
-        code = self._train(run, overrides)
+        code = self._train(run, overrides, devices)
         if code:
             raise RuntimeError(f"{run.name} failed (exit code {code}); its log: {run.log_path}")
         state, why = how_it_ended(run)
@@ -154,7 +168,7 @@ class Training:
             _wait_to_be_ended()  # SIGTERM: preempted, and queued again by Slurm, or cancelled
         return state
 
-    def checkpoint(self, path: str, overrides: Sequence[str] = ()) -> Any:
+    def checkpoint(self, path: str, overrides: Sequence[str] = (), devices: int = 1) -> Any:
         """Let the run save, and say how the job goes on: as it began."""
         child = _children.get(path)
         if child is not None:
@@ -162,15 +176,15 @@ class Training:
                 os.kill(child, signal.SIGTERM)
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # the other wait reaps it
-        return import_module("submitit").helpers.DelayedSubmission(self, path, overrides)
+        return import_module("submitit").helpers.DelayedSubmission(self, path, overrides, devices)
 
-    def _train(self, run: RunDir, overrides: Sequence[str]) -> int:
+    def _train(self, run: RunDir, overrides: Sequence[str], devices: int) -> int:
         """Run the trainer; its exit code."""
         log = work.open_log(run)
         before = signal.signal(SIGNAL, signal.SIG_IGN)  # it goes to every process of a job
         try:
             child = subprocess.Popen(
-                work.trainer(run, overrides),
+                work.trainer(run, overrides, devices),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

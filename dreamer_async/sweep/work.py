@@ -76,11 +76,15 @@ def make(directory: SweepDir, sweep: Sweep, job: Job) -> RunDir:
     return run
 
 
-def trainer(run: RunDir, overrides: Sequence[str] = ()) -> list[str]:
-    """Command line of a run's trainer, which goes on with it where it has begun."""
+def trainer(run: RunDir, overrides: Sequence[str] = (), devices: int = 1) -> list[str]:
+    """Command line of a run's trainer, which goes on with it where it has begun.
+
+    On several devices it is a launcher of ranks.
+    """
     begun = run.events_path.exists()
+    ranks = [f"--devices={devices}"] if devices > 1 else []
     options = [*(["--resume"] if begun else []), *(f"--set={text}" for text in overrides)]
-    return command("dreamer_async", "trainer", *options, run.path)
+    return command("dreamer_async", "trainer", *ranks, *options, run.path)
 
 
 def open_log(run: RunDir) -> int:
@@ -89,7 +93,9 @@ def open_log(run: RunDir) -> int:
 
 
 def thread_settings(sweep: Sweep, job: Job, threads: int) -> list[str]:
-    """Give a run its share of the processor, unless the sweep says how many threads it takes.
+    """Give a run's learner, or each of its ranks, a share of the processor.
+
+    Unless the sweep says how many threads it takes.
 
     A sweep that is carried out otherwise today gives other shares, also to runs that go on.
     """

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dreamer_async.config import Config, ConfigError, resolve
-from dreamer_async.parallel.link import Hub, Message, RankLost, connect
+from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, connect
 from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
+from dreamer_async.run import aio
+from dreamer_async.run.aio import Stop
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
 from dreamer_async.run.ranks.team import Team, of_all_ranks
 from dreamer_async.tui.draw.rows import cells
@@ -153,6 +158,47 @@ def test_strangers_are_not_heard(hello: tuple[Any, str | None]) -> None:
 def test_nobody_there_is_said() -> None:
     with pytest.raises(RankLost, match="rank 0 does not answer"):
         asyncio.run(connect("127.0.0.1", 1, 1, ""))
+
+
+def test_what_a_rank_has_told_counts_before_the_sum_that_it_left() -> None:
+    """A failed sum is seen first or last; who has ended without a word is not waited for."""
+
+    async def end(told: bool) -> BaseException:
+        meeting: Any = SimpleNamespace(world=World(0, 2))
+        nobody: Any = None
+        lead = Lead(meeting, telemetry=nobody, stop=nobody)
+        loop = asyncio.get_running_loop()
+        message = {"kind": "failed", "code": 71, "message": "out of memory"}
+        if told:
+            loop.call_later(0.05, lead._heard, 1, message)
+        loop.call_later(0.1, lead._lost, 1)
+        other = ValueError()
+        assert await lead.cause(other) is other
+        return await lead.cause(RankLost("another rank does not answer any more"))
+
+    found = asyncio.run(end(told=True))
+    assert isinstance(found, RankFailed) and found.code == 71
+    assert isinstance(asyncio.run(end(told=False)), RankLost)
+
+
+@pytest.mark.parametrize(("echo", "ends"), [(aio.RANKS_ECHO, False), (None, True)])
+def test_a_signal_that_torchrun_passes_on_later_is_not_a_second_one(
+    monkeypatch: pytest.MonkeyPatch, echo: float | None, ends: bool
+) -> None:
+    """All processes of a job get a signal, ranks, too; one by itself takes two for two."""
+    ended: list[int] = []
+    now = iter([0.0, 3.0])
+    monkeypatch.setattr(aio, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(aio, "os", SimpleNamespace(_exit=ended.append))
+
+    async def signalled_twice() -> None:
+        stop = Stop(60.0, echo)
+        stop._signalled(signal.SIGTERM)
+        stop._signalled(signal.SIGTERM)
+        stop.close()
+
+    asyncio.run(signalled_twice())
+    assert ended == [128 + signal.SIGTERM] * ends
 
 
 # -- one limiter ---------------------------------------------------------------------------------

@@ -91,6 +91,26 @@ def test_what_fails_on_one_rank_is_saved_and_told_by_rank_0(
     assert len(newest(run).manifest["ranks"]) == 1
 
 
+COMPILING = ("train.compile=true", "train.capture=false", *SHORT)
+
+
+def test_what_one_rank_cannot_compile_all_run_without(ranks: RankServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *COMPILING, task="seek")
+    failing = {0: {"compiles": "works"}, 1: {"compiles": "fails"}}
+    assert ranks.train(run, inject=failing) == [0, 0], log(run)
+    said = {event.message for event in read(run) if isinstance(event, events.Warned)}
+    slower = "updates are not compiled, which makes them slower"
+    assert {f"{slower}: another rank cannot do it", f"rank 1: {slower}: no compiler"} <= said
+    assert newest(run).manifest["updates"] > 5
+
+
+def test_a_rank_that_has_no_memory_to_compile_ends_all(ranks: RankServer, tmp_path: Path) -> None:
+    run = make_run(tmp_path, *COMPILING, task="seek")
+    failing = {0: {"compiles": "works"}, 1: {"compiles": "ends"}}
+    assert ranks.train(run, inject=failing) == [71, 71], log(run)
+    assert finished(run).message.startswith("rank 1: out of memory")
+
+
 def test_a_rank_that_cannot_begin_is_not_waited_for(ranks: RankServer, tmp_path: Path) -> None:
     run = make_run(tmp_path, *SHORT, task="seek")
     assert ranks.train(run, inject={1: {"replay_does_not_fit": 1}}) == [74, 74], log(run)

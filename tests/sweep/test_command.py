@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from tiny_run import TINY, read
 
 from dreamer_async import cli
 from dreamer_async.cli.inputs import as_view
+from dreamer_async.cli.sweep import _check_devices as check_devices
+from dreamer_async.cli.sweep import _share as share
 from dreamer_async.cli.words.sweep import Words, wanted
-from dreamer_async.config import from_dict
+from dreamer_async.config import ConfigError, from_dict
 from dreamer_async.store.events import RunFinished
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
@@ -56,6 +59,7 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
     assert code == 0 and "2 completed" in out and "to do" not in out
     code, out, _ = call(*words, "--seeds", "2", "--dry-run")
     assert code == 0 and "4 runs" in out and "2 completed, 2 waiting" in out
+    assert "2 runs to do: 0.0 GB of disk" in out and "hours not measured" in out
     assert call("runs", "list", "sweep-toy")[1].count("completed") == 2
     assert "sweep-toy: a sweep, 2 of 2 runs made" in call("runs")[1]
     assert call("runs", "show", "sweep-toy/catch-lr4e-5-s0")[0] == 0
@@ -82,6 +86,8 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "--name", "../x"), "--name"),
         (("toy", "--name", "toy"), "not the name of a suite"),
         (("toy", "--jobs", "0"), "--jobs"),
+        (("toy", "--devices", "0"), "--devices"),
+        (("toy", "-s", "env.num_envs=4,6", "--devices", "4"), "cannot be divided among 4 devices"),
         (("toy", "-s", "optim.lr=1e-5..1e-3:log"), "--search N"),
         (("toy", "-s", "train.batch_size=4,0"), "batch_size"),
         (("toy", "-s", "train.seed=1"), "--seeds"),
@@ -107,8 +113,10 @@ def test_what_builds_and_reads_an_environment_is_that_of_every_run(call: Call) -
             assert env.args == {"sutton_barto_reward": True, "file": "../a;b,c"}
             assert env.kinds == {"observation": "vector"}
     words = ["sweep", "gym", "--task", "CartPole-v1", "--size", "tiny", "--dry-run"]
-    code, out, err = call(*words, "--env-arg", "sutton_barto_reward=true", "--as", "a=vector")
-    assert code == 0 and "1 waiting" in out, (out, err)
+    code, out, err = call(*words, "--env-arg", "sutton_barto_reward=true")
+    assert code == 0 and "1 waiting" in out and "1 runs to do" in out, (out, err)
+    code, _, err = call(*words, "--as", "a=vector")
+    assert code == 2 and "unknown observation key" in err and err.count("\n") == 1, err
     code, _, err = call(*words, "--env-arg", "sutton_barto_reward")
     assert code == 2 and "--env-arg expects key=value" in err
 
@@ -126,6 +134,84 @@ def test_another_grid_needs_another_name(call: Call) -> None:
     code, _, err = call("sweep", "sweep-toy", "--seeds", "3")
     assert code == 2 and "give the suite again" in err
     assert made.read().jobs == jobs, "nothing was changed"
+
+
+def test_how_many_devices_a_run_takes_is_kept(call: Call) -> None:
+    made = SweepDir(Path("runs/sweep-toy"))
+    jobs = (Job("catch-s0", "catch", "tiny", 0),)
+    made.write(Sweep(VERSION, "toy", (), jobs, devices=2))
+    for words in (SWEEP, ("sweep", "sweep-toy")):
+        code, out, err = call(*words, "--dry-run")
+        assert code == 0 and "devices of each run  2" in out, (out, err)
+    assert "devices of each run  4" in call(*SWEEP, "--dry-run", "--devices", "4")[1]
+    assert "devices of each run" not in call(*SWEEP, "--dry-run", "--devices", "1")[1]
+
+
+@pytest.mark.parametrize(
+    ("devices", "given", "found"),
+    [
+        (1, (None, None), (1, 4)),
+        (1, (0, 2), (0, 2)),
+        (4, (None, None), (4, 16)),
+        (4, (0, 8), (0, 8)),
+    ],
+)
+def test_ranks_divide_what_a_job_of_slurm_takes(
+    devices: int, given: tuple[int | None, int | None], found: tuple[int, int]
+) -> None:
+    assert share(Sweep(VERSION, "toy", (), (), devices=devices), *given) == found
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("8..32", "name the values instead"), ("8,10", "cannot be divided among 4 devices")],
+)
+def test_a_search_chooses_nothing_that_its_devices_cannot_divide(setting: str, told: str) -> None:
+    fixed = {"size": "tiny", "task": "catch", "seed": "0", "train.batch_size": setting}
+    plan = Sweep(VERSION, "toy", (), (), search=fixed, trials=3, devices=4)
+    with pytest.raises(ConfigError, match=told):
+        check_devices(plan, "")
+    check_devices(replace(plan, devices=1), "")
+
+
+def test_a_dry_run_says_what_the_disk_takes_on_any_number_of_devices(call: Call) -> None:
+    words = (*SWEEP[:-1], "-s", "replay.capacity_gb=3", "--seeds", "2", "--dry-run")
+    told = [call(*words, "--devices", n)[1].splitlines()[-1] for n in ("1", "2")]
+    assert told[0] == told[1] and told[0].startswith("2 runs to do: 6."), told
+    assert not Path("runs").exists()
+
+
+def test_a_job_of_slurm_that_cannot_be_divided_is_refused() -> None:
+    plan = Sweep(VERSION, "toy", (), (), devices=4)
+    with pytest.raises(ConfigError, match="takes 4, or 0"):
+        share(plan, 3, None)
+    with pytest.raises(ConfigError, match="need one each"):
+        share(plan, None, 3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("resume", "sweep-toy"),
+        ("dream", "sweep-toy"),
+        ("play", "sweep-toy"),
+        ("export", "sweep-toy"),
+        ("push", "sweep-toy", "hf://a/b"),
+        ("train", "toy", "--init", "sweep-toy"),
+        ("watch", "sweep-toy", "sweep-toy"),
+        ("eval", "sweep-toy"),
+        ("runs", "list", "sweep-toy"),
+        ("scores", "sweep-toy"),
+    ],
+)
+def test_a_command_that_takes_no_sweep_or_finds_no_run_says_so(
+    call: Call, words: tuple[str, ...]
+) -> None:
+    made = SweepDir(Path("runs/sweep-toy"))
+    made.write(Sweep(VERSION, "toy", (), (Job("catch-s0", "catch", "tiny", 0),)))
+    code, _, err = call(*words)
+    assert code != 0 and "sweep" in err and err.count("\n") == 1, err
+    assert {path.name for path in made.path.iterdir()} == {"sweep.json"}
 
 
 def test_code_of_a_sweep_has_to_be_named_again(call: Call) -> None:

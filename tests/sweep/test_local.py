@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sweep import stand_in
 
 from dreamer_async.store.run_dir import RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunInUse
@@ -19,28 +22,6 @@ from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir, find_ru
 from dreamer_async.sweep import local, work
 from dreamer_async.sweep.local import Listed, Local, Slot, slots
 
-TRAINER = """
-import json, os, signal, sys, time
-from pathlib import Path
-from dreamer_async.store.events import EventWriter, Gauges, PhaseChanged, RunFinished
-from dreamer_async.store.run_dir import RunDir
-
-path, plan = Path(sys.argv[1]), json.loads(sys.argv[2])
-run, stop = RunDir(path), []
-signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
-with run.lock(), EventWriter(run.events_path, int("--resume" in sys.argv)) as writer:
-    writer.emit(PhaseChanged("training", 1, 0))
-    with open(path.parent / "seen.txt", "a") as seen:
-        seen.write(f"{run.name} {os.environ.get('CUDA_VISIBLE_DEVICES', '-')} {sys.argv[3:]}\\n")
-    end = time.monotonic() + plan.get(run.name, 0.05)
-    while time.monotonic() < end and not stop:
-        time.sleep(0.01)
-    failed = plan.get("fails") == run.name
-    reason = "failed" if failed else "stopped" if stop else "completed"
-    writer.emit(RunFinished(reason, 10, 0, 70 * failed))
-sys.exit(70 * failed)
-"""
-"""What a trainer does with its run directory, without training: a lock, a stream, an end."""
 NAMES = ("a-s0", "b-s0", "c-s0", "d-s0")
 
 
@@ -53,32 +34,29 @@ def sweep(tmp_path: Path) -> SweepDir:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **plan: object) -> None:
-    """Let trainers be `TRAINER`; `plan` says how many seconds a run takes, and which fails."""
-    import json
-
-    named = {name.replace("_", "-"): value for name, value in plan.items()}
-
-    def command(run: RunDir, overrides: Sequence[str] = ()) -> list[str]:
-        options = ["--resume"] if run.events_path.exists() else []
-        return [sys.executable, "-c", TRAINER, str(run.path), json.dumps(named), *options]
-
-    monkeypatch.setattr(work, "trainer", command)
+    """Let trainers be stand-ins; `plan` says how many steps a run takes, and which fails."""
+    monkeypatch.setattr(work, "trainer", work.trainer)  # to be put back
+    stand_in.command(json.dumps({name.replace("_", "-"): value for name, value in plan.items()}))
 
 
 def carry_out(
     sweep: SweepDir, places: int = 2, act: Callable[[Local], object] | None = None
 ) -> Local:
-    """Carry out what is to do; `act` runs in the loop after a while."""
+    """Carry out what is to do; `act` runs in the loop as soon as every place has a run."""
     said: list[str] = []
     standings = [work.stand(sweep, job) for job in sweep.read().jobs]
     todo = [each.job for each in standings if each.to_do]
     running = [each.job for each in standings if each.running]
     done = Local(sweep, Listed(todo), running, said.append)
 
-    async def main() -> None:
+    async def meanwhile() -> None:
+        while act is not None and len(seen(sweep)) < places:
+            await asyncio.sleep(0.01)
         if act is not None:
-            asyncio.get_running_loop().call_later(1.0, act, done)
-        await done.carry_out(slots(places, ["4", "7"], 2))
+            act(done)
+
+    async def main() -> None:
+        await asyncio.gather(meanwhile(), done.carry_out(slots(places, ["4", "7"], 2)))
 
     asyncio.run(main())
     return done
@@ -89,7 +67,10 @@ def states(sweep: SweepDir) -> dict[str, str]:
 
 
 def seen(sweep: SweepDir) -> list[str]:
-    return (sweep.path / "seen.txt").read_text().splitlines()
+    """Name, GPUs and options of every trainer that has begun, in this order."""
+    path = sweep.path / stand_in.SEEN
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.replace(" begins", "") for line in lines if " begins " in line]
 
 
 def test_every_run_is_made_and_trained_once_each_with_one_gpu(
@@ -120,9 +101,9 @@ def test_a_failure_is_named_and_the_others_go_on(
 def test_a_signal_lets_every_run_save_and_the_next_call_goes_on(
     sweep: SweepDir, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    pretend(monkeypatch, a_s0=60, b_s0=60)
+    pretend(monkeypatch, a_s0=3000, b_s0=3000)
     done = carry_out(sweep, act=lambda _: os.kill(os.getpid(), number))
-    assert done.stopping == number and not done.failed
+    assert done.signal == number and not done.failed
     expected = {"a-s0": "stopped", "b-s0": "stopped", "c-s0": "waiting", "d-s0": "waiting"}
     assert states(sweep) == expected
     pretend(monkeypatch)
@@ -135,7 +116,7 @@ def test_runs_outlive_a_kill_and_are_waited_for(
     sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever comes next starts nothing in the place of a run that still trains."""
-    pretend(monkeypatch, a_s0=3)
+    pretend(monkeypatch, a_s0=150)
     run = work.make(sweep, sweep.read(), sweep.read().jobs[0])
     child = subprocess.Popen(work.trainer(run), env=Slot(1, 1, "7").environment())
     while run.owner() is None:
@@ -146,6 +127,21 @@ def test_runs_outlive_a_kill_and_are_waited_for(
     assert set(states(sweep).values()) == {"completed"}
     assert sorted(line.split()[0] for line in seen(sweep)) == list(NAMES), "each once"
     assert seen(sweep)[1].split()[1] == "4", "GPU 7 is taken"
+
+
+def test_a_run_that_somebody_else_has_begun_meanwhile_is_waited_for(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a trainer of a sweep that was killed before its run was locked."""
+    pretend(monkeypatch, a_s0=150)
+    run = work.make(sweep, sweep.read(), sweep.read().jobs[0])
+    other = subprocess.Popen(work.trainer(run))
+    while run.owner() is None:
+        time.sleep(0.02)
+    done = Local(sweep, Listed(sweep.read().jobs), [], lambda text: None)
+    asyncio.run(done.carry_out(slots(2, [], 2)))
+    assert other.wait() == 0 and not done.failed
+    assert set(states(sweep).values()) == {"completed"} and len(seen(sweep)) == len(NAMES)
 
 
 def test_a_run_that_cannot_be_made_is_named(
@@ -161,6 +157,9 @@ def test_a_run_that_cannot_be_made_is_named(
 def test_places_share_cores_and_gpus() -> None:
     assert [(s.threads, s.gpu) for s in slots(3, ["0", "1"], 8)] == [(2, "0"), (2, "1"), (2, "0")]
     assert [(s.threads, s.gpu) for s in slots(4, [], 2)] == [(1, "")] * 4
+    pairs = slots(3, ["0", "1", "2", "3", "4"], 16, devices=2)
+    assert [(s.threads, s.gpu) for s in pairs] == [(2, "0,1"), (2, "2,3"), (2, "0,1")]
+    assert [(s.threads, s.gpu) for s in slots(2, [], 16, devices=4)] == [(2, "")] * 2
     assert slots(1, [], 64)[0].threads == 8
     assert "CUDA_VISIBLE_DEVICES" not in {**Slot(0, 1).environment()} or os.environ.get(
         "CUDA_VISIBLE_DEVICES"
@@ -173,6 +172,26 @@ def test_a_share_of_threads_is_given_unless_the_sweep_says_how_many() -> None:
     assert work.thread_settings(Sweep(1, "toy", ("train.threads=3",), ()), job, 2) == []
     varied = Job("a", "catch", "tiny", 0, {"train.threads": "1"})
     assert work.thread_settings(Sweep(1, "toy", (), ()), varied, 2) == []
+
+
+def test_a_run_on_several_devices_is_a_launcher_of_ranks(sweep: SweepDir) -> None:
+    run = work.make(sweep, sweep.read(), sweep.read().jobs[0])
+    assert "--devices=4" in work.trainer(run, ["train.threads=2"], 4)
+    assert not [word for word in work.trainer(run) if "--devices" in word]
+
+
+def test_a_run_that_was_given_up_is_not_ended_at_once_by_a_stop(sweep: SweepDir) -> None:
+    """A trainer takes a second signal for a person who insists."""
+    done = Local(sweep, Listed([]), [], lambda text: None)
+    sent: list[int] = []
+    done._children["a-s0"] = SimpleNamespace(send_signal=sent.append)  # type: ignore[assignment]
+    done._end("a-s0")
+    done.stop("on request")
+    assert len(sent) == 1
+    done._signalled(signal.SIGINT)
+    assert len(sent) == 1, "the first signal after somebody else's wish"
+    done._signalled(signal.SIGINT)
+    assert len(sent) == 2 and done.signal == signal.SIGINT
 
 
 def test_one_process_carries_a_sweep_out(sweep: SweepDir) -> None:
@@ -212,6 +231,7 @@ def test_a_name_of_a_sweep_stands_for_its_runs(
         '{"version": 2, "suite": "toy", "settings": [], "jobs": []}',
         '{"version": 1, "suite": "toy", "settings": [], "jobs": [{"name": "../x", "task": "a", '
         '"size": "tiny", "seed": 0}]}',
+        '{"version": 1, "suite": "toy", "settings": [], "jobs": [], "devices": 0}',
     ],
 )
 def test_a_damaged_or_hostile_file_is_refused_by_name(sweep: SweepDir, text: str) -> None:

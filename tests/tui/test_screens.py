@@ -12,16 +12,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import svg_screens
 from textual.pilot import Pilot
 
+from dreamer_async.store.events import Episode, EventWriter, Gauges, PhaseChanged, RunFinished
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
 from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.main_screen import NAMES
+from dreamer_async.tui.sweep_app import SweepApp
 from dreamer_async.tui.themes import NIGHT, THEMES
+from tests.tiny_run import STARTED
 from tests.tui.test_app import NOW, RECORDED, SIZES, assert_filled, driven, text, trainer
 
 SCREENS = Path(__file__).parents[1] / "data" / "tui" / "screens"
@@ -83,17 +88,20 @@ def stored(name: str) -> Screen:
     return (SCREENS / f"{name}.txt").read_text(encoding="utf-8"), svg
 
 
-async def shown(pilot: Pilot[int]) -> Screen:
+async def shown(pilot: Pilot[Any]) -> Screen:
     app = pilot.app
-    assert isinstance(app, Dashboard)
     await pilot.pause()
-    app.show_now()
+    if isinstance(app, SweepApp):
+        app.show()
+    else:
+        assert isinstance(app, Dashboard)
+        app.show_now()
     await pilot.pause()
     rows = "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))
     return rows, svg_screens.normal(app.export_screenshot(title=""))
 
 
-async def assert_screen(pilot: Pilot[int], name: str, folder: Path) -> None:
+async def assert_screen(pilot: Pilot[Any], name: str, folder: Path) -> None:
     """Wait until the screen is as stored; fails with the difference, leaving both in a folder."""
     wanted, now = None if WRITE else stored(name), ("", "")
     for look in range(ROUNDS):
@@ -200,3 +208,50 @@ async def test_every_page_in_ascii(run: RunDir, other: RunDir, tmp_path: Path) -
             await assert_screen(pilot, f"ascii-{name}", tmp_path)
             assert text(pilot).isascii(), name
             await pilot.press("escape")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SweepDir]:
+    """Two learning rates of three seeds: complete, failed, stopped, in training, waiting."""
+    monkeypatch.setattr("socket.gethostname", lambda: "gpu-01")
+    swept = SweepDir(tmp_path / "sweep-toy")
+    jobs = [
+        Job(f"catch-lr{lr}-s{seed}", "catch", "tiny", seed, {"optim.lr": lr})
+        for seed in range(3)
+        for lr in ("4e-5", "1e-4")
+    ]
+    swept.write(Sweep(VERSION, "toy", (), tuple(jobs)))
+    ends = ["completed", "completed", "failed", "stopped", ""]
+    for place, (job, end) in enumerate(zip(jobs, ends, strict=False)):
+        steps = 1000 if end == "completed" else 900 - 100 * place
+        run = RunDir.create(swept.path, job.name, config={}, now=None)
+        learn(run, job.seed, steps, end, best=10.0 if place % 2 else 6.0)
+    with trainer(swept.run(jobs[4])):
+        yield swept
+
+
+def learn(run: RunDir, seed: int, steps: int, end: str, best: float) -> None:
+    """Write the stream of a run whose returns grow, and end it unless somebody trains in it."""
+    now = [NOW - steps]
+    clocks = {"clock": lambda: now[0], "monotonic": lambda: now[0] - NOW}
+    with EventWriter(run.events_path, 0, **clocks) as writer:
+        writer.emit(replace(STARTED, run=run.name, steps=1000))
+        writer.emit(PhaseChanged("training", 0, 0))
+        for step in range(20, steps + 1, 20):
+            now[0] += 20
+            score = best * np.tanh(step / (300 + 100 * seed)) + np.sin(step + seed)
+            writer.emit(Episode(step, 0, float(score), 10))
+            writer.emit(Gauges(step, step // 4, {}))
+        if end:
+            writer.emit(RunFinished(end, steps, steps // 4, 70 * (end == "failed"), ""))
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@driven
+async def test_the_page_of_a_sweep(sweep: SweepDir, size: tuple[int, int], tmp_path: Path) -> None:
+    app = SweepApp(sweep.path, clock=lambda: NOW)
+    async with app.run_test(size=size) as pilot:
+        while not (app.source.members and app.source.caught_up):
+            await pilot.pause(0.02)
+        await pilot.press("s", "s", "s", "b", "down")
+        await assert_screen(pilot, f"{size[0]}x{size[1]}-sweep", tmp_path)

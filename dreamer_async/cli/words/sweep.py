@@ -217,4 +217,5 @@ def _larger(directory: SweepDir, sweep: Sweep) -> Sweep:
             "tasks, values and seeds, or another --name"
         )
     jobs = tuple(known.get(job.name, job) for job in sweep.jobs) or old.jobs
-    return replace(sweep, jobs=jobs, trials=max(old.trials, sweep.trials))
+    trials = max(old.trials, sweep.trials)
+    return replace(sweep, jobs=jobs, trials=trials, devices=old.devices)

@@ -6,9 +6,9 @@ The two time loops stay in Python: an unrolled graph takes most of an hour to co
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,6 +32,18 @@ MAP_OPTIONS = {"realize_reads_threshold": 5}
 The gradient of norm and SiLU is used by sums over channels and over pixels and reads five tensors,
 one too many for inductor, which would store it in float32 before them.
 """
+
+
+class Peers(NamedTuple):
+    """Other ranks of a run, which have to update in the same way; without them there are none."""
+
+    apart: Callable[[], AbstractContextManager[None]] = nullcontext
+    """In it updates exchange nothing, so that nobody waits for a rank that fails."""
+    able: Callable[[bool], bool] = lambda able: able
+    """From whether this rank is able to do something to whether all are; waits for all of them."""
+
+
+ALONE = Peers()
 
 
 class Updates:
@@ -145,25 +157,26 @@ class Updates:
 
     # -- warming up ------------------------------------------------------------------------------
 
-    def warm_up(self, batch: Batch, noise: Noise) -> list[str]:
+    def warm_up(self, batch: Batch, noise: Noise, peers: Peers = ALONE) -> list[str]:
         """Do all that the settings ask for, by some training steps on a batch.
 
-        Returns what could not be done, for people; mostly nothing. Updates then go on without it.
-        Raises what would end them, too: a full memory, a broken device.
+        Returns what could not be done, for people; mostly nothing. Updates then go on without it,
+        on all ranks if one of them could not. Raises what would end them, too: a full memory, a
+        broken device.
         """
         train, agent = self.trainer.config.train, self.trainer.agent
         problems = []
         if train.fused_filtering:
-            make = partial(fused.filtering, agent.dyn, agent.dtype)
-            problems.append(self._fuse("filtering", make, self.fuse_filtering, batch, noise))
+            make, use = partial(fused.filtering, agent.dyn, agent.dtype), self.fuse_filtering
+            problems.append(self._fuse("filtering", make, use, batch, noise, peers))
         if train.fused_imagination:
-            make = partial(fused.imagination, agent)
-            problems.append(self._fuse("imagination", make, self.fuse_imagination, batch, noise))
+            make, use = partial(fused.imagination, agent), self.fuse_imagination
+            problems.append(self._fuse("imagination", make, use, batch, noise, peers))
         if train.dependent_launch and not launches_dependently():
             problems.append("kernels do not start early: this PyTorch has no triton.enable_pdl")
-        problems.append(self._compile(batch, noise))
+        problems.append(self._compile(batch, noise, peers))
         if train.capture:
-            problems.append(self._record(batch, noise))
+            problems.append(self._record(batch, noise, peers))
         return list(filter(None, problems))
 
     def _fuse(
@@ -173,35 +186,56 @@ class Updates:
         use: Callable[[Any], None],
         batch: Batch,
         noise: Noise,
+        peers: Peers,
     ) -> str:
+        reason = ""
         try:
-            use(make())
-            self(batch, noise)
+            with peers.apart():
+                use(make())
+                self(batch, noise)
         except Unfit as error:
-            use(None)
-            return f"{part} is not fused: {error}"
-        return ""
+            reason = _words(error)
+        return _agreed(f"{part} is not fused", reason, partial(use, None), peers)
 
-    def _compile(self, batch: Batch, noise: Noise) -> str:
+    def _compile(self, batch: Batch, noise: Noise, peers: Peers) -> str:
         self.compile()
+        reason = ""
         try:
-            self(batch, noise)
+            with peers.apart():
+                self(batch, noise)
         except RuntimeError as error:
             raise_if_fatal(error)
-            self.interpret()
-            return f"updates are not compiled, which makes them slower: {first_line(error)}"
-        return ""
+            reason = _words(error)
+        lacking = "updates are not compiled, which makes them slower"
+        return _agreed(lacking, reason, self.interpret, peers)
 
-    def _record(self, batch: Batch, noise: Noise) -> str:
+    def _record(self, batch: Batch, noise: Noise, peers: Peers) -> str:
+        if peers is not ALONE:
+            self(batch, noise)  # the first exchange; others wait in it, so that nothing is caught
+        reason = ""
         try:
             self.capture(batch, noise)
         except RuntimeError as error:
             raise_if_fatal(error)
-            return (
-                "updates are not recorded as a CUDA graph, which makes them slower: "
-                + first_line(error)
-            )
+            reason = _words(error)
+        lacking = "updates are not recorded as a CUDA graph, which makes them slower"
+        return _agreed(lacking, reason, self._forget, peers)
+
+    def _forget(self) -> None:
+        """Take back `capture`."""
+        self._captured = None
+
+
+def _agreed(lacking: str, reason: str, undo: Callable[[], None], peers: Peers) -> str:
+    """Do without what one rank cannot do, this one for a `reason`; says so, for people."""
+    if peers.able(not reason):
         return ""
+    undo()
+    return f"{lacking}: {reason or 'another rank cannot do it'}"
+
+
+def _words(error: Exception) -> str:
+    return first_line(error) or type(error).__name__
 
 
 def behaviour(dreaming: Imagination, learn: Callable[..., ActorCriticLosses]) -> Behaviour:

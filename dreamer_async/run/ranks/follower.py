@@ -21,6 +21,7 @@ from dreamer_async.agent.normalize import Ranks
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import from_dict
 from dreamer_async.fast.cuda.capture import alone
+from dreamer_async.fast.cuda.updates import Peers
 from dreamer_async.machine.device import wait_for
 from dreamer_async.parallel.group import copy_from_first
 from dreamer_async.parallel.link import Line, Message, RankLost, connect
@@ -114,7 +115,9 @@ class Follower(Team):
         return (await self.first())["steps"]
 
     def exchange(self, device: torch.device) -> Ranks:
-        return self._meeting.join(device).ranks
+        group = self._meeting.join(device)
+        self.peers = Peers(group.apart, partial(group.able, device=device))
+        return group.ranks
 
     def same_weights(self, trainer: Trainer) -> None:
         copy_from_first(trainer.state_dict().values())
@@ -222,7 +225,7 @@ async def follow(meeting: Meeting, at: Lead) -> int:
     except Ended as ended:
         return ended.code
     config, run_dir = from_dict(welcome["config"]), RunDir(Path(welcome["path"]))
-    stop = Stop(config.train.grace_seconds)
+    stop = Stop(config.train.grace_seconds, aio.RANKS_ECHO)
     stop.on_signals()
     telemetry = Telemetry(news)
     try:
@@ -328,7 +331,9 @@ async def _gauge_every(parts: Parts, seconds: float) -> None:
 async def compile_and_obey(parts: Parts, team: Follower) -> None:
     """Warm the learner up, as rank 0 does at the same time, and do what it says."""
     if parts.learner.compiles:
-        await parts.learner_thread.run_or_leave(partial(alone, parts.learner.warm_up))
+        warm_up = partial(alone, parts.learner.warm_up)
+        if problem := await parts.learner_thread.run_or_leave(warm_up):
+            parts.telemetry.warn(problem)
     await obey(parts, team)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from dreamer_async.agent.normalize import Ranks
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import Config, to_dict
+from dreamer_async.fast.cuda.updates import Peers
 from dreamer_async.parallel.group import copy_from_first
 from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, RanksDiffer
 from dreamer_async.parallel.meeting import Lead as Address
@@ -28,6 +30,8 @@ from dreamer_async.store.run_dir import RunDir
 
 TICK = 0.01
 """Seconds between two words about counters."""
+LAST_WORDS = 5.0
+"""Seconds for which a rank that fails in a sum is waited for; its connection ends with it."""
 
 
 class Counted(NamedTuple):
@@ -81,7 +85,9 @@ class Lead(Team):
         return steps // self.world.size
 
     def exchange(self, device: torch.device) -> Ranks:
-        return self._meeting.join(device).ranks
+        group = self._meeting.join(device)
+        self.peers = Peers(group.apart, partial(group.able, device=device))
+        return group.ranks
 
     def same_weights(self, trainer: Trainer) -> None:
         copy_from_first(trainer.state_dict().values())
@@ -135,6 +141,17 @@ class Lead(Team):
             self._changed.clear()
             await self._changed.wait()
         raise self._trouble
+
+    async def cause(self, error: BaseException) -> BaseException:
+        """A sum fails, and a rank's last words arrive, in either order."""
+        if isinstance(error, RankLost):
+            try:
+                await asyncio.wait_for(self.failed(), LAST_WORDS)
+            except RankFailed as told:
+                return told
+            except (TimeoutError, RankLost, RanksDiffer):
+                pass
+        return error
 
     async def watch(self) -> None:
         """Tell the others the counters as they change, until one of them fails."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamer_async.agent.normalize import Ranks
 from dreamer_async.agent.trainer import Trainer
 from dreamer_async.config import Config
+from dreamer_async.fast.cuda.updates import ALONE, Peers
 from dreamer_async.parallel.world import World
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.limiter import TrainRatio
@@ -39,6 +40,8 @@ class Team:
     world = World()
     broken = False
     """Whether a rank is gone, so that nothing can be done together any more."""
+    peers: Peers = ALONE
+    """Whom this rank's updates have to agree with; known once it has joined by `exchange`."""
 
     async def meet(self, config: Config, run_dir: RunDir, *, resume: bool) -> None:
         """Wait until all ranks are there, and tell them what to run."""
@@ -85,6 +88,10 @@ class Team:
     async def failed(self) -> None:
         """Wait until another rank fails, and raise that."""
         await asyncio.Event().wait()
+
+    async def cause(self, error: BaseException) -> BaseException:
+        """What made a rank fail that does not answer any more, if it has said so; else `error`."""
+        return error
 
     async def watch(self) -> None:
         """As `failed`, and tell the others what they need to know meanwhile."""
