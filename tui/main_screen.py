@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, TypeVar
@@ -33,6 +34,9 @@ from dreamer_async.tui.widgets.lines import AlertLine, Legend
 from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
+
+SETTLING = 3
+"""Most rounds in which charts are laid out for the room that others left them."""
 
 TABS = tuple(
     Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
@@ -186,10 +190,27 @@ class Main(Screen[None]):
     # -- keys: pages and curves --------------------------------------------------------------
 
     async def action_page(self, name: str) -> None:
-        """Turn to a page."""
-        await self._page(name)
+        """Turn to a page, which is painted once, when everything on it has found its place."""
+        curtain = ExitStack()
+        curtain.enter_context(self.app.batch_update())
+        page = await self._page(name)
         self._open = self.query_one(ContentSwitcher).current = name
-        self.refresh_page()
+        for _ in range(SETTLING):
+            self._refresh_layout()  # Textual would find places after the batch, and paint each time
+            self.refresh_page()
+            for grid in page.query(ChartGrid):
+                await grid.mounted()
+            self._refresh_layout()
+            if all(grid.fits for grid in page.query(ChartGrid)):
+                break
+        await asyncio.sleep(0)  # what is new says that it wants to be painted
+        self.call_later(self._unveil, curtain)
+
+    def _unveil(self, curtain: ExitStack) -> None:
+        """Paint the screen: everything has its place, and all of it was only thought of so far."""
+        self._layout_required = False
+        self.refresh()
+        curtain.close()
 
     async def _page(self, name: str) -> Page:
         """A page, mounted if it is not yet."""

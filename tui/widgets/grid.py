@@ -65,6 +65,11 @@ class ChartGrid(Grid):
             if wanted:
                 chart.show(pictures[index])
 
+    @property
+    def fits(self) -> bool:
+        """Whether the charts are arranged for the room that there is; True if none is seen."""
+        return not self.is_on_screen or self.content_size == self._fitted
+
     def on_resize(self) -> None:
         if self.content_size != self._fitted:
             self.post_message(self.Resized())
