@@ -311,12 +311,12 @@ def answer(screen: Terminal, *answers: bytes) -> None:
         screen.press(part)
 
 
-def wait_for_pictures(screen: Terminal) -> Reader:
+def wait_for_pictures(screen: Terminal, count: int = 3) -> Reader:
     end = time.monotonic() + 20
     while True:
         reader = Reader()
         reader.read(screen.output.decode("utf-8", "replace"))
-        if len(reader.pictures) == 3:
+        if len(reader.pictures) == count:
             return reader
         assert time.monotonic() < end, screen.output[-2000:]
         screen.read(0.1)

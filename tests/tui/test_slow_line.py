@@ -13,6 +13,7 @@ from typing import Any
 import pyte
 import pytest
 from rich.console import Console
+from textual.app import App
 from textual.pilot import Pilot
 
 from dreamer_async.store.run_dir import RunDir
@@ -107,7 +108,7 @@ async def test_a_second_paint_would_be_seen(run: RunDir) -> None:
         assert sum(sizes) > 1.3 * max(sizes)
 
 
-async def frames_of(app: Dashboard, doing: Awaitable[object]) -> list[str]:
+async def frames_of(app: App[Any], doing: Awaitable[object]) -> list[str]:
     """What Textual would write to a terminal while something is done, and a moment after it."""
     frames: list[str] = []
     console = Console(color_system="truecolor", force_terminal=True, legacy_windows=False)
