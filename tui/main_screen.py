@@ -35,8 +35,9 @@ from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
 
-SETTLING = 3
-"""Most rounds in which charts are laid out for the room that others left them."""
+QUIET, SETTLING = 3, 20
+"""Rounds of messages in which nothing on a page asks for another place before it is painted, and
+most rounds in any case."""
 
 TABS = tuple(
     Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
@@ -193,24 +194,30 @@ class Main(Screen[None]):
         """Turn to a page, which is painted once, when everything on it has found its place."""
         curtain = ExitStack()
         curtain.enter_context(self.app.batch_update())
-        page = await self._page(name)
+        await self._page(name)
         self._open = self.query_one(ContentSwitcher).current = name
-        for _ in range(SETTLING):
-            self._refresh_layout()  # Textual would find places after the batch, and paint each time
-            self.refresh_page()
-            for grid in page.query(ChartGrid):
-                await grid.mounted()
-            self._refresh_layout()
-            if all(grid.fits for grid in page.query(ChartGrid)):
-                break
-        await asyncio.sleep(0)  # what is new says that it wants to be painted
-        self.call_later(self._unveil, curtain)
+        self._give_places()
+        self.refresh_page()
+        self.call_after_refresh(self._settle, curtain, 0)
 
-    def _unveil(self, curtain: ExitStack) -> None:
-        """Paint the screen: everything has its place, and all of it was only thought of so far."""
+    def _give_places(self) -> None:
+        """Do now what Textual would do after the batch, with a paint each time."""
         self._layout_required = False
-        self.refresh()
-        curtain.close()
+        self._refresh_layout()
+
+    async def _settle(self, curtain: ExitStack, rounds: int, quiet: int = 0) -> None:
+        """Paint when nothing has asked for another place for a while, as new charts do."""
+        for grid in self.page.query(ChartGrid):
+            await grid.mounted()
+        await asyncio.sleep(0)  # for what has something to say about it
+        quiet = 0 if self._layout_required else quiet + 1
+        if quiet > QUIET or rounds > SETTLING:
+            self.refresh()
+            curtain.close()
+            return
+        if not quiet:
+            self._give_places()
+        self.call_after_refresh(self._settle, curtain, rounds + 1, quiet)
 
     async def _page(self, name: str) -> Page:
         """A page, mounted if it is not yet."""

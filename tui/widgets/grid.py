@@ -31,8 +31,9 @@ class ChartGrid(Grid):
 
     async def mounted(self) -> None:
         """Wait until every chart that is to be shown is there."""
-        if self._mount is not None:
-            await self._mount
+        mount, self._mount = self._mount, None  # to wait twice is to be laid out twice
+        if mount is not None:
+            await mount
 
     def lay_out(self, required: int, available: int, size: tuple[int, int] | None = None) -> int:
         """Lay out a grid and return how many charts it has room for.
@@ -64,11 +65,6 @@ class ChartGrid(Grid):
                 chart.display = wanted
             if wanted:
                 chart.show(pictures[index])
-
-    @property
-    def fits(self) -> bool:
-        """Whether the charts are arranged for the room that there is; True if none is seen."""
-        return not self.is_on_screen or self.content_size == self._fitted
 
     def on_resize(self) -> None:
         if self.content_size != self._fitted:
