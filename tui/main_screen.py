@@ -117,6 +117,8 @@ class Main(Screen[None]):
         self._pages = {self._open: make(self._open)}
         """Those that somebody turned to."""
         self._mounting = asyncio.Lock()
+        self._turning = 0
+        """Pages that somebody turned to and that have not been painted yet."""
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
@@ -147,6 +149,11 @@ class Main(Screen[None]):
         return any(isinstance(child, KeyBar) for child in self.children) and all(
             page.children for page in self._pages.values()
         )
+
+    @property
+    def turning(self) -> bool:
+        """Tell whether a page is still finding its place."""
+        return self._turning > 0
 
     def show(self, source: Source, others: tuple[Source, ...]) -> None:
         """Show the runs as they are now."""
@@ -194,6 +201,7 @@ class Main(Screen[None]):
         """Turn to a page, which is painted once, when everything on it has found its place."""
         curtain = ExitStack()
         curtain.enter_context(self.app.batch_update())
+        self._turning += 1
         await self._page(name)
         self._open = self.query_one(ContentSwitcher).current = name
         self._give_places()
@@ -212,6 +220,7 @@ class Main(Screen[None]):
         await asyncio.sleep(0)  # for what has something to say about it
         quiet = 0 if self._layout_required else quiet + 1
         if quiet > QUIET or rounds > SETTLING:
+            self._turning -= 1
             self.refresh()
             curtain.close()
             return

@@ -94,6 +94,8 @@ async def settle(pilot: Pilot[int]) -> None:
     app.check_trainer()
     app.show()
     await pilot.pause()
+    while app.main.turning:
+        await pilot.pause()
     app.show_now()
     await pilot.pause()
 

@@ -87,6 +87,8 @@ async def shown(pilot: Pilot[int]) -> Screen:
     app = pilot.app
     assert isinstance(app, Dashboard)
     await pilot.pause()
+    while app.main.turning:
+        await pilot.pause()
     app.show_now()
     await pilot.pause()
     rows = "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual.app import ComposeResult
 
 from dreamer_async.tui.draw.picture import Picture
@@ -162,4 +164,6 @@ def _model_curves(shown: Shown) -> list[Picture]:
     """How well the model knows what the film shows."""
     names = [*reconstructions(shown.view.latest), *MODEL]
     known = [name for name in names if name in shown.view.metrics]
-    return [pictures.metric(shown.view, name, shown.options, shown.named) for name in known]
+    view, options = shown.view, shown.options
+    drawn = [pictures.metric(view, name, options, shown.named) for name in known]
+    return [replace(picture, unit=options.unit) for picture in drawn]

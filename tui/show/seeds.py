@@ -34,7 +34,7 @@ def returns(groups: Sequence[Group], options: Options) -> Picture:
         if len(group.sources) > 1:
             ground = GROUNDS[group.place]
             grounds.append(Curve(Trace(x, *mean), ground))
-        curves.append(Curve(Trace(x, mean.mean), group.look))
+        curves.append(Curve(Trace(x, mean.mean), group.look, mark=group.mark))
     notes = [f"mean of {options.smoothing} episodes"] if options.smoothing > 1 else []
     if grounds:
         notes.append("band: 95 % bootstrap interval over seeds")

@@ -89,6 +89,6 @@ def grid_shape(required: int, available: int, width: int, height: int) -> tuple[
             blank = max(0, places - available)
             flat = max(0.0, _MIN_HEIGHT - height / rows)
             cost = abs(math.log(shape / _ASPECT)) + 0.2 * blank + flat
-            if cost < lowest:
+            if cost < lowest + 1e-9:  # of two that are as good the one with more charts
                 best, lowest = (columns, rows), cost
     return best
