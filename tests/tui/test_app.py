@@ -100,13 +100,13 @@ async def settle(pilot: Pilot[int]) -> None:
     await pilot.pause()
 
 
-def screen(pilot: Pilot[int]) -> list[str]:
+def screen(pilot: Pilot[Any]) -> list[str]:
     """The rows of text on the terminal."""
     strips = pilot.app.screen._compositor.render_strips()
     return [strip.text for strip in strips]
 
 
-def text(pilot: Pilot[int]) -> str:
+def text(pilot: Pilot[Any]) -> str:
     return "\n".join(screen(pilot))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dreamer_async.store.events import Episode, PhaseChanged, Record
-from dreamer_async.tui.draw.chart import Scale, even, mark_places, thickened
+from dreamer_async.tui.draw.axis import Scale, even
+from dreamer_async.tui.draw.chart import mark_places, thickened
 from dreamer_async.tui.draw.rows import Part, cells
 from dreamer_async.tui.draw.text import ascii_only
 from dreamer_async.tui.main_screen import KEYS, TABS

@@ -91,16 +91,23 @@ def through_tmux(text: str) -> str:
 
 
 def _packed(pixels: Pixels, most: int) -> tuple[Pixels, str]:
-    """The finest version that takes so many bytes, and it compressed in base64."""
+    """The finest version that takes so many bytes, or the coarsest, and it compressed in base64."""
+    found = pixels, ""
+    for version in _versions(pixels):
+        found = version, standard_b64encode(zlib.compress(version.tobytes())).decode()
+        if len(found[1]) <= most:
+            break
+    return found
+
+
+def _versions(pixels: Pixels) -> Iterator[Pixels]:
+    """A picture in fewer and fewer colours, then in fewer pixels."""
     while True:
         for levels in _LEVELS:
-            coarse = _with_levels(pixels, levels)
-            data = standard_b64encode(zlib.compress(coarse.tobytes())).decode()
-            if len(data) <= most:
-                return coarse, data
-        height, width = (max(1, side // 2) for side in pixels.shape[:2])
+            yield _with_levels(pixels, levels)
+        height, width = (side // 2 for side in pixels.shape[:2])
         if min(height, width) < _SMALLEST:
-            return coarse, data
+            return
         pixels = resized(pixels, height, width)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dreamer_async.scores.bands import MeanBand, band
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Picture
 from dreamer_async.tui.draw.text import short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.series import Array
 from dreamer_async.tui.show.groups import Group
 from dreamer_async.tui.show.options import Options, along, window

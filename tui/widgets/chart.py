@@ -8,29 +8,31 @@ from dataclasses import replace
 import numpy as np
 from textual.events import MouseMove
 
-from dreamer_async.tui.draw.chart import (
-    EMPTY,
-    Array,
-    Canvas,
-    Cells,
+from dreamer_async.tui.draw.axis import (
     Scale,
     decades,
-    draw,
     even,
-    layer,
-    mark_places,
-    rule,
-    shade,
     step_scale,
-    text_rows,
-    thickened,
     ticks,
     value_scale,
     wants_log,
 )
+from dreamer_async.tui.draw.chart import (
+    EMPTY,
+    Canvas,
+    Cells,
+    draw,
+    layer,
+    mark_places,
+    rule,
+    shade,
+    text_rows,
+    thickened,
+)
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
 from dreamer_async.tui.draw.text import apart, plain, short
+from dreamer_async.tui.draw.trace import Array
 from dreamer_async.tui.widgets.panel import Panel
 
 _GUTTER = 7
