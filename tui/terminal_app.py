@@ -119,7 +119,8 @@ class TerminalApp(App[Result]):
     def post_display_hook(self) -> None:
         """Send pictures after their text, and hold the next frame while too much is on its way."""
         driver = self._driver
-        if not isinstance(driver, LeanDriver) or self._drawn_size is not None:
+        held = self._drawn_size is not None or self._batch_count  # their places are not known yet
+        if not isinstance(driver, LeanDriver) or held:
             return
         driver.write_pictures()
         if driver.behind:
