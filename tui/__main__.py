@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import locale
 import os
 import signal
 import sys
@@ -17,8 +16,9 @@ from typing import NoReturn
 
 from dreamer_async.store import exit_codes
 from dreamer_async.store.sweep_dir import SweepDir
+from dreamer_async.tui.graphics import Choice, chosen, way
 from dreamer_async.tui.pages import NAMES
-from dreamer_async.tui.terminal import drawn_on_terminal, end_with_parent, is_gone
+from dreamer_async.tui.terminal import drawn_on_terminal, end_with_parent, has_unicode, is_gone
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -50,6 +50,15 @@ def _page(text: str) -> str:
     raise argparse.ArgumentTypeError(f"there is no page {text!a}; {hint}")
 
 
+def _graphics(text: str) -> Choice:
+    try:
+        choice = chosen(text)
+        way(choice)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return choice
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m dreamer_async.tui", description="Dashboard of one run, or of a sweep."
@@ -60,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--owner", action="store_true", help="ctrl+c stops the trainer (the run began here)"
     )
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
+    parser.add_argument(
+        "--graphics", type=_graphics, default="auto", metavar="HOW", help="auto, kitty or blocks"
+    )
     parser.add_argument("--animate", action="store_true", help="play films over ssh too")
     parser.add_argument(
         "--web", type=int, nargs="?", const=0, metavar="PID", help="shown by textual-serve there"
@@ -99,8 +111,9 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
         options.others,
         owner=options.owner,
         on_terminal=options.web is None and options.screenshot is None,
-        ascii=options.ascii or (options.screenshot is None and not _has_unicode()),
+        ascii=options.ascii or (options.screenshot is None and not has_unicode()),
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
+        graphics=options.graphics,
         shown=shown,
     )
     if options.screenshot is not None:
@@ -123,7 +136,7 @@ def _show_sweep(options: argparse.Namespace) -> int:
     """Run the dashboard of a sweep, and those of the runs that are opened from it."""
     from dreamer_async.tui.sweep_app import SweepApp, screenshot
 
-    plain = options.ascii or (options.screenshot is None and not _has_unicode())
+    plain = options.ascii or (options.screenshot is None and not has_unicode())
     terminal = options.web is None and options.screenshot is None
     sort, backwards, chosen = "order", False, ""
     while True:
@@ -159,11 +172,6 @@ def _collect_garbage() -> None:
     """Collect from now on, and never look again at what there is already."""
     gc.freeze()
     gc.enable()
-
-
-def _has_unicode() -> bool:
-    """Tell whether the terminal is said to understand UTF-8, whatever Python itself assumes."""
-    return locale.getencoding().lower().replace("-", "") == "utf8"
 
 
 if __name__ == "__main__":

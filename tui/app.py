@@ -24,6 +24,7 @@ from dreamer_async.store import exit_codes
 from dreamer_async.store.events import Controlled
 from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.text import clean
+from dreamer_async.tui.graphics import Choice
 from dreamer_async.tui.main_screen import Main
 from dreamer_async.tui.pace import Pace
 from dreamer_async.tui.palette import Palette, commands
@@ -32,7 +33,7 @@ from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show import answers
 from dreamer_async.tui.show.groups import refusal
 from dreamer_async.tui.show.run_list import listed
-from dreamer_async.tui.terminal_app import PAINT_SECONDS, TerminalApp
+from dreamer_async.tui.terminal_app import PAINT_SECONDS, FollowingApp
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help, RunList
 from dreamer_async.tui.widgets.grid import ChartGrid
 
@@ -45,7 +46,7 @@ CSV = "table"
 _DETACH = "Detach: close the dashboard; the trainer continues"
 
 
-class Dashboard(TerminalApp[int]):
+class Dashboard(FollowingApp[int]):
     """Follows one run, and others laid over it."""
 
     ENABLE_COMMAND_PALETTE = True
@@ -88,10 +89,11 @@ class Dashboard(TerminalApp[int]):
         on_terminal: bool = False,
         ascii: bool = False,
         animate: bool = True,
+        graphics: Choice = "auto",
         shown: Callable[[], None] | None = None,
     ) -> None:
         """`shown` is called after the first frame."""
-        super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii)
+        super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii, graphics=graphics)
         self.source = Source(run_dir, owner=owner, clock=clock)
         self.others: list[Source] = []
         for path in others:
@@ -298,14 +300,6 @@ class Dashboard(TerminalApp[int]):
     async def action_quit(self) -> None:
         """Close the dashboard; the command palette's word for it."""
         self.action_detach()
-
-    def action_to_shell(self) -> None:
-        """Stop this job of the shell, the launcher included, until the shell continues it."""
-        if not (self._on_terminal and terminal.has_shell()):
-            self._say("there is no shell to go back to; q detaches", "warning")
-            return
-        with self.suspend():
-            terminal.stop_job()
 
     def action_interrupt(self) -> None:
         """Stop the trainer that this terminal started, or else just close."""

@@ -8,18 +8,26 @@ when the dashboard closes is thrown away.
 from __future__ import annotations
 
 import os
+import selectors
 import termios
 import threading
 import time
+from codecs import getincrementaldecoder
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
+from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 from textual.messages import TerminalSupportsSynchronizedOutput
 
+from dreamer_async.tui.album import Album
+from dreamer_async.tui.draw.kitty import NAME_QUESTION, QUESTION
 from dreamer_async.tui.draw.sgr import lean
+from dreamer_async.tui.graphics import DRAW_PLACEHOLDERS, Way
+from dreamer_async.tui.replies import Listener, Replies
 
 PIECE = 1024
 """Bytes that are written at once: what closing the dashboard has to wait for at most."""
@@ -27,10 +35,13 @@ AHEAD_BYTES = 4096
 """What may be on its way to the terminal when the next frame is drawn."""
 PATIENCE_SECONDS = 5.0
 """How long a terminal that answers may take to do so; then one is believed to be lost."""
-ABORT = "\x18\x1b[m"
-"""CAN: ends a sequence that was cut in two; and no style."""
+ABORT = "\x18\x1b\\\x1b[m"
+"""CAN and ST: end a sequence or a string that was cut in two; and no style."""
 ASK = "\x1b[?2026$p"
 """A question that Textual asks at its start, too, so that it understands every answer."""
+AT_ONCE, ALL_OF_IT = "\x1b[?2026h", "\x1b[?2026l"
+"""What is written between them is shown when all of it is there, by terminals that answer."""
+LISTEN_SECONDS = 0.1
 
 
 class Outlet(threading.Thread):
@@ -99,6 +110,15 @@ class LeanDriver(LinuxDriver):
     """When a question was sent that is not answered yet; 0 without one."""
     _answers = False
     """Whether this terminal answers questions."""
+    album: Album | None = None
+    """The pictures of this terminal; None where there are none, or it has not said so yet."""
+    pictured: Callable[[], None] | None = None
+    """To be called in the loop when there is an album."""
+
+    def __init__(self, app: App[Any], **options: Any) -> None:
+        super().__init__(app, **options)
+        self._way: Way = getattr(app, "way", Way.BLOCKS)
+        self._replies = Replies()
 
     @property
     def behind(self) -> bool:
@@ -111,6 +131,13 @@ class LeanDriver(LinuxDriver):
         text = lean(data)
         self._on_way += len(text)
         self._outlet.write(text)
+
+    def write_pictures(self) -> None:
+        """Write the pictures that the terminal does not have yet."""
+        if self.album is not None and self._outlet is not None and (news := self.album.news()):
+            news = f"{AT_ONCE}{news}{ALL_OF_IT}" if self._answers else news
+            self._on_way += len(news)
+            self._outlet.write(news)
 
     def ask(self) -> None:
         """Ask the terminal to answer, if it does such a thing: then it has what came before."""
@@ -129,12 +156,31 @@ class LeanDriver(LinuxDriver):
         self._outlet = Outlet(self._file.fileno(), self._emptied)
         self._outlet.start()
         super().start_application_mode()
+        if self._way is Way.ASK and self.album is None:
+            self._replies.asked()
+            self._outlet.write(NAME_QUESTION + QUESTION)
+        elif self._way is not Way.ASK:
+            self._open_album()
 
     def stop_application_mode(self) -> None:
         if self._outlet is not None:
             self._outlet.forget()
-            self._outlet.write(ABORT)
+            self._outlet.write(ABORT + (self.album.clearing() if self.album else ""))
         super().stop_application_mode()
+
+    def run_input_thread(self) -> None:
+        """As Textual's own, with a parser that knows more answers."""
+        listener = Listener(self._replies, self._heard, self._debug)
+        decode = getincrementaldecoder("utf-8")("replace").decode
+        with selectors.SelectSelector() as selector:
+            selector.register(self.fileno, selectors.EVENT_READ)
+            while not self.exit_event.is_set():
+                came = bool(selector.select(LISTEN_SECONDS))
+                text = decode(os.read(self.fileno, 4096)) if came else ""
+                for message in listener.feed(text) if text else listener.silence():
+                    self.process_message(message)
+                for message in listener.tick():
+                    self.process_message(message)
 
     def close(self) -> None:
         super().close()
@@ -160,6 +206,18 @@ class LeanDriver(LinuxDriver):
         if self._asked_at == asked_at:
             self._answers, self._asked_at = False, 0.0
             self._written()
+
+    def _heard(self) -> None:
+        """In the thread of the keys: the terminal said something about itself."""
+        if self._replies.can_show and self._replies.name in DRAW_PLACEHOLDERS:
+            self._loop.call_soon_threadsafe(self._open_album)
+
+    def _open_album(self) -> None:
+        album = Album(self._app.console.color_system, in_tmux=self._way is Way.THROUGH_TMUX)
+        if self._way is not Way.BLOCKS and self.album is None and album.usable:
+            self.album = album
+            if self.pictured is not None:
+                self.pictured()
 
     def _arrived(self) -> None:
         self._on_way = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar, TypeVar
@@ -33,6 +34,10 @@ from dreamer_async.tui.widgets.lines import AlertLine, Legend
 from dreamer_async.tui.widgets.metric import MetricScreen
 
 T = TypeVar("T")
+
+QUIET, SETTLING = 3, 20
+"""Rounds of messages in which nothing on a page asks for another place before it is painted, and
+most rounds in any case."""
 
 TABS = tuple(
     Key(str(number), name, f"page('{name}')") for number, name in enumerate(NAMES, start=1)
@@ -112,6 +117,8 @@ class Main(Screen[None]):
         self._pages = {self._open: make(self._open)}
         """Those that somebody turned to."""
         self._mounting = asyncio.Lock()
+        self._turning = 0
+        """Pages that somebody turned to and that have not been painted yet."""
 
     def compose(self) -> ComposeResult:
         yield Header(id="header")
@@ -142,6 +149,11 @@ class Main(Screen[None]):
         return any(isinstance(child, KeyBar) for child in self.children) and all(
             page.children for page in self._pages.values()
         )
+
+    @property
+    def turning(self) -> bool:
+        """Tell whether a page is still finding its place."""
+        return self._turning > 0
 
     def show(self, source: Source, others: tuple[Source, ...]) -> None:
         """Show the runs as they are now."""
@@ -186,10 +198,35 @@ class Main(Screen[None]):
     # -- keys: pages and curves --------------------------------------------------------------
 
     async def action_page(self, name: str) -> None:
-        """Turn to a page."""
+        """Turn to a page, which is painted once, when everything on it has found its place."""
+        curtain = ExitStack()
+        curtain.enter_context(self.app.batch_update())
+        self._turning += 1
         await self._page(name)
         self._open = self.query_one(ContentSwitcher).current = name
+        self._give_places()
         self.refresh_page()
+        self.call_after_refresh(self._settle, curtain, 0)
+
+    def _give_places(self) -> None:
+        """Do now what Textual would do after the batch, with a paint each time."""
+        self._layout_required = False
+        self._refresh_layout()
+
+    async def _settle(self, curtain: ExitStack, rounds: int, quiet: int = 0) -> None:
+        """Paint when nothing has asked for another place for a while, as new charts do."""
+        for grid in self.page.query(ChartGrid):
+            await grid.mounted()
+        await asyncio.sleep(0)  # for what has something to say about it
+        quiet = 0 if self._layout_required else quiet + 1
+        if quiet > QUIET or rounds > SETTLING:
+            self._turning -= 1
+            self.refresh()
+            curtain.close()
+            return
+        if not quiet:
+            self._give_places()
+        self.call_after_refresh(self._settle, curtain, rounds + 1, quiet)
 
     async def _page(self, name: str) -> Page:
         """A page, mounted if it is not yet."""

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Picture
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.widgets.chart import Chart
 

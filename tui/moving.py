@@ -150,6 +150,8 @@ async def shown(pilot: Pilot[int]) -> Pixels:
     await pilot.pause()
     app.show_now()
     await pilot.pause()
+    while app.main.turning:
+        await pilot.pause()
     ground = Color.parse(app.theme_variables["background"])
     return raster(app.screen._compositor.render_strips(), (ground.r, ground.g, ground.b))
 

@@ -15,7 +15,8 @@ async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40), page: st
         app.check_trainer()
         if page:
             await app.main.action_page(page)
-        await pilot.pause()
+        while app.main.turning:
+            await pilot.pause()
         app.show_now()
         await pilot.pause()
         name = clean(app.source.run_dir.name, 80)

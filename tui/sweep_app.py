@@ -19,7 +19,7 @@ from dreamer_async.tui import terminal
 from dreamer_async.tui.draw.rows import Part, Row, spread
 from dreamer_async.tui.read.sweep import Member, SweepSource
 from dreamer_async.tui.show import sweep as show
-from dreamer_async.tui.terminal_app import BUSY_SECONDS, PAINT_SECONDS, TerminalApp
+from dreamer_async.tui.terminal_app import BUSY_SECONDS, PAINT_SECONDS, FollowingApp
 from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.keybar import Key, KeyBar
 from dreamer_async.tui.widgets.listing import Listing
@@ -63,7 +63,7 @@ class SweepScreen(Screen[None]):
         yield KeyBar(id="keys")
 
 
-class SweepApp(TerminalApp[Path]):
+class SweepApp(FollowingApp[Path]):
     """Follows a sweep; its result is the run to be shown next, or None to leave."""
 
     ENABLE_COMMAND_PALETTE = False

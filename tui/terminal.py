@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import locale
 import os
 import signal
 import sys
@@ -47,6 +48,11 @@ def is_gone() -> bool:
     except termios.error:
         return True
     return False
+
+
+def has_unicode() -> bool:
+    """Tell whether the terminal is said to understand UTF-8, whatever Python itself assumes."""
+    return locale.getencoding().lower().replace("-", "") == "utf8"
 
 
 def has_shell() -> bool:

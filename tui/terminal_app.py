@@ -1,4 +1,4 @@
-"""What every dashboard is: its looks and room, a terminal that is slow or goes away, its faults."""
+"""What all screens here are: their looks and room, a terminal that is slow or goes away, faults."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from textual.app import App
@@ -15,9 +16,11 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.geometry import Size
 
 from dreamer_async.tui import terminal
+from dreamer_async.tui.album import Album
 from dreamer_async.tui.driver import LeanDriver
+from dreamer_async.tui.graphics import Choice, Way, way
 from dreamer_async.tui.themes import THEMES
-from dreamer_async.tui.widgets.panel import COMPONENTS
+from dreamer_async.tui.widgets.panel import COMPONENTS, Panel
 
 POLL_SECONDS = 0.25
 PAINT_SECONDS = 0.5
@@ -31,15 +34,25 @@ Result = TypeVar("Result")
 
 
 class TerminalApp(App[Result]):
-    """Reads a little at a time and draws a frame when the terminal has the one before."""
+    """Draws a frame when the terminal has the one before."""
 
     TITLE = "dreamer-async"
-    CSS_PATH = "dashboard.tcss"
+    CSS_PATH = Path(__file__).with_name("dashboard.tcss")
     COMPONENT_CLASSES: ClassVar[set[str]] = set(COMPONENTS)
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = _WIDTHS
     VERTICAL_BREAKPOINTS: list[tuple[int, str]] | None = _HEIGHTS
 
-    def __init__(self, *, clock: Callable[[], float], on_terminal: bool, ascii: bool) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        on_terminal: bool,
+        ascii: bool,
+        graphics: Choice = "auto",
+    ) -> None:
+        """Raises ValueError for graphics that this terminal cannot have."""
+        self.way = way(graphics, ascii=ascii) if on_terminal else Way.BLOCKS
+        """What is done about pictures; a driver reads it."""
         super().__init__()
         for theme in THEMES:
             self.register_theme(theme)
@@ -52,10 +65,8 @@ class TerminalApp(App[Result]):
         """Closed, and so the screen drawn, when the terminal has caught up."""
         self._drawn_size: Size | None = None
         """Of the screen when the waiting began; None while nobody waits."""
-
-    @abstractmethod
-    def read_piece(self) -> bool:
-        """Fold the next piece of what is followed; tells whether there is more."""
+        self._in_text = False
+        """Draw pictures as text although the terminal could have them."""
 
     @abstractmethod
     def interrupted(self) -> None:
@@ -73,6 +84,8 @@ class TerminalApp(App[Result]):
 
     def on_mount(self) -> None:
         self.set_class(self.ascii, "-ascii")
+        if isinstance(self._driver, LeanDriver):
+            self._driver.pictured = self._repaint_panels
         if self._on_terminal:
             terminal.on_signals(self.interrupted, self.hang_up)
             self.set_interval(1.0, self._check_terminal)
@@ -82,19 +95,19 @@ class TerminalApp(App[Result]):
         if terminal.is_gone():
             self.hang_up()
 
-    async def follow(self) -> None:
-        """Read for ever, a little at a time, so that keys and paint come in between."""
-        while True:
-            deadline = time.monotonic() + BUSY_SECONDS
-            while (more := self.read_piece()) and time.monotonic() < deadline:
-                pass
-            await asyncio.sleep(0.005 if more else POLL_SECONDS)
-
     def action_theme(self) -> None:
         """Choose the next colours."""
         names = [theme.name for theme in THEMES]
         place = names.index(self.theme) if self.theme in names else -1
         self.theme = names[(place + 1) % len(names)]
+
+    def action_to_shell(self) -> None:
+        """Stop this job of the shell, the launcher included, until the shell continues it."""
+        if not (self._on_terminal and terminal.has_shell()):
+            self.notify("there is no shell to go back to", severity="warning", markup=False)
+            return
+        with self.suspend():
+            terminal.stop_job()
 
     # -- a slow line -------------------------------------------------------------------------
 
@@ -104,9 +117,13 @@ class TerminalApp(App[Result]):
         return LeanDriver if chosen is LinuxDriver else chosen
 
     def post_display_hook(self) -> None:
-        """Hold the next frame back while too much of this one is on its way."""
+        """Send pictures after their text, and hold the next frame while too much is on its way."""
         driver = self._driver
-        if isinstance(driver, LeanDriver) and driver.behind and self._drawn_size is None:
+        held = self._drawn_size is not None or self._batch_count  # their places are not known yet
+        if not isinstance(driver, LeanDriver) or held:
+            return
+        driver.write_pictures()
+        if driver.behind:
             self._drawn_size = self.size
             self._waiting.enter_context(self.batch_update())
             driver.caught_up = self._caught_up
@@ -122,6 +139,29 @@ class TerminalApp(App[Result]):
             if resized:
                 self.screen.refresh()
             self.screen.check_idle()
+            self.post_display_hook()
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    @property
+    def album(self) -> Album | None:
+        """The pictures of the terminal, where it has some."""
+        driver = self._driver
+        return driver.album if isinstance(driver, LeanDriver) and not self._in_text else None
+
+    def _repaint_panels(self) -> None:
+        for screen in self.screen_stack:
+            for panel in screen.query(Panel):
+                panel.repaint()
+
+    def export_screenshot(self, *, title: str | None = None, simplify: bool = False) -> str:
+        """Draw the screen as an SVG, with pictures as half blocks: a file has no terminal."""
+        self._in_text = True
+        self._repaint_panels()
+        svg = super().export_screenshot(title=title, simplify=simplify)
+        self._in_text = False
+        self._repaint_panels()
+        return svg
 
     # -- failing -----------------------------------------------------------------------------
 
@@ -133,3 +173,19 @@ class TerminalApp(App[Result]):
     def _print_error_renderables(self) -> None:
         """Say nothing here, where Textual prints pages: the process says it in one line."""
         self._exit_renderables.clear()
+
+
+class FollowingApp(TerminalApp[Result]):
+    """A dashboard of something that others write meanwhile."""
+
+    @abstractmethod
+    def read_piece(self) -> bool:
+        """Fold the next piece of what is followed; tells whether there is more."""
+
+    async def follow(self) -> None:
+        """Read for ever, a little at a time, so that keys and paint come in between."""
+        while True:
+            deadline = time.monotonic() + BUSY_SECONDS
+            while (more := self.read_piece()) and time.monotonic() < deadline:
+                pass
+            await asyncio.sleep(0.005 if more else POLL_SECONDS)

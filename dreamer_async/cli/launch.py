@@ -33,7 +33,7 @@ LOG_TAIL = 15
 _MODES = (1000, 1002, 1003, 1004, 1005, 1006, 1015, 1016, 2004, 2026, 2048)
 """Mouse (of all kinds), focus, bracketed paste, held output, sizes as input."""
 _LEAVE_SCREEN = (
-    "\x1b[<u"  # the keyboard protocol belongs to the screen that is left
+    "\x18\x1b\\\x1b[<u"  # ends a sequence that was cut; the keyboard protocol goes with its screen
     + "".join(f"\x1b[?{mode}l" for mode in _MODES)
     + "\x1b[?1049l\x1b[?25h\x1b[?7h\x1b[0m"
 )

@@ -127,6 +127,10 @@ Published = Annotated[
 Plain = Annotated[
     bool, typer.Option("--plain", help="Print lines instead of showing the dashboard.")
 ]
+Graphics = Annotated[
+    str,
+    typer.Option(metavar="HOW", help="Pictures: auto, kitty or blocks."),
+]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="The same as --log tensorboard.")]
 Log = Annotated[
     list[str] | None,

@@ -24,7 +24,16 @@ from dreamer_async.cli.inputs import (
     need_extra,
     unused_gpu,
 )
-from dreamer_async.cli.options import Gif, Json, RunRef, RunRefs, RunsDir, TaskAgain, Video
+from dreamer_async.cli.options import (
+    Gif,
+    Graphics,
+    Json,
+    RunRef,
+    RunRefs,
+    RunsDir,
+    TaskAgain,
+    Video,
+)
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError, to_dict
@@ -54,6 +63,7 @@ def watch(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of --serve.")] = 8000,
     ascii_: Annotated[bool, typer.Option("--ascii", help="ASCII characters only.")] = False,
     animate: Annotated[bool, typer.Option("--animate", help="Play films over ssh too.")] = False,
+    graphics: Graphics = "auto",
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Attach a dashboard to a live or finished run, or to a sweep.
@@ -64,6 +74,7 @@ def watch(
 
     found = find_shown(runs_root(runs_dir), refs or ["last"])
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
+    options += ["--graphics", graphics] if graphics != "auto" else []
     if serve:
         need_extra("serve", "watch --serve")
         from dreamer_async.cli.serve import serve_dashboard

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dreamer_async.cli.inputs import name_again, need_extra
-from dreamer_async.cli.options import RunRef, RunsDir, TaskAgain
+from dreamer_async.cli.options import Graphics, RunRef, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError
@@ -145,6 +145,7 @@ def play(
     ] = False,
     best: Best = False,
     seed: Seed = 0,
+    graphics: Graphics = "auto",
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -152,17 +153,19 @@ def play(
     run = _run(ref, task, runs_dir)
     if not on_terminal():
         raise ConfigError("play needs a terminal")
-    from dreamer_async.play.app import Play
+    from dreamer_async.play import app
     from dreamer_async.play.world import World, reality
     from dreamer_async.share.dream import NothingToSee
     from dreamer_async.store import checkpoint
 
+    how = app.graphics(graphics)
     found = checkpoint.need(run.path, of_best=best)
     _warn(found.skipped)
     try:
         world = World(run, found, seed)
         with ExitStack() as stack:
-            Play(world, stack.enter_context(reality(world.config, seed)) if real else None).run()
+            there = stack.enter_context(reality(world.config, seed)) if real else None
+            app.play(world, there, how)
     except NothingToSee as error:
         raise ConfigError(str(error)) from None
     return 0

@@ -1,85 +1,68 @@
-"""The terminal screen of `play`: the dream as half blocks, and what the model expects beside it."""
+"""The terminal screen of `play`: the dream as a picture, and what the model expects beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.style import Style
-from rich.text import Text
 from textual import events
-from textual.app import App, ComposeResult
-from textual.containers import Horizontal
-from textual.timer import Timer
-from textual.widgets import Static
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
 
+from dreamer_async.config import ConfigError
 from dreamer_async.play.keys import bindings, legend
 from dreamer_async.play.world import Action, Moment, Reality, World
+from dreamer_async.tui import terminal
+from dreamer_async.tui.draw.picture import Meter
 from dreamer_async.tui.draw.rows import Part
-from dreamer_async.tui.widgets.video import fitted, half_blocks, resized, shaded
+from dreamer_async.tui.graphics import Choice, chosen, way
+from dreamer_async.tui.terminal_app import TerminalApp
+from dreamer_async.tui.widgets.keybar import Key, KeyBar
+from dreamer_async.tui.widgets.lines import AlertLine
+from dreamer_async.tui.widgets.meters import Meters
+from dreamer_async.tui.widgets.video import Video
 
 FPS = 8
 """Steps per second of the agent."""
-GAP = 2
-PANEL = 26
-"""Columns of the numbers."""
+LEFT = 0
+"""Exit code: the game was left, or its terminal went away."""
+RESTART, LEAVE = Key("r", "restart", "app.restart"), Key("q", "leave", "app.leave")
+THEME = Key("T", "theme", "app.theme")
 
 
-class Screen(Static):
-    """Pictures side by side, as large as there is room."""
-
-    def __init__(self) -> None:
-        super().__init__(id="screen")
-        self._pictures: Sequence[tuple[str, NDArray[np.uint8]]] = ()
-
-    def show(self, pictures: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
-        """Replace titles and pictures [H, W, 3]."""
-        self._pictures = pictures
-        self.refresh()
-
-    def render(self) -> Text:
-        """Two pixels a cell."""
-        if not self._pictures:
-            return Text("")
-        room = (self.size.width - GAP * (len(self._pictures) - 1)) // len(self._pictures)
-        columns: list[list[Text]] = []
-        for title, picture in self._pictures:
-            rows, width = fitted(picture.shape, room, self.size.height - 1)
-            cells = drawn(resized(picture, 2 * rows, width), coloured=not self.app.no_color)
-            columns.append([Text(title[:width].ljust(width), "bold"), *cells])
-        lines = [
-            Text(" " * GAP).join(
-                column[row] if row < len(column) else Text("") for column in columns
-            )
-            for row in range(max(map(len, columns)))
-        ]
-        return Text("\n").join(lines)
-
-
-def drawn(pixels: NDArray[np.uint8], *, coloured: bool) -> list[Text]:
-    """[2 H, W, 3] as H lines: half blocks, or shades of characters without colour."""
-    rows = half_blocks(pixels) if coloured else shaded(pixels)
-    return [Text.assemble(*((part.text, _style(part)) for part in row)) for row in rows]
-
-
-def _style(part: Part) -> Style:
-    return part.look if isinstance(part.look, Style) else Style.null()
-
-
-class Play(App[None]):
+class Play(TerminalApp[None]):
     """Keys are actions, `space` lets the agent play, `r` begins at another real moment."""
 
-    CSS = f"""
-    #body {{ height: 1fr; }}
-    #screen {{ width: 1fr; height: 100%; }}
-    #numbers {{ width: {PANEL}; height: 100%; padding: 1 1; }}
-    #keys {{ height: 1; background: $panel; }}
+    CSS = """
+    #game { height: 1fr; padding: 1 1 0 1; }
+    #pictures { width: 1fr; height: 100%; }
+    #numbers { width: 26; height: 100%; margin-left: 2; }
+    #numbers Meters { margin: 0 0 1 0; }
     """
     ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q,ctrl+q,ctrl+c,escape", "leave", "Leave", priority=True),
+        Binding("ctrl+z", "to_shell", "Suspend", show=False, priority=True),
+        Binding("space", "hand_over", "Let the agent play, or play"),
+        Binding("r", "restart", "Begin at another real moment"),
+        Binding("T", "theme", "Next colours"),
+    ]
 
-    def __init__(self, world: World, reality: Reality | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        world: World,
+        reality: Reality | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_terminal: bool = False,
+        ascii: bool = False,
+        graphics: Choice = "auto",
+    ) -> None:
+        super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii, graphics=graphics)
         self.world, self.reality = world, reality
         self.playing = False
         """Whether the agent plays."""
@@ -89,38 +72,40 @@ class Play(App[None]):
         self._actions = bindings(world.spec)
         self._last: Action | None = None
         self._real: NDArray[np.uint8] | None = None
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        with Horizontal(id="body"):
-            yield Screen()
-            yield Static(id="numbers", markup=False)
-        keys = f"{legend(self.world.spec)}  space agent  r restart  q quit"
-        yield Static(keys, id="keys", markup=False)
+        with Horizontal(id="game"):
+            yield Video(id="pictures")
+            with Vertical(id="numbers"):
+                yield Meters("dream", id="dream")
+                if self.reality is not None:
+                    yield Meters("real", id="real")
+        yield AlertLine(id="alerts")
+        yield KeyBar(id="keys")
 
     def on_mount(self) -> None:
-        self._timer = self.set_interval(1 / FPS, self._tick)
-        self._restart()
+        self.set_interval(1 / FPS, self._tick)
+        self._legend()
+        self.action_restart()
+
+    def _legend(self) -> None:
+        keys = Part(legend(self.world.spec), "text")
+        self.query_one(AlertLine).show(([keys],), ())
+
+    # -- keys --------------------------------------------------------------------------------
 
     def on_key(self, event: events.Key) -> None:
         """One key, one step."""
-        match event.key:
-            case "q" | "escape" | "ctrl+c":
-                self.exit()
-            case "space":
-                self.playing = not self.playing
-                self._update()
-            case "r":
-                self._restart()
-            case key if key in self._actions:
-                self.playing = False
-                self._step(self._actions[key])
+        if event.key in self._actions:
+            self.playing = False
+            self._step(self._actions[event.key])
 
-    def _tick(self) -> None:
-        if self.playing:
-            self._step(self.world.choose())
+    def action_hand_over(self) -> None:
+        """Let the agent play, or take over."""
+        self.playing = not self.playing
+        self._update()
 
-    def _restart(self) -> None:
+    def action_restart(self) -> None:
         """Begin at another real moment: of the replay, or where a real episode begins."""
         self.total, self._last = 0.0, None
         if self.reality is None:
@@ -131,10 +116,20 @@ class Play(App[None]):
             self.moment = self.world.restart_from(rows)
         self._update()
 
+    def action_leave(self) -> None:
+        """End the game."""
+        self.exit()
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self.playing:
+            self._step(self.world.choose())
+
     def _step(self, action: Action) -> None:
         if self.reality is not None:
             if self.reality.ended:
-                self._restart()
+                self.action_restart()
                 return
             self._real = self.reality.step(action)
         self.moment = self.world.step(action)
@@ -142,36 +137,75 @@ class Play(App[None]):
         self._last = action
         self._update()
 
+    # -- showing -----------------------------------------------------------------------------
+
     def _update(self) -> None:
         assert self.moment is not None
-        pictures = [("dream", self.moment.picture)]
+        pictures = {"dream": self.moment.picture}
         if self._real is not None:
-            pictures.append(("real", self._real))
-        self.query_one(Screen).show(pictures)
-        self.query_one("#numbers", Static).update("\n".join(self._numbers(self.moment)))
-
-    def _numbers(self, moment: Moment) -> list[str]:
-        lines = [
-            "agent plays" if self.playing else "you play",
-            "",
-            f"step      {self.world.actions}",
-            f"action    {_written(self._last)}",
-            f"reward    {moment.reward:+.3f}",
-            f"total     {self.total:+.3f}",
-            f"value     {moment.value:+.3f}",
-            f"continue  {moment.cont:.3f}",
-        ]
+            pictures["real"] = self._real
+        self.query_one(Video).show([*pictures], [*pictures.values()], ())
+        self.query_one("#dream", Meters).show(
+            self._expected(self.moment), [Part("agent plays" if self.playing else "you play")]
+        )
         if self.reality is not None:
-            lines += [
-                "",
-                f"real reward {self.reality.reward:+.3f}",
-                f"real score  {self.reality.score:+.3f}",
-                "episode ended" if self.reality.ended else "",
-            ]
-        return lines
+            self.query_one("#real", Meters).show(_happened(self.reality))
+        hand_over = Key("space", "you play" if self.playing else "agent plays", "app.hand_over")
+        self.query_one(KeyBar).show((), "", (hand_over, RESTART, THEME, LEAVE))
+
+    def _expected(self, moment: Moment) -> list[Meter]:
+        """What the model expects."""
+        return [
+            Meter("step", str(self.world.actions)),
+            Meter("action", _written(self._last)),
+            Meter("reward", f"{moment.reward:+.3f}"),
+            Meter("total", f"{self.total:+.3f}"),
+            Meter("value", f"{moment.value:+.3f}"),
+            Meter("continue", f"{moment.cont:.3f}", moment.cont),
+        ]
+
+    # -- the terminal ------------------------------------------------------------------------
+
+    def interrupted(self) -> None:
+        """End the game."""
+        self.action_leave()
+
+    def hang_up(self) -> None:
+        """End the game, even if the lost terminal keeps the app from closing."""
+        terminal.leave_soon(LEFT)
+        self.exit()
+
+
+def _happened(reality: Reality) -> list[Meter]:
+    """What the real environment gave."""
+    ended = [Meter("episode", "ended: any key")] if reality.ended else []
+    return [
+        Meter("reward", f"{reality.reward:+.3f}"),
+        Meter("score", f"{reality.score:+.3f}"),
+        *ended,
+    ]
 
 
 def _written(action: Action | None) -> str:
     if action is None:
-        return "-"
+        return "–"
     return str(int(action)) if action.ndim == 0 else " ".join(f"{x:+.1f}" for x in action[:3])
+
+
+def graphics(text: str) -> Choice:
+    """How pictures are drawn; raises ConfigError where this terminal cannot have them so."""
+    try:
+        way(choice := chosen(text))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return choice
+
+
+def play(world: World, reality: Reality | None, how: Choice) -> None:
+    """Play on this terminal until somebody leaves; raises what ended the game against its will."""
+    plain = not terminal.has_unicode()
+    with terminal.drawn_on_terminal():
+        game = Play(world, reality, on_terminal=True, ascii=plain, graphics=how)
+        game.run()
+    if game.failure is not None:
+        raise game.failure

@@ -94,17 +94,19 @@ async def settle(pilot: Pilot[int]) -> None:
     app.check_trainer()
     app.show()
     await pilot.pause()
+    while app.main.turning:
+        await pilot.pause()
     app.show_now()
     await pilot.pause()
 
 
-def screen(pilot: Pilot[int]) -> list[str]:
+def screen(pilot: Pilot[Any]) -> list[str]:
     """The rows of text on the terminal."""
     strips = pilot.app.screen._compositor.render_strips()
     return [strip.text for strip in strips]
 
 
-def text(pilot: Pilot[int]) -> str:
+def text(pilot: Pilot[Any]) -> str:
     return "\n".join(screen(pilot))
 
 

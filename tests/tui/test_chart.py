@@ -8,23 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dreamer_async.tui.draw.chart import (
-    LIMIT,
+from dreamer_async.tui.draw.axis import (
     Scale,
-    Trace,
     decades,
-    draw,
-    layer,
-    rule,
-    shade,
     step_scale,
-    text_rows,
     ticks,
     value_scale,
     wants_log,
 )
+from dreamer_async.tui.draw.chart import draw, layer, rule, shade, text_rows
 from dreamer_async.tui.draw.picture import Curve, Picture
 from dreamer_async.tui.draw.rows import Part, Row
+from dreamer_async.tui.draw.trace import LIMIT, Trace
 from dreamer_async.tui.widgets.chart import Chart, legend_row
 
 

@@ -109,7 +109,8 @@ def test_no_more_kinds_than_colours(tmp_path: Path) -> None:
 def test_the_legend_names_every_kind_in_any_width(runs: list[RunDir], width: int) -> None:
     row = legend(grouped(sources(runs)), width)
     assert sum(len(part.text) for part in row) <= width
-    assert [part.look for part in row if part.text == "━ "] == ["line", "line-2"]
+    keys = [(part.text, part.look) for part in row if part.text in ("━ ", "△ ")]
+    assert keys == [("━ ", "line"), ("△ ", "line-2")], "told apart without colours, too"
     assert all(part.text.strip() for part in row[1::3])
 
 
@@ -123,7 +124,7 @@ async def test_every_page_says_which_colour_is_which_run(runs: list[RunDir]) -> 
             await pilot.press(str(number))
             await settle(pilot)
             rows = text(pilot).split("\n")
-            assert "━ catch-lr1 (2 seeds)  ━ catch-lr2-s1" in rows[3], name
+            assert "━ catch-lr1 (2 seeds)  △ catch-lr2-s1" in rows[3], name
         assert "2.00 [1.00, 3.00]" in text(pilot)
         assert "optim.lr" in text(pilot) and "train.seed" not in text(pilot)
         for run in runs[1:]:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dreamer_async.store.events import Episode, PhaseChanged, Record
-from dreamer_async.tui.draw.chart import Scale, even, mark_places, thickened
+from dreamer_async.tui.draw.axis import Scale, even
+from dreamer_async.tui.draw.chart import mark_places, thickened
 from dreamer_async.tui.draw.rows import Part, cells
 from dreamer_async.tui.draw.text import ascii_only
 from dreamer_async.tui.main_screen import KEYS, TABS
@@ -120,7 +121,7 @@ def test_labels_lie_equally_far_apart(low: float, high: float, height: int) -> N
     rows = sorted(_value_labels(up, height))
     assert len(rows) > 1
     steps = np.diff(rows)
-    assert steps.max() - steps.min() <= (up == Scale(low, high)), "unless that took too much"
+    assert steps.max() == steps.min()
 
 
 @pytest.mark.parametrize("width", [30, 45, 80, 200])
@@ -131,6 +132,13 @@ def test_the_unit_is_always_there_and_ticks_are_even(width: int, last: float) ->
     labels = [match.span() for match in re.finditer(r"\S+", part.text[:-6])]
     apart = np.diff([(first + last) / 2 for first, last in labels[1:]])  # the first may be cut
     assert labels and (not len(apart) or apart.max() - apart.min() <= 2)
+
+
+@pytest.mark.parametrize(("low", "high"), [(8.0, 3216.0), (-3.8, 0.0), (0.0, 6000.0)])
+def test_a_narrow_axis_has_two_labels(low: float, high: float) -> None:
+    """One alone says nothing about how long the axis is."""
+    (part,) = _step_labels(Scale(low, high), 7, 38, "steps")
+    assert len(part.text.split()) >= 3, part.text
 
 
 def test_curves_are_told_apart_without_colours() -> None:

@@ -95,6 +95,8 @@ async def shown(pilot: Pilot[Any]) -> Screen:
         app.show()
     else:
         assert isinstance(app, Dashboard)
+        while app.main.turning:
+            await pilot.pause()
         app.show_now()
     await pilot.pause()
     rows = "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import threading
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
 from rich.console import Console
+from textual.app import App
 from textual.pilot import Pilot
 
 from dreamer_async.store.run_dir import RunDir
@@ -73,6 +77,51 @@ async def test_every_page_is_a_small_frame_that_shows_the_same(run: RunDir) -> N
             assert len(small.encode()) < min(MOST_BYTES, 0.8 * len(full.encode())), name
             if name in ("overview", "world"):  # a terminal in Python takes its time
                 assert seen(small) == seen(full), name
+
+
+@driven
+async def test_a_page_is_painted_once(run: RunDir) -> None:
+    """Turning to it sends one frame, also where charts have to be mounted and laid out first."""
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
+        await read_all(pilot)
+        app.overlay(run.path.parent)
+        await shown(pilot)
+        for turn in ("234", "12"):  # mounted, and then as they are
+            for key in turn:
+                sizes = [len(lean(f)) for f in await frames_of(app, pilot.press(key))]
+                assert sizes and sum(sizes) < 1.3 * max(sizes), (key, sizes)
+                assert sum(sizes) < MOST_BYTES, (key, sizes)
+
+
+@driven
+async def test_a_second_paint_would_be_seen(run: RunDir) -> None:
+    async def twice(pilot: Pilot[int]) -> None:
+        await pilot.press("3")
+        await pilot.pause(0.1)
+        pilot.app.screen.refresh()
+
+    app = Dashboard(run.path, clock=lambda: NOW, animate=False)
+    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
+        await read_all(pilot)
+        sizes = [len(lean(frame)) for frame in await frames_of(app, twice(pilot))]
+        assert sum(sizes) > 1.3 * max(sizes)
+
+
+async def frames_of(app: App[Any], doing: Awaitable[object]) -> list[str]:
+    """What Textual would write to a terminal while something is done, and a moment after it."""
+    frames: list[str] = []
+    console = Console(color_system="truecolor", force_terminal=True, legacy_windows=False)
+
+    def noted(screen: object, update: Any) -> None:
+        if update is not None and not app._batch_count:
+            frames.append(update.render_segments(console))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "_display", noted)
+        await doing
+        await asyncio.sleep(0.3)
+    return frames
 
 
 STYLED = "\x1b[1;31;48;2;1;2;3mab\x1b[0m\x1b[31;48;2;1;2;3mc\x1b[0m\x1b[4m \x1b[0m\n\x1b[2;3Hd"

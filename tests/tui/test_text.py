@@ -8,7 +8,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from dreamer_async.tui.draw.rows import named
 from dreamer_async.tui.draw.text import apart, clean, clock, count, duration, plain, plural, short
 
 
@@ -104,3 +106,12 @@ def test_close_numbers_look_different() -> None:
     assert apart(1.0, 2.0) == ("1.00", "2.00")
     assert apart(1234.1, 1234.2) == ("1.23k", "+0.100"), "six characters are not enough"
     assert apart(1.098600, 1.098612) == ("1.0986", "+1e-5")
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [(30, "env stepping, policy, insert"), (27, "env stepping, policy, …"), (14, "env stepping,…")],
+)
+def test_names_are_cut_between_them(width: int, shown: str) -> None:
+    assert named("env stepping, policy, insert", width) == shown
+    assert cell_len(named("env stepping, policy, insert", width)) <= width

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.rows import Row
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.show.options import LogMode
 
 

@@ -32,6 +32,15 @@ def fit(text: str, width: int) -> str:
     return set_cell_size(text, width - 1) + "…" if width > 0 else ""
 
 
+def named(text: str, width: int) -> str:
+    """Crop names with commas between them behind one of them: a, b, …"""
+    names = text.split(", ")
+    while cell_len(text) > width and len(names) > 1:
+        names.pop()
+        text = ", ".join([*names, "…"])
+    return text if cell_len(text) <= width else fit(text, width)
+
+
 def spread(left: Row, right: Row, width: int, fill: Part | None = None) -> Row:
     """Put one row at each end of `width` columns; the left one gives way if they do not fit."""
     room = width - cells(right)

@@ -84,23 +84,23 @@ class Compare(Page):
 def _group_rows(group: Group) -> list[Row]:
     """One line for a run, or one for all and one for each of several seeds."""
     if len(group.sources) == 1:
-        return [_run_row(group.sources[0], group.look)]
+        return [_run_row(group.sources[0], group.key)]
     head: Row = [
-        Part("━ ", group.look),
+        group.key,
         Part(group.title, "strong"),
         Part("  mean over seeds [95 %] ", "dim"),
         Part(seeds.newest(group), "strong"),
     ]
-    return [head, *(_run_row(source, "dim", "· ") for source in group.sources)]
+    return [head, *(_run_row(source, Part("· ", "dim")) for source in group.sources)]
 
 
-def _run_row(source: Source, look: str, mark: str = "━ ") -> Row:
+def _run_row(source: Source, key: Part) -> Row:
     view = source.view
     mean = view.episodes.rolling_mean(20)
     speed = short(rate(view, "env_steps")) if source.phase.name == "training" else "–"
     text = f" {source.phase.name:<10}{count(view.env_steps):>8}{plain(view.updates):>9}{speed:>9}"
     return [
-        Part(mark, look),
+        key,
         Part(fit(source.label, _KEY)),
         Part(text, "dim"),
         Part(f"{short(float(mean[-1]) if len(mean) else None):>12}", "strong"),

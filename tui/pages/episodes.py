@@ -6,10 +6,10 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Meter, Picture
 from dreamer_async.tui.draw.rows import Part, Row, bar
 from dreamer_async.tui.draw.text import clock, count, plural, short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.pages.page import Page
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show.options import along, window

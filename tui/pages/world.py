@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual.app import ComposeResult
 
 from dreamer_async.tui.draw.picture import Picture
@@ -94,7 +96,7 @@ class World(Page):
         """Fill the page with the charts of a vector, as many of them as there is room for."""
         grid, known = self._grid, count(film, shot)
         grid.display = True
-        size = self.size.width - 2, max(1, self.size.height - OTHER_ROWS)
+        size = self.size.width, max(1, self.size.height - OTHER_ROWS)
         self._page = min(known, grid.lay_out(min(TRACES, known), known, size))
         self._first = max(0, min(self._first, known - self._page))
         which = range(self._first, self._first + self._page)
@@ -105,13 +107,13 @@ class World(Page):
     def _show_curves(self, curves: list[Picture], least: int) -> None:
         """Fill the room below the film, if it is worth it; without a film, all of it."""
         grid, video = self._grid, self.query_one(Video)
-        taken = video.rows(self.size.width - 2, self.size.height - OTHER_ROWS)
+        taken = video.rows(self.size.width, self.size.height - OTHER_ROWS)
         left = self.size.height - OTHER_ROWS - video.display * (taken + 1)
         grid.display = left >= WORTH_ROWS and bool(curves)
         self._part = ""
         if grid.display:
-            width = self.size.width - 2
-            room = grid.lay_out(min(least, len(curves)), len(curves), (width, left))
+            size = self.size.width, left
+            room = grid.lay_out(min(least, len(curves)), len(curves), size)
             grid.show(curves[: max(room, min(least, len(curves)))])
 
     @property
@@ -162,4 +164,6 @@ def _model_curves(shown: Shown) -> list[Picture]:
     """How well the model knows what the film shows."""
     names = [*reconstructions(shown.view.latest), *MODEL]
     known = [name for name in names if name in shown.view.metrics]
-    return [pictures.metric(shown.view, name, shown.options, shown.named) for name in known]
+    view, options = shown.view, shown.options
+    drawn = [pictures.metric(view, name, options, shown.named) for name in known]
+    return [replace(picture, unit=options.unit) for picture in drawn]

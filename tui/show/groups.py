@@ -10,7 +10,7 @@ from itertools import takewhile
 from dreamer_async.tui.draw.rows import Part, Row, fit
 from dreamer_async.tui.read import compare
 from dreamer_async.tui.read.source import Source
-from dreamer_async.tui.show.pictures import OTHERS
+from dreamer_async.tui.show.pictures import MARKS, OTHERS
 
 LOOKS = ("line", *OTHERS)
 """One for each group; there can be no more."""
@@ -29,6 +29,16 @@ class Group:
     def look(self) -> str:
         """How its mean is drawn."""
         return LOOKS[self.place]
+
+    @property
+    def mark(self) -> str:
+        """What stands on its curve, for terminals with few colours; the first has none."""
+        return MARKS.get(self.look, "")
+
+    @property
+    def key(self) -> Part:
+        """How its curve looks, in a legend."""
+        return Part(f"{self.mark or '━'} ", self.look)
 
     @property
     def label(self) -> str:
@@ -67,7 +77,7 @@ def legend(groups: Sequence[Group], width: int) -> Row:
     row: list[Part] = []
     for group in groups:
         title = group.title if len(group.title) <= share else group.label
-        row += [Part("━ ", group.look), Part(fit(title, min(len(title), share))), Part("  ")]
+        row += [group.key, Part(fit(title, min(len(title), share))), Part("  ")]
     return row
 
 

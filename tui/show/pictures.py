@@ -9,10 +9,10 @@ import numpy as np
 
 from dreamer_async.scores import curves as published
 from dreamer_async.scores.references import Ceiling, ceiling
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row
 from dreamer_async.tui.draw.text import count, plain, plural, short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.progress import Counter, rate
 from dreamer_async.tui.read.series import Array, Series
 from dreamer_async.tui.read.view import SCALE_FLOOR, RunView

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dreamer_async.scores.bands import MeanBand, band
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Picture
 from dreamer_async.tui.draw.text import short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.series import Array
 from dreamer_async.tui.show.groups import Group
 from dreamer_async.tui.show.options import Options, along, window
@@ -34,7 +34,7 @@ def returns(groups: Sequence[Group], options: Options) -> Picture:
         if len(group.sources) > 1:
             ground = GROUNDS[group.place]
             grounds.append(Curve(Trace(x, *mean), ground))
-        curves.append(Curve(Trace(x, mean.mean), group.look))
+        curves.append(Curve(Trace(x, mean.mean), group.look, mark=group.mark))
     notes = [f"mean of {options.smoothing} episodes"] if options.smoothing > 1 else []
     if grounds:
         notes.append("band: 95 % bootstrap interval over seeds")

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dreamer_async.tui.draw.chart import Scale, Trace, draw, layer, text_rows, value_scale
+from dreamer_async.tui.draw.axis import Scale, value_scale
+from dreamer_async.tui.draw.chart import draw, layer, text_rows
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit
 from dreamer_async.tui.draw.text import count, duration, short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.series import Array
 from dreamer_async.tui.read.sweep import RECENT, RUNNING, Member, SweepSource
 

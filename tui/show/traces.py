@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dreamer_async.tui.draw.chart import Trace
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells
 from dreamer_async.tui.draw.text import short
+from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.film import Film, Shot
 from dreamer_async.tui.read.series import Array
 from dreamer_async.tui.show import dreaming

@@ -8,29 +8,31 @@ from dataclasses import replace
 import numpy as np
 from textual.events import MouseMove
 
-from dreamer_async.tui.draw.chart import (
-    EMPTY,
-    Array,
-    Canvas,
-    Cells,
+from dreamer_async.tui.draw.axis import (
     Scale,
     decades,
-    draw,
     even,
-    layer,
-    mark_places,
-    rule,
-    shade,
     step_scale,
-    text_rows,
-    thickened,
     ticks,
     value_scale,
     wants_log,
 )
+from dreamer_async.tui.draw.chart import (
+    EMPTY,
+    Canvas,
+    Cells,
+    draw,
+    layer,
+    mark_places,
+    rule,
+    shade,
+    text_rows,
+    thickened,
+)
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
 from dreamer_async.tui.draw.text import apart, plain, short
+from dreamer_async.tui.draw.trace import Array
 from dreamer_async.tui.widgets.panel import Panel
 
 _GUTTER = 7
@@ -148,7 +150,8 @@ def _title(picture: Picture, values: Sequence[Row], width: int, *, log: bool) ->
     value = next((value for value in values if cells(value) <= room), values[-1] or values[0])
     for note in (picture.note, picture.short_note):
         said = " · ".join(filter(None, (note, "log" if log else "")))
-        if said and cells(value) + len(said) + 2 <= room:
+        between = 1 if note and value else 0  # or both read as one sentence
+        if said and cells(value) + len(said) + 2 + between <= room:
             left.append(Part(f"  {said}", "dim"))
             break
     return spread(left, value, width, Part("─", "rule"))
@@ -252,6 +255,7 @@ def _value_labels(up: Scale, height: int) -> dict[int, str]:
 def _round_labels(up: Scale, height: int) -> dict[int, str]:
     """At least two round values that look different, evenly spread if they can be; or nothing."""
     usual = [ticks(up, max(2, height // most)) for most in (3, 2, 1)]
+    usual = [v for v in usual if _evenly(v, up, height)] + [[v[0], v[-1]] for v in usual if v]
     finer = [ticks(up, most) for most in range(height // 2, 0, -1)]
     choices = (
         [decades(up)] if up.log else [*filter(lambda v: _on_rows(v, up, height), finer), *usual]
@@ -262,6 +266,12 @@ def _round_labels(up: Scale, height: int) -> dict[int, str]:
             rows = np.rint(_rows_of(values, up, height)).astype(int)
             return dict(zip(rows.tolist(), texts, strict=True))
     return {}
+
+
+def _evenly(values: list[float], up: Scale, height: int) -> bool:
+    """Whether values stand on rows that are equally far from each other."""
+    rows = np.rint(_rows_of(np.array(values), up, height))
+    return len(set(np.diff(rows).tolist())) <= 1
 
 
 def _rows_of(values: Array, up: Scale, height: int) -> Array:
@@ -282,7 +292,7 @@ def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
     """
     tail = fit(" " + unit, min(width, len(unit) + 1))
     room = width - gutter
-    most = max(3, room // 10)
+    most = max(4, room // 10)
     while (line := _spaced(across, most, gutter, width - len(tail), room)) is None:
         most -= 1
     return [Part(line + tail, "axis")]

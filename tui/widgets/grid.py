@@ -31,8 +31,9 @@ class ChartGrid(Grid):
 
     async def mounted(self) -> None:
         """Wait until every chart that is to be shown is there."""
-        if self._mount is not None:
-            await self._mount
+        mount, self._mount = self._mount, None  # to wait twice is to be laid out twice
+        if mount is not None:
+            await mount
 
     def lay_out(self, required: int, available: int, size: tuple[int, int] | None = None) -> int:
         """Lay out a grid and return how many charts it has room for.
@@ -88,6 +89,6 @@ def grid_shape(required: int, available: int, width: int, height: int) -> tuple[
             blank = max(0, places - available)
             flat = max(0.0, _MIN_HEIGHT - height / rows)
             cost = abs(math.log(shape / _ASPECT)) + 0.2 * blank + flat
-            if cost < lowest:
+            if cost < lowest + 1e-9:  # of two that are as good the one with more charts
                 best, lowest = (columns, rows), cost
     return best

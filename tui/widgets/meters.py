@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from textual.geometry import Size
 
 from dreamer_async.tui.draw.picture import Meter
-from dreamer_async.tui.draw.rows import Part, Row, bar, cells, fit, spread
+from dreamer_async.tui.draw.rows import Part, Row, bar, cells, fit, named, spread
 from dreamer_async.tui.widgets.panel import Panel
 
 _LABEL = 14
@@ -42,7 +42,7 @@ class Meters(Panel):
 
 def _meter_row(meter: Meter, width: int) -> Row:
     if meter.share is None:
-        value = Part(fit(meter.value, min(len(meter.value), max(0, width - len(meter.label) - 2))))
+        value = Part(named(meter.value, max(0, width - len(meter.label) - 2)))
         return spread([Part(meter.label, "dim")], [value], width)
     label = Part(fit(meter.label, min(_LABEL, width)), "dim")
     room = width - cells([label]) - _VALUE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from textual.geometry import Size
 
-from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
+from dreamer_async.tui.draw.rows import Part, Row, cells, fit, named, spread
 from dreamer_async.tui.show.stages import AT_ZERO, Strip, Verdict
 from dreamer_async.tui.widgets.panel import Panel
 
@@ -59,8 +59,8 @@ class Strips(Panel):
 
 def _idle_row(labels: Sequence[str], width: int) -> Row:
     """The stages that take no time, in one line."""
-    text = f"{'at 0%':<{_LABEL}}  {', '.join(labels)}"
-    return [Part(fit(text, min(width, len(text))), "dim")]
+    label = f"{'at 0%':<{_LABEL}}  "
+    return [Part(label, "dim"), Part(named(", ".join(labels), width - len(label)), "dim")]
 
 
 def _strip_row(strip: Strip, width: int) -> Row:

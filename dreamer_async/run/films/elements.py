@@ -8,17 +8,21 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from dreamer_async.envs.observed import numbers
 from dreamer_async.envs.spec import EnvSpec
 
 
 def names(spec: EnvSpec, key: str, most: int) -> list[str]:
     """Names of the first `most` numbers of an observation key, in the order in which they are
-    stored: arm/joints[0,2], or the key alone where it is one number."""
+    stored: arm/joints[0,2], or the key alone where it is one number. Numbers of classic control
+    have names of their own."""
+    if known := numbers.of_vector(spec, key):
+        return [*known][:most]
     own = spec.taken[key].key if key in spec.taken else key
     shape, size = spec.obs[key].shape, math.prod(spec.obs[key].shape)
-    known = dict(_leaves(spec.native.get("observation"), ()))
-    if math.prod(known.get(own, ())) == size:
-        shape = known.get(own, ())
+    leaves = dict(_leaves(spec.native.get("observation"), ()))
+    if math.prod(leaves.get(own, ())) == size:
+        shape = leaves.get(own, ())
     if size == 1:
         return [own][:most]
     places = product(*map(range, shape))
