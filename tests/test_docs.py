@@ -8,15 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from dreamer_async.cli.commands import app
+from dreamer_async.cli.commands import parser
 from dreamer_async.config import SIZES, SUITES, resolve
 from dreamer_async.store.events import EVENT_TYPES
 from dreamer_async.tui.show import glossary, metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = parser().commands
 
 
 def text_of(name: str) -> str:

@@ -50,8 +50,15 @@ PAIRS = [
 ]
 """Every kind of action and of observation; none depends on which is beside it."""
 
-every_kind = pytest.mark.parametrize(("action", "obs"), PAIRS)
 every_precision = pytest.mark.parametrize("precision", PRECISIONS)
+every_kind = pytest.mark.parametrize(
+    ("action", "obs", "precision"),
+    [
+        *((action, obs, "bfloat16") for action, obs in PAIRS),
+        *(("discrete", "mixed", precision) for precision in PRECISIONS if precision != "bfloat16"),
+    ],
+)
+"""Every pair as a GPU computes it, and every precision with all kinds of observations."""
 
 
 class Watch(TorchDispatchMode):
@@ -118,7 +125,6 @@ def trainer_of(spec: EnvSpec, precision: str) -> tuple[Trainer, Batch, Noise]:
     return trainer, batch.map(lambda tensor: tensor.to("cuda:0")), noise
 
 
-@every_precision
 @every_kind
 def test_an_update_stays_on_the_device(action: str, obs: str, precision: str) -> None:
     spec = dataclasses.replace(make_spec(OBSERVATIONS[obs]), action=ACTIONS[action])
@@ -141,7 +147,6 @@ def test_what_ranks_exchange_stays_on_the_device(precision: str) -> None:
     assert not seen.bad and seen.count > 100
 
 
-@every_precision
 @every_kind
 def test_an_acting_step_stays_on_the_device(action: str, obs: str, precision: str) -> None:
     spec = dataclasses.replace(make_spec(OBSERVATIONS[obs]), action=ACTIONS[action])

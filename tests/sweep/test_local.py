@@ -68,7 +68,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **plan: object) -> None:
 def carry_out(
     sweep: SweepDir, places: int = 2, act: Callable[[Local], object] | None = None
 ) -> Local:
-    """Carry out what is to do; `act` runs in the loop after a while."""
+    """Carry out what is to do; `act` runs in the loop when every place has a trainer."""
     said: list[str] = []
     standings = [work.stand(sweep, job) for job in sweep.read().jobs]
     todo = [each.job for each in standings if each.to_do]
@@ -76,9 +76,15 @@ def carry_out(
     done = Local(sweep, Listed(todo), running, said.append)
 
     async def main() -> None:
-        if act is not None:
-            asyncio.get_running_loop().call_later(1.0, act, done)
+        acting = asyncio.create_task(once_all_train()) if act is not None else None
         await done.carry_out(slots(places, ["4", "7"], 2))
+        assert acting is None or acting.done()
+
+    async def once_all_train() -> None:
+        while not (sweep.path / "seen.txt").exists() or len(seen(sweep)) < places:
+            await asyncio.sleep(0.02)
+        assert act is not None
+        act(done)
 
     asyncio.run(main())
     return done

@@ -121,7 +121,7 @@ def test_what_is_not_written_can_be_forgotten() -> None:
         written += os.read(reader, 1 << 16)
     outlet.stop()
     assert len(written) < 9_000_000 + PIECE
-    assert empty.wait(5)
+    assert empty.wait(60)
     os.close(reader)
     os.close(writer)
 
