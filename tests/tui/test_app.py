@@ -271,7 +271,7 @@ async def test_history_is_read_while_keys_work(
     read = app.source.tail.read
 
     def slowly() -> Any:
-        time.sleep(0.01)  # 600 lines take six seconds, however fast the machine is
+        time.sleep(0.1)  # 600 lines take a minute, however fast the machine is
         return read(1)
 
     monkeypatch.setattr(app.source.tail, "read", slowly)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import pyte
@@ -126,20 +127,35 @@ def test_what_is_not_written_can_be_forgotten() -> None:
     os.close(writer)
 
 
+def rest(pid: int) -> None:
+    """Wait until a process has done what it was asked for: all its threads sleep for a while."""
+    looks, end = 0, time.monotonic() + 60
+    while looks < 10:
+        assert time.monotonic() < end, "it never rests"
+        time.sleep(0.05)
+        looks = looks + 1 if sleeps(pid) else 0
+
+
+def sleeps(pid: int) -> bool:
+    """Whether no thread of a process runs, or waits for a processor."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(") ")[2][0] == "S" for stat in stats)
+
+
 def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
     """Nobody reads while six pages are turned; what comes after `q` is not them."""
     with trainer(run):
         screen = terminal(run, COLORTERM="truecolor")
         try:
             screen.wait_for(b"overview")
+            rest(screen.process.pid)
             screen.read(0.5)
             for key in (b"2", b"3", b"4", b"5", b"2", b"4"):
                 screen.press(key)
-                screen.process.poll()
-                threading.Event().wait(0.3)
+                rest(screen.process.pid)
             seen_before = len(screen.output)
             screen.press(b"q")
-            threading.Event().wait(1.0)  # the queue is thrown away before anybody reads
+            rest(screen.process.pid)  # the queue is thrown away before anybody reads
             assert screen.exit_code() == DETACHED
             assert screen.is_clean()
             after = len(screen.output) - seen_before
