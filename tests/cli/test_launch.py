@@ -231,10 +231,14 @@ def test_a_hang_up_detaches_the_dashboard_and_asks_for_nothing(run: RunDir, deta
     """The control is a launcher that ends its dashboard in a way that means stop to it."""
     wrong = LAUNCHER.replace(
         "sys.exit(Foreground",
+        "import time\n"
         "from dreamer_async.cli import launch\n"
-        f"ends = launch.Foreground._end_dashboard\n"
+        "ends = launch.Foreground._end_dashboard\n"
         "def wrong(self):\n"
-        f"    self._dashboard.send_signal({int(detach)}); __import__('time').sleep(1)\n"
+        "    dashboard, run = self._dashboard, self.run\n"
+        f"    dashboard.send_signal({int(detach)})\n"
+        "    while dashboard.poll() is None and run.owner():  # it is gone, or its wish is heard\n"
+        "        time.sleep(0.05)\n"
         "    ends(self)\n"
         "launch.Foreground._end_dashboard = wrong\n"
         "sys.exit(Foreground",
