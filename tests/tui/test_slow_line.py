@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pyte
@@ -137,9 +138,12 @@ def rest(pid: int) -> None:
 
 
 def sleeps(pid: int) -> bool:
-    """Whether no thread of a process runs, or waits for a processor."""
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return all(stat.rpartition(") ")[2][0] == "S" for stat in stats)
+    """Whether no thread of a process runs or waits for a processor, as it may have ended."""
+    stats = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            stats.append(path.read_text())
+    return all(stat.rpartition(") ")[2][0] in "SZX" for stat in stats)
 
 
 def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
