@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_obs, make_spec
+from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_obs, make_spec, shallow
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -109,7 +109,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
 
 def trainer_of(spec: EnvSpec, precision: str) -> tuple[Trainer, Batch, Noise]:
     """A trainer on the device, with a batch and the noise of one update."""
-    config = make_config(batch=2, length=2, horizon=2)
+    config = shallow(make_config(batch=2, length=2, horizon=2))
     with torch.device("cuda"):
         trainer = Trainer(spec, config, "cuda:0", precision, CUDA)
     batch = make_batch(make_spec(dict(spec.obs)), config)
@@ -145,7 +145,7 @@ def test_what_ranks_exchange_stays_on_the_device() -> None:
 def test_an_acting_step_stays_on_the_device(action: str, obs: str, precision: str) -> None:
     spec = dataclasses.replace(make_spec(OBSERVATIONS[obs]), action=ACTIONS[action])
     with torch.device("cuda"):
-        subject = Policy(spec, make_config(), "cuda:0", precision, CUDA)
+        subject = Policy(spec, shallow(make_config()), "cuda:0", precision, CUDA)
     drawn = subject.draw_noise(4, torch.Generator().manual_seed(0))
     noise = PolicyNoise(*(tensor.to("cuda:0") for tensor in drawn))
     given = {

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 
 import pytest
 import torch
-from agent_cases import IMAGE, VECTOR, make_batch, make_config, make_spec
+from agent_cases import IMAGE, VECTOR, make_batch, make_config, make_spec, shallow
 
 from dreamer_async.agent import Trainer
-from dreamer_async.config import Config
 from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.cuda.updates import Updates, gpu_options, launches_dependently
@@ -26,13 +24,6 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
-
-
-def shallow(config: Config) -> Config:
-    """One layer each: more of the same take longer to trace and show nothing else."""
-    layers = dict.fromkeys(("encoder", "decoder", "actor", "critic"), 1)
-    few = {f"{name}_layers": count for name, count in layers.items()}
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **few))
 
 
 def compare(compiler: str, obs: dict[str, ObsSpec], kind: str, precision: str) -> None:
