@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ if not Path("/dev/nvidiactl").exists():
 
 import hypothesis
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores it, and so would every process that a test interrupts.
@@ -42,7 +42,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """End the process that hangs in a test, and say where: the test has failed then."""
     if item.get_closest_marker("slow"):
         return (yield)
-    faulthandler.dump_traceback_later(LONGEST_S, exit=True, file=sys.__stderr__)
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # ours, while pytest catches the rest
+    faulthandler.dump_traceback_later(LONGEST_S, exit=True, file=stderr)
     try:
         return (yield)
     finally:
