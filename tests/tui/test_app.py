@@ -706,13 +706,13 @@ async def test_no_time_breaks_a_page(run: RunDir, when: float) -> None:
     clock = [NOW]
     with trainer(run):
         app = Dashboard(run.path, clock=lambda: clock[0])
-        async with app.run_test(size=(120, 40)) as pilot:
+        async with app.run_test(size=(80, 24)) as pilot:
             await settle(pilot)
             for clock[0] in (NOW, when, 0.0):
                 for key in "1356":
                     await pilot.press(key)
                     await settle(pilot)
-                    assert_filled(pilot, (120, 40))
+                    assert_filled(pilot, (80, 24))
                 assert "the clock jumped" in text(pilot)
 
 
