@@ -25,9 +25,9 @@ types:
 imports:
     {{ bin }}/python -m pytest -q tests/test_imports.py
 
-# everything but the slow tests, such as `just test -k replay`; files go to processes side by side
+# everything but the slow tests, such as `just test -k replay`; processes side by side take tests in turn
 test *args:
-    {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist loadfile {{ args }}
+    {{ bin }}/python -m pytest -n auto --maxprocesses 4 --dist worksteal {{ args }}
 
 # write the pages of the docs that are made from the code
 docs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import metadata
 
 import torch
@@ -43,6 +44,12 @@ def make_config(
         OptimConfig(lr=lr, warmup=warmup),
         train=TrainConfig(batch_size=batch, batch_length=length),
     )
+
+
+def shallow(config: Config) -> Config:
+    """One layer each: more of the same take longer to trace and show nothing else."""
+    few = {f"{part}_layers": 1 for part in ("encoder", "decoder", "actor", "critic")}
+    return replace(config, model=replace(config.model, **few))
 
 
 def make_obs(spec: ObsSpec, lead: tuple[int, ...], generator: torch.Generator) -> Tensor:

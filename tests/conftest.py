@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if not Path("/dev/nvidiactl").exists():
 
 import hypothesis
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background job ignores it, and so would every process that a test interrupts.
@@ -29,6 +31,23 @@ hypothesis.settings.register_profile(
     "repeatable", derandomize=True, deadline=None, database=None, max_examples=100
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+LONGEST_S = 1800
+"""Seconds after which a test that is not slow hangs, on any machine."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the process that hangs in a test, and say where: the test has failed then."""
+    if item.get_closest_marker("slow"):
+        return (yield)
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # ours, while pytest catches the rest
+    faulthandler.dump_traceback_later(LONGEST_S, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

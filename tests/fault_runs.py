@@ -28,7 +28,7 @@ from dreamer_async.store import checkpoint, events
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
 
-KILLS = int(os.environ.get("FAULT_KILLS", "50"))
+KILLS = int(os.environ.get("FAULT_KILLS", "30"))
 SEEK = ("train.steps=10_000_000", "train.checkpoint_seconds=0.02", "replay.capacity=400")
 PATIENCE = 240.0
 """Seconds after which a test stops waiting: many more than anything takes on a busy machine."""

@@ -50,6 +50,8 @@ CANNOT = 99
 
 HANGS = "the environment hangs"
 """What a trainer whose environment hangs says before."""
+BUILDS = "environments are being built"
+"""What a trainer with slow environments says before."""
 
 # -- dying and saving ----------------------------------------------------------------------------
 
@@ -213,6 +215,15 @@ def environment_hangs(after: int) -> None:
     _break_environment(after, _hang)
 
 
+def dies_filling_the_replay(_: Any) -> None:
+    """kill -9 as soon as something that was recorded is to be written into the ring."""
+
+    def die(self: ring.RingFile, name: str, values: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ring.RingFile.write_array = die
+
+
 def update_hangs(after: int) -> None:
     """An update that does not come back, when somebody asks for a stop."""
     from dreamer_async.agent.trainer import Trainer
@@ -254,6 +265,7 @@ def slow_environments(seconds: float) -> None:
     """Environments that take long to build; somebody asks for a stop meanwhile."""
 
     def build(config: Any) -> Any:
+        print(BUILDS, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(seconds)
         raise AssertionError("nobody wants them any more")

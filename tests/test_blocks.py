@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 from tiny_run import TINY
 
 from dreamer_async.cli import commands, inputs
@@ -61,7 +60,7 @@ PYTHON = [pytest.param(page, id=page.stem) for page in PAGES if blocks(page, "py
 
 def parsed(words: list[str]) -> dict[str, Any]:
     """What the words give to the function of their command; raises for words that fit none."""
-    command: Any = typer.main.get_command(commands.app)
+    command = commands.parser()
     while words and hasattr(command, "commands"):
         command = command.commands[words[0]]
         words = words[1:]

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from dreamer_async.cli.commands import app
+from dreamer_async.cli.commands import parser
 from dreamer_async.config import SIZES, SUITES, resolve
 from dreamer_async.store.events import EVENT_TYPES
 from dreamer_async.tui.show import glossary, metrics_page
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = parser().commands
 
 
 def text_of(name: str) -> str:
@@ -48,7 +47,7 @@ def unexplained(command: Any, words: str) -> list[str]:
 
 
 def test_help_explains_every_option() -> None:
-    assert unexplained(typer.main.get_command(app), "dreamer-async") == []
+    assert unexplained(parser(), "dreamer-async") == []
     hidden = unexplained(COMMANDS["trainer"], "trainer")
     assert hidden == ["trainer path", "trainer --resume"], "the control: nobody types these"
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from dreamer_async import __version__
 from dreamer_async.cli import (
@@ -89,10 +91,16 @@ def _with_help(error: typer.TyperException) -> str:
     return f"{error.format_message().rstrip('.')}; see `{path} --help`"
 
 
+@cache
+def parser() -> Any:
+    """What parses the words of all commands: reading their signatures takes longer than a parse."""
+    return typer.main.get_command(app)
+
+
 def run(words: Sequence[str]) -> int:
     """Run the command that the words name; what goes wrong in it is the caller's to tell."""
     try:
-        result = app(list(words), prog_name="dreamer-async", standalone_mode=False)
+        result = parser()(list(words), prog_name="dreamer-async", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
         return complain(_with_help(error))

@@ -215,7 +215,10 @@ def test_plan_measures_on_a_gpu_what_a_run_would_do(
     assert f"per update, {how}" in text and "2.5 GB of the GPU" in text and "estimate" not in text
 
 
-def test_plan_measures_hours(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_measures_hours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("dreamer_async.bench.plan"), "SECONDS", 0.05)
     settings = [word for item in SMALL for word in ("-s", item)]
     assert main(["plan", "toy", "--size", "tiny", "--json", *settings]) == 0
     needed = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,34 @@ from dreamer_async.envs import spec
 from tests.tiny_run import TINY
 
 ABOUT = {"torch": "2.13.0", "devices": 1}
+SPEAKS = "print('here', flush=True)"
 ROW = {"part": "learner", "what": "update", "median_s": 0.01, "detail": {"kernels": 2000.0}}
 
 
+@pytest.fixture
+def speaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a step that begins with a word begins with that, however busy the machine."""
+    original = check.start
+
+    def start(step: Step, folder: Path) -> Any:
+        running = original(step, folder)
+        end = time.monotonic() + 60
+        while SPEAKS in step.words[-1] and not os.fstat(running.output.fileno()).st_size:
+            assert running.child.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
+        running.began = time.monotonic()
+        return running
+
+    monkeypatch.setattr(check, "start", start)
+
+
 def test_one_step_costs_the_others_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    speaking: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = json.dumps({"results": [ROW]})
     chosen = [
         Step("fails", ("-c", "import sys; print('why', file=sys.stderr); sys.exit(3)"), 60),
-        Step("hangs", ("-c", "import time; print('here', flush=True); time.sleep(600)"), 3),
+        Step("hangs", ("-c", f"import time; {SPEAKS}; time.sleep(600)"), 0.2),
         Step("works", ("-c", f"print('a warning'); print({found!r})"), 60),
         Step("env", ("-c", "import os; print(os.environ['CHECKED'])"), 60, {"CHECKED": "yes"}),
     ]
@@ -38,7 +57,7 @@ def test_one_step_costs_the_others_nothing(
     assert check.check(chosen, target, tmp_path, minutes=10.0, about=ABOUT) == 1
     written = json.loads(target.read_text())
     assert [step["ended"] for step in written["steps"]] == [
-        *("exit code 3", "took more than 3 s", "ok", "ok"),
+        *("exit code 3", "took more than 0.2 s", "ok", "ok"),
     ]
     fails, hangs, works, env = written["steps"]
     assert "why" in fails["output"] and "here" in hangs["output"] and "yes" in env["output"]
@@ -62,11 +81,14 @@ def test_the_machine_is_described() -> None:
     assert about["torch"] == torch.__version__ and about["devices"] == torch.cuda.device_count()
 
 
-def test_everything_ends_when_the_time_is_over(tmp_path: Path) -> None:
+def test_everything_ends_when_the_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "LEAST_S", 0.1)
     slow = "-c", "import time; time.sleep(600)"
     chosen = [Step("one", slow, 60, first=True), Step("other", slow, 60)]
     began = time.monotonic()
-    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=0.15, about=ABOUT) == 1
+    assert check.check(chosen, tmp_path / "found.json", tmp_path, minutes=0.02, about=ABOUT) == 1
     assert time.monotonic() - began < 60
     ends = [step["ended"] for step in json.loads((tmp_path / "found.json").read_text())["steps"]]
     assert ends[0].startswith("took more than") and ends[1] == "no time left"
@@ -128,7 +150,7 @@ def test_kernels_of_triton_are_compared_where_there_are_some(
 
 
 def test_learning_goes_on_where_the_last_call_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    speaking: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first call would train, the second resumes; both are ended in good time."""
     called: list[Step] = []
@@ -136,15 +158,16 @@ def test_learning_goes_on_where_the_last_call_stopped(
     def begin(step: Step, folder: Path) -> Any:
         called.append(step)
         words = "import signal, sys, time\n"
-        words += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)"
+        words += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        words += f"{SPEAKS}; time.sleep(600)"
         return original(Step(step.name, ("-c", words), step.limit_s), folder)
 
     original = check.start
     monkeypatch.setattr(check, "start", begin)
     runs = tmp_path / "runs"
-    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    assert check.learn_pong(runs, tmp_path, 0.2)["ended"] == "ok"
     (runs / "a run").mkdir(parents=True)
-    assert check.learn_pong(runs, tmp_path, 3.0)["ended"] == "ok"
+    assert check.learn_pong(runs, tmp_path, 0.2)["ended"] == "ok"
     assert [step.words[2] for step in called] == ["train", "resume"]
 
 

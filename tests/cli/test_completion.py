@@ -1,4 +1,4 @@
-"""What a shell offers, asked as the shells ask, and as bash does it with the installed script."""
+"""What a shell offers, asked as the shells ask, and by bash itself with the installed script."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from dreamer_async import cli
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.machine.interpreter import command
 from dreamer_async.store.run_dir import RunDir
 
 
-def offered(line: str, folder: Path) -> list[str]:
-    """What bash is offered for the last word of a line."""
-    environment = os.environ | {
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(line.count(" ")),
-        "_DREAMER_ASYNC_COMPLETE": "complete_bash",
-    }
-    words = command("dreamer_async")
-    done = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True)
-    assert done.stderr == ""
-    return done.stdout.split()
+@pytest.fixture
+def offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[str], list[str]]:
+    """What bash is offered for the last word of a line, in a directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def ask(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(line.count(" ")))
+        monkeypatch.setenv("_DREAMER_ASYNC_COMPLETE", "complete_bash")
+        with pytest.raises(SystemExit) as ended:
+            cli.main([])
+        out, err = capfd.readouterr()
+        assert not ended.value.code and err == ""
+        return out.split()
+
+    return ask
 
 
 @pytest.mark.parametrize(
@@ -50,11 +59,13 @@ def offered(line: str, folder: Path) -> list[str]:
         ("train nothing", []),
     ],
 )
-def test_a_word_is_completed(tmp_path: Path, line: str, words: list[str]) -> None:
+def test_a_word_is_completed(
+    offered: Callable[[str], list[str]], tmp_path: Path, line: str, words: list[str]
+) -> None:
     config = to_dict(resolve("toy", "catch"))
     RunDir.create(tmp_path / "runs", "one", config=config, now=lambda: 1767225600.0)
     (tmp_path / "file").touch()
-    assert offered(f"dreamer-async {line}", tmp_path) == words
+    assert offered(f"dreamer-async {line}") == words
 
 
 def test_completing_imports_no_torch(tmp_path: Path) -> None:

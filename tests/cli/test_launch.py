@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.cli import launch
+from dreamer_async.cli import launch, main
 from dreamer_async.cli.launch import Foreground, command, environment, log_tail, start_trainer
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.store import exit_codes
@@ -231,10 +231,14 @@ def test_a_hang_up_detaches_the_dashboard_and_asks_for_nothing(run: RunDir, deta
     """The control is a launcher that ends its dashboard in a way that means stop to it."""
     wrong = LAUNCHER.replace(
         "sys.exit(Foreground",
+        "import time\n"
         "from dreamer_async.cli import launch\n"
-        f"ends = launch.Foreground._end_dashboard\n"
+        "ends = launch.Foreground._end_dashboard\n"
         "def wrong(self):\n"
-        f"    self._dashboard.send_signal({int(detach)}); __import__('time').sleep(1)\n"
+        "    dashboard, run = self._dashboard, self.run\n"
+        f"    dashboard.send_signal({int(detach)})\n"
+        "    while dashboard.poll() is None and run.owner():  # it is gone, or its wish is heard\n"
+        "        time.sleep(0.05)\n"
         "    ends(self)\n"
         "launch.Foreground._end_dashboard = wrong\n"
         "sys.exit(Foreground",
@@ -365,55 +369,10 @@ def test_a_pipe_in_place_of_the_log_is_refused_and_not_waited_for(run: RunDir) -
 # -- everything together ---------------------------------------------------------------------
 
 
-def _type_until_closed(master: int, key: bytes, seconds: float = 240.0) -> bytes:
-    """Press the key once a second while the screen is the dashboard's; returns all output."""
-    output, pressed, end = b"", 0.0, time.monotonic() + seconds
-    with contextlib.suppress(OSError):  # EIO: everything on the other side is closed
-        while (now := time.monotonic()) < end:
-            if b"\x1b[?1049h" in output and now - pressed > 1.0:
-                os.write(master, key)
-                pressed = now
-            if select.select([master], [], [], 0.1)[0]:
-                output += os.read(master, 65536)
-    return output
-
-
-def test_train_detach_and_stop_on_a_real_terminal(tmp_path: Path) -> None:
-    """A real trainer with the real dashboard in front: q detaches, stop stops it."""
-    settings = "train.batch_size=2 train.batch_length=8 train.train_ratio=1 replay.capacity=4000"
-    line = [sys.executable, "-m", "dreamer_async", "train", "toy", "--device", "cpu"]
-    line += ["--no-compile", "--runs-dir", str(tmp_path)]
-    for setting in settings.split():
-        line += ["-s", setting]
-    pid, master = pty.fork()
-    if pid == 0:
-        os.execve(line[0], line, environment() | {"TERM": "xterm-256color", "LINES": "40"})
-    try:
-        output = _type_until_closed(master, b"q")
-    finally:
-        os.kill(pid, signal.SIGHUP)  # harmless after the end, and the end if it hangs
-        _, status = os.waitpid(pid, 0)
-        os.close(master)
-    assert os.waitstatus_to_exitcode(status) == 0, output[-2000:]
-    assert b"detached from" in output
-    run = RunDir.find(tmp_path, "last")
-    owner = run.owner()
-    assert owner is not None
-    assert os.getsid(owner["pid"]) == owner["pid"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dreamer_async", "stop", "--runs-dir", str(tmp_path)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "has stopped" in done.stdout
-    assert run.owner() is None
-    assert list(run.checkpoints.glob("step-*"))
-
-
 @pytest.mark.faults
-def test_closing_a_real_terminal_lets_the_run_go_on(tmp_path: Path) -> None:
+def test_closing_a_real_terminal_lets_the_run_go_on_until_it_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As a window does that is closed: the kernel sends SIGHUP to both processes at once."""
     settings = "train.batch_size=2 train.batch_length=8 train.train_ratio=1 replay.capacity=4000"
     line = [sys.executable, "-m", "dreamer_async", "train", "toy", "--device", "cpu"]
@@ -423,9 +382,11 @@ def test_closing_a_real_terminal_lets_the_run_go_on(tmp_path: Path) -> None:
     pid, master = pty.fork()
     if pid == 0:
         os.execve(line[0], line, environment() | {"TERM": "xterm-256color", "LINES": "40"})
-    output = b""
+    output, end = b"", time.monotonic() + 240
     while b"TRAINING" not in output:
-        output += os.read(master, 65536)
+        assert time.monotonic() < end, output[-2000:]
+        if select.select([master], [], [], 0.1)[0]:
+            output += os.read(master, 65536)
     run = RunDir.find(tmp_path, "last")
     owner = run.owner()
     assert owner is not None
@@ -435,5 +396,11 @@ def test_closing_a_real_terminal_lets_the_run_go_on(tmp_path: Path) -> None:
         size = run.events_path.stat().st_size
         wait_until(lambda: run.events_path.stat().st_size > size + 1000)
         assert run.owner() == owner and b'"stop"' not in run.events_path.read_bytes()
+        assert os.getsid(owner["pid"]) == owner["pid"]
+        assert main(["stop", "--runs-dir", str(tmp_path)]) == 0
+        out, err = capsys.readouterr()
+        assert "has stopped" in out and err == ""
+        assert run.owner() is None and list(run.checkpoints.glob("step-*"))
     finally:
-        os.kill(owner["pid"], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(owner["pid"], signal.SIGKILL)

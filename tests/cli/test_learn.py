@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,18 @@ def invoke(
     return call
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> RunDir:
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """An ordinary run that has ended."""
-    run = make_run(tmp_path / "runs", "train.steps=120")
+    run = make_run(tmp_path_factory.mktemp("ended"), "train.steps=120")
     assert pipeline.main(run, plain=False, resume=False) == 0
     return run
+
+
+@pytest.fixture
+def trained(ended: RunDir, tmp_path: Path) -> RunDir:
+    """A copy of it."""
+    return RunDir(Path(shutil.copytree(ended.path, tmp_path / "runs" / ended.name)))
 
 
 @pytest.fixture

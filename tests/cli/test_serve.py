@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -32,10 +33,10 @@ RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 PATIENCE_S = 60.0
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[RunDir]:
-    """A run whose trainer is this test."""
-    run = RunDir.create(tmp_path, "catch", config={})
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDir]:
+    """A run whose trainer is this process."""
+    run = RunDir.create(tmp_path_factory.mktemp("runs"), "catch", config={})
     run.events_path.write_bytes(RECORDED.read_bytes())
     with trainer(run):
         yield run
@@ -58,28 +59,59 @@ class Served(NamedTuple):
         return f"{self.address}ws?width=120&height=40"
 
 
-@pytest.fixture
-def served(run: RunDir, tmp_path: Path) -> Iterator[Served]:
-    """`watch --serve` of the run."""
+@contextlib.contextmanager
+def serving(run: RunDir) -> Iterator[Served]:
+    """`watch --serve` of the run, at a port that nobody else has taken meanwhile."""
+    words = [sys.executable, "-m", "dreamer_async", "watch", str(run.path), "--serve", "--port"]
+    environment = os.environ | {"TERM": "xterm-256color"}
+    for _ in range(5):
+        port = free_port()
+        with tempfile.TemporaryFile() as out:
+            server = subprocess.Popen([*words, str(port)], stdout=out, env=environment)
+            try:
+                wait_until(lambda port=port, server=server: listens(port) or has_ended(server))
+                if not has_ended(server):
+                    text = os.pread(out.fileno(), 1 << 16, 0).decode()
+                    printed = re.findall(r"http://localhost:\d+/[\w-]{32}/", text)
+                    yield Served(server, *printed)
+                    return
+            finally:
+                server.send_signal(signal.SIGINT)
+                end(server)
+    raise AssertionError("it has ended by itself each time")
+
+
+def free_port() -> int:
+    """A port at which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "dreamer_async", "watch", str(run.path)]
-    printed = tmp_path / "printed"
-    with (
-        open(printed, "wb") as out,
-        subprocess.Popen(
-            [*words, "--serve", "--port", str(port)],
-            stdout=out,
-            env=os.environ | {"TERM": "xterm-256color"},
-        ) as server,
-    ):
-        try:
-            wait_until(lambda: listens(port) or server.poll() is not None)
-            (address,) = re.findall(r"http://localhost:\d+/[\w-]{32}/", printed.read_text())
-            yield Served(server, address)
-        finally:
-            server.send_signal(signal.SIGINT)
+        return probe.getsockname()[1]
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process, not for ever."""
+    try:
+        process.wait(PATIENCE_S)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared(run: RunDir) -> Iterator[Served]:
+    with serving(run) as served:
+        yield served
+
+
+@pytest.fixture
+def served(shared: Served) -> Served:
+    """The server of all tests that leave it well; no dashboard of theirs is there any more."""
+    wait_until(lambda: children(shared.process.pid) == [])
+    return shared
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -291,16 +323,17 @@ def test_there_are_not_many_dashboards_at_once(served: Served) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_dashboards_end_with_the_server(served: Served, number: signal.Signals) -> None:
-    async def scenario() -> list[int]:
+def test_dashboards_end_with_the_server(run: RunDir, number: signal.Signals) -> None:
+    async def scenario(served: Served) -> list[int]:
         async with browser(served):
             dashboards = children(served.process.pid)
             served.process.send_signal(number)
-            await asyncio.to_thread(served.process.wait, 20)
+            await asyncio.to_thread(served.process.wait, PATIENCE_S)
             return dashboards
 
-    (dashboard,) = asyncio.run(scenario())
-    wait_until(lambda: not runs(dashboard))
+    with serving(run) as served:
+        (dashboard,) = asyncio.run(scenario(served))
+        wait_until(lambda: not runs(dashboard))
 
 
 @pytest.mark.parametrize("bound", [True, False], ids=["bound", "control"])

@@ -34,6 +34,8 @@ class Person:
     def __init__(self, folder: Path, *words: str) -> None:
         self.screen = pyte.Screen(COLUMNS, ROWS)
         self._stream = pyte.ByteStream(self.screen)
+        self.output = b""
+        """All that was ever written to the terminal."""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
         self._process = subprocess.Popen(
@@ -49,10 +51,18 @@ class Person:
 
     def look(self, seconds: float = 0.1) -> str:
         """What stands on the screen after a while."""
+        self._read(seconds)
+        return "\n".join(self.screen.display)
+
+    def _read(self, seconds: float) -> int:
+        """Take in what comes within a while; the number of bytes."""
+        data = b""
         if select.select([self._master], [], [], seconds)[0]:
             with suppress(OSError):  # the other side is closed when the program has ended
-                self._stream.feed(os.read(self._master, 1 << 16))
-        return "\n".join(self.screen.display)
+                data = os.read(self._master, 1 << 16)
+        self._stream.feed(data)
+        self.output += data
+        return len(data)
 
     def see(self, *texts: str) -> str:
         """Wait until all the texts are on the screen at once."""
@@ -67,6 +77,8 @@ class Person:
 
     def exit_code(self) -> int:
         self._wait(lambda _: self._process.poll() is not None, "the end of the program")
+        while self._read(0.0):
+            pass
         os.close(self._master)
         return self._process.returncode
 
@@ -123,6 +135,7 @@ def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
     person.see_gone("esc closes")
     person.press("q")
     assert person.exit_code() == 0
+    assert b"detached from" in person.output
     detached_at = updates(run)
     wait_until(lambda: updates(run) > detached_at + 2, "the trainer to go on by itself")
 

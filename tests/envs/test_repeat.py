@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def make(suite: str, task: str, repeat: int, **options: Any) -> VectorEnv:
     return envs.make(suite, task, view=View(repeat=repeat), **(defaults | options))
 
 
+@cache
 def by_hand(suite: str, task: str, repeat: int, steps: int) -> list[Row]:
     """Rows of environment 0 if each action is sent `repeat` times to single steps of it."""
     with make(suite, task, 1, num_envs=1) as env:
@@ -218,7 +220,7 @@ def test_closing_while_another_thread_receives_hangs_nobody(kind: str) -> None:
     thread.start()
     threading.Event().wait(0.3)
     env.close()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive() and "closed" in str(ended[0])
     env.close()
 

@@ -6,7 +6,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,15 @@ def test_sessions_are_no_suite_that_anybody_could_name() -> None:
 class Ends:
     """A server whose policy is a constant, in a thread, and what it was given."""
 
-    def __init__(self, folder: Path, bodies: int, kind: type[Server] = Server) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bodies: int,
+        kind: type[Server] = Server,
+        before_storing: Callable[[], object] | None = None,
+    ) -> None:
+        """Rows take a moment to be stored: an answer that did not wait would be there by then."""
+        self._before_storing = before_storing or partial(time.sleep, 0.01)
         self.gone = threading.Event()
         self.server = kind(SPEC, bodies, folder, self.gone.set)
         self.rows: list[Any] = []
@@ -102,7 +111,7 @@ class Ends:
             while True:
                 step = self.server.recv()
                 self.server.send(action, step.env_id)
-                time.sleep(0.01)  # an answer that did not wait would be there by now
+                self._before_storing()
                 self.rows.append(step)
                 self.stored += 1
         except RuntimeError:
@@ -115,7 +124,7 @@ class Ends:
 
     def close(self) -> None:
         self.server.close()
-        self._thread.join(5)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 
@@ -167,10 +176,12 @@ class Hasty(Server):
 
 
 def test_an_answer_that_comes_too_early_would_be_seen(tmp_path: Path) -> None:
-    ends = Ends(tmp_path, 1, Hasty)
+    seen = threading.Event()
+    ends = Ends(tmp_path, 1, Hasty, lambda: seen.wait(60))
     caller = ends.call()
     caller.exchange([sense(caller)], np.ones(1, bool))
     assert ends.stored == 0
+    seen.set()
     caller.close()
     ends.close()
 
@@ -213,12 +224,12 @@ def test_a_server_of_a_session_leaves_with_it(
     caller.exchange([sense(caller)], np.ones(1, bool))
     assert not ends.gone.is_set()
     caller.close()
-    assert ends.gone.wait(5)
+    assert ends.gone.wait(60)
     assert address.connect(tmp_path) is None, "the next program means the next trainer"
     ends.close()
     monkeypatch.setenv(PARENT, "1" if os.getppid() != 1 else "2")
     orphan = Ends(tmp_path, 1)  # its parent died before it began to listen
-    assert orphan.gone.wait(5)
+    assert orphan.gone.wait(60)
     orphan.close()
 
 

@@ -15,15 +15,18 @@ from typing import Any
 
 import pytest
 from fault_runs import SEEK, Ledger, Server, log
-from injections import CANNOT, HANGS
+from injections import BUILDS, CANNOT, HANGS
 from tiny_run import TINY, extend, make_run, newest, read
 
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.store import checkpoint, events
+from dreamer_async.store.exit_codes import STUCK
 from dreamer_async.store.run_dir import RunDir
 
 pytestmark = pytest.mark.faults
 RARELY = "train.checkpoint_seconds=1000"
+SLOWNESS = 600
+"""Seconds that environments take to build: many more than a test waits for a trainer."""
 
 
 def warnings(run: RunDir) -> list[str]:
@@ -44,6 +47,11 @@ def saved_updates(run: RunDir) -> int:
 
 def is_metrics(event: events.Event) -> bool:
     return isinstance(event, events.Metrics)
+
+
+def patience(code: int) -> str:
+    """The grace period of a run that shall end with this code: long, unless it is to be over."""
+    return f"train.grace_seconds={2 if code == STUCK else 60}"
 
 
 # -- a disk that refuses the last save -----------------------------------------------------------
@@ -129,7 +137,7 @@ def test_a_stop_leaves_an_environment_that_hangs_in_c_behind(
     server: Server, tmp_path: Path, sync: str, wrong: Mapping[str, Any], code: int
 ) -> None:
     settings = "train.steps=10_000_000", f"train.sync={sync}", RARELY
-    run = make_run(tmp_path, *settings, "train.grace_seconds=6", task="seek")
+    run = make_run(tmp_path, *settings, patience(code), task="seek")
     ledger = Ledger(run)
     assert server.train(run, {"environment_hangs": 40, **wrong}) == code
     assert HANGS in log(run)
@@ -149,7 +157,7 @@ def test_a_stop_leaves_an_environment_that_hangs_in_c_behind(
 def test_a_stop_leaves_an_evaluation_that_hangs_behind(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
 ) -> None:
-    settings = "train.steps=10_000_000", RARELY, "train.grace_seconds=6"
+    settings = "train.steps=10_000_000", RARELY, patience(code)
     run = make_run(tmp_path, *settings, task="seek")
     with server.start(run, {"evaluation_hangs": 1, "gauges_often": 0.05, **wrong}) as trainer:
         trainer.wait_for(is_metrics, 3)
@@ -201,14 +209,13 @@ def test_a_signal_is_heard_while_environments_are_built(
         assert server.train(run) == 0
         extend(run, "train.steps=10_000_000")
     before = run.events_path.read_bytes() if resume else b""
-    with server.start(run, {"slow_environments": 30, **wrong}, resume=resume) as trainer:
-        began = time.monotonic()
+    with server.start(run, {"slow_environments": SLOWNESS, **wrong}, resume=resume) as trainer:
         if not ends:
-            time.sleep(5)
+            trainer.wait_until(lambda: BUILDS in log(run))
+            time.sleep(2)
             assert trainer.alive()
             return
         assert trainer.wait() == 0, log(run)
-        assert time.monotonic() - began < 25
     if resume:
         assert run.events_path.read_bytes() == before, "as if it had not been resumed"
         assert f"stopped (signal SIGTERM) before {run.name} continued" in log(run)
@@ -224,7 +231,7 @@ def test_a_signal_is_heard_while_environments_are_built(
 def test_a_stop_does_not_wait_for_a_compiler(
     server: Server, tmp_path: Path, wrong: Mapping[str, Any], code: int
 ) -> None:
-    settings = "train.steps=10_000_000", "train.grace_seconds=6", "train.capture=false"
+    settings = "train.steps=10_000_000", patience(code), "train.capture=false"
     run = make_run(tmp_path, *settings, task="seek")
     assert server.train(run, {"compiling_hangs": 1, **wrong}) == code
     if not code:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from dreamer_async.run import aio
 from dreamer_async.run.aio import Left, OwnedThread, first, hanging
 from dreamer_async.store.exit_codes import STUCK
 
@@ -87,8 +88,11 @@ def test_cancellation_waits_for_the_running_call() -> None:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("leave", [True, False], ids=["real", "control"])
-def test_a_call_that_may_hang_is_left_behind_after_a_while(leave: bool) -> None:
+def test_a_call_that_may_hang_is_left_behind_after_a_while(
+    leave: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`run` is the control, which waits for it."""
+    monkeypatch.setattr(aio, "PATIENCE", 0.1)
 
     async def scenario() -> None:
         started, release = threading.Event(), threading.Event()
@@ -101,7 +105,7 @@ def test_a_call_that_may_hang_is_left_behind_after_a_while(leave: bool) -> None:
             task = asyncio.create_task((thread.run_or_leave if leave else thread.run)(hang))
             await asyncio.to_thread(started.wait, 60)
             task.cancel()
-            await asyncio.wait([task], timeout=5)
+            await asyncio.wait([task], timeout=60 if leave else 1)
             assert task.done() == leave and thread.left == leave
             if leave:
                 with pytest.raises(Left):
@@ -115,7 +119,11 @@ def test_a_call_that_may_hang_is_left_behind_after_a_while(leave: bool) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 120))
 
 
-def test_a_call_that_comes_back_in_time_is_not_left_behind() -> None:
+def test_a_call_that_comes_back_in_time_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aio, "PATIENCE", 60.0)
+
     async def scenario() -> None:
         started = threading.Event()
 

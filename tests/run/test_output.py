@@ -17,6 +17,8 @@ import pytest
 from dreamer_async.run.output import Output
 
 PIPE_BYTES = 4096
+PATIENCE_S = 60.0
+"""How long something is waited for that comes at once, if it comes."""
 
 
 @contextmanager
@@ -33,8 +35,10 @@ def pipe(*, blocking: bool = True) -> Iterator[tuple[int, TextIO]]:
 
 
 def read_until(reader: int, text: str) -> str:
+    """Read to the end of a text; fails if it does not come."""
     seen = b""
     while text.encode() not in seen:
+        assert select.select([reader], [], [], PATIENCE_S)[0], f"{text!r} is not in {seen!r}"
         seen += os.read(reader, 1 << 16)
     return seen.decode()
 
@@ -58,7 +62,7 @@ def test_whoever_does_not_read_costs_nothing_but_lines_and_learns_how_many() -> 
         began = time.monotonic()
         for number in range(1000):
             output.write(f"{number} {'x' * 1000}\n")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < PATIENCE_S
         dropped = output.dropped
         assert 900 < dropped < 1000
         seen = read_until(reader, "because nothing read them\n")
@@ -76,7 +80,9 @@ def test_printing_itself_would_wait_for_a_reader() -> None:
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
+        end = time.monotonic() + PATIENCE_S
         while thread.is_alive():  # it may end between this and a read, which would wait for ever
+            assert time.monotonic() < end
             if select.select([reader], [], [], 0.1)[0]:
                 os.read(reader, 1 << 16)
 
@@ -87,7 +93,7 @@ def test_closing_waits_a_little_for_the_last_lines_and_not_for_ever() -> None:
         output.write("x" * (1 << 16))
         began = time.monotonic()
         output.close(seconds=0.2)
-        assert 0.15 < time.monotonic() - began < 10
+        assert 0.15 < time.monotonic() - began < PATIENCE_S
         os.read(reader, 1 << 16)
     out = io.StringIO()
     output = Output(out)

@@ -405,15 +405,23 @@ REFUSALS: list[tuple[Callable[[RunDir], object], str]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A short run that has ended."""
+    run = make_run(tmp_path_factory.mktemp("ended"), "train.steps=40")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    return run
+
+
 @pytest.mark.parametrize(("spoil", "reason"), REFUSALS)
 def test_a_resume_that_cannot_restore_changes_nothing(
+    ended: RunDir,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     spoil: Callable[[RunDir], object],
     reason: str,
 ) -> None:
-    run = make_run(tmp_path, "train.steps=40")
-    assert pipeline.main(run, plain=False, resume=False) == 0
+    run = RunDir(Path(shutil.copytree(ended.path, tmp_path / "run")))
     spoil(run)
     before = contents(run)
     capfd.readouterr()
@@ -424,10 +432,9 @@ def test_a_resume_that_cannot_restore_changes_nothing(
     assert contents(run) == before
 
 
-def test_a_resume_that_restores_keeps_its_new_settings(tmp_path: Path) -> None:
+def test_a_resume_that_restores_keeps_its_new_settings(ended: RunDir, tmp_path: Path) -> None:
     """The control: the run's stream, its ring and its config do change."""
-    run = make_run(tmp_path, "train.steps=40")
-    assert pipeline.main(run, plain=False, resume=False) == 0
+    run = RunDir(Path(shutil.copytree(ended.path, tmp_path / "run")))
     before = contents(run)
     assert pipeline.main(run, plain=False, resume=True, overrides=["train.steps=60"]) == 0
     after = contents(run)

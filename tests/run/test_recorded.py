@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fault_runs import Server, log
 from tiny_run import extend, make_run, newest, read
 
 from dreamer_async.config import from_dict, to_dict
@@ -138,42 +135,21 @@ def test_a_run_goes_on_with_more_updates_and_then_with_environments(
     assert begun.all(), "a new episode begins in every environment"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from dreamer_async.replay.ring import RingFile
-from dreamer_async.run import pipeline
-from dreamer_async.store.run_dir import RunDir
-
-def die(ring, name, values):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-RingFile.write_array = die
-pipeline.main(RunDir(Path(sys.argv[1])), plain=False, resume=False)
-"""
-
-
 def test_a_kill_while_the_replay_is_filled_leaves_an_empty_one_which_is_filled_again(
-    source: RunDir, tmp_path: Path
+    server: Server, source: RunDir, tmp_path: Path
 ) -> None:
     run = learner_of(source, tmp_path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert server.train(run, {"dies_filling_the_replay": 1}) == -signal.SIGKILL, log(run)
     assert run.replay_path.exists() and len(stored(run)["reward"][0]) == 0
     assert pipeline.main(run, plain=False, resume=True) == 0
     assert ends(run) == [("completed", 0, 20)] and same_steps(run, source)
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint_without_its_source(
-    source: RunDir, tmp_path: Path
+    server: Server, source: RunDir, tmp_path: Path
 ) -> None:
     run = learner_of(source, tmp_path, "train.updates=100000", "train.checkpoint_seconds=0.2")
-    command = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as trainer:
-        end = time.monotonic() + 60
-        while not list(run.checkpoints.glob("step-*")) and time.monotonic() < end:
-            time.sleep(0.02)
-        os.kill(trainer.pid, signal.SIGKILL)
+    assert server.train(run, kill_after="saved") == -signal.SIGKILL, log(run)
     before = newest(run).manifest["updates"]
     assert before > 0
     extend(run, f"train.updates={before + 10}", f"replay.source={tmp_path / 'gone'}")
@@ -184,16 +160,13 @@ def test_a_killed_run_goes_on_from_its_checkpoint_without_its_source(
     assert same_steps(run, source)
 
 
-def test_a_pause_and_a_stop_are_heard(source: RunDir, tmp_path: Path) -> None:
+def test_a_pause_and_a_stop_are_heard(server: Server, source: RunDir, tmp_path: Path) -> None:
     run = learner_of(source, tmp_path, "train.updates=100000")
-    command = [sys.executable, "-m", "dreamer_async", "trainer", str(run.path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as trainer:
-        end = time.monotonic() + 60
-        while not any(isinstance(e, events.Metrics) for e in read(run)) and time.monotonic() < end:
-            time.sleep(0.05)
+    with server.start(run) as trainer:
+        trainer.wait_for(lambda event: isinstance(event, events.Metrics))
         for word in ("pause", "resume", "stop"):
             run.request(word)
-        assert trainer.wait(60) == 0
+        assert trainer.wait() == 0, log(run)
     done = [e.command for e in read(run) if isinstance(e, events.Controlled)]
     assert done == ["pause", "resume", "stop"] and ends(run)[0][0] == "stopped"
 

@@ -34,7 +34,7 @@ VIEWS = {"Pictures": ('env.kinds={"tiles": "category"}',)}
 
 def train(root: Path, suite: str, task: str, *overrides: str) -> RunDir:
     """A run of a few updates."""
-    settings = (*TINY, "train.steps=80", *overrides)
+    settings = (*TINY, "env.num_envs=2", "train.steps=80", *overrides)
     config = resolve(suite, task, size="tiny", overrides=settings)
     run = RunDir.create(root, f"{suite}-{task}", config=to_dict(config))
     assert pipeline.main(run, plain=False, resume=False) == 0

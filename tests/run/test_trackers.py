@@ -30,7 +30,7 @@ from dreamer_async.tui.show.glossary import meanings
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -89,7 +89,7 @@ def test_one_that_hangs_is_left_and_what_it_lost_is_said(monkeypatch: pytest.Mon
 
     class Hanging(Recorder):
         def numbers(self, values: Mapping[str, float], step: int) -> None:
-            hold.wait(60)
+            hold.wait(120)
 
     tracker = Tracker("x", Hanging, waiting=5)
     tracker.warn = told.append
@@ -97,12 +97,12 @@ def test_one_that_hangs_is_left_and_what_it_lost_is_said(monkeypatch: pytest.Mon
     for step in range(20):
         tracker.show(events.Gauges(step, 0, {}))
     said = tracker.close(0.2)
-    assert time.monotonic() - began < 10, "nobody waits for it"
+    assert time.monotonic() - began < 60, "nobody waits for it"
     assert "x did not end" in said and tracker.dropped >= 14
     assert told == ["x does not keep up: events beyond its queue are dropped"], "once"
     assert len(left) == 1
     hold.set()
-    left[0].join(20)
+    left[0].join(60)
 
 
 def test_one_that_fails_is_said_once_and_gets_no_more(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDED = Path(__file__).parents[1] / "data" / "tui" / "catch.jsonl"
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 NORMAL_SCREEN = b"\x1b[?1049l"
+PATIENCE_S = 60.0
+"""How long a busy machine may take for what takes a second."""
 
 
 TUI = ("-m", "dreamer_async.tui")
@@ -59,14 +61,14 @@ class Terminal:
             with suppress(OSError):
                 self.output += os.read(self.master, 1 << 16)
 
-    def wait_for(self, text: bytes, seconds: float = 20.0) -> None:
+    def wait_for(self, text: bytes, seconds: float = PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while text not in self.output:
             assert time.monotonic() < end, self.output[-2000:]
             assert self.process.poll() is None, self.output[-2000:]
             self.read(0.1)
 
-    def wait_for_all(self, text: bytes, seconds: float = 20.0) -> None:
+    def wait_for_all(self, text: bytes, seconds: float = PATIENCE_S) -> None:
         """Wait for what a process says that need not be the first one."""
         end = time.monotonic() + seconds
         while text not in self.output:
@@ -76,7 +78,7 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self.master, keys)
 
-    def exit_code(self, seconds: float = 20.0) -> int:
+    def exit_code(self, seconds: float = PATIENCE_S) -> int:
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < end, "the dashboard did not end"

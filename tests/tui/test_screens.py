@@ -88,7 +88,8 @@ def stored(name: str) -> Screen:
     return (SCREENS / f"{name}.txt").read_text(encoding="utf-8"), svg
 
 
-async def shown(pilot: Pilot[Any]) -> Screen:
+async def shown(pilot: Pilot[Any], text_wanted: str | None = None) -> Screen:
+    """What is on the screen; the picture, which takes long, only if the text is as wanted."""
     app = pilot.app
     await pilot.pause()
     if isinstance(app, SweepApp):
@@ -100,6 +101,8 @@ async def shown(pilot: Pilot[Any]) -> Screen:
         app.show_now()
     await pilot.pause()
     rows = "".join(f"{row.rstrip()}\n" for row in text(pilot).split("\n"))
+    if text_wanted not in (None, rows):
+        return rows, ""
     return rows, svg_screens.normal(app.export_screenshot(title=""))
 
 
@@ -107,7 +110,7 @@ async def assert_screen(pilot: Pilot[Any], name: str, folder: Path) -> None:
     """Wait until the screen is as stored; fails with the difference, leaving both in a folder."""
     wanted, now = None if WRITE else stored(name), ("", "")
     for look in range(ROUNDS):
-        before, now = now, await shown(pilot)
+        before, now = now, await shown(pilot, wanted[0] if wanted else None)
         if now == wanted or (WRITE and look > 5 and now == before):
             break
     path = SCREENS / f"{name}.txt"

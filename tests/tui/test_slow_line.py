@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import threading
+import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +172,27 @@ def test_what_is_not_written_can_be_forgotten() -> None:
         written += os.read(reader, 1 << 16)
     outlet.stop()
     assert len(written) < 9_000_000 + PIECE
-    assert empty.wait(5)
+    assert empty.wait(60)
     os.close(reader)
     os.close(writer)
+
+
+def rest(pid: int) -> None:
+    """Wait until a process has done what it was asked for: all its threads sleep for a while."""
+    looks, end = 0, time.monotonic() + 60
+    while looks < 10:
+        assert time.monotonic() < end, "it never rests"
+        time.sleep(0.05)
+        looks = looks + 1 if sleeps(pid) else 0
+
+
+def sleeps(pid: int) -> bool:
+    """Whether no thread of a process runs or waits for a processor, as it may have ended."""
+    stats = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(OSError):
+            stats.append(path.read_text())
+    return all(stat.rpartition(") ")[2][0] in "SZX" for stat in stats)
 
 
 def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
@@ -181,14 +201,14 @@ def test_leaving_does_not_wait_for_frames(run: RunDir) -> None:
         screen = terminal(run, COLORTERM="truecolor")
         try:
             screen.wait_for(b"overview")
+            rest(screen.process.pid)
             screen.read(0.5)
             for key in (b"2", b"3", b"4", b"5", b"2", b"4"):
                 screen.press(key)
-                screen.process.poll()
-                threading.Event().wait(0.3)
+                rest(screen.process.pid)
             seen_before = len(screen.output)
             screen.press(b"q")
-            threading.Event().wait(1.0)  # the queue is thrown away before anybody reads
+            rest(screen.process.pid)  # the queue is thrown away before anybody reads
             assert screen.exit_code() == DETACHED
             assert screen.is_clean()
             after = len(screen.output) - seen_before
