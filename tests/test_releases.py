@@ -139,16 +139,20 @@ def test_the_source_distribution_has_what_an_installation_needs_and_no_more(sdis
 
 
 def test_a_wheel_has_the_libraries_and_nothing_else_more(pure: Path, platform_wheel: Path) -> None:
-    with zipfile.ZipFile(pure) as one, zipfile.ZipFile(platform_wheel) as other:
-        own, more = ({n for n in z.namelist() if ".dist-info/" not in n} for z in (one, other))
+    with zipfile.ZipFile(pure) as one, zipfile.ZipFile(platform_wheel) as other:  # has folders, too
+        own, more = (
+            {name for name in archive.namelist() if not re.search(r"\.dist-info/|/$", name)}
+            for archive in (one, other)
+        )
     at = "dreamer_async/fast/native/prebuilt"
     assert own < more
     assert more - own == {f"{at}/{prebuilt.file_name(level)}" for level in prebuilt.LEVELS}
 
 
 def test_a_library_needs_nothing_that_a_linux_lacks(platform_wheel: Path, tmp_path: Path) -> None:
-    said = call(tool("auditwheel"), "show", platform_wheel, here=tmp_path)
-    assert re.search(r"consistent with\s+the following platform tag:\s+\"manylinux_2_\d+", said)
+    words = "show", "--disable-isa-ext-check", platform_wheel  # a start looks at the processor
+    said = call(tool("auditwheel"), *words, here=tmp_path)
+    assert re.search(r"the\s+following\s+platform\s+tag:\s+\"manylinux_2_\d+", said)
     with zipfile.ZipFile(platform_wheel) as archive:
         libraries = [archive.extract(n, tmp_path) for n in archive.namelist() if n.endswith(".so")]
     for library in libraries:

@@ -29,7 +29,7 @@ PREFIX = "kernels-"
 SCRATCH = ".build-"
 """How the folders begin that are built in."""
 SECONDS = 120
-"""Longest wait for the compiler; it takes 13 with two cores."""
+"""Longest wait for the compiler with one file; all of them take 13 with two cores."""
 
 
 def built(compiler: str) -> Path:
