@@ -35,6 +35,13 @@ docs:
     {{ bin }}/python -m dreamer_async.cli.api > docs/api.md
     {{ bin }}/python -m dreamer_async.tui.show.metrics_page > docs/metrics.md
 
+# the source distribution and both wheels: of Python alone, and with native functions for x86-64-v3 and v4 (extra wheels)
+wheels out="dist":
+    {{ bin }}/python -m build --outdir {{ out }}
+    HATCH_BUILD_HOOK_ENABLE_CUSTOM=true {{ bin }}/python -m build --wheel --outdir {{ out }}/linux
+    PATH={{ bin }}:$PATH {{ bin }}/auditwheel repair --disable-isa-ext-check --wheel-dir {{ out }} {{ out }}/linux/*.whl
+    rm -r {{ out }}/linux
+
 # build the web site from docs/ into site/; fails on a broken link (extra docs)
 site: docs
     {{ bin }}/zensical build --clean --strict
@@ -57,6 +64,10 @@ faults *args:
 # a real run under disturbance, such as `just soak 60 toy` or `just soak 60 gym --task Taxi-v4`
 soak minutes="60" *args="toy":
     {{ bin }}/python tests/soak.py --minutes {{ minutes }} {{ args }}
+
+# installs the oldest and the newest PyTorch that are allowed, GBs each, and trains with them (VERSIONS_DIR=FOLDER keeps them)
+versions *args:
+    {{ bin }}/python -m pytest -m versions tests/test_versions.py {{ args }}
 
 # the tests that take minutes
 slow *args:

@@ -141,6 +141,7 @@ def lost_files(text: str, among: set[str]) -> set[str]:
 def test_files_that_are_named_exist(file: str) -> None:
     folders = ("dreamer_async", "envs", "tui", "tests")
     there = {str(p.relative_to(ROOT)) for name in folders for p in (ROOT / name).rglob("*.*")}
+    there |= {path.name for path in ROOT.glob("*.py")}
     text = text_of(file)
     written = set(re.findall(r"^# (\w+\.py)$", text, re.M))  # a block of the page is that file
     assert lost_files(text, there) == written & lost_files(text, there)

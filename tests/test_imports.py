@@ -45,7 +45,7 @@ BELOW: Mapping[str, set[str]] = {
     "play": {"agent", "config", "envs", "share", "store", "tui"},
     "sweep": {"bench", "config", "machine", "run", "store"},
     "cli": {
-        *("bench", "config", "envs", "machine", "play", "replay"),
+        *("bench", "config", "envs", "fast", "machine", "play", "replay"),
         *("parallel", "run", "scores", "share", "store", "sweep"),
     },
     "tui": {"scores", "store"},

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamer_async.bench.timing import Timing
-from dreamer_async.config import Config
+from dreamer_async.config import Config, TrainConfig
 from dreamer_async.machine import process
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor(),
         "torch": torch.__version__,
+        "native": _library(chosen, device, train),
         "results": results,
     }
 
@@ -103,6 +105,14 @@ def _sees(spec: EnvSpec) -> str:
     """What there is to encode, as speeds measured elsewhere name it."""
     images = ["x".join(map(str, obs.shape)) for obs in spec.obs.values() if obs.is_image]
     return " and ".join(images) or "vectors"
+
+
+def _library(parts: Sequence[str], device: Any, train: TrainConfig) -> str:
+    """The library of native functions that parts computed with; none is built just to name it."""
+    from dreamer_async.fast.native.load import load
+
+    used = device.type == "cpu" and train.native and {"policy", "learner"} & set(parts)
+    return load().name if used else ""
 
 
 def _device_name(device: Any) -> str:

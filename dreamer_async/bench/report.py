@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dreamer_async.bench.reference import NATIVE, Reference, references
+from dreamer_async.fast.native.load import in_words
 
 Json = Mapping[str, Any]
 
@@ -22,6 +23,8 @@ def bench_lines(result: Json, part: str) -> list[str]:
         f"{result['cores']} cores of {result['processor']}, {result['threads']} learner threads, "
         f"torch {result['torch']}"
     )
+    if library := result.get("native"):
+        head += f", native functions {in_words(library)}"
     title = f"{'':10}{'':36}{'median':>10}{'min':>10}{'max':>10}{'n':>6}"
     lines = [head, *load_warning(result), "", title]
     for row in result["results"]:

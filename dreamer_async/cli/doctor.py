@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_async import __version__
-from dreamer_async.machine import compiler, nvidia
+from dreamer_async.machine import compiler, nvidia, process
 from dreamer_async.machine.compile_cache import isolate_compile_cache
 from dreamer_async.replay.capacity import cgroup_limit
 from dreamer_async.store.directory import existing
@@ -41,6 +41,7 @@ def examine(runs_dir: Path, *, compile_too: bool = False) -> list[Finding]:
         _packages,
         _torch,
         _compiler,
+        _native,
         _egl,
         _qt,
         _memory,
@@ -102,8 +103,22 @@ def _gpu() -> Finding:
 
 def _compiler() -> Finding:
     if lacking := compiler.missing():
-        return Finding("compiler", "missing", f"{lacking}: updates run without compiling")
+        return Finding("compiler", "missing", f"{lacking}: updates on a GPU run without compiling")
     return Finding("compiler", "ok", f"{compiler.find()} and Python headers")
+
+
+def _native() -> Finding:
+    """What updates and acting on a CPU are made of; nothing is built here."""
+    from dreamer_async.fast.native import prebuilt
+    from dreamer_async.fast.native.load import in_words
+
+    ready = prebuilt.find(process.processor_flags())
+    if ready is not None:
+        return Finding("native", "ok", f"{in_words(ready.stem)}: CPUs need no compiler")
+    if found := compiler.find():
+        return Finding("native", "ok", f"built by {found} at the first start: takes a minute")
+    why = f"{compiler.missing()}, and no prebuilt library for this processor is installed"
+    return Finding("native", "missing", f"{why}: updates on a CPU are several times slower")
 
 
 def _compile() -> Finding:

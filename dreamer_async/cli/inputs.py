@@ -179,7 +179,9 @@ def configure(
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     notes = [unused_gpu(asked, device), _other_plan(suite, plan)]
     if lacking:
-        said_by_the_run = device == "cpu" and config.train.native  # it misses native functions, too
+        said_by_the_run = (
+            device == "cpu" and config.train.native
+        )  # where it has none prebuilt, either
         if not said_by_the_run:
             notes.append(f"{lacking}: updates run without compiling")
         config = override(config, ["train.compile=false"])

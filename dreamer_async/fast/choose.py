@@ -6,8 +6,8 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
-from dreamer_async.fast.native import build
 from dreamer_async.fast.native.backend import native as native_functions
+from dreamer_async.fast.native.load import load
 
 NATIVE = native_functions(WITHOUT_NATIVE)
 
@@ -15,11 +15,11 @@ NATIVE = native_functions(WITHOUT_NATIVE)
 def choose(device: torch.device, *, native: bool) -> tuple[Backend, str]:
     """The fastest backend for a device, and why native functions are missing where they are wanted.
 
-    Building them takes seconds, once per machine.
+    Building them takes seconds, once per machine, unless they came prebuilt.
     """
     if device.type == "cuda":
         return CUDA, ""
     if not native:
         return WITHOUT_NATIVE, ""
-    library, problem = build.load()
-    return (WITHOUT_NATIVE if library is None else NATIVE), problem
+    found = load()
+    return (WITHOUT_NATIVE if found.library is None else NATIVE), found.problem

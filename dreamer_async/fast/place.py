@@ -8,7 +8,8 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.config import TrainConfig
-from dreamer_async.fast.choose import choose
+from dreamer_async.fast.choose import NATIVE, choose
+from dreamer_async.fast.native.load import load
 from dreamer_async.machine.device import choose_device, choose_precision, emulates, set_arithmetic
 
 
@@ -24,16 +25,19 @@ class Place(NamedTuple):
     """Why native functions are missing where they would be used; else empty."""
     emulated: str = ""
     """That the device only emulates the precision; mostly empty."""
+    library: str = ""
+    """Which library of native functions computes (`fast.native.load`); empty where none does."""
 
 
 def take_place(train: TrainConfig) -> Place:
     """Choose for `train`, and set how GPUs multiply in this process accordingly.
 
-    Building native functions takes seconds, once per machine. Raises ValueError for a device that
-    is absent.
+    Building native functions takes seconds, once per machine, unless they came prebuilt. Raises
+    ValueError for a device that is absent.
     """
     device = choose_device(train.device)
     backend, problem = choose(device, native=train.native)
     precision = choose_precision(train.precision, device, native=train.native and not problem)
     set_arithmetic(device, precision, repeatable=train.sync)
-    return Place(device, precision, backend, problem, emulates(device, precision))
+    library = load().name if backend is NATIVE else ""
+    return Place(device, precision, backend, problem, emulates(device, precision), library)

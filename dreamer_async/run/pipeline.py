@@ -373,4 +373,5 @@ def _started(parts: Parts) -> RunStarted:
         pid=os.getpid(),
         version=__version__,
         updates=config.train.updates,
+        native=parts.place.library,
     )

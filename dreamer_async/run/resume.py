@@ -57,7 +57,7 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     lost = state.load(found)
     path = str(found.path.relative_to(run_dir.path))
     edited = _edited(run_dir, config, found.manifest)
-    differences = _differences(config, Counters.read(found.manifest))
+    differences = _differences(config, Counters.read(found.manifest), state.library)
     return Resumption(_resumed(path, state, lost, found.skipped), [*edited, *differences])
 
 
@@ -147,11 +147,16 @@ def _edited(run_dir: RunDir, config: Config, manifest: Mapping[str, Any]) -> lis
     ]
 
 
-def _differences(config: Config, counters: Counters) -> list[str]:
+def _differences(config: Config, counters: Counters, library: str) -> list[str]:
     """What makes the next updates differ from those of a run that had not been stopped."""
-    now = {"torch": str(torch.__version__), "threads": cpu_threads(config)}
+    compared = (
+        ("torch", counters.torch, str(torch.__version__)),
+        ("threads", counters.threads, cpu_threads(config)),
+        ("native functions", counters.native, library),
+    )
     return [
-        f"saved with {name} {shown(was)}, continued with {value}: the last digits will differ"
-        for name, value in now.items()
-        if config.train.sync and (was := getattr(counters, name)) != value
+        f"saved with {name} {shown(was)}, continued with {now or 'none'}: "
+        "the last digits will differ"
+        for name, was, now in compared
+        if config.train.sync and was is not None and was != now
     ]

@@ -67,6 +67,11 @@ class RunState:
         """Where the run stands."""
         return Position(self._ratio.inserted, self._learner.updates)
 
+    @property
+    def library(self) -> str:
+        """The native functions that updates are made with, see `Place`."""
+        return self._learner.place.library
+
     # -- taking ------------------------------------------------------------------------------
 
     def counters(self) -> dict[str, Any]:

@@ -213,6 +213,7 @@ class Saver:
             saved_spec.KEY: self._spec,
             "torch": torch.__version__,
             "threads": cpu_threads(self._config),
+            "native": self._learner.place.library,
         }
         keep = self._config.train.keep_checkpoints
         return checkpoint.save(

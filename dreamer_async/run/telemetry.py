@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.envs.spec import StepBatch
+from dreamer_async.fast.native import load
 from dreamer_async.machine.console import printable
 from dreamer_async.store.events import (
     Checkpointed,
@@ -262,12 +263,19 @@ class PlainLog:
             self._closed = True
 
 
+def _computing(event: RunStarted) -> str:
+    """The device, and which native functions it has."""
+    if not event.native:
+        return event.device
+    return f"{event.device} with native functions {load.in_words(event.native)}"
+
+
 def _sentence(event: Event) -> str | None:
     match event:
         case RunStarted():
             return (
                 f"run {event.run}: {event.suite}/{event.task}, {event.size} "
-                f"({event.parameters:,} parameters) on {event.device}, "
+                f"({event.parameters:,} parameters) on {_computing(event)}, "
                 f"{event.num_envs} environments, "
                 f"frames per agent step: {event.frames_per_step}, "
                 f"replay {in_words(event.replay_bytes)} ({event.replay_capacity:,} steps)"

@@ -55,6 +55,8 @@ class Counters:
     """Steps that the ring had ever seen."""
     torch: str
     threads: int
+    native: str | None = None
+    """Library of native functions, empty where PyTorch computed; None in older checkpoints."""
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> Counters:

@@ -55,6 +55,8 @@ class RunStarted:
     """Planned updates of a run that learns from what was recorded; 0 where steps end a run."""
     ranks: int = 1
     """Processes that learn as one."""
+    native: str = ""
+    """Library of native functions that computes, by the name of its file; empty where none does."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dreamer_async.fast.choose import choose
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
 from dreamer_async.fast.native import build, library
 from dreamer_async.fast.native.feature_maps import pool_norm_silu, shuffle_norm_silu
+from dreamer_async.fast.native.load import load
 from dreamer_async.machine import compile_cache
 
 Block = Callable[..., Tensor]
@@ -182,9 +183,9 @@ def test_mixed_precision_keeps_everything_but_convolutions_in_float32(
 @pytest.fixture
 def built() -> Path:
     """The library that is used here."""
-    library, why = build.load()
-    assert library is not None, why
-    return Path(library._name)
+    native = load()
+    assert native.library is not None, native.problem
+    return Path(native.library._name)
 
 
 @pytest.fixture
@@ -192,9 +193,9 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache, and no memory of a library."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    build.load.cache_clear()
+    load.cache_clear()
     yield cache
-    build.load.cache_clear()
+    load.cache_clear()
 
 
 def test_it_is_built_once_where_only_its_user_can_write(
@@ -209,7 +210,7 @@ def test_it_is_built_once_where_only_its_user_can_write(
     assert stat.S_IMODE(unbuilt.stat().st_mode) == 0o700
     before = path.stat()
     copying.write_text("#!/bin/sh\nexit 1\n")
-    build.load.cache_clear()
+    load.cache_clear()
     assert problem() == "" and path.stat() == before
 
 
@@ -286,9 +287,9 @@ def test_runs_that_start_together_build_once(
     slow.write_text(f'#!/bin/sh\necho x >> {calls}\nsleep 0.2\nfor last; do :; done\ntouch "$last"')
     slow.chmod(0o755)
     monkeypatch.setattr(build, "SECONDS", patience)
-    monkeypatch.setattr(build, "_call", lambda *words: subprocess.run(words, check=True))
+    monkeypatch.setattr(build, "_call", lambda *words, **_: subprocess.run(words, check=True))
     with ThreadPoolExecutor() as pool:
-        first, second = pool.map(build._built, [str(slow)] * 2)
+        first, second = pool.map(build.built, [str(slow)] * 2)
     assert first == second and first.parent == unbuilt
     once = len(list(build.FOLDER.rglob("*.cpp"))) + 1
     assert len(calls.read_text().split()) == (once if patience else 2 * once)

@@ -13,14 +13,15 @@ import torch
 
 from dreamer_async.fast.native import build, signatures, structs
 from dreamer_async.fast.native.library import pointer
+from dreamer_async.fast.native.load import load
 from dreamer_async.fast.native.signatures import FUNCTIONS, Memory, Signature
 
 
 @pytest.fixture
 def library() -> ctypes.CDLL:
-    found, problem = build.load()
-    assert found is not None, problem
-    return found
+    found = load()
+    assert found.library is not None, found.problem
+    return found.library
 
 
 # -- structures -----------------------------------------------------------------------------------
@@ -87,13 +88,13 @@ def test_structures_that_only_one_side_has_are_refused(library: ctypes.CDLL) -> 
 
 def test_a_library_with_other_structures_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither is it left aside: whoever changes one side only must notice."""
-    build.load()
+    load()
     first, second, *rest = fields_of(structs.Core)
     check, given = structs.check, changed(structs.Core, [second, first, *rest])
     monkeypatch.setattr(structs, "check", lambda library: check(library, given))
-    build.load.cache_clear()
+    load.cache_clear()
     with pytest.raises(TypeError, match="Core in Python and in C"):
-        build.load()
+        load()
 
 
 def test_every_structure_of_python_is_in_the_list() -> None:

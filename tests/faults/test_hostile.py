@@ -88,6 +88,7 @@ COUNTERS = {
     "replay_steps": 100,
     "torch": "2.13",
     "threads": 1,
+    "native": "kernels-x86-64-v4-0123456789abcdef",
 }
 
 

@@ -329,16 +329,22 @@ def test_a_memory_limit_of_the_kernel_ends_the_run_in_words(server: Server, tmp_
 # -- 21, 23: resuming ----------------------------------------------------------------------------
 
 
-def test_a_lockstep_resume_with_another_torch_warns(server: Server, tmp_path: Path) -> None:
+def test_a_lockstep_resume_with_another_torch_or_library_warns(
+    server: Server, tmp_path: Path
+) -> None:
     run = make_run(tmp_path, "train.steps=60", "train.sync=true", task="seek")
     ledger = Ledger(run)
     assert server.train(run) == 0
     path = newest(run).path / checkpoint.MANIFEST
-    manifest = json.loads(path.read_text()) | {"torch": "1.0\x1b[2J"}
+    saved = json.loads(path.read_text())
+    manifest = saved | {"torch": "1.0\x1b[2J", "native": "kernels-of-others"}
     manifest[checkpoint.OWN_HASH] = checkpoint._manifest_hash(manifest)
     path.write_text(json.dumps(manifest))
     assert server.train(*until(run, ledger), resume=True) == 0
     assert any("saved with torch '1.0\\x1b[2J', continued with" in text for text in warnings(run))
+    library = f"'kernels-of-others', continued with {saved['native'] or 'none'}"
+    assert any(f"saved with native functions {library}" in text for text in warnings(run))
+    assert not any("saved with threads" in text for text in warnings(run)), "control"
 
 
 def saves_updates(event: events.Event) -> bool:

@@ -7,9 +7,11 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny_run import STARTED
 
 from dreamer_async.envs.spec import StepBatch
@@ -158,6 +160,23 @@ def test_the_plain_log_counts_frames_where_they_are_not_steps() -> None:
     assert "frames per agent step: 4" in lines[0]
     assert lines[1] == "training  (step 1,000 (4,000 frames), update 0)"
     assert lines[2].startswith("step 2,500 (10,000 frames)  update 4")
+
+
+@pytest.mark.parametrize(
+    ("library", "said"),
+    [
+        ("", "on cpu, 2 environments"),
+        (
+            "kernels-x86-64-v4-6f0c2f8d1b7a9e35",
+            "on cpu with native functions prebuilt for x86-64-v4,",
+        ),
+        ("kernels-6f0c2f8d1b7a9e35", "on cpu with native functions built for this processor,"),
+    ],
+)
+def test_the_plain_log_says_what_computes(library: str, said: str) -> None:
+    out = io.StringIO()
+    PlainLog(out).show(replace(STARTED, native=library))
+    assert said in out.getvalue()
 
 
 def test_a_closed_pipe_silences_the_log() -> None:

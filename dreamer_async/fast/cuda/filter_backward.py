@@ -113,7 +113,7 @@ def _through_gru(
     """
     dtype: tl.constexpr = w.wl.dtype.element_ty
     row = t * batch + rows
-    later = alive & (t + 1 < steps)
+    later = (alive & (t + 1 < steps)) != 0  # interpreted, the latter is a number of Python
     next_u0 = (neighbour * du0).to(dtype)
     total = tl.zeros([s.rows, 1], tl.float32)
     for g in range(s.blocks):

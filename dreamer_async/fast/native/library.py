@@ -11,17 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dreamer_async.fast.native import build
+from dreamer_async.fast.native.load import load
 
 LEAST_NUMBERS = 1 << 15
 """Work on fewer numbers is not worth a second thread."""
 
 
 def functions() -> ctypes.CDLL:
-    """The library; whoever calls it has one (see `build.load`)."""
-    found, problem = build.load()
-    assert found is not None, problem
-    return found
+    """The library; whoever calls it has one (see `load`)."""
+    found = load()
+    assert found.library is not None, found.problem
+    return found.library
 
 
 def is_float32(*tensors: Tensor) -> bool:
