@@ -177,12 +177,11 @@ def configure(
     config = build(device=device, plan=plan)
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
-    notes = [unused_gpu(asked, device), _other_plan(suite, plan)]
+    rate = "" if "optim.lr" in given else _other_rate(config)
+    notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate]
     if lacking:
-        said_by_the_run = (
-            device == "cpu" and config.train.native
-        )  # where it has none prebuilt, either
-        if not said_by_the_run:
+        builds = device == "cpu" and config.train.native  # and says so, where nothing is prebuilt
+        if not builds:
             notes.append(f"{lacking}: updates run without compiling")
         config = override(config, ["train.compile=false"])
     return Wanted(config, device, "\n".join(filter(None, notes)))
@@ -201,6 +200,16 @@ def _other_plan(suite: str, plan: str) -> str:
     return (
         f"without a GPU {suite} takes {plan}'s plan of {steps:,} steps: hours instead of weeks; "
         f"for its own plan: --steps {own // 1_000_000}M"
+    )
+
+
+def _other_rate(config: Config) -> str:
+    """Say that a suite's learning rate is not the paper's, and how to get that."""
+    paper, own = Config().optim.lr, config.optim.lr
+    if own == paper:
+        return ""
+    return (
+        f"{config.env.suite} takes a learning rate of {own:g}; the paper's: -s optim.lr={paper:g}"
     )
 
 

@@ -51,3 +51,14 @@ def test_other_suites_have_one_plan_everywhere(suite: str, monkeypatch: pytest.M
         monkeypatch.setattr(inputs, "device_kind", lambda _, device=device: device)
         plans.append(plan(configure(suite, None, None, {}, []).config))
     assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(("suite", "words"), [("classic", []), ("toy", ["optim.lr=3e-4"])])
+def test_a_learning_rate_that_is_not_the_papers_is_said_unless_it_was_asked_for(
+    suite: str, words: list[str]
+) -> None:
+    config, _, note = configure(suite, None, None, {"train.device": "cpu"}, words)
+    assert config.optim.lr == 3e-4
+    assert note == (
+        "" if words else "classic takes a learning rate of 0.0003; the paper's: -s optim.lr=4e-05"
+    )
