@@ -733,7 +733,7 @@ def memory_limit(megabytes: int) -> None:
             limit = used + (megabytes << 20)
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         if calls[0] >= 10:
-            kept.append(torch.zeros(32 << 20, dtype=torch.uint8))
+            kept.append(torch.zeros(megabytes << 19, dtype=torch.uint8))
         return update(self, *args)
 
     Trainer.update = greedy  # pyright: ignore[reportAttributeAccessIssue]

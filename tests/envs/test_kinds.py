@@ -84,7 +84,7 @@ def test_any_space_can_be_left_out(kind: str | None) -> None:
 @pytest.mark.parametrize(
     ("space", "kinds", "message"),
     [
-        (GRID, {"tiles": "vector"}, "unknown observation key 'tiles'; there are observation"),
+        (GRID, {"tiles": "vector"}, "unknown observation key 'tiles'; there is only observation"),
         (
             spaces.Dict(tiles=GRID, v=spaces.Discrete(2)),
             {"tile": "vector"},

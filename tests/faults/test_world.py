@@ -319,7 +319,7 @@ def test_an_allocation_that_fails_without_a_word_for_it_is_caught(
 def test_a_memory_limit_of_the_kernel_ends_the_run_in_words(server: Server, tmp_path: Path) -> None:
     run = make_run(tmp_path, *SEEK, task="seek")
     ledger = Ledger(run)
-    assert server.train(run, {"memory_limit": 64}) == 71
+    assert server.train(run, {"memory_limit": 256}) == 71
     assert ledger.faults() == []
     assert "out of memory" in log(run) and "train.batch_size" in log(run)
     assert server.train(*until(run, ledger), resume=True) == 0

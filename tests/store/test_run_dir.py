@@ -353,7 +353,12 @@ def test_a_planted_control_directory_is_refused_and_the_lock_is_free_again(
     plant: Callable[[RunDir, pytest.MonkeyPatch], None],
 ) -> None:
     plant(run, monkeypatch)
-    with pytest.raises(PermissionError, match=r"control is not a directory of"), run.lock():
+    with (
+        pytest.raises(
+            PermissionError, match=r"control is not a directory that belongs to this user"
+        ),
+        run.lock(),
+    ):
         pytest.fail("nobody may train here")
     assert run.owner() is None
 

@@ -28,7 +28,7 @@ from dreamer_async.store.run_dir import RunDir
 from tests.tiny_run import TINY, read
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BESIDE = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 ALONE = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"} | {"PATH": BESIDE}
 """Nothing that is called finds this tree."""

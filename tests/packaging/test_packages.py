@@ -17,7 +17,7 @@ import pytest
 from dreamer_async.machine.interpreter import environment
 from tests.tiny_run import TINY
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LINKS = {"dreamer_async/envs": ROOT / "envs", "dreamer_async/tui": ROOT / "tui"}
 LOAD = """
 import sys

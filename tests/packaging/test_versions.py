@@ -22,7 +22,7 @@ from dreamer_async.store.run_dir import RunDir
 from tests.tiny_run import TINY, read
 
 pytestmark = pytest.mark.versions
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 (BOUNDS,) = (line for line in PROJECT["dependencies"] if line.startswith("torch>"))
 OLDEST, LIMIT = re.findall(r"2\.\d+", BOUNDS)
