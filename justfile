@@ -67,7 +67,7 @@ soak minutes="60" *args="toy":
 
 # installs the oldest and the newest PyTorch that are allowed, GBs each, and trains with them (VERSIONS_DIR=FOLDER keeps them)
 versions *args:
-    {{ bin }}/python -m pytest -m versions tests/packaging/test_versions.py {{ args }}
+    {{ bin }}/python -m pytest -m versions tests/releases/test_versions.py {{ args }}
 
 # the tests that take minutes
 slow *args:
