@@ -25,7 +25,7 @@ from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
 from dreamer_async.sweep import work
 
 pytestmark = pytest.mark.faults
-LIVES = min(20, KILLS)
+LIVES = max(4, min(20, KILLS // 10))
 SETTINGS = (*TINY, "train.steps=300", "train.checkpoint_seconds=0.3", "replay.capacity=400")
 
 
@@ -115,7 +115,7 @@ def test_kill_9_of_a_sweep_or_a_run_at_any_time_loses_nothing(sweep: SweepDir) -
     sweeps, hits = Sweeps(sweep), Counter[str]()
     done: dict[RunDir, int] = {}
     try:
-        while hits.total() - hits[""] < LIVES:
+        while hits.total() - hits[""] < LIVES or not both_were_hit(hits):
             two_more(sweep)
             child = sweeps.begin()
             a_while(sweep, child, chance)
@@ -131,10 +131,13 @@ def test_kill_9_of_a_sweep_or_a_run_at_any_time_loses_nothing(sweep: SweepDir) -
         assert sweeps.begin().wait(PATIENCE) == 0, sweep_log(sweep)
     finally:
         sweeps.close()
-    assert all(any(victim in hit for hit in hits) for victim in ("sweep", "run")), hits
     assert {work.stand(sweep, job).state for job in sweep.read().jobs} == {"completed"}
     lives = [life(run) for run in sweep.runs()]
-    assert sum(lives) >= len(lives) + LIVES / 4, "the kills must hit runs that have begun"
+    assert sum(lives) >= len(lives) + LIVES // 8, "the kills must hit runs that have begun"
+
+
+def both_were_hit(hits: Counter[str]) -> bool:
+    return all(any(victim in hit for hit in hits) for victim in ("sweep", "run"))
 
 
 def life(run: RunDir) -> int:
