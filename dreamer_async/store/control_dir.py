@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamer_async.store.directory import make_private
 from dreamer_async.store.json_file import read_json, write_json_atomic
 
 COMMANDS = ("stop", "pause", "resume", "checkpoint", "evaluate", "film")
@@ -33,6 +34,15 @@ class ControlDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def claim(self) -> None:
+        """Throw away requests to whoever was asked before, in a directory that is made if need be.
+
+        PermissionError if it is somebody else's, or a link.
+        """
+        if not make_private(self.path):
+            raise PermissionError(f"{self.path} is not a directory that belongs to this user")
+        self.take()
 
     def ask(self, command: str, args: Mapping[str, Any]) -> None:
         """Leave a request for the trainer."""

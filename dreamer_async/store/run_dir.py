@@ -23,7 +23,6 @@ from typing import Any
 
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.control_dir import ControlDir, Request
-from dreamer_async.store.directory import make_private
 from dreamer_async.store.events import EventReader
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_lock import RunLock
@@ -248,11 +247,7 @@ class RunDir:
         link.
         """
         with RunLock(self.lock_path, self.name).hold():
-            if not make_private(self.control):
-                raise PermissionError(
-                    f"{self.control} is not a directory that belongs to this user"
-                )
-            self.take_requests()
+            ControlDir(self.control).claim()
             yield
 
     def owner(self) -> dict[str, Any] | None:

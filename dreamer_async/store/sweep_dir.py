@@ -15,7 +15,6 @@ from typing import Any
 
 from dreamer_async.config.schema import SchemaError, decode, encode, shown
 from dreamer_async.store.control_dir import ControlDir, Request
-from dreamer_async.store.directory import make_private
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RUN_NAME, RunDir, RunNotFound
 from dreamer_async.store.run_lock import RunLock
@@ -137,9 +136,7 @@ class SweepDir:
         else's, or a link.
         """
         with RunLock(self.lock_path, self.name).hold():
-            if not make_private(self.control):
-                raise PermissionError(f"{self.control} is not a directory of this user's own")
-            self.take_requests()
+            ControlDir(self.control).claim()
             yield
 
     def owner(self) -> dict[str, Any] | None:

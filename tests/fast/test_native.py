@@ -188,6 +188,14 @@ def built() -> Path:
     return Path(native.library._name)
 
 
+def compiler_script(folder: Path, script: str) -> Path:
+    """A shell script in place of a compiler."""
+    path = folder / "g++"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """An empty cache, and no memory of a library."""
@@ -201,9 +209,8 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_it_is_built_once_where_only_its_user_can_write(
     built: Path, unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copying = tmp_path / "g++"  # gives what the compiler gave when all other tests asked for it
-    copying.write_text(f'#!/bin/sh\nfor last; do :; done\ncp {built} "$last"\n')
-    copying.chmod(0o755)
+    # it gives what the compiler gave when all other tests asked for it
+    copying = compiler_script(tmp_path, f'for last; do :; done\ncp {built} "$last"')
     monkeypatch.setenv("CXX", str(copying))
     assert problem() == ""
     [path] = unbuilt.iterdir()
@@ -221,10 +228,7 @@ def test_it_is_built_once_where_only_its_user_can_write(
 def test_without_a_working_compiler_torch_does_it(
     unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
 ) -> None:
-    broken = tmp_path / "g++"
-    if script is not None:
-        broken.write_text(f"#!/bin/sh\n{script}\n")
-        broken.chmod(0o755)
+    broken = tmp_path / "g++" if script is None else compiler_script(tmp_path, script)
     monkeypatch.setenv("CXX", str(broken))
     backend, why = choose(CPU, native=True)
     assert said in why and backend is WITHOUT_NATIVE
@@ -234,9 +238,7 @@ def test_without_a_working_compiler_torch_does_it(
 def test_a_compiler_that_takes_too_long_is_given_up(
     unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = tmp_path / "g++"
-    slow.write_text("#!/bin/sh\nexec sleep 60\n")
-    slow.chmod(0o755)
+    slow = compiler_script(tmp_path, "exec sleep 60")
     monkeypatch.setenv("CXX", str(slow))
     monkeypatch.setattr(build, "SECONDS", 0.1)
     assert problem() == f"{slow} took more than 0.1 s; the next start tries again"
@@ -265,10 +267,7 @@ def test_a_compiler_that_is_none_is_named(
 def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
     unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copying = tmp_path / "g++"
-    copying.write_text("#!/bin/sh\nexit 1\n")
-    copying.chmod(0o755)
-    monkeypatch.setenv("CXX", str(copying))
+    monkeypatch.setenv("CXX", str(compiler_script(tmp_path, "exit 1")))
     left = unbuilt / f"{build.SCRATCH}{'0' * 16}"
     left.mkdir(parents=True)
     unbuilt.chmod(0o700)
@@ -283,9 +282,9 @@ def test_runs_that_start_together_build_once(
     unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
     """As those of a sweep do, where each would take all cores for a while."""
-    calls, slow = tmp_path / "calls", tmp_path / "g++"
-    slow.write_text(f'#!/bin/sh\necho x >> {calls}\nsleep 0.2\nfor last; do :; done\ntouch "$last"')
-    slow.chmod(0o755)
+    calls = tmp_path / "calls"
+    said = f'echo x >> {calls}\nsleep 0.2\nfor last; do :; done\ntouch "$last"'
+    slow = compiler_script(tmp_path, said)
     monkeypatch.setattr(build, "SECONDS", patience)
     monkeypatch.setattr(build, "_call", lambda *words, **_: subprocess.run(words, check=True))
     with ThreadPoolExecutor() as pool:
