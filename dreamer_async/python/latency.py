@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from gymnasium import spaces
@@ -40,6 +41,9 @@ class Latency:
     updates_per_second: float
     learner_busy: float
     """Share of the time in which the learner had an update to do."""
+    stolen: float | None
+    """Share of all processors' time that the host of a virtual machine gave to others; None where
+    the system does not tell."""
 
 
 def measure(size: str, hz: float, seconds: float, device: str, ratio: float) -> Latency:
@@ -53,12 +57,14 @@ def measure(size: str, hz: float, seconds: float, device: str, ratio: float) -> 
         ) as session,
     ):
         _step_while(session, lambda: not _learning(session), 0.0)
+        before = processor_ticks()
         end = time.monotonic() + seconds
         taken = np.array(_step_while(session, lambda: time.monotonic() < end, 1 / hz)) * 1e3
         updates, busy = _learner(session, seconds)
+        taken_away = stolen(before, processor_ticks())
     p50, p99 = np.percentile(taken, [50, 99]).tolist()
     missed = int((taken > 1e3 / hz).sum())
-    return Latency(len(taken), p50, p99, float(taken.max()), missed, updates, busy)
+    return Latency(len(taken), p50, p99, float(taken.max()), missed, updates, busy, taken_away)
 
 
 def _step_while(session: Session, wanted: Callable[[], bool], period: float) -> list[float]:
@@ -88,6 +94,23 @@ def _learner(session: Session, seconds: float) -> tuple[float, float]:
     updates = np.mean([values.get("rate/updates") or 0.0 for values in gauges])
     waited = np.mean([values.get("stage/learner_wait") or 0.0 for values in gauges])
     return float(updates), float(np.clip(1 - waited, 0, 1))
+
+
+def processor_ticks() -> np.ndarray | None:
+    """Ticks of all processors since the system began, of eight kinds as proc(5) orders them."""
+    try:
+        total = Path("/proc/stat").read_text().splitlines()[0].split()
+    except OSError:  # not Linux
+        return None
+    return np.array(total[1:9], dtype=np.int64)
+
+
+def stolen(before: np.ndarray | None, after: np.ndarray | None) -> float | None:
+    """The host's share of the ticks between two moments; None where there are none to read."""
+    if before is None or after is None:
+        return None
+    spent = after - before
+    return float(spent[7] / max(1, spent.sum()))
 
 
 def main(words: Sequence[str] | None = None) -> None:
