@@ -41,7 +41,6 @@ def launch(
 
     os.environ |= environment()
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(grace) + 5)
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the others are handled here
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -52,6 +51,7 @@ def launch(
         local_addr="localhost",
         max_restarts=restarts,
         monitor_interval=0.1,
+        signals_to_handle="SIGQUIT",  # others are handled here
     )
     options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
     words = [SAFE, "-m", "dreamer_async", "trainer", *options, str(run.path)]

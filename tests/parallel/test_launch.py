@@ -15,8 +15,8 @@ import pytest
 from tiny_run import TINY, read
 
 from dreamer_async.machine.interpreter import command, environment
-from dreamer_async.store.events import PhaseChanged
-from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.events import PhaseChanged, Resumed
+from dreamer_async.store.run_dir import list_runs
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = """
@@ -79,28 +79,32 @@ def wait_for(true: Callable[[], object], seconds: float = 180.0) -> None:
 # -- a real one --------------------------------------------------------------------------------
 
 
+def ranks_of(launcher: subprocess.Popen[bytes]) -> list[int]:
+    """Grandchildren: the launcher itself is a child of setsid."""
+    return [rank for pid in children(launcher.pid) for rank in children(pid)]
+
+
 def children(pid: int) -> list[int]:
     paths = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(word) for path in paths for word in path.read_text().split()]
 
 
-def trains(root: Path) -> bool:
+def trains(root: Path, times: int = 1) -> bool:
+    """Whether environments step, for so many times by now."""
     runs = list_runs(root)
-    return (
-        bool(runs)
-        and runs[0].events_path.exists()
-        and any(
-            isinstance(event, PhaseChanged) and event.phase == "training" for event in read(runs[0])
-        )
-    )
+    if not runs or not runs[0].events_path.exists():
+        return False
+    phases = [event.phase for event in read(runs[0]) if isinstance(event, PhaseChanged)]
+    return phases.count("training") >= times
 
 
 @pytest.mark.slow
-def test_ctrl_c_twice_ends_a_run_on_two_devices_that_cannot_save(tmp_path: Path) -> None:
+def test_ranks_start_again_after_a_death_and_end_at_once_after_ctrl_c_twice(tmp_path: Path) -> None:
     """One rank is suspended, so that the other one waits for it in the last save."""
     words = command(
         *("dreamer_async", "train", "toy", "--task", "seek", "--devices", "2", "--plain"),
-        *("--steps", "1000000", "--runs-dir", tmp_path, *(f"-s{text}" for text in TINY)),
+        *("--steps", "1000000", "--max-restarts", "1", "-s", "train.checkpoint_seconds=1"),
+        *("--runs-dir", tmp_path, *(f"-s{text}" for text in TINY)),
     )
     parent, terminal = pty.openpty()
     launcher = subprocess.Popen(
@@ -113,7 +117,13 @@ def test_ctrl_c_twice_ends_a_run_on_two_devices_that_cannot_save(tmp_path: Path)
     ranks: list[int] = []
     try:
         wait_for(lambda: drained(parent) and trains(tmp_path), 400.0)
-        ranks = [rank for pid in children(launcher.pid) for rank in children(pid)]
+        [run] = list_runs(tmp_path)
+        wait_for(lambda: drained(parent) and any(run.checkpoints.glob("step-*")))
+        os.kill(ranks_of(launcher)[1], signal.SIGKILL)
+        wait_for(lambda: drained(parent) and trains(tmp_path, 2), 400.0)
+        [resumed] = [event for event in read(run) if isinstance(event, Resumed)]
+        assert resumed.checkpoint and resumed.env_steps > 0, "it went on by itself"
+        ranks = ranks_of(launcher)
         assert len(ranks) == 2
         os.kill(ranks[1], signal.SIGSTOP)
         os.write(parent, b"\x03")
@@ -123,7 +133,7 @@ def test_ctrl_c_twice_ends_a_run_on_two_devices_that_cannot_save(tmp_path: Path)
         wait_for(lambda: drained(parent) and launcher.poll() is not None)
         assert launcher.returncode == 130
         wait_for(lambda: not any(map(alive, ranks)))
-        assert RunDir.owner(list_runs(tmp_path)[0]) is None
+        assert run.owner() is None
     finally:
         for pid in (*ranks, launcher.pid):
             if alive(pid):
