@@ -25,6 +25,8 @@ import torch
 
 from dreamer_async import envs
 from dreamer_async.envs.suites import toy, toy_tasks
+from dreamer_async.fast import choose
+from dreamer_async.fast.native.load import Native
 from dreamer_async.machine import process
 from dreamer_async.replay import files as replay_files
 from dreamer_async.replay import ring
@@ -42,6 +44,9 @@ from dreamer_async.run import (
     saver,
     telemetry,
 )
+from dreamer_async.run.ranks.follower import Follower
+from dreamer_async.run.ranks.lead import Lead
+from dreamer_async.run.ranks.team import Team
 from dreamer_async.store import checkpoint, events, exit_codes
 from dreamer_async.store.run_dir import RunDir
 
@@ -669,6 +674,16 @@ def thread_setup_fails(name: str) -> None:
         return original(stack, which, threads, *([refused] if which == name else also))
 
     parts._thread = thread
+
+
+def no_native_functions(problem: str) -> None:
+    """A machine that has neither a compiler nor a prebuilt library."""
+    choose.load = lambda: Native(None, problem)
+
+
+def ranks_agree_on_nothing(_: Any) -> None:
+    """Wrong ranks: each computes with what it has."""
+    Lead.common = Follower.common = Team.common
 
 
 # -- environments, memory ------------------------------------------------------------------------

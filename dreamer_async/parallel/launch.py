@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
 
 from dreamer_async.machine.interpreter import SAFE, environment
 from dreamer_async.store import exit_codes
 from dreamer_async.store.events import RunFinished, read_events
 from dreamer_async.store.run_dir import RunDir
+
+ECHO = 0.5
+"""Seconds in which the same signal again is not a second wish, as for one process."""
 
 
 def launch(
@@ -25,8 +32,8 @@ def launch(
 ) -> int:
     """Run so many ranks to their end; the exit code of the run.
 
-    After a death all are started anew, `restarts` times at most. A signal to this process is passed
-    to all of them, and they have `grace` seconds.
+    After a death all are started anew, `restarts` times at most. The first signal to this process
+    is passed to all of them, and they have `grace` seconds; the second ends all at once.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -44,16 +51,59 @@ def launch(
         local_addr="localhost",
         max_restarts=restarts,
         monitor_interval=0.1,
+        signals_to_handle="SIGQUIT",  # others are handled here
     )
     options = [*(["--resume"] if resume else []), *(f"--set={text}" for text in overrides)]
     words = [SAFE, "-m", "dreamer_async", "trainer", *options, str(run.path)]
+
+    def pass_on(number: int) -> None:
+        raise SignalException(f"signal {number}", signal.Signals(number))
+
+    signals = Insistence(pass_on)
     try:
+        signals.listen()
         elastic_launch(config, sys.executable)(*words)
     except ChildFailedError as error:
         return _of(run, {rank: failure.exitcode for rank, failure in error.failures.items()})
-    except SignalException:
-        return _told(run, exit_codes.STUCK)
+    except SignalException as error:
+        late = time.monotonic() - signals.since >= grace
+        return _told(run, exit_codes.STUCK if late else 128 + error.sigval)
     return 0
+
+
+class Insistence:
+    """Tells a first signal from a second one, which ends this process and its ranks at once."""
+
+    def __init__(self, first: Callable[[int], None]) -> None:
+        """`first` is called with the number of the first signal, and may raise."""
+        self._first = first
+        self._number = 0
+        self.since = 0.0
+        """When the first signal was heard, as time.monotonic has it."""
+
+    def listen(self) -> None:
+        """Handle signals from now on; in the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
+                signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self._number:
+            self._number, self.since = number, now
+            self._first(number)
+        elif number != self._number or now - self.since >= ECHO:
+            kill_ranks()
+            os._exit(128 + number)
+
+
+def kill_ranks() -> None:
+    """Kill every child that leads a session, as torchrun starts ranks, and all that is in it."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        for child in path.read_text().split():
+            with contextlib.suppress(OSError):
+                if os.getsid(int(child)) == int(child):
+                    os.killpg(int(child), signal.SIGKILL)
 
 
 def _of(run: RunDir, codes: dict[int, int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dreamer_async import envs
@@ -31,6 +31,7 @@ from dreamer_async.run.gauges import RunGauges
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.monitor import Monitor
+from dreamer_async.run.ranks.arithmetic import Arithmetic
 from dreamer_async.run.ranks.team import Team
 from dreamer_async.run.run_state import RunState
 from dreamer_async.run.saver import Saver
@@ -108,6 +109,10 @@ async def build(
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
     with slow_step("building native functions" if kind == "cpu" else "preparing the GPU"):
         place = await learner_thread.run_or_leave(take_place, train)
+    if lacking := await team.common(Arithmetic.of(place, train)):
+        plain = replace(train, native=False)
+        place = await learner_thread.run_or_leave(take_place, plain)
+        place = place._replace(problem=lacking)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
     for known in (place.emulated, place.backend.gaps(config.model)):

@@ -89,14 +89,13 @@ def minutes_of(text: str) -> int:
 
 
 def withdraw(jobs: Sequence[Job]) -> int:
-    """Take jobs that wait out of Slurm's queue; how many are in it.
+    """Take jobs out of Slurm's queue for good; how many are in it still.
 
-    Those that train end with their runs.
+    Also those that begin, and those that are about to queue themselves again.
     """
     waiting = queued()
     if ids := [job.batch_id for job in jobs if job.batch_id in waiting]:
-        line = ["scancel", "--state=PENDING", *ids]
-        subprocess.run(line, capture_output=True, check=False, timeout=60)
+        _ask("scancel", *ids)
     return len(ids)
 
 
@@ -133,17 +132,23 @@ def submit(directory: SweepDir, jobs: Sequence[Job], limits: Limits, *, at_once:
 
 def queued() -> set[str]:
     """Identifiers of this user's jobs that wait or run; those of arrays one by one."""
-    line = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
+    return set(_ask("squeue", "--me", "--array", "--noheader", "--format=%i").split())
+
+
+def _ask(program: str, *words: str) -> str:
+    """What a program of Slurm prints; ConfigError where there is none, or it does not answer."""
     try:
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [program, *words], capture_output=True, text=True, check=False, timeout=60
+        )
     except FileNotFoundError:
-        text = "there is no squeue here: --on slurm needs a machine of the cluster"
+        text = f"there is no {program} here: --on slurm needs a machine of the cluster"
         raise ConfigError(text) from None
     except subprocess.TimeoutExpired:
-        raise ConfigError("squeue does not answer: nothing was submitted") from None
+        raise ConfigError(f"{program} does not answer") from None
     if done.returncode:
-        raise ConfigError(f"squeue failed: {done.stderr.strip() or done.returncode}")
-    return set(done.stdout.split())
+        raise ConfigError(f"{program} failed: {done.stderr.strip() or done.returncode}")
+    return done.stdout
 
 
 # -- inside a job ----------------------------------------------------------------------------

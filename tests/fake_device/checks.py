@@ -139,6 +139,16 @@ def test_what_ranks_exchange_stays_on_the_device() -> None:
     with Watch() as seen:
         trainer.update(batch, noise)
     assert not seen.bad and seen.count > 100
+    sent = trainer.state_dict()
+    assert {str(tensor.device) for tensor in sent.values()} == {"cuda:0"}, "NCCL sends no other"
+    assert not [name for name, tensor in sent.items() if not dense(tensor)], "and no part of one"
+    assert dense(torch.zeros(4, 2).t()) and not dense(torch.zeros(4, 2)[:, 0]), "control"
+
+
+def dense(tensor: Tensor) -> bool:
+    """Whether its numbers lie side by side, in whatever order."""
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).is_contiguous()
 
 
 @every_kind

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from dreamer_async.parallel.world import World, launch_id
 from dreamer_async.run import aio
 from dreamer_async.run.aio import Stop
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.arithmetic import Arithmetic, common
 from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
 from dreamer_async.run.ranks.team import Team, of_all_ranks
@@ -199,6 +201,54 @@ def test_a_signal_that_torchrun_passes_on_later_is_not_a_second_one(
 
     asyncio.run(signalled_twice())
     assert ended == [128 + signal.SIGTERM] * ends
+
+
+# -- what they compute with ----------------------------------------------------------------------
+
+PREBUILT, BUILT = "kernels-x86-64-v4-0f", "kernels-1e"
+
+
+def arithmetic(library: str = BUILT, **changed: str) -> Arithmetic:
+    usual = Arithmetic("2.13.0", "cpu", "float32", "float32", library, "" if library else "no g++")
+    return replace(usual, **changed)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ((BUILT, BUILT), ""),
+        ((BUILT, ""), "rank 2 has none: no g++"),
+        ((PREBUILT, ""), "rank 2 has none: no g++"),
+        ((BUILT, PREBUILT), "rank 2 has others than rank 0 (prebuilt for x86-64-v4, not built "),
+        ((BUILT, "kernels-2a"), "rank 2 has others than rank 0 (their processors or compilers"),
+    ],
+)
+def test_native_functions_that_not_all_ranks_have_none_of_them_uses(
+    others: tuple[str, ...], reason: str
+) -> None:
+    ranks = dict(enumerate(map(arithmetic, (BUILT, *others))))
+    assert common(ranks).startswith(reason) and bool(common(ranks)) == bool(reason)
+    nobody = dict.fromkeys(range(3), arithmetic(""))
+    assert common(nobody) == "", "each says it of itself"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (arithmetic(torch="2.12.1"), "rank 1 has PyTorch 2.12.1, rank 0 has PyTorch 2.13.0; inst"),
+        (arithmetic(device="cuda"), "rank 1 has a cuda device, rank 0 has a cpu device; --device"),
+        (arithmetic(precision="mixed"), "rank 1 has precision mixed, .* -s train.precision=float"),
+        (arithmetic("", plain="mixed"), "rank 1 has precision mixed, .* -s train.precision=float"),
+    ],
+)
+def test_ranks_that_cannot_compute_alike_are_told_so(other: Arithmetic, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        common({0: arithmetic(), 1: other})
+    assert common({0: other, 1: other}) == "", "together they can"
+
+
+def test_a_precision_that_is_not_used_may_differ() -> None:
+    assert common({0: arithmetic(), 1: arithmetic(plain="mixed")}) == ""
 
 
 # -- one limiter ---------------------------------------------------------------------------------

@@ -104,6 +104,20 @@ def test_what_one_rank_cannot_compile_all_run_without(ranks: RankServer, tmp_pat
     assert newest(run).manifest["updates"] > 5
 
 
+def test_what_one_rank_has_no_native_functions_for_all_compute_without(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    runs = [make_run(tmp_path / str(n), *SHORT, task="seek") for n in range(2)]
+    lacks = {"no_native_functions": "no C++ compiler"}
+    assert ranks.train(runs[0], inject={1: lacks}) == [0, 0], log(runs[0])
+    said = [event.message for event in read(runs[0]) if isinstance(event, events.Warned)]
+    slower = "updates are slower without native functions: rank 1 has none: no C++ compiler"
+    assert slower in said and newest(runs[0]).manifest["updates"] > 5
+    wrong: dict[str, object] = {"ranks_agree_on_nothing": 0}
+    assert ranks.train(runs[1], inject={0: wrong, 1: wrong | lacks}) == [77, 77], "control"
+    assert "rank 1 has other weights" in finished(runs[1]).message
+
+
 def test_a_rank_that_has_no_memory_to_compile_ends_all(ranks: RankServer, tmp_path: Path) -> None:
     run = make_run(tmp_path, *COMPILING, task="seek")
     failing = {0: {"compiles": "works"}, 1: {"compiles": "ends"}}

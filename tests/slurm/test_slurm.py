@@ -1,7 +1,8 @@
-"""Sweeps by a real Slurm: a run that its time limit cuts again and again, and one preempted."""
+"""Sweeps by a real Slurm: runs that its time limit cuts again and again, preempted and stopped."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -100,8 +101,8 @@ def wait_until(
         time.sleep(1.0)
 
 
-def queue(environment: Mapping[str, str]) -> str:
-    line = ["squeue", "--noheader"]
+def queue(environment: Mapping[str, str], *options: str) -> str:
+    line = ["squeue", "--noheader", *options]
     return subprocess.check_output(line, env=environment, text=True).strip()
 
 
@@ -156,8 +157,61 @@ def test_a_preempted_run_goes_on(slurm: Mapping[str, str], tmp_path: Path) -> No
     assert len(ends(run)) == 2 and ends(run)[-1].env_steps >= steps
 
 
-def trains(run: RunDir) -> bool:
-    """Whether its environments step."""
-    return run.events_path.exists() and any(
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_run_on_two_devices_saves_once_at_each_end_and_a_stop_ends_it_for_good(
+    slurm: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Preempted, told that its time is over, stopped, and at last complete."""
+    words = ["--steps", "1000000", "--seeds", "1", "--time", "60", "--devices", "2", "--cpus", "2"]
+    assert "submitted 1 runs" in sweep_of(slurm, tmp_path, *words, *PACE)
+    (run,) = SweepDir(tmp_path / "runs/sweep-toy").runs()
+    wait_until(lambda: trains(run), [run], slurm, 400)
+    line = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 5"]
+    subprocess.run(line, env=slurm, check=True)
+    wait_until(lambda: trains(run, 2), [run], slurm, 600)
+    line = ["scancel", "--signal=USR2", queue(slurm, "--format=%A")]
+    subprocess.run(line, env=slurm, check=True)
+    wait_until(lambda: trains(run, 3), [run], slurm, 600)
+    assert "sweep-toy has stopped" in call(slurm, tmp_path, "stop", "sweep-toy", "--timeout", "400")
+    assert not queue(slurm) and not trainers(tmp_path)
+    assert all(end.reason == "stopped" and end.exit_code == 0 for end in ends(run))
+    preempted, cut, stopped = (end.message for end in ends(run))
+    assert "SIGTERM" in preempted and "SIGTERM" in cut and "signal" not in stopped
+    extend(run, f"train.steps={ends(run)[-1].env_steps + 200}")
+    assert "is not running" in call(slurm, tmp_path, "stop", "sweep-toy")
+    assert "submitted 1 runs" in sweep_of(slurm, tmp_path, *words, *PACE)
+    wait_until(lambda: ends(run)[-1].reason == "completed", [run], slurm, 600)
+    started = [event for event in read(run) if isinstance(event, RunStarted)]
+    assert [each.ranks for each in started] == [2] * len(ends(run)) == [2] * 4
+
+
+@pytest.mark.slurm
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_while_a_job_begins_or_waits_does_not_begin(
+    slurm: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The first job has its place and loads its programs; the second waits for it."""
+    words = ["--steps", "1000000", "--seeds", "2", "--time", "60", "--jobs", "1", *PACE]
+    assert "submitted 2 runs" in sweep_of(slurm, tmp_path, *words)
+    runs = SweepDir(tmp_path / "runs/sweep-toy").runs()
+    wait_until(lambda: "RUNNING" in queue(slurm, "--format=%T"), runs, slurm, 60)
+    assert "sweep-toy has stopped" in call(slurm, tmp_path, "stop", "sweep-toy", "--timeout", "400")
+    assert not queue(slurm) and not trainers(tmp_path)
+    assert not ends(runs[1])
+
+
+def trainers(folder: Path) -> list[str]:
+    """Command lines of processes that have to do with runs in a folder."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in lines if f"{folder}/runs" in line]
+
+
+def trains(run: RunDir, times: int = 1) -> bool:
+    """Whether its environments step, for so many times by now."""
+    return run.events_path.exists() and times <= sum(
         isinstance(event, PhaseChanged) and event.phase == "training" for event in read(run)
     )

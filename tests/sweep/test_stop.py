@@ -21,6 +21,7 @@ from tiny_run import kill_trainers
 from dreamer_async import cli
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
+from dreamer_async.sweep import stop as stopping
 from dreamer_async.sweep import work
 
 NAMES = ("a-s0", "b-s0", "c-s0")
@@ -115,3 +116,56 @@ def test_a_sweep_or_its_runs_are_killed_and_nothing_is_lost_or_done_twice(sweep:
     assert ends == dict.fromkeys(NAMES, 1), "each is completed once, and begun no more"
     assert {stand_in.steps(run) for run in sweep.runs()} == {100}, "no step is taken twice"
     assert {work.stand(sweep, job).state for job in sweep.read().jobs} == {"completed"}
+
+
+QUEUE = {
+    "squeue": 'ls "$QUEUE"',
+    "scancel": 'for id; do rm "$QUEUE/$id"; [ $id != 7_0 ] || touch "$QUEUE/7_1"; done',
+}
+"""Programs of a Slurm whose queue is a directory; a job takes the place of the one before it."""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, script in QUEUE.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(tmp_path / "queue"))
+    monkeypatch.setattr(stopping, "QUEUE_SECONDS", 0.0)
+    (tmp_path / "queue").mkdir()
+    return tmp_path / "queue"
+
+
+def jobs_of_slurm(sweep: SweepDir, queue: Path) -> None:
+    sweep.write(sweep.read().changed("a-s0", batch_id="7_0").changed("b-s0", batch_id="7_1"))
+    for name in ("7_0", "8_0"):
+        (queue / name).touch()
+
+
+def test_jobs_of_slurm_leave_the_queue_until_there_is_none(sweep: SweepDir, queue: Path) -> None:
+    """One that comes after the first look, too; those of others stay."""
+    jobs_of_slurm(sweep, queue)
+    assert stopping.stop(sweep, PATIENCE) == (True, True, "")
+    assert [path.name for path in queue.iterdir()] == ["8_0"]
+    assert stopping.stop(sweep, PATIENCE) == (True, False, "")
+
+
+def test_a_job_of_slurm_whose_run_trains_is_left_to_save(sweep: SweepDir, queue: Path) -> None:
+    jobs_of_slurm(sweep, queue)
+    run = RunDir.create(sweep.path, "a-s0", config={}, now=None)
+    with run.lock():
+        assert stopping.stop(sweep, 0.5) == (False, True, "")
+    assert [request.command for request in run.take_requests()] == ["stop"], "asked once"
+    assert (queue / "7_0").exists()
+
+
+def test_a_queue_that_does_not_answer_is_said_and_not_waited_for(
+    sweep: SweepDir, queue: Path
+) -> None:
+    jobs_of_slurm(sweep, queue)
+    queue.rename(queue.with_name("gone"))
+    in_time, ran, problem = stopping.stop(sweep, PATIENCE)
+    assert in_time and not ran and "stay there: squeue failed: ls" in problem

@@ -31,6 +31,7 @@ from dreamer_async.run.aio import Left, Stop
 from dreamer_async.run.failures import describe, exit_code
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.parts import Parts, build
+from dreamer_async.run.ranks.arithmetic import Arithmetic
 from dreamer_async.run.ranks.lead import TICK, digest
 from dreamer_async.run.ranks.shared_ratio import MirrorRatio
 from dreamer_async.run.ranks.team import COLLECT, SAVE, UPDATE, Team
@@ -113,6 +114,10 @@ class Follower(Team):
 
     async def room(self, steps: int) -> int:
         return (await self.first())["steps"]
+
+    async def common(self, arithmetic: Arithmetic) -> str:
+        self.send("arithmetic", number=0, values=arithmetic.encode())
+        return (await self.first())["reason"]
 
     def exchange(self, device: torch.device) -> Ranks:
         group = self._meeting.join(device)

@@ -21,6 +21,7 @@ from dreamer_async.parallel.meeting import Lead as Address
 from dreamer_async.parallel.meeting import Meeting
 from dreamer_async.run.aio import OwnedThread, Stop
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.arithmetic import Arithmetic, common
 from dreamer_async.run.ranks.shared_ratio import LeadRatio
 from dreamer_async.run.ranks.team import SAVE, Notes, Team, of_all_ranks
 from dreamer_async.run.telemetry import Telemetry
@@ -83,6 +84,13 @@ class Lead(Team):
     async def room(self, steps: int) -> int:
         self._send("room", steps=steps // self.world.size)
         return steps // self.world.size
+
+    async def common(self, arithmetic: Arithmetic) -> str:
+        told = await self._all("arithmetic", 0)
+        others = {rank: Arithmetic(**told[rank]["values"]) for rank in sorted(told)}
+        reason = common({0: arithmetic} | others)
+        self._send("common", reason=reason)
+        return reason
 
     def exchange(self, device: torch.device) -> Ranks:
         group = self._meeting.join(device)

@@ -19,6 +19,7 @@ from dreamer_async.fast.cuda.updates import ALONE, Peers
 from dreamer_async.parallel.world import World
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.limiter import TrainRatio
+from dreamer_async.run.ranks.arithmetic import Arithmetic
 from dreamer_async.store.events import Episode
 from dreamer_async.store.run_dir import RunDir
 
@@ -57,6 +58,13 @@ class Team:
     async def room(self, steps: int) -> int:
         """How many steps this rank's replay is to hold, of those that fit the whole run."""
         return steps
+
+    async def common(self, arithmetic: Arithmetic) -> str:
+        """Why all ranks do without native functions; empty where each computes with what it has.
+
+        Raises ConfigError where they cannot compute alike.
+        """
+        return ""
 
     def exchange(self, device: torch.device) -> Ranks:
         """What an update exchanges; in the learner's thread, which waits for all ranks."""
