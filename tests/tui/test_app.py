@@ -39,11 +39,12 @@ from dreamer_async.store.events import (
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.__main__ import cli
 from dreamer_async.tui.app import DETACHED, Dashboard
+from dreamer_async.tui.draw.rows import Part, cells
 from dreamer_async.tui.read.state import rebuild
 from dreamer_async.tui.show.options import SMOOTHINGS
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help
 from dreamer_async.tui.widgets.grid import grid_shape
-from dreamer_async.tui.widgets.header import _machine
+from dreamer_async.tui.widgets.header import _machine, _machine_row
 from dreamer_async.tui.widgets.panel import Panel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -807,6 +808,27 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
     view = rebuild(read_events(run.events_path)[0])
     shown = "".join(part.text for row in _machine(view) for part in row)
     assert shown == "  cpu 9%  ram 0.348 GB  gpu 87%  vram 12.3 of 80 GB"
+
+
+@pytest.mark.parametrize("width", range(40, 90))
+def test_the_header_leaves_out_what_does_not_fit_and_cuts_nothing(width: int) -> None:
+    setup = ["toy/catch_pixels", "toy 1.23M parameters", "cpu float32", "8 envs"]
+    machine = [[Part("  cpu 14%")], [Part("  ram 0.409 GB")]]
+    row = _machine_row(setup, machine, width)
+    assert cells(row) == width
+    assert ("…" in "".join(part.text for part in row)) == (width < 53), "the first three stay"
+
+
+@pytest.mark.parametrize(("page", "tab"), [("losses", "2 losses"), ("world", "4 world")])
+@driven
+async def test_a_page_may_be_open_at_first(run: RunDir, page: str, tab: str) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, page=page)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.main.page.id == page and tab in text(pilot)
+        await pilot.press("2")
+        await settle(pilot)
+        assert app.main.page.id == "losses" and "vector recon." in text(pilot)
 
 
 # --- the grid -------------------------------------------------------------------------------
