@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 from unittest import mock
@@ -40,6 +41,7 @@ from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.__main__ import cli
 from dreamer_async.tui.app import DETACHED, Dashboard
 from dreamer_async.tui.draw.rows import Part, cells
+from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.state import rebuild
 from dreamer_async.tui.show.options import SMOOTHINGS
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help
@@ -816,7 +818,28 @@ def test_the_header_leaves_out_what_does_not_fit_and_cuts_nothing(width: int) ->
     machine = [[Part("  cpu 14%")], [Part("  ram 0.409 GB")]]
     row = _machine_row(setup, machine, width)
     assert cells(row) == width
-    assert ("…" in "".join(part.text for part in row)) == (width < 53), "the first three stay"
+    assert ("…" in "".join(part.text for part in row)) == (width < 55), "the first three stay"
+
+
+def test_a_run_that_is_renamed_is_followed(run: RunDir) -> None:
+    source, moved = Source(run.path), RunDir(run.path.with_name("renamed"))
+    with trainer(run):
+        source.open()
+        source.read_newest()
+        source.check_trainer()
+        run.path.rename(moved.path)
+        run.path.mkdir()  # something else has its place
+        append(moved, Gauges(77_000, 1, {}))
+        for _ in range(3):
+            source.check_trainer()
+        source.read_newest()
+        assert source.phase.name == "training" and source.view.env_steps == 77_000
+        assert source.run_dir == moved
+    rmtree(moved.path)
+    for _ in range(3):
+        source.check_trainer()
+    assert source.phase.name == "lost" and source.run_dir == moved
+    source.close()
 
 
 @pytest.mark.parametrize(("page", "tab"), [("losses", "2 losses"), ("world", "4 world")])

@@ -109,7 +109,7 @@ def test_the_head_says_how_every_run_is_before_it_says_a_long_name(directory: Sw
         row = show.head(source, width)
         assert cells(row) == width
         assert written(row).startswith("▌sweep-") and written(row).endswith(" 67%")
-        assert "ontrol  6 runs  1 failed  4 completed  1 waiting " in written(row)
+        assert "ontrol  1 failed  4 completed  1 waiting " in written(row)
 
 
 async def heights(directory: SweepDir) -> tuple[int, int]:

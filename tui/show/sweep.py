@@ -69,6 +69,7 @@ def head(source: SweepSource, width: int) -> Row:
     if cells(whole) + 1 + cells(far) <= width:
         return spread(whole, far, width)
     far = [Part(f"{share:.0%}", "dim")]
+    told = told if source.problem else told[1:]  # their sum is no news
     room = width - 2 - cells(told) - cells(far)
     name = fit_ends(source.name, max(_SHORT_NAME, min(room, cell_len(source.name))))
     return spread([Part("▌", "accent"), Part(name, "strong"), *told], far, width)
