@@ -40,7 +40,7 @@ from dreamer_async.store.events import (
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.__main__ import cli
 from dreamer_async.tui.app import DETACHED, Dashboard
-from dreamer_async.tui.draw.rows import Part, cells
+from dreamer_async.tui.draw.rows import Part, Row, cells
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.state import rebuild
 from dreamer_async.tui.show.options import SMOOTHINGS
@@ -815,7 +815,7 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
 @pytest.mark.parametrize("width", range(40, 90))
 def test_the_header_leaves_out_what_does_not_fit_and_cuts_nothing(width: int) -> None:
     setup = ["toy/catch_pixels", "toy 1.23M parameters", "cpu float32", "8 envs"]
-    machine = [[Part("  cpu 14%")], [Part("  ram 0.409 GB")]]
+    machine: list[Row] = [[Part("  cpu 14%")], [Part("  ram 0.409 GB")]]
     row = _machine_row(setup, machine, width)
     assert cells(row) == width
     assert ("…" in "".join(part.text for part in row)) == (width < 55), "the first three stay"
