@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write an SVG and leave")
     parser.add_argument("--size", type=_size, default=(120, 40), help="of the SVG, as 120x40")
-    parser.add_argument("--page", type=_page, default="overview", help="of the SVG")
+    parser.add_argument("--page", type=_page, default="overview", help="open at first")
     return parser
 
 
@@ -114,12 +114,13 @@ def _show(options: argparse.Namespace, shown: Callable[[], None] | None) -> int:
         ascii=options.ascii or (options.screenshot is None and not has_unicode()),
         animate=options.animate or "SSH_CONNECTION" not in os.environ,
         graphics=options.graphics,
+        page=options.page,
         shown=shown,
     )
     if options.screenshot is not None:
         from dreamer_async.tui.screenshot import screenshot
 
-        svg = asyncio.run(screenshot(app, options.size, options.page))
+        svg = asyncio.run(screenshot(app, options.size))
         options.screenshot.write_text(svg, encoding="utf-8")
         return 0
     app.begin()

@@ -27,6 +27,7 @@ from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.graphics import Choice
 from dreamer_async.tui.main_screen import Main
 from dreamer_async.tui.pace import Pace
+from dreamer_async.tui.pages import NAMES
 from dreamer_async.tui.palette import Palette, commands
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
@@ -90,16 +91,22 @@ class Dashboard(FollowingApp[int]):
         ascii: bool = False,
         animate: bool = True,
         graphics: Choice = "auto",
+        page: str = NAMES[0],
         shown: Callable[[], None] | None = None,
     ) -> None:
-        """`shown` is called after the first frame."""
+        """`page` is open at first; `shown` is called after the first frame."""
         super().__init__(clock=clock, on_terminal=on_terminal, ascii=ascii, graphics=graphics)
         self.source = Source(run_dir, owner=owner, clock=clock)
         self.others: list[Source] = []
         for path in others:
             self._lay_over(Source(path, clock=clock))
         self._main = Main(
-            clock, self._begin, animate=animate, film=self.ask_film, export=self.save_csv
+            clock,
+            self._begin,
+            animate=animate,
+            film=self.ask_film,
+            export=self.save_csv,
+            page=page,
         )
         self._begun = False
         self._when_shown = shown
@@ -199,7 +206,8 @@ class Dashboard(FollowingApp[int]):
     def action_runs(self) -> None:
         """Show the runs beside this one."""
         chosen = {source.run_dir.name: source.label for source in self.others}
-        rows = listed(self.source.run_dir.path.parent, self.source.run_dir.name, set(chosen))
+        run, room = self.source.run_dir, RunList.room(self.size.width)
+        rows = listed(run.path.parent, run.name, set(chosen), room)
         self.push_screen(RunList(rows, self._pick), self._run_chosen)
 
     def _pick(self, name: str) -> bool:
@@ -276,10 +284,6 @@ class Dashboard(FollowingApp[int]):
 
     def _say(self, text: str, severity: SeverityLevel = "information") -> None:
         self.notify(clean(text, 200), severity=severity, markup=False)
-
-    def on_notify(self) -> None:
-        """Say the newest thing only, so that what is said never reaches down to the keys."""
-        self.clear_notifications()
 
     def _show_answer(self) -> None:
         """Say what the trainer answered to a request of ours."""

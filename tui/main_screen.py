@@ -104,7 +104,9 @@ class Main(Screen[None]):
         animate: bool,
         film: Callable[[], None],
         export: Callable[[str, str], None],
+        page: str,
     ) -> None:
+        """`page` is the one that is open at first."""
         super().__init__()
         self.options = Options()
         self.shown: Shown | None = None
@@ -113,9 +115,10 @@ class Main(Screen[None]):
         """To be called once, when everything has found its place."""
         self._play_films = animate
         self._ask_film, self._export = film, export
-        self._open = NAMES[0]
-        self._pages = {self._open: make(self._open)}
+        self._open = page
+        self._pages = {page: make(page)}
         """Those that somebody turned to."""
+        self._pages[page].playing = animate
         self._mounting = asyncio.Lock()
         self._turning = 0
         """Pages that somebody turned to and that have not been painted yet."""

@@ -6,15 +6,13 @@ from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.draw.text import clean
 
 
-async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40), page: str = "") -> str:
+async def screenshot(app: Dashboard, size: tuple[int, int] = (120, 40)) -> str:
     """Draw a dashboard without a terminal and return it as an SVG."""
     async with app.run_test(size=size) as pilot:
         while app.is_running and not (app.main.ready and all(s.caught_up for s in app.sources)):
             await pilot.pause(0.05)
         app.check_trainer()
         app.check_trainer()
-        if page:
-            await app.main.action_page(page)
         while app.main.turning:
             await pilot.pause()
         app.show_now()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +17,7 @@ from textual.containers import Vertical
 from textual.screen import Screen
 
 from dreamer_async.tui import terminal
-from dreamer_async.tui.draw.rows import Part, Row, spread
+from dreamer_async.tui.draw.rows import Part, Row
 from dreamer_async.tui.read.sweep import Member, SweepSource
 from dreamer_async.tui.show import sweep as show
 from dreamer_async.tui.terminal_app import BUSY_SECONDS, PAINT_SECONDS, FollowingApp
@@ -41,15 +42,15 @@ class Head(Panel):
 
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
-        self._ends: tuple[Row, Row] = ((), ())
+        self._row: Callable[[int], Row] = lambda width: ()
 
-    def show(self, left: Row, right: Row) -> None:
-        """Replace what is shown at its two ends."""
-        self._ends = left, right
+    def show(self, row: Callable[[int], Row]) -> None:
+        """Replace what makes the row for so many columns."""
+        self._row = row
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
-        return [spread(*self._ends, width)][:height]
+        return [self._row(width)][:height]
 
 
 class SweepScreen(Screen[None]):
@@ -140,6 +141,8 @@ class SweepApp(FollowingApp[Path]):
         if place is not None:
             self.chosen = members[place].job.name
             table.offset_rows = max(min(table.offset_rows, place), place - table.page_rows + 1)
+        if len(members) != table.count:
+            table.refresh(layout=True)
         table.show(
             len(members),
             lambda index: show.line(members[index], width, chosen=index == place),
@@ -147,7 +150,7 @@ class SweepApp(FollowingApp[Path]):
             note=[Part(show.foot(self.sort, backwards=self.backwards), "dim")],
             empty="none yet",
         )
-        self.screen.query_one("#sweep-head", Head).show(*show.head(self.source))
+        self.screen.query_one("#sweep-head", Head).show(partial(show.head, self.source))
         picture = show.chart(self.source.members, None if place is None else members[place])
         self.screen.query_one("#sweep-returns", Chart).show(picture)
         self.screen.query_one(KeyBar).show((), "", KEYS)

@@ -109,6 +109,12 @@ class TerminalApp(App[Result]):
         with self.suspend():
             terminal.stop_job()
 
+    def on_notify(self) -> None:
+        """Say the newest thing only, so that what is said never reaches down to the keys."""
+        self.clear_notifications()
+        for screen in self.screen_stack:
+            screen.query("ToastHolder").remove()  # a row each, which Textual keeps
+
     # -- a slow line -------------------------------------------------------------------------
 
     def get_driver_class(self) -> type[Driver]:

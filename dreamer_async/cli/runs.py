@@ -57,7 +57,7 @@ def watch(
     screenshot: Annotated[
         Path | None, typer.Option(help="Write a picture of the dashboard (SVG) and exit.")
     ] = None,
-    page: Annotated[str, typer.Option(metavar="PAGE", help="Page of the picture.")] = "overview",
+    page: Annotated[str, typer.Option(metavar="PAGE", help="Page to open first.")] = "overview",
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the picture.")] = "120x40",
     serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of --serve.")] = 8000,
@@ -75,6 +75,7 @@ def watch(
     found = find_shown(runs_root(runs_dir), refs or ["last"])
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
     options += ["--graphics", graphics] if graphics != "auto" else []
+    options += ["--page", page] if page != "overview" else []
     if serve:
         need_extra("serve", "watch --serve")
         from dreamer_async.cli.serve import serve_dashboard
@@ -82,7 +83,7 @@ def watch(
         return serve_dashboard(found, options, port)
     if screenshot is not None:
         check_target(screenshot, "--screenshot")
-        options += ["--screenshot", str(screenshot), "--page", page, "--size", size]
+        options += ["--screenshot", str(screenshot), "--size", size]
     become_dashboard(found, options, terminal=screenshot is None)
 
 

@@ -28,10 +28,14 @@ from dreamer_async.tui.widgets.video import Video
 
 FPS = 8
 """Steps per second of the agent."""
+OVER = 0.5
+"""Less probable than this that it continues: the model takes the episode for over."""
 LEFT = 0
 """Exit code: the game was left, or its terminal went away."""
 RESTART, LEAVE = Key("r", "restart", "app.restart"), Key("q", "leave", "app.leave")
 THEME = Key("T", "theme", "app.theme")
+PARTS = (Video, Meters, AlertLine, KeyBar)
+"""What a game shows itself in."""
 
 
 class Play(TerminalApp[None]):
@@ -123,7 +127,7 @@ class Play(TerminalApp[None]):
     # -- steps -------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        if self.playing:
+        if self.playing and all(self.query(part) for part in PARTS):  # they go before the timer
             self._step(self.world.choose())
 
     def _step(self, action: Action) -> None:
@@ -155,6 +159,7 @@ class Play(TerminalApp[None]):
 
     def _expected(self, moment: Moment) -> list[Meter]:
         """What the model expects."""
+        over = [Meter("episode", "over (r restarts)")] if moment.cont < OVER else []
         return [
             Meter("step", str(self.world.actions)),
             Meter("action", _written(self._last)),
@@ -162,6 +167,7 @@ class Play(TerminalApp[None]):
             Meter("total", f"{self.total:+.3f}"),
             Meter("value", f"{moment.value:+.3f}"),
             Meter("continue", f"{moment.cont:.3f}", moment.cont),
+            *over,
         ]
 
     # -- the terminal ------------------------------------------------------------------------

@@ -63,8 +63,10 @@ def legend(spec: EnvSpec) -> str:
         return "several actions at once: only the agent can play"
     if action.kind == "continuous":
         last = min(action.size, 9)
-        more = f"  a-{string.ascii_lowercase[last - 1]} -1 of each" if last > 1 else "  a -1"
-        return f"arrows  1-{last} +1{more}  0 nothing"
+        up, down = ("1", "a")
+        if last > 1:
+            up, down = f"1-{last}", f"a-{string.ascii_lowercase[last - 1]}"
+        return f"arrows, or {up}: +1, {down}: -1 of an action each, 0: nothing"
     count = min(action.size, len(NAMES))
-    arrows = "arrows  " if _arrows(spec) else ""
-    return f"{arrows}{NAMES[0]}-{NAMES[count - 1]} actions 0 to {count - 1}"
+    arrows = "arrows, or " if _arrows(spec) else ""
+    return f"{arrows}{NAMES[0]}-{NAMES[count - 1]}: actions 0 to {count - 1}"

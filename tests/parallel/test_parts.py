@@ -26,6 +26,7 @@ from dreamer_async.run.ranks.team import Team, of_all_ranks
 from dreamer_async.tui.draw.rows import cells
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import ranks as shown_ranks
+from dreamer_async.tui.widgets.lines import Caption
 
 
 def config(*overrides: str) -> Config:
@@ -319,10 +320,25 @@ def test_gauges_of_all_ranks() -> None:
 
 def test_ranks_have_a_row_and_one_process_has_none() -> None:
     view = RunView()
-    assert shown_ranks.row(view) == ()
+    assert shown_ranks.rows(view) == ((),)
     view.gauges |= of_all_ranks({n: {"rate/own_steps": 10.0 * n} for n in range(2)})
-    row = shown_ranks.row(view)
-    text = "".join(part.text for part in row)
-    assert text.startswith("2 ranks  steps/s 0 10") and "busy % 100 100" in text
+    full, brief = ("".join(part.text for part in row) for row in shown_ranks.rows(view))
+    assert full.startswith("2 ranks  steps/s 0 10") and "busy % 100 100" in full
+    assert brief == "2 ranks  steps/s 0–10.0  busy % 100  lag 0"
     view.gauges |= of_all_ranks({n: {"rate/own_steps": 10.0 * n} for n in range(64)})
-    assert cells(shown_ranks.row(view)) < 60
+    (only,) = shown_ranks.rows(view)
+    assert cells(only) < 60
+
+
+def test_the_row_of_ranks_is_whole_beside_its_title_at_80_columns() -> None:
+    view = RunView()
+    gauges = {"rate/own_steps": 812.5, "stage/learner_wait": 0.03, "policy/lag": 1.25}
+    view.gauges |= of_all_ranks(
+        {n: {k: v * (1 + n / 9) for k, v in gauges.items()} for n in range(8)}
+    )
+    caption = Caption("the last ten minutes")
+    caption.show(*shown_ranks.rows(view))
+    for width, ranks in ((78, "lag 1.25–2.22"), (198, "lag 1.25 1.39")):
+        (row,) = caption.paint(width, 1)
+        text = "".join(part.text for part in row)
+        assert text.startswith("the last ten minutes ") and ranks in text and "…" not in text

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 from unittest import mock
@@ -39,11 +40,13 @@ from dreamer_async.store.events import (
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.__main__ import cli
 from dreamer_async.tui.app import DETACHED, Dashboard
+from dreamer_async.tui.draw.rows import Part, Row, cells
+from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.state import rebuild
 from dreamer_async.tui.show.options import SMOOTHINGS
 from dreamer_async.tui.widgets.dialogs import ConfirmStop, Help
 from dreamer_async.tui.widgets.grid import grid_shape
-from dreamer_async.tui.widgets.header import _machine
+from dreamer_async.tui.widgets.header import _machine, _machine_row
 from dreamer_async.tui.widgets.panel import Panel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -807,6 +810,48 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
     view = rebuild(read_events(run.events_path)[0])
     shown = "".join(part.text for row in _machine(view) for part in row)
     assert shown == "  cpu 9%  ram 0.348 GB  gpu 87%  vram 12.3 of 80 GB"
+
+
+@pytest.mark.parametrize("width", range(40, 90))
+def test_the_header_leaves_out_what_does_not_fit_and_cuts_nothing(width: int) -> None:
+    setup = ["toy/catch_pixels", "toy 1.23M parameters", "cpu float32", "8 envs"]
+    machine: list[Row] = [[Part("  cpu 14%")], [Part("  ram 0.409 GB")]]
+    row = _machine_row(setup, machine, width)
+    assert cells(row) == width
+    assert ("…" in "".join(part.text for part in row)) == (width < 55), "the first three stay"
+
+
+def test_a_run_that_is_renamed_is_followed(run: RunDir) -> None:
+    source, moved = Source(run.path), RunDir(run.path.with_name("renamed"))
+    with trainer(run):
+        source.open()
+        source.read_newest()
+        source.check_trainer()
+        run.path.rename(moved.path)
+        run.path.mkdir()  # something else has its place
+        append(moved, Gauges(77_000, 1, {}))
+        for _ in range(3):
+            source.check_trainer()
+        source.read_newest()
+        assert source.phase.name == "training" and source.view.env_steps == 77_000
+        assert source.run_dir == moved
+    rmtree(moved.path)
+    for _ in range(3):
+        source.check_trainer()
+    assert source.phase.name == "lost" and source.run_dir == moved
+    source.close()
+
+
+@pytest.mark.parametrize(("page", "tab"), [("losses", "2 losses"), ("world", "4 world")])
+@driven
+async def test_a_page_may_be_open_at_first(run: RunDir, page: str, tab: str) -> None:
+    app = Dashboard(run.path, clock=lambda: NOW, page=page)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.main.page.id == page and tab in text(pilot)
+        await pilot.press("2")
+        await settle(pilot)
+        assert app.main.page.id == "losses" and "vector recon." in text(pilot)
 
 
 # --- the grid -------------------------------------------------------------------------------

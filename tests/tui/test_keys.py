@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from textual.widgets import OptionList
 from dreamer_async.store.events import Episode, Gauges, RunStarted, encode_line
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard
+from dreamer_async.tui.draw.rows import Part, cells
 from dreamer_async.tui.draw.text import plain, short
 from dreamer_async.tui.show.options import AXES
 from dreamer_async.tui.show.run_list import TAIL_BYTES, listed
@@ -155,9 +157,43 @@ def test_the_list_of_runs_finds_rare_episodes(run: RunDir, older: RunDir) -> Non
     (older.path / "events.jsonl").unlink()
     os.mkfifo(older.events_path)
     os.utime(older.config_path, (0, 0))  # without a stream it tells when the run began
-    newest, other = listed(run.path.parent, run.name, [])
-    assert newest[1].startswith(f"▸ {run.name}") and newest[1].endswith("50.0k steps    9.50")
+    newest, other = listed(run.path.parent, run.name, [], 64)
+    assert newest[1].startswith(f"▸ {run.name}") and newest[1].endswith("50.0k    9.50")
+    assert cells([Part(newest[1])]) == 64
     assert other[0] == older.name, "a pipe is waited for by nobody"
+
+
+@driven
+async def test_runs_that_differ_at_the_end_of_long_names_are_told_apart(run: RunDir) -> None:
+    for seed in range(2):
+        name = f"20261122-222700-dmc-walker_walk-size12m-lr1e-4-ratio512-s{seed}"
+        copytree(run.path, run.path.with_name(name))
+    app = dashboard(run)
+    for size in ((80, 24), (120, 40)):
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            await pilot.press("r")
+            await pilot.pause()
+            rows = [row for row in text(pilot).split("\n") if "-ratio512-s" in row]
+            assert len(rows) == 2 and "-s0 " in rows[1] + rows[0] and "-s1 " in rows[1] + rows[0]
+            assert all("13.1k" in row for row in rows), "and what they are is not cut"
+        app = dashboard(run)
+
+
+@driven
+async def test_what_is_said_stays_below_the_header_and_is_whole(run: RunDir) -> None:
+    app = dashboard(run)
+    why = "no space left on device: '/data/runs/20261122-222755-toy-catch/checkpoints'"
+    async with app.run_test(size=(80, 24), notifications=True) as pilot:
+        await settle(pilot)
+        for _ in range(4):
+            app.notify("saved", markup=False)
+            await pilot.pause()
+        app.notify(f"could not save a checkpoint: {why}", severity="error", markup=False)
+        await pilot.pause(0.1)
+        (toast,) = app.screen.query("Toast")
+        assert toast.region.y == 3, "those before take no room"
+        assert why.split(": ")[1] in text(pilot)
 
 
 @driven

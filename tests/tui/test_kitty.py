@@ -363,7 +363,7 @@ def test_a_terminal_that_says_no_or_nothing_gets_half_blocks(run: RunDir, name: 
         try:
             answer(screen, *([b"\x1bP>|" + name + b"\x1b\\" + YES] if name else []))
             screen.press(b"4")
-            screen.wait_for("▀▀".encode())
+            screen.wait_for(b"8;2;255;255;255")  # the ball
             screen.press(b"q")
             assert screen.exit_code() == 0 and screen.is_clean()
             assert read(screen.output.decode("utf-8", "replace")) == {}

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyte
 import pytest
 from rich.console import Console
@@ -51,7 +52,8 @@ def frame(pilot: Pilot[int]) -> str:
 def seen(written: str, before: str = "") -> list[list[tuple[object, ...]]]:
     """What a terminal shows: character, colours and attributes of each cell.
 
-    The colour of the text and boldness are not seen on a blank.
+    The colour of the text and boldness are not seen on a blank. A half block and its colours may
+    be the other one with these exchanged, or a blank where they are equal.
     """
     screen = pyte.Screen(WIDTH, HEIGHT)
     stream = pyte.Stream(screen)
@@ -59,9 +61,14 @@ def seen(written: str, before: str = "") -> list[list[tuple[object, ...]]]:
     rows = [[screen.buffer[y][x] for x in range(WIDTH)] for y in range(HEIGHT)]
     blank = [[c.data == " " and not (c.reverse or c.underscore) for c in row] for row in rows]
     return [
-        [(c.data, c.bg) if b else tuple(c) for c, b in zip(row, blanks, strict=True)]
+        [halves(c) or ((c.bg, c.bg) if b else tuple(c)) for c, b in zip(row, blanks, strict=True)]
         for row, blanks in zip(rows, blank, strict=True)
     ]
+
+
+def halves(cell: pyte.screens.Char) -> tuple[object, ...]:
+    """The colours above and below in a cell of half blocks; empty for another one."""
+    return {"▀": (cell.fg, cell.bg), "▄": (cell.bg, cell.fg)}.get(cell.data, ())
 
 
 @driven
@@ -155,6 +162,42 @@ def test_any_style_is_kept(styled: str) -> None:
 
 def test_a_colour_that_blanks_do_not_show_is_not_written() -> None:
     assert lean("\x1b[31ma\x1b[0m\x1b[32m  \x1b[0m\x1b[31mb\x1b[0m") == "\x1b[31ma  b\x1b[m"
+
+
+RED, BLUE, GREEN = "2;255;0;0", "2;0;0;255", "2;0;255;0"
+
+
+def cell(above: str, below: str) -> str:
+    """As Textual writes a half block."""
+    return f"\x1b[38;{above};48;{below}m▀\x1b[0m"
+
+
+def test_two_pixels_of_one_colour_are_a_blank() -> None:
+    picture = cell(RED, BLUE) + cell(RED, RED) + cell(GREEN, GREEN) + cell(RED, GREEN)
+    small = lean(picture)
+    assert small == f"\x1b[38;{RED};48;{BLUE}m▀\x1b[48;{RED}m \x1b[48;{GREEN}m ▀\x1b[m"
+    assert seen(small) == seen(picture)
+
+
+def test_a_half_block_stands_on_its_head_where_that_takes_fewer_bytes() -> None:
+    picture = cell(RED, BLUE) + cell(BLUE, RED) + cell(GREEN, RED) + cell(BLUE, GREEN)
+    small = lean(picture)
+    assert small.startswith(f"\x1b[38;{RED};48;{BLUE}m▀▄\x1b[48;{GREEN}m▄")
+    assert seen(small) == seen(picture)
+    assert seen(lean(cell(RED, BLUE))) != seen(cell(BLUE, RED)), "what differs is seen"
+
+
+@pytest.mark.parametrize("colours", ["31;42", "38;2;1;1;1", "1;38;2;1;1;1;48;2;1;1;1", "7;31;41"])
+def test_half_blocks_whose_colours_cannot_be_exchanged_stay(colours: str) -> None:
+    assert "▀" in lean(f"\x1b[{colours}m▀\x1b[0m")
+
+
+def test_random_pictures_stay_the_same() -> None:
+    palette, pick = np.array([RED, BLUE, GREEN]), np.random.default_rng(0)
+    rows = ["".join(cell(*palette[pick.integers(0, 3, 2)]) for _ in range(40)) for _ in range(20)]
+    picture = "\r\n".join(rows)
+    small = lean(picture)
+    assert seen(small) == seen(picture) and len(small) < 0.6 * len(picture)
 
 
 def test_what_is_not_written_can_be_forgotten() -> None:

@@ -13,6 +13,7 @@ from dreamer_async.store.events import Episode, EventWriter, Gauges, PhaseChange
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
 from dreamer_async.tui.__main__ import cli
+from dreamer_async.tui.draw.rows import Row, cells
 from dreamer_async.tui.read.sweep import SweepSource
 from dreamer_async.tui.show import sweep as show
 from dreamer_async.tui.sweep_app import SweepApp
@@ -43,6 +44,10 @@ def directory(tmp_path: Path) -> SweepDir:
             reason = "failed" if place == 0 else "completed"
             writer.emit(RunFinished(reason, 1000 - 100 * place, 1, 0, HOSTILE))
     return made
+
+
+def written(row: Row) -> str:
+    return "".join(part.text for part in row)
 
 
 def opened(directory: SweepDir) -> SweepSource:
@@ -91,6 +96,39 @@ def test_groups_are_means_with_intervals(directory: SweepDir) -> None:
     assert ground.low is not None and ground.high is not None
     assert (ground.low <= ground.y + 1e-9).all() and (ground.y <= ground.high + 1e-9).all()
     assert 10.0 <= ground.low[0] < 11.0 < ground.high[0] <= 12.0
+
+
+def test_the_head_says_how_every_run_is_before_it_says_a_long_name(directory: SweepDir) -> None:
+    source = opened(directory)
+    assert written(show.head(source, 120)).endswith("  67% of all steps")
+    assert "dreamer-async sweep-toy  6 runs  1 failed  4 completed" in written(
+        show.head(source, 120)
+    )
+    source.directory = SweepDir(directory.path.with_name("sweep-20261129-041300-classic-control"))
+    for width in (60, 80):
+        row = show.head(source, width)
+        assert cells(row) == width
+        assert written(row).startswith("▌sweep-") and written(row).endswith(" 67%")
+        assert "ontrol  1 failed  4 completed  1 waiting " in written(row)
+
+
+async def heights(directory: SweepDir) -> tuple[int, int]:
+    """Rows of the list and of the chart below it."""
+    app = SweepApp(directory.path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        while not (app.source.members and app.source.caught_up):
+            await pilot.pause(0.02)
+        app.show()
+        await pilot.pause()
+        listing, chart = (app.screen.query_one(f"#sweep-{part}") for part in ("runs", "returns"))
+        return listing.size.height, chart.size.height
+
+
+def test_a_list_takes_the_rows_it_needs_and_leaves_the_chart_its_own(directory: SweepDir) -> None:
+    assert asyncio.run(heights(directory)) == (8, 14), "title, heading, six runs"
+    many = [Job(f"run-{n}", "catch", "tiny", n, {}) for n in range(50)]
+    directory.write(Sweep(VERSION, "toy", (), tuple(many)))
+    assert asyncio.run(heights(directory)) == (13, 9)
 
 
 def test_an_interval_narrows_with_runs_and_is_repeatable() -> None:
@@ -148,8 +186,7 @@ def test_a_sweep_grows_and_its_file_may_be_anything(directory: SweepDir) -> None
     directory.file_path.write_text("{")
     source.look()
     assert "sweep.json" in source.problem and len(source.members) == 6
-    left, _ = show.head(source)
-    assert any("sweep.json" in part.text for part in left)
+    assert "sweep.json" in written(show.head(source, 80))
     job = Job("new", HOSTILE, "tiny", 0, {"optim.lr": HOSTILE})
     directory.write(Sweep(VERSION, "toy", (), (job,)))
     source = opened(directory)

@@ -32,6 +32,14 @@ def fit(text: str, width: int) -> str:
     return set_cell_size(text, width - 1) + "…" if width > 0 else ""
 
 
+def fit_ends(text: str, width: int) -> str:
+    """Crop or pad as `fit`, but in the middle: what tells names of runs apart is often the end."""
+    if cell_len(text) <= width or width < 4:
+        return fit(text, width)
+    end = (width - 1) // 2
+    return fit(text, width - end) + set_cell_size(text[::-1], end)[::-1]
+
+
 def named(text: str, width: int) -> str:
     """Crop names with commas between them behind one of them: a, b, …"""
     names = text.split(", ")

@@ -17,6 +17,10 @@ _LENGTHS = {"2": 5, "5": 3}
 """Numbers of a colour with its own: 38;2;red;green;blue and 38;5;index."""
 
 
+_UPPER, _LOWER = "▀", "▄"
+"""Half blocks: pictures come as upper ones, two pixels a cell."""
+
+
 class _Style(NamedTuple):
     """How a terminal writes; every part as the numbers that set it, empty for none."""
 
@@ -40,16 +44,36 @@ def lean(frame: str) -> str:
         if numbers is not None:
             wanted = _set(wanted, numbers)
             continue
-        if text is not None and wanted != now:
-            if text.isspace() and not _ON_BLANKS & (wanted.attributes | now.attributes):
-                target = _Style(now.front, wanted.back, now.attributes)
-            else:
-                target = wanted
+        if text is not None:
+            text, target = _cheapest(text, wanted, now)
             parts.append(_change(now, target))
             now = target
         parts.append(moves or text or "")
     parts.append(_change(now, wanted))
     return "".join(parts)
+
+
+def _cheapest(text: str, wanted: _Style, now: _Style) -> tuple[str, _Style]:
+    """What looks like a text in a style and takes the fewest bytes after another style.
+
+    Half blocks of two equal colours are blanks, and others may stand on their heads.
+    """
+    if not text.strip(_UPPER) and (turned := _turned(wanted)) is not None:
+        if turned[0][2:] == wanted.front[2:]:
+            text = " " * len(text)
+        elif len(_change(now, turned)) < len(_change(now, wanted)):
+            return _LOWER * len(text), turned
+    if text.isspace() and not _ON_BLANKS & (wanted.attributes | now.attributes):
+        return text, _Style(now.front, wanted.back, now.attributes)
+    return text, wanted
+
+
+def _turned(style: _Style) -> _Style | None:
+    """The style with its colours exchanged; None where they have no numbers, or do not stay."""
+    front, back = style.front, style.back
+    if style.attributes or not (front.startswith("38;") and back.startswith("48;")):
+        return None
+    return _Style(f"38{back[2:]}", f"48{front[2:]}")
 
 
 @lru_cache(maxsize=4096)

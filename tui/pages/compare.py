@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from textual.app import ComposeResult
 
-from dreamer_async.tui.draw.rows import Part, Row, fit
+from dreamer_async.tui.draw.rows import Part, Row, fit, fit_ends
 from dreamer_async.tui.draw.text import count, plain, short
 from dreamer_async.tui.pages.page import Page
 from dreamer_async.tui.read.compare import SEED, differences
@@ -61,13 +61,15 @@ class Compare(Page):
             rows = [row for row in rows if row[0] != SEED]
         heading: list[Part] = [Part(f"{'':{_KEY}}  ", "dim")]
         for group in groups:
-            heading.append(Part(fit(group.label, _VALUE) + " ", group.look))
-        self.query_one("#differences", Listing).show(
+            heading.append(Part(fit_ends(group.label, _VALUE) + " ", group.look))
+        table = self.query_one("#differences", Listing)
+        table.show(
             len(rows),
             lambda index: _setting_row(*rows[index]),
             heading=heading,
             empty="none" if len(groups) > 1 else _PICK,
         )
+        table.refresh(layout=True)
 
     def move(self, rows: int) -> None:
         self.query_one("#differences", Listing).scroll_rows(rows)
@@ -101,7 +103,7 @@ def _run_row(source: Source, key: Part) -> Row:
     text = f" {source.phase.name:<10}{count(view.env_steps):>8}{plain(view.updates):>9}{speed:>9}"
     return [
         key,
-        Part(fit(source.label, _KEY)),
+        Part(fit_ends(source.label, _KEY)),
         Part(text, "dim"),
         Part(f"{short(float(mean[-1]) if len(mean) else None):>12}", "strong"),
     ]

@@ -38,7 +38,7 @@ class Pipeline(Page):
         if not self.changed("all", (shown.source.epoch, view.gauges_seen, phase.name)):
             return
         self.query_one(Strips).show(stages.strips(view), stages.verdict(view, phase))
-        self.query_one(Caption).show(ranks.row(view))
+        self.query_one(Caption).show(*ranks.rows(view))
         grid = self.query_one(ChartGrid)
         wanted = len(CHARTS) if grid.content_size.height >= TALL else LEAST
         room = grid.lay_out(wanted, len(CHARTS))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from dreamer_async.tui.draw.rows import Part, Row, fit
+from dreamer_async.tui.draw.rows import Part, Row, fit_ends
 from dreamer_async.tui.read import compare
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show.pictures import MARKS, OTHERS
@@ -77,7 +77,7 @@ def legend(groups: Sequence[Group], width: int) -> Row:
     row: list[Part] = []
     for group in groups:
         title = group.title if len(group.title) <= share else group.label
-        row += [group.key, Part(fit(title, min(len(title), share))), Part("  ")]
+        row += [group.key, Part(fit_ends(title, min(len(title), share))), Part("  ")]
     return row
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from dreamer_async.store.events import Record
 from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir, list_runs
-from dreamer_async.tui.draw.rows import fit
+from dreamer_async.tui.draw.rows import fit_ends
 from dreamer_async.tui.draw.text import clean, count, short
 from dreamer_async.tui.read.progress import Trainer, phase
 from dreamer_async.tui.read.state import reduce
@@ -22,16 +22,21 @@ EPISODE_BYTES = 1 << 21
 """So far from the end episodes are looked for: they may be rare."""
 MOST = 200
 """Runs that are listed."""
-_NAME = 32
+_FACTS = 27
+"""Columns beside a name: its mark, phase, steps and score."""
+_LEAST_NAME = 12
 _EPISODE = b'{"type":"episode",'
 
 
-def listed(root: Path, current: str, laid_over: Collection[str]) -> list[tuple[str, str]]:
-    """Name every run and describe it in a line, newest first."""
+def listed(
+    root: Path, current: str, laid_over: Collection[str], width: int
+) -> list[tuple[str, str]]:
+    """Name every run and describe it in a line of so many columns, newest first."""
+    room = max(_LEAST_NAME, width - _FACTS)
     rows = []
     for run in list_runs(root)[:MOST]:
         mark = "▸" if run.name == current else "+" if run.name in laid_over else " "
-        rows.append((run.name, f"{mark} {fit(clean(run.name, 80), _NAME)} {_end_of(run)}"))
+        rows.append((run.name, f"{mark} {fit_ends(clean(run.name, 80), room)} {_end_of(run)}"))
     return rows
 
 
@@ -53,7 +58,7 @@ def _end_of(run: RunDir) -> str:
         name = "training"  # its phase stands before the end of the stream
     scores = view.episodes.mean[-20:]
     score = f"{short(float(scores.mean())):>8}" if len(scores) else ""
-    return f"{name:<9} {count(view.env_steps):>6} steps{score}"
+    return f"{name:<9} {count(view.env_steps):>6}{score}"
 
 
 def _episodes(path: Path, start: int, stop: int) -> list[Record]:

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from rich.cells import cell_len
 
 from dreamer_async.tui.draw.axis import Scale, value_scale
 from dreamer_async.tui.draw.chart import draw, layer, text_rows
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
-from dreamer_async.tui.draw.rows import Part, Row, cells, fit
+from dreamer_async.tui.draw.rows import Part, Row, cells, fit, fit_ends, spread
 from dreamer_async.tui.draw.text import count, duration, short
 from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.series import Array
@@ -30,6 +31,8 @@ _COLUMNS = {"state": 11, "steps": 8, "done": 6, "return": 9, "eta": 8}
 _SPARK, _HOST = 16, 20
 _NARROW = 72
 """Fewer columns have no room for curves."""
+_SHORT_NAME = 8
+"""Columns of a sweep's name that are kept in any case."""
 _ROOMY = 100
 """Columns of a terminal from which on steps are counted, too, and not said in percent alone."""
 
@@ -52,25 +55,24 @@ def _unknown(member: Member, by: str) -> bool:
     return (by == "return" and member.score is None) or (by == "eta" and member.eta is None)
 
 
-def head(source: SweepSource) -> tuple[Row, Row]:
-    """What the sweep is and how far: the two ends of the top row."""
+def head(source: SweepSource, width: int) -> Row:
+    """What the sweep is and how far, in so many columns; its name gives way to how its runs are."""
     members = source.members
     states = Counter(member.state for member in members)
-    known = [
-        Part(f"{number} {state}  ", _LOOKS.get(state, "dim")) for state, number in states.items()
-    ]
-    shares = [min(1.0, m.steps / m.planned) if m.planned else 0.0 for m in members]
-    share = sum(shares) / len(shares) if shares else 0.0
-    left = [
-        Part("▌", "accent"),
-        Part("dreamer-async ", "dim"),
-        Part(source.name, "strong"),
-        Part(f"  {len(members)} runs  "),
-        *known,
-    ]
+    share = sum(map(_share, members)) / len(members) if members else 0.0
+    told = [Part(f"  {len(members)} runs")]
+    told += [Part(f"  {n} {state}", _LOOKS.get(state, "dim")) for state, n in states.items()]
     if source.problem:
-        left = [*left[:3], Part(f"  {source.problem}", "bad")]
-    return left, [Part(f"{share:.0%} of all steps", "dim")]
+        told = [Part(f"  {source.problem}", "bad")]
+    before, far = Part("dreamer-async ", "dim"), [Part(f"{share:.0%} of all steps", "dim")]
+    whole = [Part("▌", "accent"), before, Part(source.name, "strong"), *told]
+    if cells(whole) + 1 + cells(far) <= width:
+        return spread(whole, far, width)
+    far = [Part(f"{share:.0%}", "dim")]
+    told = told if source.problem else told[1:]  # their sum is no news
+    room = width - 2 - cells(told) - cells(far)
+    name = fit_ends(source.name, max(_SHORT_NAME, min(room, cell_len(source.name))))
+    return spread([Part("▌", "accent"), Part(name, "strong"), *told], far, width)
 
 
 def _columns(width: int) -> dict[str, int]:
@@ -109,7 +111,7 @@ def line(member: Member, width: int, *, chosen: bool) -> Row:
     }
     row: list[Part] = [
         Part("▸ " if chosen else "  ", "accent"),
-        Part(fit(member.name, _name_width(width)) + " ", "strong" if chosen else "text"),
+        Part(fit_ends(member.name, _name_width(width)) + " ", "strong" if chosen else "text"),
         *(cells_of[name] for name in _columns(width)),
     ]
     if width < _NARROW:
@@ -186,7 +188,7 @@ def _entry(label: str, trace: Trace, look: str) -> Entry:
     name = label or "all runs"
     return [
         [Part("━ ", look), Part(name, "dim"), value],
-        [Part("━ ", look), Part(fit(name, min(len(name), 16)), "dim"), value],
+        [Part("━ ", look), Part(fit_ends(name, min(len(name), 16)), "dim"), value],
     ]
 
 

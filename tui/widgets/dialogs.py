@@ -15,6 +15,8 @@ from textual.widgets import Button, Input, Label, OptionList, Static
 from dreamer_async.tui.draw.text import ascii_only
 
 Answer = TypeVar("Answer")
+RUNS_WIDTH, MOST_WIDTH = 92, 0.9
+"""Columns of the list of runs, and the share of the screen that it may take: dashboard.tcss."""
 
 
 class Dialog(ModalScreen[Answer]):
@@ -145,6 +147,11 @@ class RunList(Dialog[str | None]):
         shown or takes it off, and tells which."""
         super().__init__()
         self._rows, self._pick = rows, pick
+
+    @staticmethod
+    def room(width: int) -> int:
+        """Columns of a row on a screen so wide, beside border, padding and scroll bar."""
+        return min(RUNS_WIDTH, int(width * MOST_WIDTH)) - 8
 
     def compose(self) -> ComposeResult:
         with Vertical(id="runs", classes="dialog") as box:

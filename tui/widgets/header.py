@@ -118,7 +118,8 @@ def _machine_row(setup: list[str], machine: list[Row], width: int) -> Row:
     while True:
         left: Row = [Part("  " + " · ".join(setup), "dim")]
         right = [part for row in machine for part in row]
-        if cells(left) + cells(right) <= width or (len(setup) <= 3 and not machine):
+        gap = bool(machine)  # `spread` keeps one
+        if cells(left) + gap + cells(right) <= width or (len(setup) <= 3 and not machine):
             return spread(left, right, width)
         if len(setup) > 3:
             setup = setup[:-1]

@@ -15,20 +15,23 @@ class Caption(Panel):
     def __init__(self, title: str, look: str = "title", *, id: str | None = None) -> None:
         super().__init__(id=id)
         self._title, self._look = title, look
-        self._note: Row = ()
+        self._notes: Entry = ((),)
 
     def name_it(self, title: str) -> None:
         """Replace the title."""
         self._title = title
         self.repaint()
 
-    def show(self, note: Row) -> None:
-        """Replace the note."""
-        self._note = note
+    def show(self, *notes: Row) -> None:
+        """Replace the note: in full, then in fewer words for less room."""
+        self._notes = notes
         self.repaint()
 
     def paint(self, width: int, height: int) -> list[Row]:
-        return [spread([Part(self._title, self._look)], self._note, width, Part("─", "rule"))]
+        title = [Part(self._title, self._look)]
+        room = width - cells(title) - 1
+        note = next((note for note in self._notes if cells(note) <= room), self._notes[-1])
+        return [spread(title, note, width, Part("─", "rule"))]
 
 
 class Legend(Panel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from textual.events import MouseScrollDown, MouseScrollUp
+from textual.geometry import Size
 
 from dreamer_async.tui.draw.rows import Part, Row, crop, spread
 from dreamer_async.tui.widgets.panel import Panel
@@ -63,6 +64,10 @@ class Listing(Panel):
     def page_rows(self) -> int:
         """Rows that fit."""
         return max(1, self.content_size.height - 1 - bool(self._heading))
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Ask for room for every row, where the height is not given."""
+        return 1 + bool(self._heading) + max(1, self._count)
 
     def paint(self, width: int, height: int) -> list[Row]:
         self._bounded()
