@@ -19,11 +19,13 @@ from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.paths import existing_directory
 from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.config import Config, ConfigError
+from dreamer_async.config.arguments import checked
 from dreamer_async.python.factory import allowed, named, refuse_in_worker
 from dreamer_async.python.run import Run
 from dreamer_async.python.settings import as_words, root_of
 
 
+@checked
 def train(
     suite: str | None = None,
     *,
@@ -82,6 +84,7 @@ def train(
         return _start(config, root_of(runs_dir), name, note, trackers)
 
 
+@checked
 def learn(
     source: str | Path,
     *,
