@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from numpy.typing import NDArray
 
 from dreamer_async import envs
-from dreamer_async.cli.inputs import device_kind, unused_gpu
+from dreamer_async.cli.inputs import as_settings, device_kind, unused_gpu
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, resolve
@@ -104,12 +104,7 @@ class Session:
         self.num_bodies = num_bodies
         self.action_space, self.observation_space = action_space, observation_space
         self._batched = batch_space(observation_space, num_bodies) if num_bodies > 1 else None
-        flags = {
-            "train.seed": seed,
-            "train.train_ratio": ratio,
-            "train.device": device,
-            "train.threads": threads,
-        }
+        flags = as_settings(seed=seed, ratio=ratio, device=device, threads=threads)
         words = [*as_words(flags), *as_words(settings or {})]
         run_dir = RunDir(root_of(runs_dir) / _name(run))
         new = _config(run, observation_space, action_space, num_bodies, size, words)
