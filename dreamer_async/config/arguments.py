@@ -94,7 +94,8 @@ def _scalar(kind: Any, value: Any) -> Any:
         return _REFUSED
     if kind is float:
         return value
-    return int(value) if math.isfinite(value) and value == int(value) else _REFUSED
+    number: Any = value  # a Real has no int() in the types of the standard library
+    return int(number) if math.isfinite(number) and number == int(number) else _REFUSED
 
 
 def _described(kind: Any, choices: Sequence[Any]) -> str:

@@ -81,15 +81,16 @@ def test_what_does_not_fit_is_said(kind: Any, given: Any, message: str) -> None:
 
 
 def test_a_function_gets_what_it_declares() -> None:
-    assert take() == ["last", 1, False]
-    assert take(Path("a"), "2k", best=np.bool_(True)) == [Path("a"), 2000, True]
+    called: Any = take
+    assert called() == ["last", 1, False]
+    assert called(Path("a"), "2k", best=np.bool_(True)) == [Path("a"), 2000, True]
     for words, options, name in (
         ([None], {}, "run"),
         (["a", []], {}, "count"),
         ([], {"best": None}, "best"),
     ):
         with pytest.raises(ConfigError, match=f"^{name}: "):
-            take(*words, **options)
+            called(*words, **options)
 
 
 def test_python_says_itself_what_is_missing_or_unknown() -> None:
