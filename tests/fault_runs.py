@@ -34,16 +34,44 @@ PATIENCE = 240.0
 """Seconds after which a test stops waiting: many more than anything takes on a busy machine."""
 
 
-class Server:
-    """Forks trainers that are killed or broken as asked; see fault_server.py."""
+class Forking:
+    """A process that forks trainers as it is asked to: a line of JSON each way."""
 
-    def __init__(self) -> None:
-        words = [sys.executable, str(Path(__file__).with_name("fault_server.py"))]
+    def __init__(self, script: Path) -> None:
+        tests = Path(__file__).parent
+        paths = map(str, (tests, tests.parent, os.environ.get("PYTHONPATH", "")))
         self.seconds = 0.0
         """How long the last trainer lived."""
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Say what is wanted; the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """The next line that the process says."""
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Server(Forking):
+    """Forks trainers that are killed or broken as asked; see fault_server.py."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(__file__).with_name("fault_server.py"))
 
     def train(self, run: RunDir, inject: Mapping[str, Any] | None = None, **request: Any) -> int:
         """Run one trainer to its end, as `start` does; its exit code, or minus the signal."""
@@ -70,19 +98,7 @@ class Server:
             "kill_after": kill_after,
             "suspended": suspended,
         }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return Started(self, run, self.answer()["pid"])
-
-    def answer(self) -> dict[str, Any]:
-        """The next line that the server says."""
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        return Started(self, run, self.ask(request)["pid"])
 
 
 class Started:

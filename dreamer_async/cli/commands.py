@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -84,11 +84,20 @@ app.add_typer(envs.env_app, name="env")
 app.add_typer(runs.runs_app, name="runs")
 
 
-def _with_help(error: typer.TyperException) -> str:
+def _with_help(error: typer.TyperException, words: Sequence[str]) -> str:
     """What is wrong with the words, and where to read which would work."""
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "dreamer-async"
+    path = context.command_path if context else " ".join(["dreamer-async", *_named(words)])
     return f"{error.format_message().rstrip('.')}; see `{path} --help`"
+
+
+def _named(words: Sequence[str]) -> Iterator[str]:
+    """The words at the beginning that name a command."""
+    command = parser()
+    for word in words:
+        if (command := getattr(command, "commands", {}).get(word)) is None:
+            return
+        yield word
 
 
 @cache
@@ -103,6 +112,6 @@ def run(words: Sequence[str]) -> int:
         result = parser()(list(words), prog_name="dreamer-async", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
-        return complain(_with_help(error))
+        return complain(_with_help(error, words))
     except typer.Abort:
         return complain("interrupted", exit_codes.INTERRUPTED)

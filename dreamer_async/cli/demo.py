@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import configure, wanted_trackers
+from dreamer_async.cli.inputs import as_settings, configure, wanted_trackers
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.options import Device, Log, Plain, RunsDir
 from dreamer_async.cli.paths import runs_root
@@ -47,7 +47,7 @@ def demo(
     if task not in TASKS:
         raise ConfigError(f"--task {shown(task)}: expected {' or '.join(TASKS)}")
     name, what = TASKS[task]
-    flags = {"train.steps": STEPS[task], "train.seed": seed, "train.device": device}
+    flags = as_settings(steps=STEPS[task], seed=seed, device=device)
     config, _, note = configure("toy", name, "size1m", flags, list(SETTINGS))
     trackers = wanted_trackers(log, tensorboard=False)
     note = "\n".join(filter(None, [note, check_room(config, runs_root(runs_dir))]))

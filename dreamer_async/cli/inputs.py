@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dreamer_async.cli.paths import check_target
+from dreamer_async.cli.paths import check_target, existing_directory
 from dreamer_async.cli.task import find_task
 from dreamer_async.config import (
     ON_A_CPU,
@@ -42,6 +42,24 @@ EXTRAS = {
     "mlflow": ("mlflow", "mlflow"),
 }
 """Extra -> (module it brings, its package)."""
+
+
+FLAGS = {
+    "steps": "train.steps",
+    "updates": "train.updates",
+    "seed": "train.seed",
+    "ratio": "train.train_ratio",
+    "device": "train.device",
+    "precision": "train.precision",
+    "threads": "train.threads",
+    "sync": "train.sync",
+    "compile": "train.compile",
+    "num_envs": "env.num_envs",
+    "resize": "env.resize",
+    "repeat": "env.repeat",
+    "env_args": "env.args",
+}
+"""Flags of commands, which are arguments in Python -> the settings that they are."""
 
 
 def need_extra(extra: str, what: str) -> None:
@@ -85,6 +103,12 @@ def wanted_trackers(
     for name in wanted:
         need_extra(name, f"--log {name}")
     return wanted
+
+
+def as_settings(*, replay_dir: str | Path | None = None, **flags: Any) -> dict[str, Any]:
+    """Values of the settings that these flags are; None means not given."""
+    where = None if replay_dir is None else existing_directory(str(replay_dir))
+    return {FLAGS[name]: value for name, value in flags.items()} | {"replay.directory": where}
 
 
 def as_overrides(flags: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 
 from dreamer_async.cli.inputs import (
     as_overrides,
+    as_settings,
     as_view,
     device_kind,
     initial_weights,
@@ -35,7 +36,7 @@ from dreamer_async.cli.options import (
     Tensorboard,
     Threads,
 )
-from dreamer_async.cli.paths import existing_directory, runs_root
+from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.train import start
 from dreamer_async.cli.words.learn import Episodes, wanted
 
@@ -82,15 +83,15 @@ def learn(
 ) -> int:
     """Train on recorded experience, without environments: another run's replay, or episodes."""
     root = runs_root(runs_dir)
-    flags = {
-        "train.updates": updates,
-        "train.seed": seed,
-        "train.device": device,
-        "train.precision": precision,
-        "train.threads": threads,
-        "train.compile": compile_,
-        "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
-    }
+    flags = as_settings(
+        updates=updates,
+        seed=seed,
+        device=device,
+        precision=precision,
+        threads=threads,
+        compile=compile_,
+        replay_dir=replay_dir,
+    )
     words = [*as_overrides(flags | initial_weights(root, init, init_parts)), *(overrides or [])]
     said = Episodes(env, actions, as_view(env_args, kinds))
     config, many = wanted(root, source, words, said=said, task=task, size=size)

@@ -10,7 +10,7 @@ import typer
 
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import as_view, configure, try_spaces
+from dreamer_async.cli.inputs import as_settings, as_view, configure, try_spaces
 from dreamer_async.cli.options import (
     Compile,
     Device,
@@ -92,13 +92,13 @@ def bench(
     if trace is not None:
         check_target(trace, "--profile")
     suite = suite or ("toy" if part in ALONE else "atari")
-    flags = {
-        "env.num_envs": num_envs,
-        "train.device": device,
-        "train.precision": precision,
-        "train.threads": threads,
-        "train.compile": compile_,
-    }
+    flags = as_settings(
+        num_envs=num_envs,
+        device=device,
+        precision=precision,
+        threads=threads,
+        compile=compile_,
+    )
     settings = as_view(env_args, kinds) + (overrides or [])
     config = configure(suite, task, size, flags, settings).config
     try_spaces(config.env)
@@ -140,14 +140,14 @@ def plan(
     overrides: Overrides = None,
 ) -> int:
     """Estimate what a run would need: memory, disk, hours. Nothing is created."""
-    flags = {
-        "train.steps": steps,
-        "env.num_envs": num_envs,
-        "train.train_ratio": ratio,
-        "train.device": device,
-        "train.precision": precision,
-        "train.threads": threads,
-    }
+    flags = as_settings(
+        steps=steps,
+        num_envs=num_envs,
+        ratio=ratio,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
     settings = as_view(env_args, kinds) + (overrides or [])
     config, _, note = configure(suite, task, size, flags, settings, published=published)
     try_spaces(config.env)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamer_async.config import Config, to_dict
+from dreamer_async.config import Config, ConfigError, to_dict
+from dreamer_async.config.schema import shown
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store.directory import existing
-from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.run_dir import LONGEST_LABEL, RUN_NAME, RunDir
 
 
 def check_room(config: Config, root: Path) -> str:
@@ -43,10 +44,15 @@ def create_run(
     """Make a run's directory, and say what killed commands had left behind and is deleted now.
 
     The label is that of its task unless there is one; with `named` it is the whole name. A tracker
-    follows a run that has its folder.
+    follows a run that has its folder. ConfigError for a label that would have to be changed.
     """
     from dreamer_async.store.removal import sweep
 
+    if label is not None and not (RUN_NAME.fullmatch(label) and len(label) <= LONGEST_LABEL):
+        raise ConfigError(
+            f"--name {shown(label)}: use up to {LONGEST_LABEL} letters (a to z), digits, . _ and "
+            "-, and begin with a letter or a digit"
+        )
     swept = list(sweep(root))
     try:
         now = None if named else time.time

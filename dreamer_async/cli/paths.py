@@ -37,6 +37,8 @@ def _expanded(text: str, option: str) -> Path:
 
 
 def check_target(path: Path, option: str) -> None:
-    """Refuse a file that is to be written where there is no directory."""
+    """Refuse a file that is to be written where there is no directory, or where one is already."""
+    if path.is_dir():
+        raise ConfigError(f"{option} needs a file, but {str(path)!r} is a directory")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{option} needs a file in an existing directory, got {str(path)!r}")

@@ -17,6 +17,7 @@ import typer
 
 from dreamer_async.cli.inputs import (
     as_overrides,
+    as_settings,
     as_view,
     device_kind,
     need_extra,
@@ -123,10 +124,12 @@ def sweep(
     remote = "" if where == "local" else "cpu" if gpus == 0 else "cuda"
     if remote:
         need_extra("slurm", "sweep --on slurm")
+    else:
+        _refuse_slurm(partition=partition, gpus=gpus, cpus=cpus, sbatch=sbatch)
     from dreamer_async.cli.words.sweep import Words, wanted
     from dreamer_async.sweep.work import stand
 
-    flags = as_overrides({"train.steps": steps, "train.device": device})
+    flags = as_overrides(as_settings(steps=steps, device=device))
     settings = (*flags, *as_view(env_args, kinds), *(overrides or []))
     words = Words(task, size, seeds, settings)
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
@@ -170,6 +173,12 @@ def _places(plan: Sweep) -> int:
     devices = [t.partition("=")[2] for t in plan.settings if t.startswith("train.device=")]
     gpu = device_kind(devices[-1] if devices else "auto") == "cuda"
     return max(1, len(visible_gpus()) // plan.devices) if gpu else 1
+
+
+def _refuse_slurm(**options: object) -> None:
+    """Refuse what only Slurm would listen to."""
+    if given := next((name for name, value in options.items() if value is not None), None):
+        raise ConfigError(f"--{given} is for --on slurm")
 
 
 def _check_devices(plan: Sweep, remote: str) -> None:

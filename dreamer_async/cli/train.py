@@ -15,6 +15,7 @@ import typer
 
 from dreamer_async.cli.inputs import (
     as_overrides,
+    as_settings,
     as_view,
     configure,
     device_kind,
@@ -55,7 +56,7 @@ from dreamer_async.cli.options import (
     Tensorboard,
     Threads,
 )
-from dreamer_async.cli.paths import existing_directory, runs_root
+from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
 from dreamer_async.cli.task import find_task
 from dreamer_async.cli.terminal import complain, on_terminal, warn
@@ -118,20 +119,20 @@ def train(
         return follow_run()
     if (made := made_before(runs_root(runs_dir))) is not None:
         return start(made, plain=plain, resume=True)
-    flags = {
-        "train.steps": steps,
-        "env.num_envs": num_envs,
-        "train.seed": seed,
-        "train.train_ratio": ratio,
-        "train.device": device,
-        "train.precision": precision,
-        "train.threads": threads,
-        "train.sync": sync,
-        "train.compile": compile_,
-        "env.resize": resize,
-        "env.repeat": repeat,
-        "replay.directory": None if replay_dir is None else existing_directory(replay_dir),
-    }
+    flags = as_settings(
+        steps=steps,
+        num_envs=num_envs,
+        seed=seed,
+        ratio=ratio,
+        device=device,
+        precision=precision,
+        threads=threads,
+        sync=sync,
+        compile=compile_,
+        resize=resize,
+        repeat=repeat,
+        replay_dir=replay_dir,
+    )
     flags |= initial_weights(runs_root(runs_dir), init, init_parts)
     settings = as_view(env_args, kinds) + (overrides or [])
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
@@ -217,8 +218,8 @@ def resume(
     name_again(old.env, task)
     if (online or env is not None) and updates is not None:
         raise ConfigError("--updates is for learning without environments, not with them")
-    flags = {"train.steps": steps, "env.num_envs": num_envs, "train.device": device}
-    flags["train.updates"] = "0" if online or env is not None else updates
+    updates = "0" if online or env is not None else updates
+    flags = as_settings(steps=steps, updates=updates, num_envs=num_envs, device=device)
     settings = as_overrides(flags) + (overrides or [])
     new = override(old, settings)
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():

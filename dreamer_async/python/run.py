@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamer_async.cli.launch import log_tail
+from dreamer_async.config.arguments import checked
 from dreamer_async.python.settings import root_of
 from dreamer_async.store import checkpoint
 from dreamer_async.store.events import (
@@ -62,6 +63,7 @@ class Run:
         self._trainer = trainer
 
     @classmethod
+    @checked
     def find(cls, ref: str | Path = "last", runs_dir: str | Path | None = None) -> Run:
         """A run by its name, its path or `last`; RunNotFound (a ValueError) names close ones."""
         return cls(RunDir.find(root_of(runs_dir), str(ref)))
@@ -85,6 +87,7 @@ class Run:
         starting = self._trainer is not None and self._trainer.poll() is None
         return starting or self._run_dir.owner() is not None
 
+    @checked
     def wait(self, timeout: float | None = None) -> RunFinished:
         """Wait for the end and return its reason (completed or stopped), steps and updates.
 
@@ -98,6 +101,7 @@ class Run:
             raise RunFailed(self._how_it_failed(code, ended))
         return ended
 
+    @checked
     def stop(self, timeout: float | None = 120.0) -> RunFinished:
         """Make the run save and end, wait for that and return how it ended, as `wait` does."""
         if self._awaited():
@@ -127,6 +131,7 @@ class Run:
         scores = [np.nan if e.score is None else e.score for e in episodes]
         return Returns(np.array([e.env_steps for e in episodes], np.int64), np.array(scores, float))
 
+    @checked
     def checkpoint(self, timeout: float | None = 120.0) -> Path:
         """Path of a checkpoint that `dreamer_async.load` takes.
 

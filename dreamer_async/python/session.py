@@ -24,10 +24,11 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from numpy.typing import NDArray
 
 from dreamer_async import envs
-from dreamer_async.cli.inputs import device_kind, unused_gpu
+from dreamer_async.cli.inputs import as_settings, device_kind, unused_gpu
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, resolve
+from dreamer_async.config.arguments import checked
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.session import address
 from dreamer_async.envs.session.caller import Caller, Hung, Row
@@ -38,6 +39,7 @@ from dreamer_async.python.factory import refuse_in_worker
 from dreamer_async.python.run import Run, RunFailed
 from dreamer_async.python.settings import as_words, root_of
 from dreamer_async.run import checkpoint_room
+from dreamer_async.run.one_caller import OneCaller
 from dreamer_async.store.run_dir import RUN_NAME, RunDir
 from dreamer_async.store.summary import load_config
 
@@ -70,9 +72,11 @@ class Session:
     `dreamer-async resume NAME`), the session joins that trainer, which outlives it. Otherwise the
     trainer saves and ends when the session is closed or left, or when this program dies.
 
-    Not for several threads at once.
+    It serves one thread at a time: a call that comes while another runs is a RuntimeError, with
+    nothing recorded.
     """
 
+    @checked
     def __init__(
         self,
         observation_space: Space,
@@ -95,15 +99,12 @@ class Session:
         RunInUse if another program steps this run, and RunFailed if the trainer ends.
         """
         refuse_in_worker("dreamer_async.Session")
+        if num_bodies < 1:
+            raise ConfigError(f"num_bodies is {num_bodies}, but 1 is the least")
         self.num_bodies = num_bodies
         self.action_space, self.observation_space = action_space, observation_space
         self._batched = batch_space(observation_space, num_bodies) if num_bodies > 1 else None
-        flags = {
-            "train.seed": seed,
-            "train.train_ratio": ratio,
-            "train.device": device,
-            "train.threads": threads,
-        }
+        flags = as_settings(seed=seed, ratio=ratio, device=device, threads=threads)
         words = [*as_words(flags), *as_words(settings or {})]
         run_dir = RunDir(root_of(runs_dir) / _name(run))
         new = _config(run, observation_space, action_space, num_bodies, size, words)
@@ -115,6 +116,7 @@ class Session:
         notes = _prepare(run_dir, config, resume=resume)
         self._over = np.ones(num_bodies, bool)
         self._begun = self._closed = False
+        self._stepping = OneCaller("another thread steps this session")
         self._trainer: Trainer | None = None
         self._run_dir = run_dir
         self.run = Run(run_dir, notes=notes)
@@ -136,8 +138,9 @@ class Session:
         An episode that has not ended is cut here. Raises ValueError for an observation that is not
         of its space, and as `step` does.
         """
-        rows = [self._caller.row(each, 0.0, False, False) for each in self._each(obs)]
-        return self._act(rows, np.ones(self.num_bodies, bool))
+        with self._stepping:
+            rows = [self._caller.row(each, 0.0, False, False) for each in self._each(obs)]
+            return self._act(rows, np.ones(self.num_bodies, bool))
 
     def step(
         self, obs: Any, reward: Any, terminated: Any, truncated: Any, *, action: Any = None
@@ -155,12 +158,13 @@ class Session:
         Raises ValueError, with nothing recorded, for what does not fit the spaces; RunFailed if
         the trainer has failed or was killed, ConnectionError if another process stopped it.
         """
-        if not self._begun or (self.num_bodies == 1 and self._over[0]):
-            raise ValueError("no episode is running: session.reset(obs) begins one")
-        columns = map(self._column, (reward, terminated, truncated))
-        parts = zip(self._each(obs), *columns, self._done(action), strict=True)
-        rows = [self._caller.row(*part) for part in parts]
-        return self._act(rows, self._over.copy())
+        with self._stepping:
+            if not self._begun or (self.num_bodies == 1 and self._over[0]):
+                raise ValueError("no episode is running: session.reset(obs) begins one")
+            columns = map(self._column, (reward, terminated, truncated))
+            parts = zip(self._each(obs), *columns, self._done(action), strict=True)
+            rows = [self._caller.row(*part) for part in parts]
+            return self._act(rows, self._over.copy())
 
     def _act(self, rows: Sequence[Row], is_first: NDArray[np.bool_]) -> Any:
         if self._closed:

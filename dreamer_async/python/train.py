@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.cli.inputs import (
+    FLAGS,
+    as_settings,
     configure,
     device_kind,
     initial_weights,
@@ -16,14 +18,15 @@ from dreamer_async.cli.inputs import (
 )
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
-from dreamer_async.cli.paths import existing_directory
 from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.config import Config, ConfigError
+from dreamer_async.config.arguments import checked
 from dreamer_async.python.factory import allowed, named, refuse_in_worker
 from dreamer_async.python.run import Run
 from dreamer_async.python.settings import as_words, root_of
 
 
+@checked
 def train(
     suite: str | None = None,
     *,
@@ -62,26 +65,27 @@ def train(
     known = as_words(settings or {})
     with allowed():
         suite, task, args = _task(suite, task, env, env_args)
-        flags = {
-            "train.steps": steps,
-            "env.num_envs": num_envs,
-            "env.args": args or None,
-            "train.seed": seed,
-            "train.train_ratio": ratio,
-            "train.device": device,
-            "train.precision": precision,
-            "train.threads": threads,
-            "train.sync": sync,
-            "train.compile": compile,
-            "env.resize": resize,
-            "replay.directory": None if replay_dir is None else existing_directory(str(replay_dir)),
-        }
+        flags = as_settings(
+            steps=steps,
+            num_envs=num_envs,
+            env_args=args or None,
+            seed=seed,
+            ratio=ratio,
+            device=device,
+            precision=precision,
+            threads=threads,
+            sync=sync,
+            compile=compile,
+            resize=resize,
+            replay_dir=replay_dir,
+        )
         config, _, note = configure(suite, task, size, {}, [*as_words(flags), *known])
         trackers = wanted_trackers(list(log), tensorboard=False)
         try_spaces(config.env)
         return _start(config, root_of(runs_dir), name, note, trackers)
 
 
+@checked
 def learn(
     source: str | Path,
     *,
@@ -115,21 +119,21 @@ def learn(
     """
     refuse_in_worker("dreamer_async.learn")
     root = root_of(runs_dir)
-    flags = {
-        "train.updates": updates,
-        "train.seed": seed,
-        "train.device": device,
-        "train.precision": precision,
-        "train.threads": threads,
-        "train.compile": compile,
-        "replay.directory": None if replay_dir is None else existing_directory(str(replay_dir)),
-    }
+    flags = as_settings(
+        updates=updates,
+        seed=seed,
+        device=device,
+        precision=precision,
+        threads=threads,
+        compile=compile,
+        replay_dir=replay_dir,
+    )
     with allowed():
         flags |= initial_weights(root, None if init is None else str(init), init_parts)
         words = [*as_words(flags), *as_words(settings or {})]
         found = None if env is None else named(env)
         args = {**(found.args if found else {}), **(env_args or {})}
-        view = as_words({"env.args": args or None})
+        view = as_words({FLAGS["env_args"]: args or None})
         said = Episodes(found.task if found else None, actions, view)
         config, _ = wanted(root, str(source), words, said=said, task=task, size=size)
         trackers = wanted_trackers(list(log), tensorboard=False)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, EnvConfig
+from dreamer_async.config.arguments import checked
 from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.vector import EnvError
 from dreamer_async.fast.place import Place
@@ -128,6 +129,7 @@ class Evaluation:
         return {name: getattr(self, name) for name in f"{names} {numbers}".split()}
 
 
+@checked
 def evaluate(
     run: str | Path = "last",
     episodes: int = 10,
@@ -153,8 +155,9 @@ def evaluate(
     Raises ValueError for a run or task that cannot be found or built, `CheckpointError` where
     nothing valid is saved, and `EnvError` where the environment fails.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}, but 1 is the least")
+    for name, number in (("episodes", episodes), ("longest", longest)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}, but 1 is the least")
     agent = load(run, device, seed, best=best, task=task, runs_dir=runs_dir)
     tally = Scores(episodes, longest)
     policy, generator, env = agent.policy, agent.generator, agent.config.env

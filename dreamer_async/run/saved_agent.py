@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy, PolicyCarry
 from dreamer_async.config import Config, EnvConfig, from_dict
+from dreamer_async.config.arguments import checked
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.fast.place import take_place
 from dreamer_async.run import hub, saved_spec
+from dreamer_async.run.one_caller import OneCaller
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, Counters, under
 from dreamer_async.store.run_dir import RunDir, RunNotFound
@@ -41,7 +43,7 @@ class SavedAgent:
     `observation_space` says what is taken.
 
     Where a run repeats each action (`--repeat`), the caller does so, too. One agent serves one
-    thread at a time.
+    thread at a time: a call that comes while another runs is a RuntimeError.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class SavedAgent:
         """Random numbers of latents and actions."""
         self._load_weights(found)
         self._carry: PolicyCarry | None = None
+        self._acting = OneCaller("this agent acts for another thread; load one for each")
 
     @property
     def observation_space(self) -> gymnasium.Space[Any]:
@@ -103,6 +106,10 @@ class SavedAgent:
 
         Raises ValueError that names the key, what was given and what its space says.
         """
+        with self._acting:
+            return self._act(obs, is_first, greedy)
+
+    def _act(self, obs: Any, is_first: ArrayLike | None, greedy: bool) -> Any:
         rows = 1 if is_first is None else len(_flags(is_first))
         carry = self._carry
         if carry is not None and len(carry.deter) != rows:
@@ -112,7 +119,7 @@ class SavedAgent:
                     f"is of {rows}: call reset() first"
                 )
             carry = None
-        action, self._carry = self.step(obs, carry, is_first, greedy=greedy)
+        action, self._carry = self._step(obs, carry, is_first, greedy)
         return action
 
     def initial(self, rows: int = 1) -> PolicyCarry:
@@ -132,6 +139,12 @@ class SavedAgent:
         `carry` None starts an episode in every row. Raises ValueError as `act`, and where
         observations, `is_first` and carry differ in their number of rows.
         """
+        with self._acting:
+            return self._step(obs, carry, is_first, greedy)
+
+    def _step(
+        self, obs: Any, carry: PolicyCarry | None, is_first: ArrayLike | None, greedy: bool
+    ) -> tuple[Any, PolicyCarry]:
         if is_first is None:
             rows, first = self._translator.read(obs), np.zeros(1, bool)
         else:
@@ -156,6 +169,7 @@ class SavedAgent:
             raise checkpoint.CheckpointError(f"{found.path.name}: {error}") from error
 
 
+@checked
 def load(
     run: str | Path = "last",
     device: str = "auto",

@@ -28,6 +28,8 @@ from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_lock import RunLock
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+LONGEST_LABEL = 100
+"""Letters of the readable part of a name."""
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
 """Experiment trackers that a run may have a folder of."""
 DRAFT = ".tmp"
@@ -88,7 +90,7 @@ class RunDir:
         nothing else below `root` may have then (FileExistsError); `config` is stored as
         config.json.
         """
-        label = re.sub(r"[^A-Za-z0-9._-]+", "-", task).strip("-.")[:100] or "run"
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", task).strip("-.")[:LONGEST_LABEL] or "run"
         root.mkdir(parents=True, exist_ok=True)
         scratch = root / f".new-{secrets.token_hex(8)}"
         scratch.mkdir()

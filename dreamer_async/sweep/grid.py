@@ -151,9 +151,13 @@ def from_file(path: Path) -> dict[str, Any]:
     `suite`, `task`, `size` and `seeds` as texts, and `settings` as key -> values. ConfigError says
     what is wrong.
     """
+    if path.exists() and not path.is_file():  # nobody may ever write to a pipe
+        raise ConfigError(f"{path} is not a file")
     try:
         with open(path, "rb") as file:
             data = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     for key in data:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tiny_run import STARTED
 
 from dreamer_async import __version__, cli
-from dreamer_async.cli import launch
+from dreamer_async.cli import entry, launch
 from dreamer_async.cli.task import find_task
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
@@ -319,10 +319,45 @@ def test_help_has_a_short_name_everywhere(invoke: Run, words: str) -> None:
     assert out.startswith("Usage: dreamer-async") and "-h, --help" in out
 
 
-def test_an_error_of_the_system_is_the_file_and_words(invoke: Run) -> None:
-    Path("grid.toml").mkdir()
+def test_an_error_of_the_system_is_the_file_and_words(
+    invoke: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_command", lambda words: os.listdir(words[0]))
+    assert invoke("gone") == (73, "", "error: 'gone': No such file or directory\n")
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
+def test_a_file_that_is_none_is_not_read(invoke: Run, kind: str) -> None:
+    """Opening a pipe would wait for ever."""
+    os.mkfifo("grid.toml") if kind == "pipe" else Path("grid.toml").mkdir()
     said = invoke("sweep", "grid.toml", "--dry-run")
-    assert said == (73, "", "error: 'grid.toml': Is a directory\n")
+    assert said == (2, "", "error: grid.toml is not a file\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "toy", "-s"], "'-s' requires an argument; see `dreamer-async train --help`"),
+        (["train", "toy", "-s", ""], "expected key=value, such as train.batch_size=8, got ''"),
+        (["runs", "rm", "--runs-dir"], "see `dreamer-async runs rm --help`"),
+        (["train", "toy", "--name"], "'--name' requires an argument"),
+        (["curves", "--output", "."], "--output needs a file, but '.' is a directory"),
+        (["curves", "--output", ""], "--output needs a file, but '.' is a directory"),
+    ],
+)
+def test_an_option_without_its_value_is_one_line(
+    invoke: Run, words: list[str], message: str
+) -> None:
+    code, out, err = invoke(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
+@pytest.mark.parametrize("name", ["ünï", "", ".", "-x", "a b", "../x", "x" * 101])
+def test_a_name_that_would_have_to_be_changed_is_refused(invoke: Run, name: str) -> None:
+    code, out, err = invoke("train", "toy", "--size", "tiny", f"--name={name}")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --name ") and err.count("\n") == 1 and "letters" in err
+    assert not Path("runs").exists()
 
 
 def test_a_picture_is_a_png(invoke: Run) -> None:

@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from dreamer_async.config import from_dict
 from dreamer_async.envs import spec_of
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
+from dreamer_async.run.one_caller import OneCaller
 from dreamer_async.store.events import Episode, Event, Resumed, RunFinished, read_events
 from dreamer_async.store.json_file import read_json
 from dreamer_async.store.run_dir import RunDir
@@ -201,6 +205,35 @@ def test_several_bodies_are_a_vector_environment(tmp_path: Path) -> None:
     rows = stored(RunDir(session.run.path))
     after = np.flatnonzero(rows["is_last"][:-1]) + 1
     assert rows["is_first"][after].all() and not rows["reward"][after].any()
+
+
+def test_it_serves_one_thread_at_a_time() -> None:
+    """With a trainer that takes its time to answer."""
+    inside, go, rows = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def row(self, obs: Any, reward: Any, terminated: Any, truncated: Any, *_: Any) -> Any:
+            return SimpleNamespace(obs=obs, terminated=terminated, truncated=truncated)
+
+        def exchange(self, given: Any, is_first: Any) -> list[int]:
+            inside.set()
+            go.wait()
+            rows.extend(given)
+            return [0]
+
+    session = object.__new__(Session)
+    vars(session).update(num_bodies=1, _batched=None, _begun=True, _closed=False, _caller=Slow())
+    vars(session).update(_over=np.zeros(1, bool), _stepping=OneCaller("another thread steps it"))
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(session.step, "a", 0.0, False, False)
+        inside.wait()
+        for call in (lambda: session.step("b", 0.0, False, False), lambda: session.reset("c")):
+            with pytest.raises(RuntimeError, match="one caller at a time"):
+                call()
+        go.set()
+        assert first.result() == 0
+    session.step("d", 0.0, False, False)
+    assert [row.obs for row in rows] == ["a", "d"], "nothing of the others is recorded"
 
 
 @pytest.mark.faults

@@ -6,7 +6,9 @@ import functools
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,28 @@ def test_toys_take_the_keys_of_their_spec(trained: Trained) -> None:
     assert agent.action_space.contains(action)
     with pytest.raises(ValueError, match="no 'vector', which its space names"):
         agent.act(np.zeros(4, np.float32))
+
+
+def test_it_serves_one_thread_at_a_time(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = dreamer_async.load(trained("toy", "reach").path, "cpu")
+    obs = {"vector": np.zeros(4, np.float32)}
+    act, inside, go = agent.policy.act, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        inside.set()
+        go.wait()
+        return act(*args, **kwargs)
+
+    monkeypatch.setattr(agent.policy, "act", slow)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(agent.act, obs)
+        inside.wait()
+        for call in (lambda: agent.act(obs), lambda: agent.step(obs, None)):
+            with pytest.raises(RuntimeError, match=r"one caller at a time: .*one for each"):
+                call()
+        go.set()
+        assert agent.action_space.contains(first.result())
+    assert agent.action_space.contains(agent.act(obs)), "whoever waits is served"
 
 
 def test_episodes_are_remembered_until_reset(trained: Trained) -> None:

@@ -50,7 +50,7 @@ def wanted(
         words, what = _from_file(Path(what), words)
     if what not in SUITES:
         raise ConfigError(_no_suite(root, what))
-    directory = SweepDir(root / _name(name or f"sweep-{what}"))
+    directory = SweepDir(root / _name(f"sweep-{what}" if name is None else name))
     sweep = _search(what, words, search, remote) if search else _grid(what, words, remote)
     for job in sweep.jobs or [typical(sweep)]:
         config_of(sweep, job)  # says what is wrong with it
