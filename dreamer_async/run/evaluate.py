@@ -154,7 +154,7 @@ def evaluate(
     nothing valid is saved, and `EnvError` where the environment fails.
     """
     if episodes < 1:
-        raise ValueError(f"episodes is {episodes}, but 1 is the least")
+        raise ValueError(f"episodes is {episodes}, but must be at least 1")
     agent = load(run, device, seed, best=best, task=task, runs_dir=runs_dir)
     tally = Scores(episodes, longest)
     policy, generator, env = agent.policy, agent.generator, agent.config.env
