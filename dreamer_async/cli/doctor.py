@@ -80,7 +80,11 @@ def _torch() -> Finding:
     if torch.cuda.is_available():
         return _gpu()
     cores = len(os.sched_getaffinity(0))
-    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} cores (default size1m)")
+    return Finding(
+        "torch",
+        "ok",
+        f"{torch.__version__}: CPU, {cores} core{'s' * (cores != 1)} (default size1m)",
+    )
 
 
 def _gpu() -> Finding:

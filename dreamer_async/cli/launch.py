@@ -79,7 +79,7 @@ def find_shown(root: Path, refs: Sequence[str]) -> list[RunDir | SweepDir]:
     if len(sweeps) == len(refs) == 1:
         return [*sweeps]
     if sweeps:
-        raise ConfigError(f"{sweeps[0].name} is a sweep, whose dashboard shows nothing else")
+        raise ConfigError(f"{sweeps[0].name} is a sweep: watch it alone, without other runs")
     return [RunDir.find(root, ref) for ref in refs]
 
 

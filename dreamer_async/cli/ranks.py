@@ -29,7 +29,7 @@ def check_devices(config: Config, kind: str, devices: int) -> None:
 
     if (there := torch.cuda.device_count()) < here:
         raise ConfigError(
-            f"{here} ranks want a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
+            f"{here} ranks need a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
             f"try --devices {there}, or --device cpu"
         )
 

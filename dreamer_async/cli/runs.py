@@ -132,7 +132,7 @@ def evaluate(
 
     several = SweepDir.find(runs_root(runs_dir), ref) is not None
     if several and filmed:
-        raise ConfigError(f"a film is of one run, such as {ref}/RUN, and {ref} is a sweep")
+        raise ConfigError(f"{ref} is a sweep, and a film shows one run: name it, {ref}/RUN")
     runs = [run for run in runs if not several or any(run.checkpoints.glob("step-*"))]
     if not runs:
         raise ConfigError(f"no run of {ref} has a checkpoint yet")
@@ -171,8 +171,8 @@ def _warn_of_scores(result: Evaluation) -> None:
     _warn_of_skipped(result.skipped)
     if cut := result.cut:
         warn(
-            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps, which "
-            "is all that counts; --longest changes the limit"
+            f"{cut} episode{'s' * (cut > 1)} did not end within {result.longest:,} steps and "
+            "count only up to there; --longest changes the limit"
         )
 
 

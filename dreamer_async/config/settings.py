@@ -342,7 +342,7 @@ class TrainConfig:
     compile: bool = True
     """Compile the update; GPUs only."""
     native: bool = True
-    """Build and use functions of our own for nearly everything; CPUs only."""
+    """Compute with native functions, prebuilt or built at the first start; CPUs only."""
     capture: bool = True
     """Record the compiled update as one CUDA graph; GPUs only."""
     fused_filtering: bool = False

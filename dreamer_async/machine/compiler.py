@@ -17,7 +17,7 @@ def _lacking(named: str | None) -> str:
     words = named.split()
     alone = next((word for word in reversed(words) if shutil.which(word)), "g++")
     advice = f"name a program alone, such as CXX={alone}" if len(words) > 1 else "is it installed?"
-    return f"no C++ compiler: CXX is {shown(named)}, which is no program here; {advice}"
+    return f"no C++ compiler: CXX is {shown(named)}, which is not a program here; {advice}"
 
 
 def find() -> str | None:

@@ -69,7 +69,7 @@ def _main_module(name: str) -> str:
         return str(spec.name)
     stem = Path(getattr(main, "__file__", None) or "").stem
     if not stem.isidentifier():
-        what = f"{stem}.py, whose name is none of a module" if stem else "a notebook or a prompt"
+        what = f"{stem}.py, whose name cannot be imported" if stem else "a notebook or a prompt"
         raise ConfigError(
             f"env={name} was defined in {what}, which the trainer, another process, cannot "
             f"import: put it into a file such as my_env.py and pass env='my_env:{name}'"

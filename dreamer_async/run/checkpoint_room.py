@@ -34,14 +34,14 @@ def check_room(directory: Path, size: float, count: int, replay: float = 0.0) ->
     fit, which are kept or written at one time; else nothing.
     """
     free = shutil.disk_usage(directory).free - replay
-    behind = " behind the replay" if replay else ""
+    behind = " beside the replay" if replay else ""
     left = f"{in_words(max(0.0, free))} are free{behind}"
     needs = f"a checkpoint takes {in_words(size)} at {directory}, where {left}"
     advice = "free some, or take another --runs-dir or a smaller --size"
     if free < size:
         raise CheckpointSpaceError(errno.ENOSPC, f"{needs}: nothing could be saved; {advice}")
     if free < count * size:
-        return f"{needs}: too little for the {count} that there are at times; {advice}"
+        return f"{needs}: too little for the {count} that a run sometimes has; {advice}"
     return ""
 
 

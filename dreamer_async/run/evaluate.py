@@ -157,7 +157,7 @@ def evaluate(
     """
     for name, number in (("episodes", episodes), ("longest", longest)):
         if number < 1:
-            raise ValueError(f"{name} is {number}, but 1 is the least")
+            raise ValueError(f"{name} is {number}, but must be at least 1")
     agent = load(run, device, seed, best=best, task=task, runs_dir=runs_dir)
     tally = Scores(episodes, longest)
     policy, generator, env = agent.policy, agent.generator, agent.config.env

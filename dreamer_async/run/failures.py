@@ -72,7 +72,7 @@ def describe(error: BaseException, run: RunDir | None = None) -> str:
 
 
 def _what_stands(run: RunDir) -> str:
-    return "the last checkpoint is intact" if _saved(run) else "no checkpoint was saved yet"
+    return "the last checkpoint is intact" if _saved(run) else "no checkpoint has been saved yet"
 
 
 def _saved(run: RunDir) -> bool:

@@ -45,7 +45,7 @@ def local(path: str | Path) -> Path:
 def parse(name: str) -> tuple[str, str | None]:
     """Repository and revision of `hf://user/name@revision`; ValueError if it is none."""
     if (match := _NAME.fullmatch(name)) is None:
-        raise ValueError(f"{name!r} is no name on the hub: write hf://user/name")
+        raise ValueError(f"{name!r} is not a name on the hub: write hf://user/name")
     return match["repo"], match["revision"]
 
 

@@ -118,7 +118,7 @@ def observed(spec: EnvSpec, step: StepBatch, row: int) -> Frame:
         if obs.is_image:
             return coloured(step.obs[key][row])
     raise NoPicture(
-        f"there is nothing to see of {spec.suite}/{spec.task}: it draws no picture of itself, and "
+        f"{spec.suite}/{spec.task} cannot be filmed: it draws no picture of itself, and "
         f"observes no image, only {', '.join(spec.obs)}"
     )
 

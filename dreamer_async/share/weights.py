@@ -39,7 +39,7 @@ FILES = ("README.md", "manifest.json", "scores.json", "state.safetensors")
 def check_folder(out: Path) -> None:
     """Refuse a folder that holds something, or whose parent is not there; raises ConfigError."""
     if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out} cannot be made: {out.absolute().parent} is no directory")
+        raise ConfigError(f"{out} cannot be made: {out.absolute().parent} is not a directory")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not an empty directory")
 

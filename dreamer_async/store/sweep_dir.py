@@ -111,7 +111,7 @@ class SweepDir:
         if len({job.name for job in sweep.jobs}) < len(sweep.jobs):
             raise ValueError(f"{self.file_path}: two runs have one name")
         if not 1 <= sweep.devices <= MOST_DEVICES:
-            raise ValueError(f"{self.file_path}: devices is from 1 to {MOST_DEVICES}")
+            raise ValueError(f"{self.file_path}: devices must be from 1 to {MOST_DEVICES}")
         return sweep
 
     def write(self, sweep: Sweep) -> None:

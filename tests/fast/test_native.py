@@ -250,10 +250,10 @@ def test_a_compiler_that_takes_too_long_is_given_up(
     [
         (
             "g++ -O2",
-            "CXX is 'g++ -O2', which is no program here; name a program alone, such as CXX=g++",
+            "CXX is 'g++ -O2', which is not a program here; name a program alone, such as CXX=g++",
         ),
         ("ccache g++", "such as CXX=g++"),
-        ("nowhere-c++", "CXX is 'nowhere-c++', which is no program here; is it installed?"),
+        ("nowhere-c++", "CXX is 'nowhere-c++', which is not a program here; is it installed?"),
         ("\x1b[2J", r"CXX is '\\x1b[2J'"),
     ],
 )

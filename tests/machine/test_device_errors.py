@@ -85,13 +85,13 @@ def test_a_checkpoint_stands_where_there_is_one(
         (run.checkpoints / "step-000000000100").mkdir(parents=True)
     text = describe(error, run)
     assert ("the last checkpoint is intact" in text) == saved
-    assert ("no checkpoint was saved yet" in text) == (not saved)
+    assert ("no checkpoint has been saved yet" in text) == (not saved)
 
 
 def test_running_out_of_memory_is_one_line_with_what_would_fit(tmp_path: Path) -> None:
     text = describe(CUDA_FULL, make_run(tmp_path))
     assert text == (
-        "out of memory; no checkpoint was saved yet. Try a smaller --size, or "
+        "out of memory; no checkpoint has been saved yet. Try a smaller --size, or "
         "-s train.batch_size=N (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a "
         "total capacity of 23.64 GiB of which 1.50 GiB is free)"
     )

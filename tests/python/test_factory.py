@@ -64,7 +64,7 @@ if __name__ == "__main__":
         (["my_script.py"], "my_script:build"),
         (["-m", "my_script"], "my_script:build"),
         (["-c", SCRIPT], "a notebook or a prompt"),
-        (["my-script.py"], "my-script.py, whose name is none of a module"),
+        (["my-script.py"], "my-script.py, whose name cannot be imported"),
     ],
 )
 def test_functions_of_a_script_are_named_by_its_file(

@@ -57,7 +57,7 @@ def test_where_checkpoints_hardly_fit_there_is_a_warning(
         free(monkeypatch, fit * 10**6)
         warning = checkpoint_room.check_room(tmp_path, 10**6, keep)
         assert ("too little for the 4" in warning) == warned
-    with pytest.raises(checkpoint_room.CheckpointSpaceError, match="behind the replay"):
+    with pytest.raises(checkpoint_room.CheckpointSpaceError, match="beside the replay"):
         checkpoint_room.check_room(tmp_path, 10**6, keep, replay=3.5e6)
 
 

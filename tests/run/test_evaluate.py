@@ -67,7 +67,7 @@ def test_a_run_is_found_by_its_name_and_a_checkpoint_by_its_path(
     assert evaluate(run.name, 2, device="cpu", runs_dir=run.path.parent) == ours
     monkeypatch.setenv("DREAMER_RUNS_DIR", str(run.path.parent))
     assert evaluate(episodes=2, device="cpu") == ours and ours.run == run.name
-    with pytest.raises(ValueError, match="episodes is 0, but 1 is the least"):
+    with pytest.raises(ValueError, match="episodes is 0, but must be at least 1"):
         evaluate(episodes=0)
 
 

@@ -168,8 +168,8 @@ async def test_long_vectors_are_paged(run: RunDir) -> None:
         (PhaseChanged("training", 384, 0), "training", ("first update", "training, step 384")),
         (PhaseChanged("training", 999, 5), "training", ("d asks for one now",)),
         (PhaseChanged("paused", 999, 5), "paused", ("when it continues (p)",)),
-        (PhaseChanged("training", 999, 5), "lost", ("Nobody trains",)),
-        (RunFinished("completed", 9, 9, 0), "finished", ("Nobody trains",)),
+        (PhaseChanged("training", 999, 5), "lost", ("is not being trained",)),
+        (RunFinished("completed", 9, 9, 0), "finished", ("is not being trained",)),
     ],
 )
 def test_without_a_film_it_is_said_what_is_waited_for(

@@ -75,7 +75,7 @@ def waiting(view: RunView, phase: Phase, trouble: str) -> list[str]:
 
 def _coming(view: RunView, phase: Phase) -> list[str]:
     if phase.name in OVER:
-        return ["Nobody trains in this run, so none will come until it is resumed."]
+        return ["This run is not being trained: films come again once it is resumed."]
     if phase.name == "paused":
         return ["The run is paused: films are made when it continues (p)."]
     if phase.name == "stopping":
