@@ -100,7 +100,7 @@ class Session:
         """
         refuse_in_worker("dreamer_async.Session")
         if num_bodies < 1:
-            raise ConfigError(f"num_bodies is {num_bodies}, but 1 is the least")
+            raise ConfigError(f"num_bodies is {num_bodies}, but must be at least 1")
         self.num_bodies = num_bodies
         self.action_space, self.observation_space = action_space, observation_space
         self._batched = batch_space(observation_space, num_bodies) if num_bodies > 1 else None

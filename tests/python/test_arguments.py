@@ -73,11 +73,11 @@ def test_a_run_is_a_name_or_a_path(function: Any, wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
-        (dreamer_async.evaluate, {"longest": 0}, "longest is 0, but 1 is the least"),
+        (dreamer_async.evaluate, {"longest": 0}, "longest is 0, but must be at least 1"),
         (dreamer_async.evaluate, {"episodes": 2.5}, "episodes: expected a whole number, got 2.5"),
         (dreamer_async.train, {"log": "wandb"}, "log: expected a list of texts, got 'wandb'"),
         (dreamer_async.train, {"env": BOX}, "env is a Box; it must be an id"),
-        (Session, {"num_bodies": 0}, "num_bodies is 0, but 1 is the least"),
+        (Session, {"num_bodies": 0}, "num_bodies is 0, but must be at least 1"),
         (Session, {"observation_space": None}, "expected a gymnasium Space, got None"),
     ],
 )
