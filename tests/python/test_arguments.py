@@ -77,7 +77,7 @@ def test_a_run_is_a_name_or_a_path(function: Any, wrong: Any) -> None:
         (dreamer_async.evaluate, {"longest": 0}, "longest is 0, but 1 is the least"),
         (dreamer_async.evaluate, {"episodes": 2.5}, "episodes: expected a whole number, got 2.5"),
         (dreamer_async.train, {"log": "wandb"}, "log: expected a list of texts, got 'wandb'"),
-        (dreamer_async.train, {"env": BOX}, "env is a Box; it must be an id"),
+        (dreamer_async.train, {"env": BOX}, "env: expected an id, .*, got Box"),
         (dreamer_async.train, {"env": "toy/catch"}, r"train\('toy', task='catch'\)"),
         (dreamer_async.train, {"suite": "toy", "task": "catch", "name": "a/b"}, "^name 'a/b': use"),
         (dreamer_async.train, {"suite": "toy", "task": "catch", "log": ["x"]}, "^log 'x': expect"),
