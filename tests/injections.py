@@ -269,7 +269,7 @@ def waits_for_environments(_: Any) -> None:
 def slow_environments(seconds: float) -> None:
     """Environments that take long to build; somebody asks for a stop meanwhile."""
 
-    def build(config: Any) -> Any:
+    def build(*_: Any) -> Any:
         print(BUILDS, flush=True)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(seconds)

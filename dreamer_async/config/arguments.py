@@ -9,9 +9,10 @@ import functools
 import inspect
 import math
 import os
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -23,6 +24,15 @@ R = TypeVar("R")
 
 LEFT = frozenset({"env"})
 """Arguments that whoever reads them checks, and has more to say about."""
+_FLAG = re.compile(
+    r"""(?<![\w"'-])                              # neither within a word nor given by the user
+    (?:--as[ ](?P<key>[^\s=]+)=(?P<kind>[\w:]+)
+    |-s[ ](?P<setting>[\w.]+)=(?P<value>[\w.-]+)
+    |--(?P<flag>[a-z]+(?:-[a-z]+)*))""",
+    re.VERBOSE,
+)
+_RENAMED = {"envs": "num_envs", "env-arg": "env_args"}
+"""Flags whose arguments have another name."""
 _REFUSED = object()
 _SCALARS = (bool, int, float)
 _NAMES = {Sequence: "a list of texts", Mapping: "a dict", Callable: "a function"}
@@ -31,7 +41,8 @@ _NAMES = {Sequence: "a list of texts", Mapping: "a dict", Callable: "a function"
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function be called only with arguments of the kinds that it declares.
 
-    A wrong one is a ConfigError that names it, with what was given and what would work.
+    A wrong one is a ConfigError that names it, with what was given and what would work. So is
+    what the function itself refuses, by the names of its arguments and not of the flags.
     """
     signature = inspect.signature(function)
 
@@ -47,9 +58,37 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)  # Python says best what is missing or unknown
         for name in bound.arguments.keys() & kinds().keys() - LEFT:
             bound.arguments[name] = argument(kinds()[name], bound.arguments[name], name)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except ValueError as error:
+            if error.args == (str(error),):
+                error.args = (in_python(str(error), signature.parameters),)
+            raise
 
     return wrapper
+
+
+def in_python(text: str, known: Container[str]) -> str:
+    """Name the flags of a message by the arguments of these names that they are in Python.
+
+    Commands between backquotes stay as they are, and so does a message that speaks of both.
+    """
+
+    def argument_of(flag: re.Match[str]) -> str:
+        if flag["flag"]:
+            name = _RENAMED.get(flag["flag"], flag["flag"].replace("-", "_"))
+            return name if name in known else flag[0]
+        if "settings" not in known:
+            return flag[0]
+        if flag["key"]:
+            return f'settings={{"env.kinds": {{"{flag["key"]}": "{flag["kind"]}"}}}}'
+        return f'settings={{"{flag["setting"]}": {flag["value"]}}}'
+
+    if "in Python" in text:
+        return text
+    parts = text.split("`")
+    parts[::2] = [_FLAG.sub(argument_of, part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def argument(kind: Any, value: Any, name: str) -> Any:

@@ -40,7 +40,7 @@ def nearest(
     Known words that stand for others are not named themselves.
     """
     close = get_close_matches(word, list(known), n=3, cutoff=0.6)
-    matches = [(stand_for or {}).get(match, match) for match in close]
+    matches = dict.fromkeys((stand_for or {}).get(match, match) for match in close)
     return f" (did you mean {' or '.join(matches)}?)" if matches else ""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dreamer_async.config import ConfigError
+from dreamer_async.config.schema import shown
 from dreamer_async.envs.children import WORKER
 from dreamer_async.envs.suites.gym import ALLOWED, SEARCH
 
@@ -40,8 +41,8 @@ def named(env: str | Callable[..., Any]) -> Named:
         return Named(inner.task, {**inner.args, **env.keywords})
     if not callable(env):
         raise ConfigError(
-            f"env is a {type(env).__name__}; it must be an id, 'module:factory', or a function "
-            "or class that builds one environment"
+            "env: expected an id, 'module:factory', or a function or class that builds one "
+            f"environment, got {shown(env)}"
         )
     return Named(f"{_module(env)}:{env.__qualname__}", {})
 
@@ -54,9 +55,9 @@ def _module(factory: Callable[..., Any]) -> str:
     except (AttributeError, KeyError):
         found = None
     if found != factory:
-        shown = name or type(factory).__name__
+        called = name or type(factory).__name__
         raise ConfigError(
-            f"env={shown} has no name that the trainer, another process, could import: "
+            f"env={called} has no name that the trainer, another process, could import: "
             "define it at the top of a module (functools.partial may give it arguments)"
         )
     return str(home) if home != "__main__" else _main_module(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from dreamer_async.cli.inputs import (
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.words.learn import Episodes, wanted
-from dreamer_async.config import Config, ConfigError
-from dreamer_async.config.arguments import checked
+from dreamer_async.config import SUITES, Config, ConfigError
+from dreamer_async.config.arguments import checked, in_python
 from dreamer_async.python.factory import allowed, named, refuse_in_worker
 from dreamer_async.python.run import Run
 from dreamer_async.python.settings import as_words, root_of
@@ -145,7 +146,9 @@ def _start(config: Config, root: Path, name: str | None, note: str, trackers: Se
     notes = [note, check_room(config, root)]
     run, swept = create_run(root, name, config, trackers=trackers)
     trainer = start_trainer(run, resume=False)
-    return Run(run, trainer, tuple(filter(None, [*notes, *swept])))
+    arguments = inspect.signature(train).parameters
+    said = [in_python(text, arguments) for text in [*notes, *swept] if text]
+    return Run(run, trainer, tuple(said))
 
 
 def _task(
@@ -163,4 +166,6 @@ def _task(
         other = f"task={task!r}" if task is not None else repr(suite)
         raise ConfigError(f"give either env= or a suite and its task, not env= and {other}")
     found = named(env)
+    if isinstance(env, str) and (of := env.partition("/"))[0] in SUITES:
+        raise ConfigError(f"env={env!r} is a suite and a task: train({of[0]!r}, task={of[2]!r})")
     return "gym", found.task, {**found.args, **(args or {})}

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy
 from dreamer_async.config import Config, ConfigError, EnvConfig
@@ -124,14 +126,15 @@ async def build(
     policy = await policy_thread.run(
         Policy, spec, config, place.device, place.precision, place.backend
     )
-    player = await policy_thread.run(Player, policy, env.num_envs, train.seed + 2)
+    seed = seed_from(train.seed, replay.steps)
+    player = await policy_thread.run(Player, policy, env.num_envs, seed + 2)
     with slow_step(f"starting {env.num_envs} environments"):
         pool = stack.enter_context(
             Absent(spec, env.num_envs)
             if train.updates
             else serve(config, spec, run_dir, stop)
             if called
-            else await builder.run_or_leave(make_env, config)
+            else await builder.run_or_leave(make_env, config, seed)
         )
     cost = whole.train.batch_size * train.batch_length
     ratio = team.ratio(train.train_ratio, cost, waits=not called)
@@ -192,7 +195,15 @@ def _is_known(env: EnvConfig) -> bool:
     return bool(envs.tasks(env.suite)) and envs.View.of(env) == envs.View()
 
 
-def make_env(config: Config) -> VectorEnv:
+def seed_from(seed: int, steps: int) -> int:
+    """The seed of acting and of environments in a run that has made so many steps already.
+
+    What is not restored begins anew, and would else see and draw again what it did before.
+    """
+    return int(np.random.SeedSequence([seed, steps]).generate_state(1)[0] >> 1) if steps else seed
+
+
+def make_env(config: Config, seed: int | None = None) -> VectorEnv:
     """Open the environments: all in one batch in lockstep, else half of them per batch."""
     env = config.env
     batch = env.num_envs if config.train.sync else env.batch_size or max(1, env.num_envs // 2)
@@ -201,7 +212,7 @@ def make_env(config: Config) -> VectorEnv:
         env.task,
         num_envs=env.num_envs,
         batch_size=batch,
-        seed=config.train.seed,
+        seed=config.train.seed if seed is None else seed,
         threads=env.threads,
         resize=env.resize,
         view=envs.View.of(env),

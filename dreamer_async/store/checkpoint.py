@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dreamer_async.config.schema import parse_json
 from dreamer_async.store.regular_file import NotRegular, read_regular, reading
+from dreamer_async.store.run_dir import RunDir
 
 FORMAT = 1
 STATE = "state.safetensors"
@@ -140,10 +141,18 @@ def need(run_path: Path, *, of_best: bool = False) -> Checkpoint:
     """Return the newest checkpoint of a run that verifies, or the best; raises CheckpointError."""
     found, skipped = (best if of_best else newest)(run_path / "checkpoints")
     if found is None:
-        none = "there is none" if run_path.is_dir() else "there is no such directory"
-        reasons = "; ".join(skipped) or none
+        reasons = "; ".join(skipped) or _nothing_in(run_path)
         raise CheckpointError(f"no valid checkpoint in {run_path}: {reasons}")
     return replace(found, skipped=tuple(skipped))
+
+
+def _nothing_in(run_path: Path) -> str:
+    """Why there is no checkpoint at all."""
+    if not run_path.is_dir():
+        return "there is no such directory"
+    if not RunDir(run_path).exists():
+        return "it is no run"
+    return "nothing was saved yet (the key c of its dashboard saves)"
 
 
 def _first_valid(paths: Iterable[Path]) -> tuple[Checkpoint | None, list[str]]:

@@ -128,7 +128,9 @@ class RunDir:
         if (path / "sweep.json").is_file():
             raise RunNotFound(f"{shown(ref)} is a sweep: name one of its runs, {ref}/RUN")
         if not run.exists():
-            hint = nearest(ref, [r.name for r in list_runs(root)])
+            names = [r.name for r in reversed(list_runs(root))]
+            newest = {_label(name): name for name in names}
+            hint = nearest(ref, [*names, *newest], newest)
             where = "" if os.sep in ref else f" in {root}"
             raise RunNotFound(f"there is no run {shown(ref)}{where}{hint}")
         run.refuse_links()
@@ -280,6 +282,11 @@ def _publish(scratch: Path, root: Path, label: str, now: float) -> Path:
             if not path.exists():
                 raise
         now += 1
+
+
+def _label(name: str) -> str:
+    """The part of a run's name that its user chose, without the time when it was made."""
+    return re.sub(r"^\d{8}-\d{6}-", "", name)
 
 
 def _publish_as(scratch: Path, path: Path) -> Path:

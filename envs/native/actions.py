@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dreamer_async.envs.native.bounds import bounds_of, inward, remark_on
 from dreamer_async.envs.native.leaves import (
+    FEW_PARTS,
     ActionWriter,
     ClassesWriter,
     FixedWriter,
@@ -112,6 +113,8 @@ def decided(parts: list[ActionSpec]) -> str:
     if len(parts) == 1:
         return f"one of {sizes[0]}"
     least, most = min(sizes), max(sizes)
+    if least < most and len(parts) <= FEW_PARTS:
+        return ", ".join(f"one of {size}" for size in sizes)
     return f"{len(parts)} times one of {least}" + f" to {most}" * (least < most)
 
 

@@ -19,6 +19,9 @@ Array = NDArray[Any]
 
 _LOW, _HIGH = np.array(-1, np.float32), np.array(1, np.float32)  # numpy is slow with numbers
 
+FEW_PARTS = 3
+"""Up to so many different things to decide are named one by one."""
+
 
 @dataclass(frozen=True, eq=False)
 class ActionWriter:
@@ -86,7 +89,7 @@ class ActionWriter:
         fixed = int(self.free.size - self.free.sum())
         others = f", {fixed} of them always the same" * bool(fixed)
         rounded = ", rounded" * (self.dtype.kind != "f")
-        span = f"{_span(self.low, self.high)}{rounded}"
+        span = f"{_span(self.low, self.high, every=not fixed)}{rounded}"
         return f"{self.dtype} {list(self.shape)} {span}{others}{self.remark}"
 
 
@@ -192,7 +195,9 @@ class FixedWriter:
         return f"{self.value.dtype} {list(self.value.shape)} of one possible value"
 
 
-def _span(low: Array, high: Array) -> str:
-    """Bounds of numbers in words."""
+def _span(low: Array, high: Array, *, every: bool = True) -> str:
+    """Bounds of numbers in words, of `every` one where they differ and are few."""
     same = (low == low[0]).all() and (high == high[0]).all()
+    if every and not same and low.size <= FEW_PARTS:
+        return "from " + ", ".join(f"{a:g} to {b:g}" for a, b in zip(low, high, strict=True))
     return f"from {low.min():g} to {high.max():g}" + ", each its own" * (not same)

@@ -41,7 +41,7 @@ def inner() -> Any:
         (inner(), "could import"),
         (Walk().reset, "could import"),
         (functools.partial(Walk, 1.0), "by their names"),
-        (Walk(), "env is a Walk"),
+        (Walk(), "env: expected an id, .*, got <.*Walk object"),
     ],
 )
 def test_what_has_no_name_is_refused_with_what_would_work(env: Any, message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_run_learns_from_what_was_recorded(tmp_path: Path) -> None:
     there = sorted(root.iterdir())
     for wrong, message in (
         ({"source": folder, "updates": 0}, "leaves nothing to do"),
-        ({"source": run.name, "updates": 2, "env_args": {"a": 1}}, "--env-arg is for folders"),
+        ({"source": run.name, "updates": 2, "env_args": {"a": 1}}, "^env_args is for folders"),
         ({"source": folder, "updates": 2, "env": lambda: None}, "has no name"),
         ({"source": "minari:no/thing-v0", "updates": 2}, "no Minari dataset"),
     ):

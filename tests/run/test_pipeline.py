@@ -18,8 +18,11 @@ from fault_runs import Server, Started, log
 from safetensors.torch import save_file
 from tiny_run import UPDATES_PER_STEP, extend, make_run, newest, read
 
+from dreamer_async.agent.policy import Acted
 from dreamer_async.agent.trainer import Trainer
-from dreamer_async.run import pipeline
+from dreamer_async.envs.spec import StepBatch
+from dreamer_async.run import parts, pipeline
+from dreamer_async.run.collector import Player
 from dreamer_async.run.learner import Learner, Report
 from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.store import checkpoint, events
@@ -289,6 +292,34 @@ def test_an_overlapped_resume_neither_bursts_nor_stalls(tmp_path: Path) -> None:
     assert abs(updates - expected) <= 3
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
     assert resumed.env_steps == first["env_steps"] and resumed.lost_updates == 0
+
+
+def test_a_resume_neither_sees_nor_draws_again_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[bytes, bytes]] = []
+    act = Player.act
+
+    def noted(self: Player, step: StepBatch) -> Acted:
+        if self.generator.get_state().equal(
+            torch.Generator().manual_seed(self.generator.initial_seed()).get_state()
+        ):
+            seen = b"".join(rows.tobytes() for rows in step.obs.values())
+            begun.append((seen, self.generator.get_state().numpy().tobytes()))
+        return act(self, step)
+
+    monkeypatch.setattr(Player, "act", noted)
+    run = make_run(tmp_path, "train.steps=20", "env.batch_size=4")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    for steps in (40, 60):
+        extend(run, f"train.steps={steps}")
+        assert pipeline.main(run, plain=False, resume=True) == 0
+    monkeypatch.setattr(parts, "seed_from", lambda seed, steps: seed)  # the control
+    extend(run, "train.steps=80")
+    assert pipeline.main(run, plain=False, resume=True) == 0
+    seen, drawn = zip(*begun, strict=True)
+    assert len(set(seen[:3])) == len(set(drawn[:3])) == 3
+    assert begun[3] == begun[0], "the comparison must be able to fail"
 
 
 def test_a_resume_without_a_checkpoint_forgives_the_updates_that_were_done(tmp_path: Path) -> None:

@@ -287,8 +287,11 @@ def test_runs_are_found_by_name_path_and_checkpoint(
         dreamer_async.load(runs_dir=tmp_path / "runs")
     with pytest.raises(RunNotFound, match="did you mean"):
         dreamer_async.load(run.name[:-1], runs_dir=root)
-    with pytest.raises(checkpoint.CheckpointError, match="no valid checkpoint"):
+    with pytest.raises(checkpoint.CheckpointError, match=": it is no run"):
         dreamer_async.load(tmp_path)
+    begun = RunDir.create(tmp_path, "begun", config={})
+    with pytest.raises(checkpoint.CheckpointError, match="nothing was saved yet"):
+        dreamer_async.load(begun.path)
 
 
 def older(run: RunDir, target: Path, **changed: Any) -> Path:

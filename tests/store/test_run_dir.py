@@ -113,6 +113,18 @@ def test_a_typo_gets_the_nearest_name(run: RunDir) -> None:
         RunDir.find(run.path.parent, run.name[:-1] + "x")
 
 
+@pytest.mark.parametrize("ref", ["swift", "swiff"])
+def test_the_name_that_was_asked_for_means_the_newest_run_of_that_name(
+    tmp_path: Path, ref: str
+) -> None:
+    for day in (0.0, 86400.0):
+        RunDir.create(tmp_path, "swift", config={}, now=lambda day=day: day)
+    newest = list_runs(tmp_path)[0]
+    with pytest.raises(RunNotFound) as error:
+        RunDir.find(tmp_path, ref)
+    assert str(error.value).endswith(f"(did you mean {newest.name}?)")  # and not the older one
+
+
 def test_no_runs_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(RunNotFound, match="dreamer-async train"):
         RunDir.find(tmp_path / "runs", "last")

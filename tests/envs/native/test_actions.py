@@ -264,15 +264,17 @@ def test_one_action_is_an_array_where_a_box_wants_one(shape: tuple[int, ...]) ->
     ("name", "words"),
     [
         ("Discrete", "one of 3 -> int64 -1 to 1"),
-        ("MultiDiscrete", "2 times one of 2 to 5 -> int64 [2] from -1 to 3, each its own"),
+        ("MultiDiscrete", "one of 2, one of 5 -> int64 [2] from 0 to 1, -1 to 3"),
+        ("MultiDiscrete_four", "4 times one of 2 to 5 -> int64 [4] from 0 to 4, each its own"),
         ("Box_many", "2 numbers in [-1, 1] -> int64 [2] from 0 to 1000, rounded"),
         ("Text", "3 times one of 3 -> a text of 0 to 3 characters out of 2"),
         (
             "Dict",
             "arm/0: one of 2 -> int64 0 to 1; arm/1: 1 number in [-1, 1] -> float32 [1] from -2 "
-            "to 2; say: 2 times one of 62 to 63 -> a text of 1 to 2 characters out of 62",
+            "to 2; say: one of 62, one of 63 -> a text of 1 to 2 characters out of 62",
         ),
     ],
 )
 def test_what_is_decided_and_what_arrives_is_said(name: str, words: str) -> None:
-    assert describe(write_actions(EXAMPLES[name])) == words
+    more = {"MultiDiscrete_four": spaces.MultiDiscrete([2, 5, 2, 2])}
+    assert describe(write_actions((EXAMPLES | more)[name])) == words
