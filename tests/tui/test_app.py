@@ -809,7 +809,7 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
     append(run, Gauges(1, 1, gauges))
     view = rebuild(read_events(run.events_path)[0])
     shown = "".join(part.text for row in _machine(view) for part in row)
-    assert shown == "  cpu 9%  ram 0.348 GB  gpu 87%  vram 12.3 of 80 GB"
+    assert shown == "  cpu 9%  ram 348 MB  gpu 87%  vram 12.3 of 80 GB"
 
 
 @pytest.mark.parametrize("width", range(40, 90))
