@@ -308,6 +308,9 @@ async def test_a_lost_trainer_is_a_state(run: RunDir) -> None:
         with trainer(run):
             await settle(pilot)
             assert " TRAINING " in text(pilot), "it may come back"
+        run.path.rename(run.path.with_name("renamed"))
+        await settle(pilot)
+        assert "▲ lost  dreamer-async resume renamed " in text(pilot)
 
 
 @driven

@@ -26,7 +26,8 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
-from dreamer_async.tui.draw.text import clean, size
+from dreamer_async.store.sizes import in_words
+from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.series import Series
 from dreamer_async.tui.read.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
 
@@ -178,7 +179,7 @@ def _evaluated(view: RunView, event: Evaluated, time: float) -> None:
 
 def _checkpointed(view: RunView, event: Checkpointed, time: float) -> None:
     view.checkpoint, view.checkpoint_at = event, time
-    text = f"saved {event.path} ({size(event.bytes)} in {event.seconds:.1f} s)"
+    text = f"saved {event.path} ({in_words(event.bytes)} in {event.seconds:.1f} s)"
     _say(view, "info", text, time)
 
 
