@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import subprocess
 import sys
 import time
@@ -343,6 +344,19 @@ async def test_a_finished_run_that_somebody_has_taken_up_is_not_called_finished(
             await settle(pilot)
             assert "RESUMING" in text(pilot) and "FINISHED" not in text(pilot)
             assert app.source.may_run
+
+
+@driven
+async def test_what_an_earlier_trainer_said_is_no_step_of_a_start(run: RunDir) -> None:
+    append(run, RunFinished("stopped", 9, 9, 0))
+    run.log_path.write_text("building native functions ...\n")
+    with trainer(run, since=NOW + 60):
+        async with dashboard(run).run_test(size=(100, 30)) as pilot:
+            for written, shown in ((NOW, False), (NOW + 61, True)):
+                os.utime(run.log_path, (written, written))
+                await settle(pilot)
+                assert "RESUMING" in text(pilot)
+                assert ("building native functions ..." in text(pilot)) == shown
 
 
 @driven

@@ -159,10 +159,16 @@ class Source:
 
     @property
     def log_end(self) -> str:
-        """The last line of the log, empty if there is none: before its first event, a step."""
+        """The last line of the log, which before the trainer's first event is a step of its start.
+
+        Empty if there is none, or if only an earlier trainer has written.
+        """
         try:
             with reading(self.run_dir.log_path) as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+                status = os.fstat(file.fileno())
+                if status.st_mtime < self.trainer.since:
+                    return ""
+                file.seek(max(0, status.st_size - LOG_BYTES))
                 lines = file.read(LOG_BYTES).decode(errors="replace").split("\n")
         except OSError:
             return ""
