@@ -83,7 +83,7 @@ LIGHT = {
 """Importing these modules and packages imports neither torch nor numpy."""
 SHOWN = {
     *(f"{OURS}.store.{name}" for name in ("events", "run_dir", "control_dir", "regular_file")),
-    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir")),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "exit_codes", "sweep_dir", "sizes")),
     f"{OURS}.scores.curves",
     f"{OURS}.scores.bands",
     f"{OURS}.scores.references",

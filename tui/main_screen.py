@@ -166,14 +166,15 @@ class Main(Screen[None]):
         phase, now = source.phase, self.shown.now
         step = source.log_end if phase.name in ("waiting", "resuming") else ""
         step = step or (f"resuming: {source.view.phase}" if phase.name == "resuming" else "")
-        facts = HeaderFacts(clean(source.run_dir.name, 80), phase, now, source.reading, step)
+        name = clean(source.run_dir.name)
+        facts = HeaderFacts(clean(name, 80), phase, now, source.reading, step)
         self.query_one(Header).show(source.view, facts)
         legend = self.query_one(Legend)
         legend.display = bool(others)
         if others:
             legend.show(partial(runs_legend, self.shown.groups))
         self.query_one(AlertLine).show(
-            alarms.line(source.view, phase, now), alarms.safety(source.view, now)
+            alarms.line(source.view, phase, now, name), alarms.safety(source.view, now)
         )
         tabs = TABS if others or self.page.id == "compare" else TABS[:-1]
         keys = KEYS if source.may_run else KEYS_AT_REST

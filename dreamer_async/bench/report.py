@@ -20,7 +20,8 @@ def bench_lines(result: Json, part: str) -> list[str]:
     """The measured speeds, then those of others."""
     head = (
         f"{result['task']}, {result['size']} on {result['device']} in {result['precision']}; "
-        f"{result['cores']} cores of {result['processor']}, {result['threads']} learner threads, "
+        f"{_plural(result['cores'], 'core')} of {result['processor']}, "
+        f"{_plural(result['threads'], 'learner thread')}, "
         f"torch {result['torch']}"
     )
     if library := result.get("native"):
@@ -45,11 +46,15 @@ def load_warning(result: Json) -> list[str]:
     """Say that other programs were at work, if they were."""
     if not _busy(result):
         return []
-    load, cores = result["load"], result["cores"]
+    load, cores = result["load"], _plural(result["cores"], "core")
     return [
-        f"warning: other programs were at work before (load {load:.1f} on {cores} cores): "
+        f"warning: other programs were at work before (load {load:.1f} on {cores}): "
         "these times are longer than they would be"
     ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def verdicts(result: Json) -> list[str]:

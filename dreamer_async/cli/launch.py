@@ -164,7 +164,7 @@ class Foreground:
 
     def show(self, dashboard: list[str]) -> int:
         """Run the dashboard until it ends or a signal asks; returns the exit code for the shell."""
-        with self._signals(), _terminal_restored() as spoiled:
+        with self._signals(), _terminal_restored() as spoiled, self.run.held() as held:
             try:
                 try:
                     if self._wait_for_lock() and not self._asked:
@@ -176,6 +176,7 @@ class Foreground:
                 self._end_dashboard()
                 return 0
             spoiled.set(code not in (None, 0, exit_codes.STOPPED_BY_OWNER))
+            self.run = held.place()  # it may have been renamed meanwhile
         return self._conclude(code)
 
     # -- waiting -----------------------------------------------------------------------------

@@ -200,7 +200,7 @@ class Saver:
         where, updates = self._kept or ("", 0)
         lost = f"{self._learner.updates - updates:,} updates are lost"
         since = f", all since {where} (update {updates:,})" if where else ": there is no other"
-        name = self._run_dir.name
+        name = self._run_dir.place().name
         return (
             f"the last checkpoint could not be saved ({_why(error)}): {lost}{since}; "
             f"free some disk space, then continue with `dreamer-async resume {name}`"

@@ -103,11 +103,11 @@ def _plots(result: Dreams, row: int, now: int, width: int) -> list[Picture]:
 
 def _numbers(name: str, real: float, dreamed: float, width: int) -> Picture:
     """`reward  real 0.00  dream 0.03`, in the colours of the curves."""
-    first = f"{name}   real {real:.2f}"
+    first = f"{name}   real {real:z.2f}"
     line = captions.strip([(2, first)], width, REAL)
     at = captions.text_width(first) + 16
     line = line.copy()
-    line[:, at:] = captions.strip([(0, f"dream {dreamed:.2f}")], width - at, DREAM)
+    line[:, at:] = captions.strip([(0, f"dream {dreamed:z.2f}")], width - at, DREAM)
     return line
 
 

@@ -64,7 +64,7 @@ class Reel:
         if self._value is None:
             return frame
         value = self._value(RSSMState(carry.deter[row : row + 1], carry.stoch[row : row + 1]))
-        text = f"score {self._score:g}   value {value:.2f}   step {self._step}"
+        text = f"score {self._score:g}   value {value:z.2f}   step {self._step}"
         from dreamer_async.share.captions import below, strip  # the extra `pictures`
 
         return below([frame, strip([(4, text)], frame.shape[1])])

@@ -50,6 +50,8 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.name = self.path.name
+        self._place: RunDir | None = None
+        """Where the directory that is held was last."""
         self.config_path = self.path / "config.json"
         self.events_path = self.path / "events.jsonl"
         self.log_path = self.path / "log.txt"
@@ -186,9 +188,23 @@ class RunDir:
             same = path.exists() and path.samefile(self.path)
             run = RunDir(path if same else self.path)
             run.name = self.name
+            run._place = self
             yield run
         finally:
             os.close(descriptor)
+
+    def place(self) -> RunDir:
+        """Where a directory that is held is now, under its name of now; itself if it is not held.
+
+        Where it was last, if it has been removed or the system has no /proc.
+        """
+        last = self._place or self
+        if not _same(last.path, self.path):
+            with contextlib.suppress(OSError):
+                moved = RunDir(Path(os.readlink(self.path)))
+                last = moved if _same(moved.path, self.path) else last
+        self._place = None if last is self else last
+        return last
 
     def removed(self) -> bool:
         """Whether the directory that is held has been removed."""
@@ -294,6 +310,14 @@ def _publish_as(scratch: Path, path: Path) -> Path:
     path.mkdir()  # renaming alone would replace an empty directory of anybody's
     scratch.rename(path)
     return path
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether both paths lead to one directory."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def bytes_of(path: Path) -> int:

@@ -20,7 +20,7 @@ from dreamer_async.bench.pipeline import Progress, mean_shares
 from dreamer_async.bench.plan import plan
 from dreamer_async.bench.profile import profile
 from dreamer_async.bench.reference import REFERENCES, references
-from dreamer_async.bench.report import bench_lines, verdicts
+from dreamer_async.bench.report import bench_lines, load_warning, verdicts
 from dreamer_async.bench.stream import append_beat, write_stream
 from dreamer_async.bench.synthetic import random_rows
 from dreamer_async.bench.timing import LEAST, timed, timed_in_turn, timing
@@ -294,6 +294,8 @@ def test_other_programs_and_units_are_named() -> None:
     assert "slow, as others are at work" in verdicts(measured(load=1.5, results=slow))[0]
     (warning,) = [line for line in bench_lines(measured(load=1.5), "learner") if "warning" in line]
     assert "load 1.5 on 2 cores" in warning
+    (alone,) = load_warning(measured(load=1.5, cores=1))
+    assert "load 1.5 on 1 core)" in alone
 
 
 def test_the_first_call_is_not_timed() -> None:

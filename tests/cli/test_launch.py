@@ -103,6 +103,15 @@ def test_detaching_leaves_the_trainer_and_says_how_to_come_back(run: RunDir) -> 
     assert f"dreamer-async stop {run.name}" in out.getvalue()
 
 
+def test_a_run_that_was_renamed_is_called_by_its_new_name(run: RunDir) -> None:
+    out = io.StringIO()
+    rename = f"import os; os.rename({str(run.path)!r}, {str(run.path.with_name('new'))!r})"
+    with fake_trainer(run) as trainer:
+        assert Foreground(run, trainer, out).show(exits(0, rename)) == 0
+        assert trainer.poll() is None
+    assert "detached from new, " in out.getvalue() and run.name not in out.getvalue()
+
+
 def test_a_dashboard_that_asked_to_stop_waits_for_the_trainer(run: RunDir) -> None:
     ask = (
         "from pathlib import Path\nfrom dreamer_async.store.run_dir import RunDir\n"

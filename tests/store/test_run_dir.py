@@ -450,10 +450,13 @@ def test_a_run_that_is_held_follows_its_directory(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path, "toy-catch")
     moved = tmp_path / "moved"
     with run.held() as held:
-        assert held.name == run.name and not held.removed()
+        assert held.name == run.name and not held.removed() and held.place() == run
         run.path.rename(moved)
         write_json_atomic(held.config_path, {"a": 1})
         assert read_json(moved / "config.json") == {"a": 1}
         assert not held.removed() and run.removed(), "the path is the control"
+        assert held.place() == RunDir(moved) and run.place() == run
+        run.path.mkdir()  # something else has its place
+        assert held.place() == RunDir(moved)
         shutil.rmtree(moved)
-        assert held.removed()
+        assert held.removed() and held.place() == RunDir(moved)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import subprocess
 import sys
 import time
@@ -308,6 +309,9 @@ async def test_a_lost_trainer_is_a_state(run: RunDir) -> None:
         with trainer(run):
             await settle(pilot)
             assert " TRAINING " in text(pilot), "it may come back"
+        run.path.rename(run.path.with_name("renamed"))
+        await settle(pilot)
+        assert "▲ lost  dreamer-async resume renamed " in text(pilot)
 
 
 @driven
@@ -340,6 +344,19 @@ async def test_a_finished_run_that_somebody_has_taken_up_is_not_called_finished(
             await settle(pilot)
             assert "RESUMING" in text(pilot) and "FINISHED" not in text(pilot)
             assert app.source.may_run
+
+
+@driven
+async def test_what_an_earlier_trainer_said_is_no_step_of_a_start(run: RunDir) -> None:
+    append(run, RunFinished("stopped", 9, 9, 0))
+    run.log_path.write_text("building native functions ...\n")
+    with trainer(run, since=NOW + 60):
+        async with dashboard(run).run_test(size=(100, 30)) as pilot:
+            for written, shown in ((NOW, False), (NOW + 61, True)):
+                os.utime(run.log_path, (written, written))
+                await settle(pilot)
+                assert "RESUMING" in text(pilot)
+                assert ("building native functions ..." in text(pilot)) == shown
 
 
 @driven
@@ -809,7 +826,7 @@ def test_the_header_names_gpu_and_its_memory(run: RunDir) -> None:
     append(run, Gauges(1, 1, gauges))
     view = rebuild(read_events(run.events_path)[0])
     shown = "".join(part.text for row in _machine(view) for part in row)
-    assert shown == "  cpu 9%  ram 0.348 GB  gpu 87%  vram 12.3 of 80 GB"
+    assert shown == "  cpu 9%  ram 348 MB  gpu 87%  vram 12.3 of 80 GB"
 
 
 @pytest.mark.parametrize("width", range(40, 90))

@@ -210,9 +210,10 @@ def test_waiting_for_the_train_ratio_is_no_trouble() -> None:
 
 def test_the_command_of_an_alarm_is_whole_where_there_is_little_room() -> None:
     name = "20261122-222755-atari100k-breakout-200m"
-    view = rebuild([Record(replace(STARTED, run=name), 0.0, 0.0, 0)])
+    view = rebuild([Record(STARTED, 0.0, 0.0, 0)])
     shown = AlertLine()
-    shown.show(alarms.line(view, Phase("lost", 1.0), 9.0), [Part("saved 21s ago (1.49 MB)", "dim")])
+    line = alarms.line(view, Phase("lost", 1.0), 9.0, name)
+    shown.show(line, [Part("saved 21s ago (1.49 MB)", "dim")])
     for width in (78, 118, 198):
         (row,) = shown.paint(width, 1)
         words = "".join(part.text for part in row)

@@ -184,7 +184,7 @@ def test_what_is_no_warning_leaves_the_line_to_one_that_is() -> None:
 
     def said(last: int, now: float) -> str:
         records = [Record(e, t, t, 0) for e, t in zip(events[:last], times, strict=False)]
-        row, *_ = alarms.line(rebuild(records), Phase("starting"), now)
+        row, *_ = alarms.line(rebuild(records), Phase("starting"), now, "run")
         return "".join(part.text for part in row)
 
     assert said(2, 101.0) == "no warnings"

@@ -323,7 +323,7 @@ def test_a_wall_clock_that_jumps_moves_no_curve_and_no_word(jump: float) -> None
         assert rate(jumpy, counter) == rate(calm, counter)
     assert eta_seconds(jumpy) == eta_seconds(calm) is not None
     for now in (1e9, 1e9 + jump, 0.0):
-        alarms.line(jumpy, phase(jumpy, Trainer(alive=True)), now)
+        alarms.line(jumpy, phase(jumpy, Trainer(alive=True)), now, "run")
         alarms.safety(jumpy, now)
 
 

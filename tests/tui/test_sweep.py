@@ -96,6 +96,23 @@ def test_groups_are_means_with_intervals(directory: SweepDir) -> None:
     assert ground.low is not None and ground.high is not None
     assert (ground.low <= ground.y + 1e-9).all() and (ground.y <= ground.high + 1e-9).all()
     assert 10.0 <= ground.low[0] < 11.0 < ground.high[0] <= 12.0
+    wide, narrow = zip(*picture.legend, strict=True)
+    assert [written(entry) for entry in wide] == [
+        "━ optim.lr=1 10.0 (1 of 3 runs)",
+        "━ optim.lr=2 20.0 (1 of 3 runs)",
+    ]
+    assert [written(entry) for entry in narrow] == [
+        "━ optim.lr=1 10.0 (1/3)",
+        "━ optim.lr=2 20.0 (1/3)",
+    ]
+
+
+def test_a_mean_says_of_how_many_runs_its_last_value_is(directory: SweepDir) -> None:
+    members = opened(directory).members
+    one, *_ = show.chart(members[:1], members[0]).legend
+    assert written(one[0]).endswith(" 10.0 (1 run)")
+    twice = show.mean_of([members[0], members[0]])
+    assert twice is not None and (twice.far, twice.runs) == (2, 2)
 
 
 def test_the_head_says_how_every_run_is_before_it_says_a_long_name(directory: SweepDir) -> None:
@@ -186,7 +203,7 @@ def test_a_sweep_grows_and_its_file_may_be_anything(directory: SweepDir) -> None
     directory.file_path.write_text("{")
     source.look()
     assert "sweep.json" in source.problem and len(source.members) == 6
-    assert "sweep.json" in written(show.head(source, 80))
+    assert "  sweep.json is not valid JSON: " in written(show.head(source, 80))
     job = Job("new", HOSTILE, "tiny", 0, {"optim.lr": HOSTILE})
     directory.write(Sweep(VERSION, "toy", (), (job,)))
     source = opened(directory)

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from dreamer_async.tui.draw.rows import named
-from dreamer_async.tui.draw.text import apart, clean, clock, count, duration, plain, plural, short
+from dreamer_async.tui.draw.text import (
+    apart,
+    clean,
+    clock,
+    count,
+    duration,
+    plain,
+    plural,
+    short,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +38,23 @@ from dreamer_async.tui.draw.text import apart, clean, clock, count, duration, pl
 )
 def test_clean(text: str, expected: str) -> None:
     assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1490, "1.49 kB"),
+        (409_600, "410 kB"),
+        (999_600, "1.00 MB"),
+        (348e6, "348 MB"),
+        (2.5e9, "2.50 GB"),
+        (3e12, "3.00k GB"),
+    ],
+)
+def test_bytes_have_the_unit_that_suits_them(count: float, expected: str) -> None:
+    assert size(count) == expected
 
 
 def test_long_text_is_cut() -> None:

@@ -9,6 +9,8 @@ import unicodedata
 
 from rich.cells import cell_len
 
+from dreamer_async.store.sizes import UNITS
+
 _IDLE_ZEROS = re.compile(r"\.?0+(?=[kMGT]?$)")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that move the cursor, flip the direction or show nothing."""
@@ -104,6 +106,14 @@ def plain(value: float) -> str:
     """Write a number like `short`, without zeros that say nothing: 5, 2.5, 50k."""
     text = short(value if value else 0.0)
     return _IDLE_ZEROS.sub("", text) if "." in text else text
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in the unit that suits it: 12.3 GB, 348 MB, 1.49 kB, 600 bytes."""
+    for unit, bytes_ in UNITS:
+        if count >= 0.9995 * bytes_:
+            return f"{short(count / bytes_)} {unit}"
+    return f"{count:.0f} bytes"
 
 
 def apart(low: float, high: float) -> tuple[str, str]:

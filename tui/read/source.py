@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -58,8 +58,9 @@ class Source:
         self._restarts = 0
         self._full: RunView | None = None
         self._newest: Tail | None = None
-        self._directory: int | None = None
-        """Descriptor of the run directory, which stays the same when somebody renames it."""
+        self._held: RunDir | None = None
+        """The run by a descriptor, which stays the same when somebody renames its directory."""
+        self._release = ExitStack()
 
     @property
     def label(self) -> str:
@@ -88,7 +89,7 @@ class Source:
     def open(self) -> None:
         """Begin with the newest part if the history is long."""
         try:
-            self._directory = os.open(self.run_dir.path, os.O_RDONLY | os.O_DIRECTORY)
+            self._held = self._release.enter_context(self.run_dir.held())
             size = self.run_dir.events_path.lstat().st_size
         except OSError:
             return
@@ -121,9 +122,8 @@ class Source:
         self.tail.close()
         if self._newest is not None:
             self._newest.close()
-        if self._directory is not None:
-            os.close(self._directory)
-            self._directory = None
+        self._release.close()
+        self._held = None
 
     def _read_head(self) -> None:
         """Learn what the run is: its first events say so."""
@@ -159,10 +159,16 @@ class Source:
 
     @property
     def log_end(self) -> str:
-        """The last line of the log, empty if there is none: before its first event, a step."""
+        """The last line of the log, which before the trainer's first event is a step of its start.
+
+        Empty if there is none, or if only an earlier trainer has written.
+        """
         try:
             with reading(self.run_dir.log_path) as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_BYTES))
+                status = os.fstat(file.fileno())
+                if status.st_mtime < self.trainer.since:
+                    return ""
+                file.seek(max(0, status.st_size - LOG_BYTES))
                 lines = file.read(LOG_BYTES).decode(errors="replace").split("\n")
         except OSError:
             return ""
@@ -187,15 +193,10 @@ class Source:
 
     def _follow(self) -> None:
         """Go where the directory has gone if somebody renamed it, as its trainer does."""
-        if self._directory is None:
-            return
-        with suppress(OSError):
-            place = Path(os.readlink(f"/proc/self/fd/{self._directory}"))
-            held = os.stat(self._directory)
-            gone = not _is(self.run_dir.path, held)
-            if gone and _is(place, held):
-                self.run_dir = RunDir(place)
-                self.tail.path, self.film.path = self.run_dir.events_path, self.run_dir.film_path
+        place = self.run_dir if self._held is None else self._held.place()
+        if place != self.run_dir:
+            self.run_dir = place
+            self.tail.path, self.film.path = place.events_path, place.film_path
 
     def stopping(self) -> None:
         """Remember that a stop was asked for here."""
@@ -211,11 +212,3 @@ class Source:
         """Tell whether there is, or may be, a trainer that could be asked for something."""
         over = self.view.finished is not None and self.phase.name != "resuming"
         return not over and self.trainer.alive is not False
-
-
-def _is(path: Path, held: os.stat_result) -> bool:
-    """Whether a path leads to what is held open."""
-    try:
-        return os.path.samestat(path.stat(), held)
-    except OSError:
-        return False

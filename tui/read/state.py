@@ -26,6 +26,7 @@ from dreamer_async.store.events import (
     RunStarted,
     Warned,
 )
+from dreamer_async.store.sizes import in_words
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.series import Series
 from dreamer_async.tui.read.view import Alert, EpisodeRow, Evaluation, LogLine, Recent, RunView
@@ -178,8 +179,8 @@ def _evaluated(view: RunView, event: Evaluated, time: float) -> None:
 
 def _checkpointed(view: RunView, event: Checkpointed, time: float) -> None:
     view.checkpoint, view.checkpoint_at = event, time
-    megabytes, seconds = event.bytes / 1e6, event.seconds
-    _say(view, "info", f"saved {event.path} ({megabytes:.1f} MB in {seconds:.1f} s)", time)
+    text = f"saved {event.path} ({in_words(event.bytes)} in {event.seconds:.1f} s)"
+    _say(view, "info", text, time)
 
 
 def _say(view: RunView, level: str, text: str, time: float) -> None:

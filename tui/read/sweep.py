@@ -98,7 +98,8 @@ class SweepSource:
             jobs = self.directory.read().jobs
             self.problem = ""
         except (OSError, ValueError) as error:
-            self.problem = clean(str(error), 200)
+            inside = str(error).replace(f"{self.directory.path}/", "")  # its name stands beside
+            self.problem = clean(inside, 200)
             return
         known = {member.job.name: member for member in self.members}
         for place, job in enumerate(jobs):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dreamer_async.tui.draw.picture import Entry
 from dreamer_async.tui.draw.rows import Part, Row
-from dreamer_async.tui.draw.text import count, duration, plural, short
+from dreamer_async.tui.draw.text import count, duration, plural, size
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.view import SCALE_FLOOR, Alert, RunView
 from dreamer_async.tui.show.names import label
@@ -45,7 +45,7 @@ def _disk(view: RunView) -> Iterator[Alarm]:
     free = view.gauges.get("disk/free_gb")
     if free is not None and free < DISK_LOW_GB:
         level = "error" if free < DISK_FULL_GB else "warning"
-        yield Alarm(level, f"disk nearly full: {short(free)} GB left")
+        yield Alarm(level, f"disk nearly full: {size(free * 1e9)} left")
 
 
 def _silent(view: RunView, phase: Phase, now: float) -> Iterator[Alarm]:
@@ -82,16 +82,19 @@ def _scale(view: RunView) -> Iterator[Alarm]:
 # -- the line ----------------------------------------------------------------------------------
 
 
-def line(view: RunView, phase: Phase, now: float) -> Entry:
-    """The one thing a person should know now; where there is less room, the command in it alone."""
-    row = _line(view, phase, now)
+def line(view: RunView, phase: Phase, now: float, name: str) -> Entry:
+    """The one thing a person should know now; where there is less room, the command in it alone.
+
+    `name` is what the run is called now, which need not be what it was called at its start.
+    """
+    row = _line(view, phase, now, name)
     commands = [command for part in row for command in _COMMAND.findall(part.text)]
     return [row, [row[0], Part(commands[0])]] if commands else [row]
 
 
-def _line(view: RunView, phase: Phase, now: float) -> Row:
+def _line(view: RunView, phase: Phase, now: float, name: str) -> Row:
     if phase.name == "lost":
-        return [Part("▲ lost  ", "bad"), Part(_lost_hint(view))]
+        return [Part("▲ lost  ", "bad"), Part(_lost_hint(view, name))]
     if view.finished is not None and phase.name == "finished":
         said = view.finished.message or view.finished.reason
         return [Part("● finished  ", "good"), Part(f"{said} at step {count(view.env_steps)}")]
@@ -130,13 +133,10 @@ def safety(view: RunView, now: float) -> Row:
     if view.checkpoint is None:
         return [*row, Part("no checkpoint yet", "dim")]
     age = duration(now - view.checkpoint_at)
-    size = short(view.checkpoint.bytes / 1e6)
-    return [*row, Part(f"saved {age} ago ({size} MB)", "dim")]
+    return [*row, Part(f"saved {age} ago ({size(view.checkpoint.bytes)})", "dim")]
 
 
-def _lost_hint(view: RunView) -> str:
+def _lost_hint(view: RunView, name: str) -> str:
     if view.started is None:
         return "no trainer is running"
-    return (
-        f"the trainer has ended unexpectedly; `dreamer-async resume {view.started.run}` continues"
-    )
+    return f"the trainer has ended unexpectedly; `dreamer-async resume {name}` continues"

@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from typing import NamedTuple
 
 from dreamer_async.tui.draw.picture import Meter
-from dreamer_async.tui.draw.text import count, plain, plural, short
+from dreamer_async.tui.draw.text import count, plain, plural, short, size
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show.names import STAGES
@@ -226,13 +226,13 @@ def replay(view: RunView) -> list[Meter]:
     steps, queue = gauges.get("replay/steps"), gauges.get("replay/online_queue")
     lag, age = gauges.get("policy/lag"), gauges.get("replay/sample_age")
     actual, target = gauges.get("ratio/actual"), gauges.get("ratio/target")
-    size = f"{short(gigabytes)} GB" if gigabytes is not None else "–"
+    room = size(gigabytes * 1e9) if gigabytes is not None else "–"
     if view.started is not None and view.started.replay_capacity:
-        size += f" for {plain(view.started.replay_capacity)}"
+        room += f" for {plain(view.started.replay_capacity)}"
     return [
         Meter("fill", "–" if fill is None else f"{fill:.0%}", fill or 0.0),
         Meter("train ratio", f"{short(actual)} of {'–' if target is None else plain(target)}"),
-        Meter("size", size),
+        Meter("size", room),
         Meter("policy lag", "–" if lag is None else plural(lag, "update")),
         Meter("sampled age", "–" if age is None else plural(age, "step")),
         Meter("online queue", "–" if queue is None else plural(queue, "window")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich.cells import cell_len
@@ -12,7 +13,7 @@ from dreamer_async.tui.draw.axis import Scale, value_scale
 from dreamer_async.tui.draw.chart import draw, layer, text_rows
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, fit_ends, spread
-from dreamer_async.tui.draw.text import count, duration, short
+from dreamer_async.tui.draw.text import count, duration, plural, short
 from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.series import Array
 from dreamer_async.tui.read.sweep import RECENT, RUNNING, Member, SweepSource
@@ -158,20 +159,20 @@ def chart(members: Sequence[Member], chosen: Member | None) -> Picture:
     if chosen is None:
         return Picture("return", empty="no run yet")
     task, own = chosen.group
-    traces = {
-        label: trace
+    groups = {
+        label: group
         for label, runs in groups_of(members, task).items()
-        if (trace := curve(runs)) is not None
+        if (group := mean_of(runs)) is not None
     }
-    ranked = sorted(traces, key=lambda label: (label != own, -float(traces[label].y[-1])))
-    shown = [label for label in traces if label in ranked[: len(LINES)]]
+    ranked = sorted(groups, key=lambda label: (label != own, -groups[label].last))
+    shown = [label for label in groups if label in ranked[: len(LINES)]]
+    traces = [groups[label].trace for label in shown]
     curves = [
-        Curve(Trace(traces[label].x, traces[label].y), look)
-        for label, look in zip(shown, LINES, strict=False)
+        Curve(Trace(trace.x, trace.y), look) for trace, look in zip(traces, LINES, strict=False)
     ]
-    grounds = [Curve(traces[label], look) for label, look in zip(shown, GROUNDS, strict=False)]
-    legend = [_entry(label, traces[label], look) for label, look in zip(shown, LINES, strict=False)]
-    more = len(traces) - len(shown)
+    grounds = [Curve(trace, look) for trace, look in zip(traces, GROUNDS, strict=False)]
+    legend = [_entry(label, groups[label], look) for label, look in zip(shown, LINES, strict=False)]
+    more = len(groups) - len(shown)
     return Picture(
         title=f"{task}: mean return of {RECENT} episodes",
         note="shaded: 95 % of a bootstrap over runs" + (f", {more} more groups" if more else ""),
@@ -183,16 +184,36 @@ def chart(members: Sequence[Member], chosen: Member | None) -> Picture:
     )
 
 
-def _entry(label: str, trace: Trace, look: str) -> Entry:
-    value = Part(f" {short(float(trace.y[-1]))}", "strong")
-    name = label or "all runs"
+def _entry(label: str, group: Mean, look: str) -> Entry:
+    """A group and its last mean, which is that of the runs that got furthest: so many of all."""
+    value = Part(f" {short(group.last)}", "strong")
+    name, line = label or "all runs", Part("━ ", look)
+    narrow = fit_ends(name, min(len(name), 16))
+    far, runs = group.far, group.runs
+    of = plural(runs, "run") if far == runs else f"{far} of {plural(runs, 'run')}"
     return [
-        [Part("━ ", look), Part(name, "dim"), value],
-        [Part("━ ", look), Part(fit_ends(name, min(len(name), 16)), "dim"), value],
+        [line, Part(name, "dim"), value, Part(f" ({of})", "dim")],
+        [line, Part(narrow, "dim"), value, Part(f" ({far}/{runs})", "dim")],
     ]
 
 
-def curve(runs: Sequence[Member]) -> Trace | None:
+class Mean(NamedTuple):
+    """The mean return of a group of runs."""
+
+    trace: Trace
+    """Over the steps, with the interval if there is one."""
+    far: int
+    """Runs that have come as far as its last point."""
+    runs: int
+    """Runs of the group, those that have not begun included."""
+
+    @property
+    def last(self) -> float:
+        """The newest value."""
+        return float(self.trace.y[-1])
+
+
+def mean_of(runs: Sequence[Member]) -> Mean | None:
     """Mean over the runs that have come so far at each point, and what a bootstrap makes of it.
 
     A run counts between its first episode and its last. None before any episode.
@@ -211,10 +232,9 @@ def curve(runs: Sequence[Member]) -> Trace | None:
     here = ~np.isnan(values).all(axis=0)
     grid, values = grid[here], values[:, here]
     mean = np.nanmean(values, axis=0)
-    if len(series) < 2:
-        return Trace(grid, mean)
-    low, high = interval(values)
-    return Trace(grid, mean, low, high)
+    low, high = interval(values) if len(series) > 1 else (None, None)
+    far = int((~np.isnan(values[:, -1])).sum())
+    return Mean(Trace(grid, mean, low, high), far, len(runs))
 
 
 def interval(values: Array) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dreamer_async.tui.draw.rows import Part, Row, bar, cells, spread
-from dreamer_async.tui.draw.text import count, duration, plain, short
+from dreamer_async.tui.draw.text import count, duration, plain, short, size
 from dreamer_async.tui.read.progress import Phase, eta_seconds, goal, rate
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.widgets.panel import Panel
@@ -95,12 +95,11 @@ def _machine(view: RunView) -> list[Row]:
     gauges = view.gauges
     used, total = gauges.get("gpu/used_gb"), gauges.get("gpu/total_gb")
     memory = gauges.get("gpu/memory_gb") if used is None else used
-    of = "" if total is None else f" of {plain(total)}"
     known = (
         ("cpu", _percent(gauges.get("cpu/percent"))),
         ("ram", _gigabytes(gauges.get("memory/rss_gb"))),
         ("gpu", _percent(gauges.get("gpu/percent"))),
-        ("vram", _gigabytes(memory, of)),
+        ("vram", _gigabytes(memory, total)),
     )
     return [[Part(f"  {title} ", "dim"), Part(text)] for title, text in known if text]
 
@@ -109,8 +108,10 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}%"
 
 
-def _gigabytes(value: float | None, of: str = "") -> str:
-    return "" if value is None else f"{short(value)}{of} GB"
+def _gigabytes(value: float | None, total: float | None = None) -> str:
+    if value is None:
+        return ""
+    return size(value * 1e9) if total is None else f"{short(value)} of {plain(total)} GB"
 
 
 def _machine_row(setup: list[str], machine: list[Row], width: int) -> Row:
