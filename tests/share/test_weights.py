@@ -77,7 +77,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     for words, part in (
         ([], "say what to export"),
         (["--safetensors", str(tmp_path / "full")], "not an empty directory"),
-        (["--safetensors", str(tmp_path / "no" / "weights")], "no directory"),
+        (["--safetensors", str(tmp_path / "no" / "weights")], "is not a directory"),
     ):
         assert main(["export", str(run.path), *words]) == 2
         error = capsys.readouterr().err
