@@ -256,7 +256,7 @@ def learn(run: RunDir, seed: int, steps: int, end: str, best: float) -> None:
 async def test_the_page_of_a_sweep(sweep: SweepDir, size: tuple[int, int], tmp_path: Path) -> None:
     app = SweepApp(sweep.path, clock=lambda: NOW)
     async with app.run_test(size=size) as pilot:
-        while not (app.source.caught_up and app.chosen):  # the cursor keeps to the run that it is on
+        while not (app.source.caught_up and app.chosen):  # which the cursor keeps to
             await pilot.pause(0.02)
         await pilot.press("s", "s", "s", "b", "down")
         await assert_screen(pilot, f"{size[0]}x{size[1]}-sweep", tmp_path)
