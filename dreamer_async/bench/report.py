@@ -7,6 +7,7 @@ from typing import Any
 
 from dreamer_async.bench.reference import NATIVE, Reference, references
 from dreamer_async.fast.native.load import in_words
+from dreamer_async.store.sizes import counted
 
 Json = Mapping[str, Any]
 
@@ -20,8 +21,8 @@ def bench_lines(result: Json, part: str) -> list[str]:
     """The measured speeds, then those of others."""
     head = (
         f"{result['task']}, {result['size']} on {result['device']} in {result['precision']}; "
-        f"{_plural(result['cores'], 'core')} of {result['processor']}, "
-        f"{_plural(result['threads'], 'learner thread')}, "
+        f"{counted(result['cores'], 'core')} of {result['processor']}, "
+        f"{counted(result['threads'], 'learner thread')}, "
         f"torch {result['torch']}"
     )
     if library := result.get("native"):
@@ -46,15 +47,11 @@ def load_warning(result: Json) -> list[str]:
     """Say that other programs were at work, if they were."""
     if not _busy(result):
         return []
-    load, cores = result["load"], _plural(result["cores"], "core")
+    load, cores = result["load"], counted(result["cores"], "core")
     return [
         f"warning: other programs were at work before (load {load:.1f} on {cores}): "
         "these times are longer than they would be"
     ]
-
-
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def verdicts(result: Json) -> list[str]:

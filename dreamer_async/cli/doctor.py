@@ -23,6 +23,7 @@ from dreamer_async.machine import compiler, nvidia, process
 from dreamer_async.machine.compile_cache import isolate_compile_cache
 from dreamer_async.replay.capacity import cgroup_limit
 from dreamer_async.store.directory import existing
+from dreamer_async.store.sizes import counted
 
 
 class Finding(NamedTuple):
@@ -83,7 +84,7 @@ def _torch() -> Finding:
     return Finding(
         "torch",
         "ok",
-        f"{torch.__version__}: CPU, {cores} core{'s' * (cores != 1)} (default size1m)",
+        f"{torch.__version__}: CPU, {counted(cores, 'core')} (default size1m)",
     )
 
 

@@ -21,6 +21,7 @@ from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.config import ConfigError
 from dreamer_async.machine.console import printable
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import counted
 from dreamer_async.store.sweep_dir import SweepDir
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def group_blocks(group: Scored, shown: bool) -> list[list[str]]:
 def aggregate_lines(each: Aggregate) -> list[str]:
     """Interquartile mean, median and mean, with their intervals."""
     lines = [
-        f"{each.suite}, {_count(each.runs, 'run')} of each of {_count(each.tasks, 'task')}: "
+        f"{each.suite}, {counted(each.runs, 'run')} of each of {counted(each.tasks, 'task')}: "
         "normalized, with bootstrap intervals of 95 %"
     ]
     for name in ("iqm", "median", "mean"):
@@ -170,7 +171,7 @@ def aggregate_lines(each: Aggregate) -> list[str]:
         span = "" if found.low is None else f"  {found.low:.3f} to {found.high:.3f}"
         lines.append(f"  {name:8} {found.value:.3f}{span}")
     if each.left_out:
-        lines.append(f"  {_count(each.left_out, 'run')} left out: other tasks have fewer")
+        lines.append(f"  {counted(each.left_out, 'run')} left out: other tasks have fewer")
     return lines
 
 
@@ -205,7 +206,7 @@ def curves(
         return 0
     with target.open("w", encoding="utf-8", newline="") as file:
         write_curves(file, read, notes)
-    print(f"wrote {target}: {_count(len(read), 'run')}")
+    print(f"wrote {target}: {counted(len(read), 'run')}")
     return 0
 
 
@@ -235,11 +236,11 @@ def _score_lines(task: TaskScore) -> list[str]:
     if any(run.frames >= task.budget for run in task.runs):
         ours = "none, as no episode ended in it"
     if task.score is not None:
-        ours = f"{_spread(task.score, task.score_std)} over {_count(len(done), 'run')}"
+        ours = f"{_spread(task.score, task.score_std)} over {counted(len(done), 'run')}"
     lines = [f"  score      {ours} (mean of the last tenth of the budget)"]
     if task.published is None:
         return [*lines, "  published  no curve"]
-    seeds = _count(task.published_seeds, "seed")
+    seeds = counted(task.published_seeds, "seed")
     lines.append(f"  published  {_number(task.published)} over {seeds} ({task.made_with})")
     if task.published_normalized is not None:
         own = "" if task.normalized is None else f"{task.normalized:.3f}, "
@@ -269,7 +270,7 @@ def _curve_lines(task: TaskScore) -> list[str]:
 def suite_lines(suite: SuiteScore) -> list[str]:
     """Normalized scores over the tasks of a suite."""
     lines = [
-        f"{suite.suite}, normalized over {_count(suite.tasks, 'task')}: "
+        f"{suite.suite}, normalized over {counted(suite.tasks, 'task')}: "
         f"mean {suite.mean:.3f}, median {suite.median:.3f}"
     ]
     if suite.published_mean is not None:
@@ -290,7 +291,3 @@ def _band(band: Band) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -31,6 +31,7 @@ from dreamer_async.config import Config, ConfigError
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.console import printable
 from dreamer_async.parallel.shares import check
+from dreamer_async.store.sizes import counted
 from dreamer_async.store.sweep_dir import MOST_DEVICES, Sweep, SweepDir
 
 if TYPE_CHECKING:
@@ -360,4 +361,4 @@ def plan_lines(directory: SweepDir, plan: Sweep, standings: Sequence[Standing]) 
 def _count(plan: Sweep) -> str:
     if plan.search:
         return f"a search of {plan.trials} runs"
-    return f"{len(plan.jobs)} run{'s' * (len(plan.jobs) != 1)}"
+    return counted(len(plan.jobs), "run")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from dreamer_async.scores import curves as published
 from dreamer_async.scores.learning import RECONSTRUCTION, Curve, read_curves
+from dreamer_async.store.sizes import counted
 
 Array = NDArray[np.float64]
 
@@ -88,7 +89,7 @@ def _colours(runs: Iterable[Curve]) -> list[str]:
 
 
 def _count(group: Sequence[Curve]) -> str:
-    return f"{len(group)} seed{'s' * (len(group) != 1)}"
+    return counted(len(group), "seed")
 
 
 def _draw_group(

@@ -26,6 +26,7 @@ from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.sizes import counted
 from dreamer_async.store.summary import chosen_settings, summarize
 
 KEPT = (
@@ -153,7 +154,7 @@ def _score_rows(scores: dict[str, Any]) -> str:
     """Rows of the table: what it played for the card, and at the end of the training."""
     rows = ""
     if played := scores["evaluation"]:
-        count = f"{played['episodes']} episode{'s' * (played['episodes'] != 1)}"
+        count = counted(played["episodes"], "episode")
         rows += (
             f"| evaluation | {played['mean']:.2f} ± {played['std']:.2f} (mean and deviation of "
             f"{count}, seed {played['seed']}) |\n"

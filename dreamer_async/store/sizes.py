@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Bytes and other numbers as people read them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def in_words(count: float) -> str:
         if count >= size:
             return f"{count / size:.{2 if unit == 'GB' else 1}f} {unit}"
     return f"{count:.0f} bytes"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something: 1 core, 2 cores."""
+    return f"{number} {noun}{'s' * (number != 1)}"
