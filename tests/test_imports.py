@@ -56,6 +56,7 @@ STANDARD = {
     f"{OURS}.config",
     f"{OURS}.machine.interpreter",
     f"{OURS}.machine.console",
+    f"{OURS}.machine.signals",
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
     *(
         f"{OURS}.store.{name}"

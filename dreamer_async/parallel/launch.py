@@ -13,12 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from dreamer_async.machine.interpreter import SAFE, environment
+from dreamer_async.machine.signals import Wishes, heeded
 from dreamer_async.store import exit_codes
 from dreamer_async.store.events import RunFinished, read_events
 from dreamer_async.store.run_dir import RunDir
-
-ECHO = 0.5
-"""Seconds in which the same signal again is not a second wish, as for one process."""
 
 
 def launch(
@@ -66,7 +64,7 @@ def launch(
     except ChildFailedError as error:
         return _of(run, {rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
-        late = time.monotonic() - signals.since >= grace
+        late = time.monotonic() - signals.wishes.since >= grace
         return _told(run, exit_codes.STUCK if late else 128 + error.sigval)
     return 0
 
@@ -77,24 +75,20 @@ class Insistence:
     def __init__(self, first: Callable[[int], None]) -> None:
         """`first` is called with the number of the first signal, and may raise."""
         self._first = first
-        self._number = 0
-        self.since = 0.0
-        """When the first signal was heard, as time.monotonic has it."""
+        self.wishes = Wishes()
 
     def listen(self) -> None:
         """Handle signals from now on; in the main thread."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
-                signal.signal(number, self._signalled)
+        for number in heeded():
+            signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
-        now = time.monotonic()
-        if not self._number:
-            self._number, self.since = number, now
-            self._first(number)
-        elif number != self._number or now - self.since >= ECHO:
+        heard = self.wishes.first
+        if self.wishes.insists(number):
             kill_ranks()
             os._exit(128 + number)
+        if not heard:
+            self._first(number)
 
 
 def kill_ranks() -> None:

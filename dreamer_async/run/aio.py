@@ -14,21 +14,18 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from dreamer_async.machine.signals import ECHO, Wishes, heeded
 from dreamer_async.store import exit_codes
 
 T = TypeVar("T")
 
-ECHO = 0.5
-"""Seconds in which the same signal again is not a second wish: timeout(1) sends each one to its
-child and then to the whole group."""
 RANKS_ECHO = 10.0
-"""The same for one of several ranks: what a group of processes gets, torchrun passes on besides, at
+"""ECHO for one of several ranks: what a group of processes gets, torchrun passes on besides, at
 its own pace. It ends by itself who does not end."""
 PATIENCE = 1.0
 """Seconds for which a stop waits for a call that may never come back, such as `recv`."""
@@ -182,7 +179,7 @@ class Stop:
         self._echo = echo
         self._event = asyncio.Event()
         self._watchdog = Watchdog(grace)
-        self._signal: tuple[int, float] | None = None
+        self._wishes = Wishes()
 
     @property
     def requested(self) -> bool:
@@ -221,9 +218,8 @@ class Stop:
     def on_signals(self) -> None:
         """Let the first SIGINT, SIGTERM or SIGHUP ask, and the second end the process."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
-                loop.add_signal_handler(number, self._signalled, number)
+        for number in heeded():
+            loop.add_signal_handler(number, self._signalled, number)
 
     def close(self) -> None:
         """Call the watchdog off: the stop has succeeded."""
@@ -234,12 +230,9 @@ class Stop:
 
         Another rank's wish may be heard before the signal that both were sent.
         """
-        now, echo = time.monotonic(), ECHO if self._echo is None else self._echo
-        if self._signal is None:
-            self._signal = number, now
-            self.request(f"signal {signal.Signals(number).name}")
-        elif number != self._signal[0] or now - self._signal[1] >= echo:
+        if self._wishes.insists(number, ECHO if self._echo is None else self._echo):
             os._exit(128 + number)
+        self.request(f"signal {signal.Signals(number).name}")
 
 
 class Watchdog:

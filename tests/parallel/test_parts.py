@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dreamer_async.config import Config, ConfigError, resolve
+from dreamer_async.machine import signals
 from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, connect
 from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
@@ -191,7 +192,7 @@ def test_a_signal_that_torchrun_passes_on_later_is_not_a_second_one(
     """All processes of a job get a signal, ranks, too; one by itself takes two for two."""
     ended: list[int] = []
     now = iter([0.0, 3.0])
-    monkeypatch.setattr(aio, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: next(now)))
     monkeypatch.setattr(aio, "os", SimpleNamespace(_exit=ended.append))
 
     async def signalled_twice() -> None:
