@@ -30,6 +30,7 @@ from dreamer_async.tui.draw.kitty import (
     through_tmux,
     transmission,
 )
+from dreamer_async.tui.driver import ABORT
 from dreamer_async.tui.graphics import Way, chosen, way
 from dreamer_async.tui.read import film as films
 from dreamer_async.tui.replies import CUT_SECONDS, EXPECTED_SECONDS, Replies
@@ -63,6 +64,8 @@ class Reader:
 
     def read(self, text: str) -> None:
         for match in COMMAND.finditer(text):
+            if "\x18" in match[0]:
+                continue  # CAN: cut off, and neither carried out nor drawn
             self._command(dict(k.split("=") for k in match[1].split(",")), match[2] or "")
 
     def _command(self, keys: dict[str, str], data: str) -> None:
@@ -136,6 +139,16 @@ def test_a_broken_transmission_is_found() -> None:
         read(first.replace(";", ";AAAA"))
     whole = transmission(7, NOISE, 5, 11, 10**6)
     assert read(first + second + deletion(7) + whole).keys() == {7}, "a deletion ends a cut one"
+
+
+def test_a_picture_that_is_cut_anywhere_is_forgotten() -> None:
+    whole = transmission(7, NOISE, 5, 11, 10**6)
+    ends = [match.end() + by for match in COMMAND.finditer(whole) for by in range(-5, 50)]
+    for end in (*range(50), *ends, *range(0, len(whole), 97)):
+        assert read(whole[:end] + ABORT + deletion(7)) == {}, end
+        assert read(whole[:end] + ABORT + deletion(7) + whole).keys() == {7}, end
+    with pytest.raises((ValueError, zlib.error)):
+        read(whole[:-1000] + ABORT[1:] + whole[-1000:])
 
 
 @pytest.mark.parametrize("most", [20_000, 5000, 1000])
