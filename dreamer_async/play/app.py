@@ -163,9 +163,9 @@ class Play(TerminalApp[None]):
         return [
             Meter("step", str(self.world.actions)),
             Meter("action", _written(self._last)),
-            Meter("reward", f"{moment.reward:+.3f}"),
-            Meter("total", f"{self.total:+.3f}"),
-            Meter("value", f"{moment.value:+.3f}"),
+            Meter("reward", f"{moment.reward:+z.3f}"),
+            Meter("total", f"{self.total:+z.3f}"),
+            Meter("value", f"{moment.value:+z.3f}"),
             Meter("continue", f"{moment.cont:.3f}", moment.cont),
             *over,
         ]
@@ -186,8 +186,8 @@ def _happened(reality: Reality) -> list[Meter]:
     """What the real environment gave."""
     ended = [Meter("episode", "ended: any key")] if reality.ended else []
     return [
-        Meter("reward", f"{reality.reward:+.3f}"),
-        Meter("score", f"{reality.score:+.3f}"),
+        Meter("reward", f"{reality.reward:+z.3f}"),
+        Meter("score", f"{reality.score:+z.3f}"),
         *ended,
     ]
 
@@ -195,7 +195,7 @@ def _happened(reality: Reality) -> list[Meter]:
 def _written(action: Action | None) -> str:
     if action is None:
         return "–"
-    return str(int(action)) if action.ndim == 0 else " ".join(f"{x:+.1f}" for x in action[:3])
+    return str(int(action)) if action.ndim == 0 else " ".join(f"{x:+z.1f}" for x in action[:3])
 
 
 def graphics(text: str) -> Choice:

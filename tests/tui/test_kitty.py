@@ -1,6 +1,6 @@
 """Pictures on terminals: the bytes, read by a terminal of its own here; who gets them; tidying up.
 
-No real terminal is among these: that kitty and Ghostty draw what the protocol says is believed.
+No real terminal is among these: docs/dashboard.md says where pictures were looked at.
 """
 
 from __future__ import annotations

@@ -178,7 +178,11 @@ def test_a_stage_has_one_name_everywhere() -> None:
     assert meters == {label(f"stage/{name}") for name in names}
 
 
-def test_stages_at_zero_share_a_line() -> None:
+def test_stages_at_zero_share_lines() -> None:
+    quiet = dict.fromkeys(("stage__policy", "stage__insert", "stage__sample"), 0.004)
+    meters = stages.pipeline(gauges_view(stage__update=0.9, **quiet))
+    said = [(meter.label, meter.value) for meter in meters[1:]]
+    assert said == [("at 0%", "policy, replay sample"), ("", "replay insert")]
     view = gauges_view(stage__update=0.9, stage__policy=0.004, stage__insert=0.0)
     meters = stages.pipeline(view)
     assert [meter.label for meter in meters] == ["update", "at 0%"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ from dreamer_async.store.events import (
     read_events,
 )
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.tui.draw.rows import cells
+from dreamer_async.tui.pages.episodes import episode_row
 from dreamer_async.tui.read import film
 from dreamer_async.tui.read.compare import differences
 from dreamer_async.tui.read.progress import Phase
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.state import rebuild
 from dreamer_async.tui.read.tail import decode, seek_time
-from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.read.view import EpisodeRow, RunView
 from dreamer_async.tui.show import alarms, glossary, stages
 from dreamer_async.tui.show.options import Zoom
 from tests.tui.test_app import (
@@ -241,6 +244,17 @@ def test_the_short_way_of_decoding_gives_the_same_records() -> None:
 
     for line in RECORDED.read_bytes().splitlines():
         assert decode(line) == decode_line(line)
+
+
+def test_bars_of_episodes_take_the_room_there_is() -> None:
+    view = RunView(rows=deque([EpisodeRow(1, 0.0, 100, 0, 0.5, 7)]))
+    rows = {width: episode_row(view, 0, 0.0, 1.0, width) for width in range(1, 200)}
+    bare = {width for width, row in rows.items() if len(row) == 3}
+    assert 20 < max(bare) < 60 and bare == set(range(1, max(bare) + 1))
+    for width in set(rows) - bare:
+        assert cells(rows[width]) == width
+        shares = [cells([part]) for part in rows[width][-2:]]
+        assert abs(shares[0] - shares[1]) <= 1, "half way, however wide"
 
 
 @driven

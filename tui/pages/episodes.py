@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from dreamer_async.tui.draw.picture import Curve, Meter, Picture
-from dreamer_async.tui.draw.rows import Part, Row, bar
+from dreamer_async.tui.draw.rows import Part, Row, bar, cells
 from dreamer_async.tui.draw.text import clock, count, plural, short
 from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.pages.page import Page
@@ -47,7 +47,7 @@ class Episodes(Page):
         table = self.query_one("#episode-table", Listing)
         table.show(
             len(rows),
-            lambda index: _episode_row(view, index, low, high),
+            lambda index: episode_row(view, index, low, high, table.content_size.width),
             heading=[Part(_HEADING, "dim")],
             empty="no finished episode yet",
         )
@@ -69,19 +69,16 @@ class Episodes(Page):
         return ["episode/score", "episode/length", "evaluation/mean"]
 
 
-def _episode_row(view: RunView, index: int, low: float, high: float) -> Row:
+def episode_row(view: RunView, index: int, low: float, high: float, width: int) -> Row:
     """The newest episode first; the bar stands between the worst and the best of the table."""
     row = view.rows[-1 - index]
     ended = clock(row.time, "%H:%M:%S")
     text = f"{count(row.number):>5} {ended:>8} {count(row.env_steps):>6} {row.env_id:>4} "
     share = 0.0 if row.score is None or high <= low else (row.score - low) / (high - low)
-    return [
-        Part(text, "dim"),
-        Part(f"{short(row.score):>7}", "strong"),
-        Part(f" {count(row.length):>6}"),
-        Part("  "),
-        *bar(share, 20),
-    ]
+    score, length = f"{short(row.score):>7}", f" {count(row.length):>6}  "
+    numbers = [Part(text, "dim"), Part(score, "strong"), Part(length)]
+    room = width - cells(numbers)
+    return [*numbers, *(bar(share, room) if room > 2 else [])]
 
 
 def _evaluation_row(view: RunView, index: int) -> Row:

@@ -195,7 +195,8 @@ def pipeline(view: RunView) -> list[Meter]:
     meters = [
         _stage(name, share.get(name)) for name in known or tuple(STAGES)[:5] if name not in idle
     ]
-    return [*meters, *([Meter("at 0%", in_a_row(idle))] if idle else [])]
+    pairs = [idle[i : i + 2] for i in range(0, len(idle), 2)]
+    return [*meters, *(Meter("" if i else "at 0%", in_a_row(p)) for i, p in enumerate(pairs))]
 
 
 def in_a_row(names: Sequence[str]) -> str:
