@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 from dreamer_async.envs.children import bound
@@ -67,11 +68,27 @@ def library(file: str, install: str) -> Need:
     return Need(file, missing)
 
 
+def library_of_envpool(stem: str, file: str, install: str) -> Need:
+    """A shared library that some versions of envpool bring with them, and others expect here.
+
+    1.2.5 (the last one for Python 3.11) brings OpenGL and EGL and expects Qt 5; 1.2.7 brings Qt 6
+    and cannot even be imported without OpenGL and EGL.
+    """
+    system = library(file, install)
+    return Need(file, lambda: "" if _brought(stem) else system.missing())
+
+
+def _brought(stem: str) -> bool:
+    found = importlib.util.find_spec("envpool")
+    folders = [Path(place) for place in (found and found.submodule_search_locations) or ()]
+    return any(any(folder.with_name("envpool.libs").glob(f"{stem}*")) for folder in folders)
+
+
 @cache
 def load_egl() -> str:
     """Load libEGL for everyone in this process, once; say why not if that fails.
 
-    envpool brings an EGL of its own, and MuJoCo then looks functions up in the system's: without
+    envpool may bring an EGL of its own, and MuJoCo then looks functions up in the system's: without
     the system's one loaded first, drawing ends the process. (MUJOCO_GL is not read by envpool.)
     """
     if "envpool" in sys.modules:
@@ -82,8 +99,11 @@ def load_egl() -> str:
     try:
         ctypes.CDLL("libEGL.so.1", ctypes.RTLD_GLOBAL)
     except OSError as error:
-        return f"{error}; on Debian: apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
+        return f"{error}; {_EGL}"
     return ""
+
+
+_EGL = "on Debian: apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 
 
 _DRAW = (
@@ -110,15 +130,22 @@ def require_drawing() -> None:
 
 
 def import_envpool() -> ModuleType:
-    """Import envpool, after libEGL where there is one; MissingNeed if it is not installed."""
+    """Import envpool, after libEGL where there is one; MissingNeed if that cannot be done."""
     load_egl()
     try:
         import envpool
     except ImportError as error:
-        raise MissingNeed(f"this suite needs envpool (pip install envpool): {error}") from None
+        raise MissingNeed(f"this suite needs envpool: {ENVPOOL.missing() or error}") from None
     return envpool
 
 
-ENVPOOL = package("envpool", "pip install envpool")
+_ENVPOOL = (
+    package("envpool", "pip install envpool"),
+    library_of_envpool("libOpenGL", "libOpenGL.so.0", "on Debian: apt install libopengl0"),
+    library_of_envpool("libEGL", "libEGL.so.1", "on Debian: apt install libegl1"),
+)
+ENVPOOL = Need(_ENVPOOL[0].what, lambda: "; ".join(filter(None, (n.missing() for n in _ENVPOOL))))
+"""What every suite that envpool serves needs."""
+EGL_FILE = library("libEGL.so.1", _EGL)
 EGL = Need("libEGL to draw without a screen", load_egl)
-QT = library("libQt5Gui.so.5", "on Debian: apt install libqt5core5a libqt5gui5")
+QT = library_of_envpool("libQt", "libQt5Gui.so.5", "on Debian: apt install libqt5core5a libqt5gui5")

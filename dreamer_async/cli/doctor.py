@@ -5,8 +5,6 @@ Each check is one function that returns a `Finding`; a check that fails is a fin
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import importlib.metadata
 import os
 import platform
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dreamer_async import __version__
+from dreamer_async.envs import needs
 from dreamer_async.machine import compiler, nvidia, process
 from dreamer_async.machine.compile_cache import isolate_compile_cache
 from dreamer_async.replay.capacity import cgroup_limit
@@ -43,6 +42,7 @@ def examine(runs_dir: Path, *, compile_too: bool = False) -> list[Finding]:
         _torch,
         _compiler,
         _native,
+        _envpool,
         _egl,
         _qt,
         _memory,
@@ -139,22 +139,26 @@ def _compile() -> Finding:
     return Finding("compile", "ok" if works else "bad", f"{time.monotonic() - began:.1f} s")
 
 
+def _envpool() -> Finding:
+    """Most suites are made of it, and some versions need libraries of the system."""
+    missing = needs.ENVPOOL.missing()
+    return Finding("envpool", "bad" if missing else "ok", missing or "it loads what it needs")
+
+
 def _egl() -> Finding:
     """MuJoCo renders through EGL where there is no screen."""
-    return _library("EGL", "libEGL.so.1", "rendering without a screen (apt install libegl1)")
+    return _optional("EGL", needs.EGL_FILE, "rendering without a screen")
 
 
 def _qt() -> Finding:
     """Procgen is linked against Qt."""
-    return _library("Qt", "libQt5Gui.so.5", "procgen (apt install libqt5gui5)")
+    return _optional("Qt", needs.QT, "procgen")
 
 
-def _library(name: str, file: str, purpose: str) -> Finding:
-    try:
-        ctypes.CDLL(file)
-    except OSError:
-        return Finding(name, "missing", f"{file} is not here; it is only needed for {purpose}")
-    return Finding(name, "ok", file)
+def _optional(name: str, need: needs.Need, purpose: str) -> Finding:
+    if missing := need.missing():
+        return Finding(name, "missing", f"only needed for {purpose}: {missing}")
+    return Finding(name, "ok", f"what {purpose} needs is here")
 
 
 def _memory() -> Finding:

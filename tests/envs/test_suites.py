@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -197,6 +200,43 @@ def test_another_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert needs.library("libc.so.6", "").missing() == ""
     with pytest.raises(envs.MissingNeed, match=r"procgen needs libnowhere.so.5: .* apt install"):
         needs.require("procgen", (needs.ENVPOOL, nowhere))
+
+
+@pytest.mark.parametrize("brings", [("libOpenGL-4c5f.so.0", "libEGL-48f7.so.1"), ("libQt6Gui.so",)])
+def test_what_envpool_brings_is_not_asked_of_the_system(
+    brings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its versions 1.2.5 and 1.2.7 do on a machine that has no such library."""
+    for name in ("envpool/__init__.py", *(f"envpool.libs/{file}" for file in brings)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "envpool", raising=False)
+    monkeypatch.setattr(ctypes, "CDLL", Mock(side_effect=OSError("no such file")))
+    graphics = "libOpenGL-4c5f.so.0" in brings
+    assert (needs.ENVPOOL.missing() == "", needs.QT.missing() == "") == (graphics, not graphics)
+    lacking = (needs.QT if graphics else needs.ENVPOOL).missing()
+    assert "apt install libqt5core5a" in lacking if graphics else "libopengl0" in lacking
+    assert graphics or lacking.count("no such file; on Debian: apt install") == 2
+    with pytest.raises(envs.MissingNeed, match="procgen needs "):
+        needs.require("procgen", (needs.ENVPOOL, needs.QT))
+
+
+def test_a_library_that_envpool_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "libOpenGL.so.0: cannot open shared object file: No such file or directory"
+    (tmp_path / "envpool.py").write_text(f"raise ImportError({said!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "envpool", raising=False)
+    monkeypatch.setattr(needs, "ENVPOOL", needs.library("libOpenGL.so.9", "apt install libopengl0"))
+    with pytest.raises(
+        envs.MissingNeed, match=r"needs envpool: libOpenGL.so.9.* libopengl0"
+    ):
+        needs.import_envpool()
+    monkeypatch.setattr(needs, "ENVPOOL", needs.library("libc.so.6", ""))
+    with pytest.raises(envs.MissingNeed, match=f"needs envpool: {said}"):
+        needs.import_envpool()
 
 
 def test_a_driver_that_cannot_draw_is_said_before_it_ends_the_process(
