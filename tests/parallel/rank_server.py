@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  the first exchange of ranks does; once here, not in each
 import torch.distributed as dist
 from fault_server import child as trainer
 
