@@ -229,7 +229,7 @@ def stop(*_):
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
 print("dashboard", flush=True)
-while True: time.sleep(600)
+while True: time.sleep(0.02)
 """
 """A dashboard whose user's wish to stop and whose lost terminal are two things."""
 
