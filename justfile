@@ -85,7 +85,7 @@ watch *args="last":
 bench *args="all":
     {{ bin }}/dreamer-async bench {{ args }}
 
-# draw the pictures of docs/learning.md anew from the CSVs beside them (extra report)
+# draw the pictures of docs/learning.md anew from the CSVs beside them (extra plots)
 learning-report *args:
     {{ bin }}/python -m dreamer_async.scores.pictures {{ args }}
 
