@@ -259,10 +259,15 @@ class Session:
         return None
 
     def _own(self, start: Callable[[], Trainer], join: Callable[[], Caller]) -> Caller:
-        """Start a trainer that ends with this session."""
+        """Start a trainer that ends with this session, or join one that was quicker."""
         self._trainer = start()
         self.run = Run(self._run_dir, self._trainer, self.run.notes)
-        return join()
+        caller = join()
+        owner = self._run_dir.owner()
+        if owner is not None and owner.get("pid") != self._trainer.pid:
+            self._end_trainer()  # the run is taken, so that it would end by itself
+            self._trainer, self.run = None, Run(self._run_dir, notes=self.run.notes)
+        return caller
 
     def _joined(self, spec: EnvSpec, spaces: Spaces, view: envs.View) -> Caller:
         """Call until the trainer answers; Hung once it is gone, or with its reason."""
@@ -275,6 +280,9 @@ class Session:
     def _abandon(self) -> None:
         """End a trainer that this session started and cannot use."""
         self._closed = True
+        self._end_trainer()
+
+    def _end_trainer(self) -> None:
         if self._trainer is not None and self._trainer.poll() is None:
             self._trainer.terminate()
             self._trainer.wait()

@@ -231,9 +231,7 @@ def test_a_library_that_envpool_lacks_is_named(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "envpool", raising=False)
     monkeypatch.setattr(needs, "ENVPOOL", needs.library("libOpenGL.so.9", "apt install libopengl0"))
-    with pytest.raises(
-        envs.MissingNeed, match=r"needs envpool: libOpenGL.so.9.* libopengl0"
-    ):
+    with pytest.raises(envs.MissingNeed, match=r"needs envpool: libOpenGL.so.9.* libopengl0"):
         needs.import_envpool()
     monkeypatch.setattr(needs, "ENVPOOL", needs.library("libc.so.6", ""))
     with pytest.raises(envs.MissingNeed, match=f"needs envpool: {said}"):
