@@ -15,7 +15,7 @@ import numpy as np
 
 from dreamer_async.config import ConfigError
 from dreamer_async.replay.recording import Array, Recording, is_passed_over
-from dreamer_async.store.regular_file import reading
+from dreamer_async.store.regular_file import DAMAGED_ARRAYS, reading
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class NpzFile(Recording):
         try:
             with reading(Path(self.name)) as file, np.load(file, allow_pickle=False) as data:
                 return {name: data[name] for name in names if name in data.files}
-        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, ValueError, *DAMAGED_ARRAYS) as error:
             raise ConfigError(f"{self.name} cannot be read: {error}") from None
 
 
@@ -50,7 +50,7 @@ def _look(path: Path) -> NpzFile:
             for name in archive.namelist():
                 with archive.open(name) as member:
                     arrays[name.removesuffix(".npy")] = _header(member)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, *DAMAGED_ARRAYS) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     for name in ("action", "reward"):
         if name not in arrays:

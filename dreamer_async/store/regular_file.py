@@ -9,8 +9,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import zipfile
+import zlib
 from io import BufferedReader
 from pathlib import Path
+from tokenize import TokenError
+
+DAMAGED_ARRAYS: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    EOFError,
+    TypeError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TokenError,  # numpy reads headers with Python's tokenizer
+)
+"""What a damaged .npz makes zipfile and numpy raise, besides ValueError and OSError."""
 
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {

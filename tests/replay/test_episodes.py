@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,27 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     folder = write_episodes(tmp_path / "data", EPISODES)
     (folder / "0003.npz").write_bytes(content)
     with pytest.raises(ConfigError, match=r"0003.npz cannot be read"):
+        recordings(folder)
+
+
+UNCLOSED = b"\x93NUMPY\x01\x00\x36\x00{'descr': '<f4', 'fortran_order': False, 'shape': (5, \n"
+"""An array whose header ends in the middle: Python's tokenizer says so in its own way."""
+
+
+def test_any_damage_to_a_file_is_said(tmp_path: Path) -> None:
+    folder = write_episodes(tmp_path / "data", EPISODES[:1])
+    (path,) = folder.glob("*.npz")
+    good, refused = path.read_bytes(), 0
+    for place in range(0, len(good), 11):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            recordings(folder)[0].read(list(EPISODES[0]))
+        except ConfigError:
+            refused += 1
+    assert refused > 20
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("reward.npy", UNCLOSED)
+    with pytest.raises(ConfigError, match="cannot be read"):
         recordings(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import deque
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from dreamer_async.tui.read.tail import decode, seek_time
 from dreamer_async.tui.read.view import EpisodeRow, RunView
 from dreamer_async.tui.show import alarms, glossary, stages
 from dreamer_async.tui.show.options import Zoom
+from tests.replay.test_episodes import UNCLOSED
 from tests.tui.test_app import (
     NOW,
     RECORDED,
@@ -105,6 +107,10 @@ def test_any_damage_to_a_film_is_trouble_and_no_crash(tmp_path: Path) -> None:
     for place in range(0, len(good), 41):
         path.write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
         film.FilmFile(path).look()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.npy", UNCLOSED)
+    with pytest.raises(ValueError, match="not a film"):
+        film.load(path)
     path.write_bytes(good[: len(good) // 2])
     file = film.FilmFile(path)
     assert file.look() and file.film is None and file.trouble

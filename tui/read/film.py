@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.store.regular_file import reading
+from dreamer_async.store.regular_file import DAMAGED_ARRAYS, reading
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.state import number
 
 MAX_BYTES = 64_000_000
 VERSIONS = ("real", "reconstruction", "open-loop dream")
 """What the three versions of a sequence are."""
-
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    KeyError,
-    EOFError,
-    TypeError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-)
-"""What a damaged archive makes zipfile and numpy raise, besides ValueError and OSError."""
 
 Pixels = NDArray[np.uint8]
 """[H, W, 3]."""
@@ -113,7 +100,7 @@ def load(path: Path) -> Film:
             file.seek(0)
             with np.load(file, allow_pickle=False) as content:
                 return _checked({name: content[name] for name in content.files})
-        except _BROKEN as error:
+        except DAMAGED_ARRAYS as error:
             raise ValueError(f"not a film: {error}") from None
 
 
