@@ -1,0 +1,63 @@
+"""How often a run lies outside of all others in the same settings.
+
+    python -m dreamer_async.scores.overlap UPDATES FILE.csv...
+
+Losses are averaged in windows of so many updates. In a window a run is outside if it is smaller or
+larger than all others. Of R runs that differ by chance alone each is outside in 2 of R windows on
+average; one that learns something else is outside nearly always.
+
+Legend: R runs, W windows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dreamer_async.scores.learning import LOSSES, Curve, read_curves
+from dreamer_async.scores.pictures import Array, binned
+
+
+class Outside(NamedTuple):
+    """How often a run is outside of all others."""
+
+    curve: Curve
+    windows: int
+    """Of all losses together, where every run has a mean."""
+    below: int
+    above: int
+
+
+def outside(curves: Sequence[Curve], updates: int) -> list[Outside]:
+    """Compare each run with all others, in the order given; a loss that one lacks is left out."""
+    end = min(max(curve.column("loss/dyn", "update")[0]) for curve in curves)
+    edges = np.arange(0, end + 1, updates, dtype=np.float64)
+    losses = [name for name in LOSSES if all(c.column(name, "update")[0] for c in curves)]
+    means = np.concatenate([_means(curves, name, edges) for name in losses], 1)
+    means = means[:, ~np.isnan(means).any(0)]  # [R, W]
+    found = []
+    for row, curve in enumerate(curves):
+        others = np.delete(means, row, 0)
+        below, above = means[row] < others.min(0), means[row] > others.max(0)
+        found.append(Outside(curve, means.shape[1], int(below.sum()), int(above.sum())))
+    return found
+
+
+def _means(curves: Sequence[Curve], name: str, edges: Array) -> Array:
+    """[R, W]."""
+    columns = (curve.column(name, "update") for curve in curves)
+    pairs = ((np.array(x), np.array(y)) for x, y in columns)
+    return np.stack([binned(x[x < edges[-1]], y[x < edges[-1]], edges) for x, y in pairs])
+
+
+if __name__ == "__main__":
+    curves = [curve for path in sys.argv[2:] for curve in read_curves(Path(path))]
+    for run in outside(curves, int(sys.argv[1])):
+        share = (run.below + run.above) / run.windows
+        where = f"{run.below} below, {run.above} above, of {run.windows} windows"
+        print(f"{run.curve.group}, seed {run.curve.seed}: {share:.0%} ({where})")
+    print(f"by chance: {2 / len(curves):.0%}")
