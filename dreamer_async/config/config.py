@@ -79,7 +79,7 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "train.batch_length": 16,
             "env.num_envs": 16,
         },
-        "classic": {  # the one learning rate that is not the paper's: see docs/learning.md
+        "classic": {  # its learning rate is not the paper's, as minigrid's: see docs/learning.md
             "size": "size1m",
             "train.steps": 20_000,
             "train.train_ratio": 64.0,
@@ -89,12 +89,13 @@ SUITES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "optim.lr": 3e-4,
         },
         "minigrid": {
-            "size": "toy",
-            "train.steps": 1_000_000,
-            "train.train_ratio": 32.0,
+            "size": "size1m",
+            "train.steps": 250_000,
+            "train.train_ratio": 64.0,
             "train.batch_size": 8,
             "train.batch_length": 32,
-            "env.num_envs": 16,
+            "env.num_envs": 8,
+            "optim.lr": 3e-4,
         },
         "box2d": {"train.steps": 1_000_000, "train.train_ratio": 32.0, "env.num_envs": 16},
         "mujoco": {"train.steps": 1_000_000, "train.train_ratio": 512.0, "env.num_envs": 16},
