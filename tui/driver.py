@@ -162,6 +162,20 @@ class LeanDriver(LinuxDriver):
         elif self._way is not Way.ASK:
             self._open_album()
 
+    def _sigcont_application(self, *_: object) -> None:
+        """Look, in the loop, whether there is anything to come back to.
+
+        Textual starts application mode again wherever the signal hits, also where it never left
+        it or is starting already: the threads of the first start then outlive the last `stop`.
+        """
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._continued)
+
+    def _continued(self) -> None:
+        listening = self._key_thread is not None and self._key_thread.is_alive()
+        if self._auto_restart and not listening:
+            self.resume_application_mode()
+
     def stop_application_mode(self) -> None:
         if self._outlet is not None:
             self._outlet.forget()

@@ -81,7 +81,7 @@ class Terminal:
     def exit_code(self, seconds: float = PATIENCE_S) -> int:
         end = time.monotonic() + seconds
         while self.process.poll() is None:
-            assert time.monotonic() < end, "the dashboard did not end"
+            assert time.monotonic() < end, f"it did not end: {self.output[-2000:]!r}"
             self.read(0.05)
         seen = -1
         while seen < len(self.output):
@@ -331,6 +331,26 @@ def test_ctrl_z_goes_to_the_shell_and_fg_comes_back(run: RunDir) -> None:
         screen.press(b"q")
         assert screen.exit_code() == 0
         assert screen.is_clean()
+    finally:
+        screen.close()
+
+
+def test_a_dashboard_that_is_suspended_starts_nothing_twice(run: RunDir) -> None:
+    """The threads of a second start would never end, and the process with them."""
+    screen = terminal(run)
+    try:
+        tasks = Path(f"/proc/{screen.process.pid}/task")
+        before = len(list(tasks.iterdir()))
+        for _ in range(5):
+            os.kill(screen.process.pid, signal.SIGSTOP)
+            os.kill(screen.process.pid, signal.SIGCONT)
+            screen.read(0.1)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            screen.read(0.1)
+            assert len(list(tasks.iterdir())) <= before
+        screen.press(b"q")
+        assert screen.exit_code() == 0 and screen.is_clean()
     finally:
         screen.close()
 
