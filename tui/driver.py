@@ -110,6 +110,8 @@ class LeanDriver(LinuxDriver):
     """When a question was sent that is not answered yet; 0 without one."""
     _answers = False
     """Whether this terminal answers questions."""
+    _started_at = 0.0
+    """When application mode began last."""
     album: Album | None = None
     """The pictures of this terminal; None where there are none, or it has not said so yet."""
     pictured: Callable[[], None] | None = None
@@ -124,6 +126,10 @@ class LeanDriver(LinuxDriver):
     def behind(self) -> bool:
         """Whether so much is on its way that the next frame has to wait."""
         return self._on_way > AHEAD_BYTES
+
+    @property
+    def _listening(self) -> bool:
+        return self._key_thread is not None and self._key_thread.is_alive()
 
     def write(self, data: str) -> None:
         """Write in as few bytes as it takes."""
@@ -156,6 +162,8 @@ class LeanDriver(LinuxDriver):
         self._outlet = Outlet(self._file.fileno(), self._emptied)
         self._outlet.start()
         super().start_application_mode()
+        if self._listening:  # else it stopped again, in the background
+            self._started_at = time.monotonic()
         if self._way is Way.ASK and self.album is None:
             self._replies.asked()
             self._outlet.write(NAME_QUESTION + QUESTION)
@@ -163,18 +171,23 @@ class LeanDriver(LinuxDriver):
             self._open_album()
 
     def _sigcont_application(self, *_: object) -> None:
-        """Look, in the loop, whether there is anything to come back to.
+        """Come back, but in the loop and not wherever the signal hits.
 
-        Textual starts application mode again wherever the signal hits, also where it never left
-        it or is starting already: the threads of the first start then outlive the last `stop`.
+        Textual starts application mode at once, also where it never left it or is starting
+        already: the threads of the first start then outlive the last stop, and the process with
+        them.
         """
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._continued)
+            self._loop.call_soon_threadsafe(self._continued, time.monotonic())
 
-    def _continued(self) -> None:
-        listening = self._key_thread is not None and self._key_thread.is_alive()
-        if self._auto_restart and not listening:
-            self.resume_application_mode()
+    def _continued(self, at: float) -> None:
+        """Start anew, as a shell may have used the terminal, unless that has been done since."""
+        if not self._auto_restart or self._started_at > at:
+            return
+        if self._listening:
+            self.suspend_application_mode()
+        self.resume_application_mode()
+        self._app.call_later(self._app.refresh, layout=True)
 
     def stop_application_mode(self) -> None:
         if self._outlet is not None:

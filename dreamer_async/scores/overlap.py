@@ -11,7 +11,7 @@ Legend: R runs, W windows.
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,8 +55,12 @@ def _means(curves: Sequence[Curve], name: str, edges: Array) -> Array:
 
 
 if __name__ == "__main__":
-    curves = [curve for path in sys.argv[2:] for curve in read_curves(Path(path))]
-    for run in outside(curves, int(sys.argv[1])):
+    asked = ArgumentParser(description="How often a run lies outside of all others.")
+    asked.add_argument("updates", type=int, help="updates of a window")
+    asked.add_argument("files", type=Path, nargs="+", metavar="FILE.csv")
+    words = asked.parse_args()
+    curves = [curve for path in words.files for curve in read_curves(path)]
+    for run in outside(curves, words.updates):
         share = (run.below + run.above) / run.windows
         where = f"{run.below} below, {run.above} above, of {run.windows} windows"
         print(f"{run.curve.group}, seed {run.curve.seed}: {share:.0%} ({where})")

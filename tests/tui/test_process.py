@@ -344,7 +344,9 @@ def test_a_dashboard_that_is_suspended_starts_nothing_twice(run: RunDir) -> None
         for _ in range(5):
             os.kill(screen.process.pid, signal.SIGSTOP)
             os.kill(screen.process.pid, signal.SIGCONT)
-            screen.read(0.1)
+            screen.output = b""
+            screen.wait_for(ALTERNATE_SCREEN)
+            screen.wait_for(b"TRAINING")
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
             screen.read(0.1)
