@@ -42,6 +42,8 @@ ASK = "\x1b[?2026$p"
 AT_ONCE, ALL_OF_IT = "\x1b[?2026h", "\x1b[?2026l"
 """What is written between them is shown when all of it is there, by terminals that answer."""
 LISTEN_SECONDS = 0.1
+LATE_SECONDS = 0.5
+"""After a start, as long as which a signal to continue is that of the start."""
 
 
 class Outlet(threading.Thread):
@@ -181,8 +183,12 @@ class LeanDriver(LinuxDriver):
             self._loop.call_soon_threadsafe(self._continued, time.monotonic())
 
     def _continued(self, at: float) -> None:
-        """Start anew, as a shell may have used the terminal, unless that has been done since."""
-        if not self._auto_restart or self._started_at > at:
+        """Start anew, as a shell may have used the terminal, unless that has just been done.
+
+        A thread that is only about to end may be given the signal, and tell of it some time after
+        it woke the others.
+        """
+        if not self._auto_restart or self._started_at > at - LATE_SECONDS:
             return
         if self._listening:
             self.suspend_application_mode()

@@ -22,6 +22,7 @@ import pytest
 from dreamer_async.store import exit_codes
 from dreamer_async.store.events import RunFinished, encode_line
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.tui.driver import LATE_SECONDS
 from tests.tui.test_app import trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -341,7 +342,8 @@ def test_a_dashboard_that_is_suspended_starts_nothing_twice(run: RunDir) -> None
     try:
         tasks = Path(f"/proc/{screen.process.pid}/task")
         before = len(list(tasks.iterdir()))
-        for _ in range(5):
+        for _ in range(3):
+            time.sleep(1.2 * LATE_SECONDS)
             os.kill(screen.process.pid, signal.SIGSTOP)
             os.kill(screen.process.pid, signal.SIGCONT)
             screen.output = b""
