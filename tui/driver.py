@@ -129,10 +129,6 @@ class LeanDriver(LinuxDriver):
         """Whether so much is on its way that the next frame has to wait."""
         return self._on_way > AHEAD_BYTES
 
-    @property
-    def _listening(self) -> bool:
-        return self._key_thread is not None and self._key_thread.is_alive()
-
     def write(self, data: str) -> None:
         """Write in as few bytes as it takes."""
         assert self._outlet is not None, "the driver is not in application mode"
@@ -164,8 +160,7 @@ class LeanDriver(LinuxDriver):
         self._outlet = Outlet(self._file.fileno(), self._emptied)
         self._outlet.start()
         super().start_application_mode()
-        if self._listening:  # else it stopped again, in the background
-            self._started_at = time.monotonic()
+        self._started_at = time.monotonic()
         if self._way is Way.ASK and self.album is None:
             self._replies.asked()
             self._outlet.write(NAME_QUESTION + QUESTION)
@@ -188,9 +183,10 @@ class LeanDriver(LinuxDriver):
         A thread that is only about to end may be given the signal, and tell of it some time after
         it woke the others.
         """
-        if not self._auto_restart or self._started_at > at - LATE_SECONDS:
+        listening = self._key_thread is not None and self._key_thread.is_alive()
+        if not self._auto_restart or (listening and self._started_at > at - LATE_SECONDS):
             return
-        if self._listening:
+        if listening:
             self.suspend_application_mode()
         self.resume_application_mode()
         self._app.call_later(self._app.refresh, layout=True)
