@@ -326,7 +326,7 @@ def test_a_resume_refuses_what_changes_shapes(
 def test_published_is_between_the_suite_and_what_is_asked_for() -> None:
     made = resolve("dmc-vision", "walker_walk", published=True)
     assert (made.size, made.env.repeat, made.train.train_ratio) == ("size12m", 2, 512.0)
-    assert made.train.steps == 600_000 and made.env.num_envs == 16
+    assert made.train.steps == 600_000 and made.env.num_envs == 8
     asked = resolve(
         "dmc-vision", "walker_walk", size="size1m", published=True, overrides=["env.repeat=1"]
     )

@@ -158,6 +158,7 @@ def test_dmc_has_a_word_when_it_is_set_up_as_published_and_differences_otherwise
     (task,) = score_tasks([run(points, 5e5, "dmc-proprio", "walker_walk", size="size1m")])
     assert task.verdict == "" and task.differences == [
         "size=size1m (published size12m)",
+        "env.num_envs=16 (published 8)",
         "env.repeat=1 (published 2)",
         "train.train_ratio=1024.0 (published 512.0)",
     ]
