@@ -18,7 +18,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from dreamer_async.config import Config, ConfigError, changed, resolve
-from dreamer_async.store.events import Episode, EventReader, Gauges, Metrics, Resumed, RunStarted
+from dreamer_async.store.events import (
+    Episode,
+    EventReader,
+    Gauges,
+    Metrics,
+    Record,
+    Resumed,
+    RunStarted,
+)
 from dreamer_async.store.run_dir import RunDir
 
 RECONSTRUCTION = "loss/reconstruction"
@@ -33,8 +41,8 @@ NO_KEYS = frozenset(
     for name in ("reward", "cont", "dyn", "rep", "actor", "critic", "replay_critic", "total")
 )
 """Losses that reconstruct nothing."""
-WHERE = ("step", "frames", "update")
-"""Agent steps, environment frames and updates of a point."""
+WHERE = ("step", "frames", "update", "hours")
+"""Agent steps, environment frames, updates and hours of training of a point."""
 COLUMNS = ("run", "task", "group", "seed", *WHERE, "return", *LOSSES)
 MOST_POINTS = 200
 """Of the returns of a run, and of its losses."""
@@ -65,9 +73,10 @@ class Curve:
 def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     """Gather what a run has seen so far; ConfigError if it never started."""
     episodes, updates, repeat, update = list[Point](), list[Point](), 0, 0
-    reader = EventReader(run.events_path)
+    reader, clock = EventReader(run.events_path), _Clock()
     while records := reader.read():
         for record in records:
+            hours = clock.hours(record)
             match record.event:
                 case RunStarted() as event:
                     repeat = event.frames_per_step
@@ -79,10 +88,11 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
                 case Gauges() as event:
                     update = event.updates
                 case Episode() as event if event.score is not None:
-                    episodes.append(_point(event.env_steps, update) | {"return": event.score})
+                    point = _point(event.env_steps, update, hours)
+                    episodes.append(point | {"return": event.score})
                 case Metrics() as event if losses := _losses(event.values):
                     update = event.update
-                    updates.append(_point(event.env_steps, update) | losses)
+                    updates.append(_point(event.env_steps, update, hours) | losses)
     if repeat < 1:
         raise ConfigError(f"{run.name} has not begun: it has no curve")
     points = [*thinned(episodes), *thinned(updates)]
@@ -93,8 +103,25 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     return Curve(run.name, f"{env.suite}/{env.task}", group, config.train.seed, points)
 
 
-def _point(step: int, update: int) -> Point:
-    return {"step": float(step), "update": float(update)}
+class _Clock:
+    """How long a run has been training, in all its processes together."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._generation = -1
+        self._began = self._last = 0.0
+
+    def hours(self, record: Record) -> float:
+        """Up to this record; what a resume plays again counts twice, since it takes its time."""
+        if record.generation != self._generation:
+            self._before += self._last - self._began
+            self._generation, self._began = record.generation, record.mono
+        self._last = record.mono
+        return (self._before + self._last - self._began) / 3600
+
+
+def _point(step: int, update: int, hours: float) -> Point:
+    return {"step": float(step), "update": float(update), "hours": hours}
 
 
 def _losses(values: Mapping[str, float | None]) -> Point:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,13 @@ def config(*overrides: str) -> Config:
 
 
 def record(root: Path, *events: Event, made: Config | None = None) -> RunDir:
+    """A run in which an event comes every six minutes, and a new process with each `Resumed`."""
     run = RunDir.create(root, "walk", config=to_dict(made or config()))
-    with EventWriter(run.events_path, 0) as writer:
-        for event in events:
+    generation, clock = 0, count(0, 360)
+    for event in events:
+        if isinstance(event, Resumed):
+            generation, clock = generation + 1, count(90_000, 360)
+        with EventWriter(run.events_path, generation, monotonic=partial(next, clock)) as writer:
             writer.emit(event)
     return run
 
@@ -66,7 +71,7 @@ def curve(tmp_path: Path, *events: Event) -> Curve:
     return read_curve(record(tmp_path, *events), config("env.repeat=2", "train.seed=3"))
 
 
-def test_a_point_has_its_step_frames_and_update(tmp_path: Path) -> None:
+def test_a_point_has_its_step_frames_update_and_hours(tmp_path: Path) -> None:
     found = curve(
         tmp_path,
         STARTED,
@@ -79,11 +84,11 @@ def test_a_point_has_its_step_frames_and_update(tmp_path: Path) -> None:
     )
     assert (found.task, found.group, found.seed) == ("dmc-proprio/walker_walk", "overlapped", 3)
     assert found.points[:2] == [
-        {"step": 500, "frames": 1000, "update": 0, "return": 7.5},
-        {"step": 530, "frames": 1060, "update": 4, "return": 9.0},
+        {"step": 500, "frames": 1000, "update": 0, "hours": 0.1, "return": 7.5},
+        {"step": 530, "frames": 1060, "update": 4, "hours": 0.4, "return": 9.0},
     ]
     kept = {"loss/dyn": 5.0, "return/S": 2.0, RECONSTRUCTION: 3.0}
-    assert found.points[2:] == [{"step": 540, "frames": 1080, "update": 8, **kept}]
+    assert found.points[2:] == [{"step": 540, "frames": 1080, "update": 8, "hours": 0.5, **kept}]
     assert found.column("return", "frames") == ([1000, 1060], [7.5, 9.0])
 
 
@@ -93,6 +98,7 @@ def test_what_was_lost_before_a_resume_is_not_counted_twice(tmp_path: Path) -> N
     resumed = Resumed("checkpoints/step-800", 800, 80, 0.0)
     found = curve(tmp_path, STARTED, Episode(800, 0, 1.0, 1), *lost, resumed, STARTED, *again)
     assert [p["step"] for p in found.points] == [800, 880, 880]
+    assert [p["hours"] for p in found.points] == pytest.approx([0.1, 0.5, 0.6])
 
 
 def test_a_run_that_never_began_has_no_curve(tmp_path: Path) -> None:
@@ -148,7 +154,7 @@ def test_the_command_line_exports(tmp_path: Path, capsys: pytest.CaptureFixture[
     note, header, row = capsys.readouterr().out.splitlines()
     assert note.startswith(f"# {run.name}: dreamer-async train dmc-proprio --task walker_walk")
     assert header == ",".join(COLUMNS)
-    assert row.startswith(f"{run.name},dmc-proprio/walker_walk,mine,0,500,1000,0,7.5,")
+    assert row.startswith(f"{run.name},dmc-proprio/walker_walk,mine,0,500,1000,0,0.1,7.5,")
     target = tmp_path / "out.csv"
     assert main(["curves", run.name, "-o", str(target), *where]) == 0
     assert [each.run for each in read_curves(target)] == [run.name]
