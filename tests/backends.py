@@ -12,8 +12,11 @@ from dreamer_async.agent import ops
 from dreamer_async.agent.backend import PYTORCH, Backend
 from dreamer_async.agent.coders import Encoder
 from dreamer_async.agent.ops import compute_with
-from dreamer_async.fast.choose import choose
+from dreamer_async.fast.choose import NATIVE_AMX, choose
 from dreamer_async.fast.cuda.backend import CUDA
+from dreamer_async.fast.native.library import permits_bfloat16
+from dreamer_async.machine.device import AMX
+from dreamer_async.machine.process import processor_flags
 
 
 def native() -> Backend:
@@ -23,13 +26,21 @@ def native() -> Backend:
     return backend
 
 
+def amx() -> Backend:
+    """Native functions whose dense layers multiply bfloat16; skips where there is no AMX."""
+    if not processor_flags() >= AMX or not permits_bfloat16():
+        pytest.skip("this processor has no AMX")
+    return NATIVE_AMX
+
+
 BACKENDS = {"PyTorch": PYTORCH, "CUDA": CUDA}
 """Those that need nothing built; what a GPU is given computes on a CPU, too."""
 
 
 def backend(name: str) -> Backend:
     """By its name."""
-    return native() if name == "native" else BACKENDS[name]
+    made = {"native": native, "native with AMX": amx}
+    return made[name]() if name in made else BACKENDS[name]
 
 
 def least_gap(encoder: Encoder, obs: Mapping[str, Tensor]) -> float:

@@ -48,7 +48,7 @@ def _copy(source: Tensor, target: Tensor, seconds: float) -> Timing:
 
 def _product(precision: str, device: torch.device, seconds: float) -> Timing:
     side = SIDE[device.type]
-    _, dtype = PRECISIONS[precision]
+    _, dtype = PRECISIONS["mixed" if precision == "amx" else precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = timed(lambda: a @ b, seconds, lambda: wait_for(device))
     rate = 2 * side**3 / min(times) / 1e12

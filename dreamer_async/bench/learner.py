@@ -15,7 +15,6 @@ from dreamer_async.bench.on_device import updates_alone
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.envs.spec import EnvSpec
-from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.place import take_place
 from dreamer_async.machine.device import (
     choose_device,
@@ -54,7 +53,7 @@ def how_updates_are_made(subject: Learner) -> str:
     """In a word."""
     if subject.accelerated is not None:
         return "captured" if subject.accelerated.captured else "compiled"
-    return "native" if subject.place.backend is NATIVE else "eager"
+    return "native" if subject.place.library else "eager"
 
 
 @contextmanager

@@ -6,13 +6,17 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
+from dreamer_async.fast.native.backend import amx as native_functions_with_amx
 from dreamer_async.fast.native.backend import native as native_functions
 from dreamer_async.fast.native.load import load
 
 NATIVE = native_functions(WITHOUT_NATIVE)
+NATIVE_AMX = native_functions_with_amx(WITHOUT_NATIVE)
 
 
-def choose(device: torch.device, *, native: bool) -> tuple[Backend, str]:
+def choose(
+    device: torch.device, *, native: bool, precision: str = "float32"
+) -> tuple[Backend, str]:
     """The fastest backend for a device, and why native functions are missing where they are wanted.
 
     Building them takes seconds, once per machine, unless they came prebuilt.
@@ -22,4 +26,6 @@ def choose(device: torch.device, *, native: bool) -> tuple[Backend, str]:
     if not native:
         return WITHOUT_NATIVE, ""
     found = load()
-    return (WITHOUT_NATIVE if found.library is None else NATIVE), found.problem
+    if found.library is None:
+        return WITHOUT_NATIVE, found.problem
+    return (NATIVE_AMX if precision == "amx" else NATIVE), ""

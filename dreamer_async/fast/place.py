@@ -8,7 +8,8 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.config import TrainConfig
-from dreamer_async.fast.choose import NATIVE, choose
+from dreamer_async.fast.choose import NATIVE, NATIVE_AMX, choose
+from dreamer_async.fast.native.library import permits_bfloat16
 from dreamer_async.fast.native.load import load
 from dreamer_async.machine.device import choose_device, choose_precision, emulates, set_arithmetic
 
@@ -33,11 +34,13 @@ def take_place(train: TrainConfig) -> Place:
     """Choose for `train`, and set how GPUs multiply in this process accordingly.
 
     Building native functions takes seconds, once per machine, unless they came prebuilt. Raises
-    ValueError for a device that is absent.
+    ValueError for a device or a precision that cannot be had.
     """
     device = choose_device(train.device)
-    backend, problem = choose(device, native=train.native)
+    backend, problem = choose(device, native=train.native, precision=train.precision)
     precision = choose_precision(train.precision, device, native=train.native and not problem)
     set_arithmetic(device, precision, repeatable=train.sync)
-    library = load().name if backend is NATIVE else ""
+    if backend is NATIVE_AMX and not permits_bfloat16():
+        raise ValueError("precision amx: the system lets no process use AMX; float32 works")
+    library = load().name if backend in (NATIVE, NATIVE_AMX) else ""
     return Place(device, precision, backend, problem, emulates(device, precision), library)

@@ -18,6 +18,8 @@ NAME = re.compile(r"cpu|cuda(?::(\d+))?")
 """Devices that have no other name; torch itself takes cuda:256 for cuda:0."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """What /proc/cpuinfo calls hardware that multiplies bfloat16."""
+AMX = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}
+"""What it says of a processor that does so in tiles, Intel's Xeons since 2023."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -47,13 +49,23 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
 
     The paper trains in bfloat16. On CPUs the native functions compute in float32, with a fraction
     of the products that PyTorch's convolutions take; without them, bfloat16 pays where the hardware
-    multiplies it.
+    multiplies it. Raises ValueError for amx where that cannot be.
     """
+    if name == "amx" and (lacking := _lacks_amx(device, native=native)):
+        raise ValueError(f"precision amx: {lacking}; float32 works everywhere")
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16" if has_bfloat16(device) else "float32"
     return "mixed" if BFLOAT16 & processor_flags() and not native else "float32"
+
+
+def _lacks_amx(device: torch.device, *, native: bool) -> str:
+    if device.type != "cpu":
+        return "that is for CPUs"
+    if not processor_flags() >= AMX:
+        return "this processor has no AMX, which Intel's Xeons have since 2023"
+    return "" if native else "that takes native functions, which are missing or switched off"
 
 
 def has_bfloat16(device: torch.device) -> bool:

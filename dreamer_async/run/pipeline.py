@@ -17,7 +17,6 @@ from pathlib import Path
 
 from dreamer_async import __version__
 from dreamer_async.config import Config, from_dict, override, to_dict
-from dreamer_async.fast.choose import NATIVE
 from dreamer_async.fast.cuda.capture import alone
 from dreamer_async.machine import process
 from dreamer_async.machine.device import wait_for
@@ -367,7 +366,7 @@ def _started(parts: Parts) -> RunStarted:
         train_ratio=config.train.train_ratio,
         seed=config.train.seed,
         sync=config.train.sync,
-        compiled=parts.learner.compiles or parts.place.backend is NATIVE,
+        compiled=parts.learner.compiles or bool(parts.place.library),
         replay_capacity=ring.spec.capacity * ring.spec.num_envs * parts.team.world.size,
         replay_bytes=ring.bytes * parts.team.world.size,
         pid=os.getpid(),

@@ -80,6 +80,18 @@ def test_losses_and_gradients_are_those_of_pytorch(
         assert off < (1e-3 if key.startswith("val.") else 1e-4), (key, off)
 
 
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_with_amx_they_are_as_far_off_as_bfloat16_is(kind: str, shape: dict[str, int]) -> None:
+    model = replace(make_config().model, **shape)
+    ours, exact = gradients("native with AMX", kind, model), gradients("native", kind, model)
+    assert ours["dyn"].sub(exact["dyn"]).abs().max() > 1e-5, "control: nothing is rounded"
+    for key, value in exact.items():
+        off = (ours[key] - value).norm() / value.norm().clamp(min=1e-6)
+        # Of the critic's large bins rounding of products leaves nothing to compare.
+        assert off < (10 if key.startswith("val.") else 0.2), (key, off)
+
+
 @ALL
 def test_what_is_left_to_others_is_said(name: str) -> None:
     model, chosen = make_config().model, backend(name)

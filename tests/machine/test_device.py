@@ -127,6 +127,7 @@ def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
         ("auto", "cpu", False, {"avx512_bf16"}, "mixed"),
         ("auto", "cpu", False, {"avx2"}, "float32"),
         ("mixed", "cpu", True, {"avx2"}, "mixed"),
+        ("amx", "cpu", True, device.AMX, "amx"),
     ],
 )
 def test_precision_is_what_is_fastest_unless_it_is_given(
@@ -136,6 +137,22 @@ def test_precision_is_what_is_fastest_unless_it_is_given(
     only_the_second_card_has_bfloat16(monkeypatch)
     monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
     assert device.choose_precision(name, torch.device(kind), native=native) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "native", "flags", "why"),
+    [
+        ("cuda:0", True, device.AMX, "that is for CPUs"),
+        ("cpu", True, {"avx512_bf16"}, "this processor has no AMX"),
+        ("cpu", False, device.AMX, "native functions, which are missing or switched off"),
+    ],
+)
+def test_amx_is_refused_where_it_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, kind: str, native: bool, flags: set[str], why: str
+) -> None:
+    monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
+    with pytest.raises(ValueError, match=rf"precision amx: .*{why}.*; float32 works everywhere"):
+        device.choose_precision("amx", torch.device(kind), native=native)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from torch import Tensor
 from dreamer_async.agent.ops import Dense
 from dreamer_async.agent.rssm import RSSM
 from dreamer_async.config import ModelConfig
-from dreamer_async.fast.native.library import floats, pack
+from dreamer_async.fast.native.library import (
+    bfloat16_kernels,
+    floats,
+    kernels,
+    pack,
+    packs_bfloat16,
+)
 from dreamer_async.fast.native.structs import Core
 
 
@@ -88,7 +94,7 @@ def core_of(dyn: RSSM, weights: Weights) -> tuple[Core, list[Tensor]]:
     """The parameters as the kernels read them, and the tensors that hold them."""
     versions = [parameter._version for parameter in dyn.parameters()]
     known = _known.get(dyn)
-    if known is None or known.versions != versions:
+    if known is None or known.versions != versions or known.core.bfloat16 != packs_bfloat16():
         known = _known[dyn] = Known(versions, *_pack_core(dyn, weights))
     return known.core, known.held
 
@@ -110,12 +116,14 @@ def _pack_core(dyn: RSSM, weights: Weights) -> tuple[Core, list[Tensor]]:
     }
     plain = {name: getattr(w, name) for name in _UNPACKED}
     core = Core(
-        config.deter, config.hidden, config.stoch, config.classes, config.blocks, config.unimix
-    )
-    held = packed | plain
-    for name, tensor in held.items():
+        config.deter, config.hidden, config.stoch, config.classes, config.blocks, packs_bfloat16(),
+        config.unimix,
+    )  # fmt: skip
+    for name, tensor in packed.items():
+        setattr(core, name, kernels(tensor))
+    for name, tensor in plain.items():
         setattr(core, name, floats(tensor))
-    return core, list(held.values())
+    return core, [*packed.values(), *plain.values()]
 
 
 _UNPACKED = ("b0", "g0", "w1", "b1", "g1", "gain", "gru_bias", "go", "bl")
@@ -123,15 +131,16 @@ _UNPACKED = ("b0", "g0", "w1", "b1", "g1", "gain", "gru_bias", "go", "bl")
 
 def add_transposes(core: Core, w: Weights) -> list[Tensor]:
     """What the backward pass reads besides; returns the tensors that hold it."""
-    held = {
-        "w0_t": pack(w.w0.t()),
-        "w1_t": pack(w.w1.t()),
-        "own_t": pack(w.own.transpose(1, 2)),
-        "common_t": pack(w.common.transpose(1, 2).flatten(0, 1)),  # [D, 2 Hd]
-        "gru_t": pack(w.gru.transpose(1, 2)),
-        "wo_t": pack(w.wo.t()),
-        "wl_t": pack(w.wl.t()),
-    }
+    with bfloat16_kernels(bool(core.bfloat16)):
+        held = {
+            "w0_t": pack(w.w0.t()),
+            "w1_t": pack(w.w1.t()),
+            "own_t": pack(w.own.transpose(1, 2)),
+            "common_t": pack(w.common.transpose(1, 2).flatten(0, 1)),  # [D, 2 Hd]
+            "gru_t": pack(w.gru.transpose(1, 2)),
+            "wo_t": pack(w.wo.t()),
+            "wl_t": pack(w.wl.t()),
+        }
     for name, tensor in held.items():
-        setattr(core, name, floats(tensor))
+        setattr(core, name, kernels(tensor))
     return list(held.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 from dreamer_async.agent import ops
 from dreamer_async.agent.ops import Dense
 from dreamer_async.fast.native import library
-from dreamer_async.fast.native.library import floats, is_float32, pack, padded, pointer
+from dreamer_async.fast.native.library import floats, is_float32, kernels, pack, padded, pointer
 from dreamer_async.fast.native.structs import DenseLayer
 
 PIECES, LEAST_ROWS = 8, 96
@@ -96,6 +96,11 @@ class _Packed(NamedTuple):
     bias: Tensor
     gain: Tensor | None
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the kernel is packed as such."""
+        return self.kernel.dtype == torch.bfloat16
+
 
 def _packed(layer: Dense) -> _Packed:
     inputs, outputs = layer.kernel.shape
@@ -132,7 +137,8 @@ def _structures(layers: Sequence[_Packed]) -> ctypes.Array[DenseLayer]:
     structures = (DenseLayer * len(layers))()
     for s, layer in zip(structures, layers, strict=True):
         s.inputs, s.outputs = layer.inputs, layer.outputs
-        s.kernel, s.bias, s.gain = floats(layer.kernel), floats(layer.bias), floats(layer.gain)
+        s.bfloat16, s.kernel = layer.bfloat16, kernels(layer.kernel)
+        s.bias, s.gain = floats(layer.bias), floats(layer.gain)
     return structures
 
 
@@ -175,8 +181,9 @@ class _Stack(torch.autograd.Function):
         sums = x.new_empty(pieces, sum(sizes))
         parts = sums[0].split(sizes)
         for i, (s, kernel) in enumerate(zip(structures, weights, strict=True)):
-            transposed.append(pack(kernel.t()) if i or dx is not None else None)
-            s.transposed, s.pre_norm = floats(transposed[i]), floats(ctx.pre_norm[i])
+            with library.bfloat16_kernels(layers[i].bfloat16):
+                transposed.append(pack(kernel.t()) if i or dx is not None else None)
+            s.transposed, s.pre_norm = kernels(transposed[i]), floats(ctx.pre_norm[i])
             s.dkernel, s.dbias, s.dgain = map(floats, parts[3 * i : 3 * i + 3])
         library.functions().dense_backward(
             structures, len(layers), x.shape[0], pointer(x), x.stride(0), pointer(dy), pointer(dx),

@@ -1,20 +1,29 @@
 """The native functions (`src/*.cpp`), and what they are called with.
 
-They compute in float32 what PyTorch would, up to rounding.
+They compute in float32 what PyTorch would, up to rounding. Inside `bfloat16_kernels` the kernels of
+dense layers are packed as bfloat16, and what they are multiplied with is rounded to it, too.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dreamer_async.fast.native.load import load
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LEAST_NUMBERS = 1 << 15
 """Work on fewer numbers is not worth a second thread."""
+TILE = 32
+"""Rows of a kernel of bfloat16 in a tile of AMX."""
 
 
 def functions() -> ctypes.CDLL:
@@ -34,12 +43,55 @@ def threads(numbers: int) -> int:
     return torch.get_num_threads() if numbers >= LEAST_NUMBERS else 1
 
 
+@cache
+def permits_bfloat16() -> bool:
+    """Whether the system lets this process multiply bfloat16; the processor must have AMX."""
+    return bool(functions().permit_bfloat16())
+
+
+class _Packing(threading.local):
+    """How a thread packs kernels."""
+
+    bfloat16 = False
+
+
+_packing = _Packing()
+
+
+@contextmanager
+def bfloat16_kernels(wanted: bool = True) -> Iterator[None]:
+    """Let this thread pack kernels as bfloat16; processors with AMX only."""
+    assert not wanted or permits_bfloat16()
+    before, _packing.bfloat16 = _packing.bfloat16, wanted
+    try:
+        yield
+    finally:
+        _packing.bfloat16 = before
+
+
+def in_bfloat16(function: Callable[P, T]) -> Callable[P, T]:
+    """A function inside `bfloat16_kernels`."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with bfloat16_kernels():
+            return function(*args, **kwargs)
+
+    return call
+
+
+def packs_bfloat16() -> bool:
+    """Whether `pack` would, in this thread."""
+    return _packing.bfloat16
+
+
 def pack(kernel: Tensor) -> Tensor:
     """Lay kernels [..., in, out] out as products read them: [..., out / panel, in, panel].
 
-    A parameter remembers the result until it changes.
+    Where they become bfloat16, `in` is filled up to whole tiles, and their order is that of
+    `src/amx.h`. A parameter remembers the result until it changes.
     """
-    return remember(kernel, "packed", _pack)
+    return remember(kernel, "packed_bfloat16" if packs_bfloat16() else "packed", _pack)
 
 
 def remember(kernel: Tensor, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -58,9 +110,12 @@ def _pack(kernel: Tensor) -> Tensor:
     rows, columns = kernel.shape[-2:]
     flat = kernel if kernel.ndim == 3 else kernel.reshape(count, rows, columns)
     panel = functions().panel_width()
-    packed = kernel.new_empty(*kernel.shape[:-2], padded(columns) // panel, rows, panel)
+    dtype, deep = (torch.bfloat16, rows + -rows % TILE) if packs_bfloat16() else (None, rows)
+    packed = kernel.new_empty(
+        *kernel.shape[:-2], padded(columns) // panel, deep, panel, dtype=dtype
+    )
     functions().pack_kernels(
-        count, rows, columns, pointer(flat), *flat.stride(), pointer(packed)
+        packs_bfloat16(), count, rows, columns, pointer(flat), *flat.stride(), pointer(packed)
     )  # fmt: skip
     return packed
 
@@ -81,6 +136,14 @@ def floats(tensor: Tensor | None) -> int | None:
         return None
     assert tensor.is_contiguous() and tensor.dtype == torch.float32, (tensor.shape, tensor.dtype)
     return tensor.data_ptr()
+
+
+def kernels(packed: Tensor | None) -> int | None:
+    """Address of packed kernels for a field of a structure; null for None."""
+    if packed is None or packed.dtype == torch.float32:
+        return floats(packed)
+    assert packed.is_contiguous() and packed.dtype == torch.bfloat16, (packed.shape, packed.dtype)
+    return packed.data_ptr()
 
 
 def split_noise(noise: Tensor) -> tuple[Tensor | None, Tensor | None]:

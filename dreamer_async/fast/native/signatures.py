@@ -79,10 +79,11 @@ FUNCTIONS = {
         sums=Memory, size=LONG, pieces=LONG, threads=INT,
     ),
     "pack_kernels": _takes(
-        count=LONG, rows=LONG, columns=LONG, kernels=Memory, apart=LONG, row=LONG, column=LONG,
-        packed=Memory,
+        bfloat16=INT, count=LONG, rows=LONG, columns=LONG, kernels=Memory, apart=LONG, row=LONG,
+        column=LONG, packed=Memory,
     ),
     "panel_width": Signature({}, INT),
+    "permit_bfloat16": Signature({}, INT),
     # encoder.cpp, decoder.cpp
     "images_of_group": Signature({}, INT),
     "floats_of_plane": Signature({"height": INT, "width": INT}, LONG),

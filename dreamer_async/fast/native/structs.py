@@ -37,6 +37,7 @@ class DenseLayer(ctypes.Structure):
 
     _fields_ = (
         *_ints("inputs", "outputs"),
+        *_ints("bfloat16"),  # whether packed kernels are, see `library.pack`
         *_pointers("kernel", "transposed"),  # packed [inputs, outputs], [outputs, inputs]
         *_pointers("bias", "gain"),  # [outputs]; gain null: linear alone
         *_pointers("pre_norm"),  # [N, outputs] in front of the norm; null: not saved
@@ -67,6 +68,7 @@ class Core(ctypes.Structure):
 
     _fields_ = (
         *_ints("deter", "hidden", "variables", "classes", "blocks"),
+        *_ints("bfloat16"),  # whether packed kernels are, see `library.pack`
         *_floats("unimix"),  # share of the uniform distribution in z's
         *_pointers("w0", "b0", "g0"),  # packed [D, Hd]; [Hd]
         *_pointers("w1", "b1", "g1"),  # not packed [S * K, Hd]; [Hd]

@@ -33,7 +33,8 @@ class Arithmetic:
     @staticmethod
     def of(place: Place, train: TrainConfig) -> Arithmetic:
         """That of this process."""
-        plain = choose_precision(train.precision, place.device, native=False)
+        given = "float32" if train.precision == "amx" else train.precision
+        plain = choose_precision(given, place.device, native=False)
         device, has = place.device.type, (place.precision, plain, place.library, place.problem)
         return Arithmetic(torch.__version__, device, *has)
 

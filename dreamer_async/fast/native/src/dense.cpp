@@ -49,16 +49,16 @@ void backward_tile(const DenseLayer *layers, int count, long by, long at, int ti
         norm_silu(K, below.pre_norm + (at + i) * K, below.gain, input + i * lda);
       }
     }
-    gemm_transposed(K, ld, tile, input, lda, g, ld, layer.dkernel + by);
+    gemm_transposed(layer.bfloat16, K, ld, tile, input, lda, g, ld, layer.dkernel + by);
     if (l > 0) {
       for (int i = 0; i < tile; i++)
         std::memset(next + static_cast<long>(i) * padded(K) + K, 0, (padded(K) - K) * 4);
-      gemm(tile, K, N, g, ld, layer.transposed, zeros.data(), next, padded(K));
+      gemm(layer.bfloat16, tile, K, N, g, ld, layer.transposed, zeros.data(), next, padded(K));
       float *swap = g;
       g = next;
       next = swap;
     } else if (dx) {
-      gemm(tile, K, N, g, ld, layer.transposed, zeros.data(), dx + at * K, K);
+      gemm(layer.bfloat16, tile, K, N, g, ld, layer.transposed, zeros.data(), dx + at * K, K);
     }
   }
 }
@@ -97,17 +97,34 @@ extern "C" void dense_backward(const DenseLayer *layers, int count, long rows, c
 }
 
 // Lay kernels [count, rows, columns] with any strides out as products read them.
-extern "C" void pack_kernels(long count, long rows, long columns, const float *kernels, long apart,
-                     long row, long column, float *packed) {
+extern "C" void pack_kernels(int bfloat16, long count, long rows, long columns,
+                             const float *kernels, long apart, long row, long column,
+                             float *packed) {
+  std::vector<float> memory(bfloat16 ? rows * NR : 0);
+  const long panel = packed_size(bfloat16, rows, NR);
   for (long i = 0; i < count; i++)
-    for (long j = 0; j < columns; j += NR) {
+    for (long j = 0; j < columns; j += NR, packed += panel) {
       const long some = std::min<long>(NR, columns - j);
       const float *from = kernels + i * apart + j * column;
-      for (long k = 0; k < rows; k++, packed += NR) {
-        for (long l = 0; l < some; l++) packed[l] = from[k * row + l * column];
-        for (long l = some; l < NR; l++) packed[l] = 0.0f;
+      float *to = bfloat16 ? memory.data() : packed;
+      for (long k = 0; k < rows; k++, to += NR) {
+        for (long l = 0; l < some; l++) to[l] = from[k * row + l * column];
+        for (long l = some; l < NR; l++) to[l] = 0.0f;
       }
+#if defined(HAS_AMX)
+      if (bfloat16)
+        amx::to_panel(rows, memory.data(), NR, NR, reinterpret_cast<amx::bf16 *>(packed));
+#endif
     }
+}
+
+// Whether kernels may be bfloat16, where the processor has AMX; for all threads from now on.
+extern "C" int permit_bfloat16() {
+#if defined(HAS_AMX)
+  return amx::permitted();
+#else
+  return 0;
+#endif
 }
 
 extern "C" int panel_width() { return NR; }

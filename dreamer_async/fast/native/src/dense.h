@@ -31,11 +31,11 @@ inline void forward_tile(const DenseLayer *layers, int count, long at, long apar
     float *out = last ? y : active;
     const long ldo = last ? ldy : N;
     if (!layer.gain) {
-      gemm(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, out, ldo);
+      gemm(layer.bfloat16, tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, out, ldo);
       continue;
     }
     float *pre_norm = layer.pre_norm && apart == 1 ? layer.pre_norm + at * N : spare;
-    gemm(tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, pre_norm, N);
+    gemm(layer.bfloat16, tile, N, layer.inputs, x, ldx, layer.kernel, layer.bias, pre_norm, N);
     for (int i = 0; i < tile; i++) {
       if (layer.pre_norm && apart > 1)
         std::memcpy(layer.pre_norm + (at + i * apart) * N, pre_norm + i * N, N * 4);

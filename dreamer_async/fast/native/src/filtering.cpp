@@ -119,8 +119,8 @@ void observe_rows_backward(const Core &c, const Filtering &o, const Activations 
   float *dx = dold + rows * s.D;       // [rows, 2 Hd]
   float *probs = dx + rows * 2 * s.H;  // [S K]
   const float *zeros = probs + s.SK;
-  const long own_t = static_cast<long>(s.block) * padded(s.block);
-  const long gru_t = 3 * own_t;
+  const long own_t = packed_size(c.bfloat16, s.block, s.block);
+  const long gru_t = packed_size(c.bfloat16, 3 * s.block, s.block);
   for (long t = T - 1; t >= 0; t--) {
     const long at = first * T + t;
     const Activations k = step_of(activations, s, at);
@@ -136,29 +136,29 @@ void observe_rows_backward(const Core &c, const Filtering &o, const Activations 
       samples_backward(c, o.logits + now * s.SK, d.logits + now * s.SK, dz + i * s.SK, probs,
                        dl + i * SK);
     }
-    gemm(n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
+    gemm(c.bfloat16, n, s.H, s.SK, dl, SK, c.wl_t, zeros, dout, H);
     for (int i = 0; i < n; i++) norm_silu_backward(s.H, k.o + i * H, c.go, dout + i * H, dgo);
-    gemm(n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
+    gemm(c.bfloat16, n, s.D, s.H, dout, H, c.wo_t, nullptr, dh, s.D);
     for (int i = 0; i < n; i++)
       for (int g = 0; g < s.D; g += s.block)
         gates_backward(s.block, k.gru + i * 3 * D + 3 * g, old + i * s.D + g, dh + i * s.D + g,
                        dgru + i * 3 * D + 3 * g, dold + i * s.D + g);
     for (int g = 0; g < s.G; g++)
-      gemm(n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D, c.gru_t + g * gru_t, zeros,
-           dv + g * s.block, D);
+      gemm(c.bfloat16, n, s.block, 3 * s.block, dgru + 3 * g * s.block, 3 * D,
+           c.gru_t + g * gru_t, zeros, dv + g * s.block, D);
     for (int i = 0; i < n; i++) norm_silu_backward(s.D, k.v + i * D, c.gain, dv + i * D, dgain);
     for (int g = 0; g < s.G; g++)
-      gemm(n, s.block, s.block, dv + g * s.block, D, c.own_t + g * own_t, nullptr,
+      gemm(c.bfloat16, n, s.block, s.block, dv + g * s.block, D, c.own_t + g * own_t, nullptr,
            dold + g * s.block, s.D);
-    gemm(n, 2 * s.H, s.D, dv, D, c.common_t, zeros, dx, 2 * s.H);
+    gemm(c.bfloat16, n, 2 * s.H, s.D, dv, D, c.common_t, zeros, dx, 2 * s.H);
     for (int i = 0; i < n; i++) {
       std::memcpy(du0 + i * H, dx + i * 2 * s.H, s.H * 4);
       std::memcpy(du1 + i * H, dx + i * 2 * s.H + s.H, s.H * 4);
       norm_silu_backward(s.H, k.u0 + i * H, c.g0, du0 + i * H, dg0);
       norm_silu_backward(s.H, k.u1 + i * H, c.g1, du1 + i * H, dg1);
     }
-    gemm(n, s.D, s.H, du0, H, c.w0_t, nullptr, dold, s.D);
-    gemm(n, s.SK, s.H, du1, H, c.w1_t, zeros, dz, s.SK);
+    gemm(c.bfloat16, n, s.D, s.H, du0, H, c.w0_t, nullptr, dold, s.D);
+    gemm(c.bfloat16, n, s.SK, s.H, du1, H, c.w1_t, zeros, dz, s.SK);
     for (long i = 0; i < rows; i++) {
       const float live = o.keep[at + i * T];
       for (int j = 0; j < s.D; j++) dh[i * s.D + j] = live * dold[i * s.D + j];

@@ -2,13 +2,14 @@
 // one panel of NR columns of the result in registers.
 //
 // A packed kernel [in, out] lies as panels [out / NR, in, NR], the last one filled up with zeros,
-// so that the innermost loop reads it from front to back.
+// so that the innermost loop reads it from front to back. Kernels of bfloat16 are those of amx.h.
 
 #pragma once
 
 #include <cstring>
 #include <type_traits>
 
+#include "amx.h"
 #include "vectors.h"
 
 namespace {
@@ -19,6 +20,11 @@ constexpr int NR = 2 * LANES;
 
 // A width filled up to whole panels.
 inline int padded(int width) { return (width + NR - 1) / NR * NR; }
+
+// Floats that a packed kernel [in, out] takes.
+inline long packed_size(bool bfloat16, int in, int out) {
+  return static_cast<long>(bfloat16 ? (in + 31) / 32 * 16 : in) * padded(out);
+}
 
 // Rows of this many numbers begin in all sets of the first cache in turn: an odd number of lines.
 inline long padded_stride(long width) { return ((width + 15) / 16 | 1) * 16; }
@@ -69,8 +75,12 @@ inline void gemm_panel(int M, int K, const float *a, long row, long column, cons
 }
 
 // c[M, N] = bias + a[M, K] kernel, or c += a kernel without a bias; the kernel is packed.
-inline void gemm(int M, int N, int K, const float *a, long lda, const float *packed,
-                 const float *bias, float *c, long ldc) {
+inline void gemm([[maybe_unused]] bool bfloat16, int M, int N, int K, const float *a, long lda,
+                 const float *packed, const float *bias, float *c, long ldc) {
+#if defined(HAS_AMX)
+  if (bfloat16)
+    return amx::gemm(M, N, K, a, lda, reinterpret_cast<const amx::bf16 *>(packed), bias, c, ldc);
+#endif
   int j = 0;
   for (; j + NR <= N; j += NR)
     gemm_panel(M, K, a, lda, 1, packed + static_cast<long>(j) * K, NR, bias ? bias + j : c + j,
@@ -90,8 +100,11 @@ inline void gemm(int M, int N, int K, const float *a, long lda, const float *pac
 
 // c[M, N] += a[K, M]^T b[K, N]: what K rows add to the gradient of a kernel; c is dense. N must be
 // a multiple of NR.
-inline void gemm_transposed(int M, int N, int K, const float *a, long lda, const float *b, long ldb,
-                            float *c) {
+inline void gemm_transposed([[maybe_unused]] bool bfloat16, int M, int N, int K, const float *a,
+                            long lda, const float *b, long ldb, float *c) {
+#if defined(HAS_AMX)
+  if (bfloat16) return amx::gemm_transposed(M, N, K, a, lda, b, ldb, c);
+#endif
   for (int j = 0; j < N; j += NR) gemm_panel(M, K, a, 1, lda, b + j, ldb, c + j, N, c + j, N);
 }
 

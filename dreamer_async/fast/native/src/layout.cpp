@@ -70,17 +70,18 @@ constexpr Field field(const char *name, std::size_t offset) {
   }()
 
 std::string layouts() {
-  return LAYOUT(DenseLayer, FIELD(inputs), FIELD(outputs), FIELD(kernel), FIELD(transposed),
-                FIELD(bias), FIELD(gain), FIELD(pre_norm), FIELD(dkernel), FIELD(dbias),
-                FIELD(dgain)) +
+  return LAYOUT(DenseLayer, FIELD(inputs), FIELD(outputs), FIELD(bfloat16), FIELD(kernel),
+                FIELD(transposed), FIELD(bias), FIELD(gain), FIELD(pre_norm), FIELD(dkernel),
+                FIELD(dbias), FIELD(dgain)) +
          LAYOUT(ConvLayer, FIELD(inputs), FIELD(outputs), FIELD(kernel), FIELD(transposed),
                 FIELD(bias), FIELD(gain), FIELD(pre_norm), FIELD(winner), FIELD(dkernel),
                 FIELD(dbias), FIELD(dgain)) +
          LAYOUT(Core, FIELD(deter), FIELD(hidden), FIELD(variables), FIELD(classes), FIELD(blocks),
-                FIELD(unimix), FIELD(w0), FIELD(b0), FIELD(g0), FIELD(w1), FIELD(b1), FIELD(g1),
-                FIELD(own), FIELD(common), FIELD(gain), FIELD(gru), FIELD(gru_bias), FIELD(wo),
-                FIELD(go), FIELD(wl), FIELD(bl), FIELD(w0_t), FIELD(w1_t), FIELD(own_t),
-                FIELD(common_t), FIELD(gru_t), FIELD(wo_t), FIELD(wl_t)) +
+                FIELD(bfloat16), FIELD(unimix), FIELD(w0), FIELD(b0), FIELD(g0), FIELD(w1),
+                FIELD(b1), FIELD(g1), FIELD(own), FIELD(common), FIELD(gain), FIELD(gru),
+                FIELD(gru_bias), FIELD(wo), FIELD(go), FIELD(wl), FIELD(bl), FIELD(w0_t),
+                FIELD(w1_t), FIELD(own_t), FIELD(common_t), FIELD(gru_t), FIELD(wo_t),
+                FIELD(wl_t)) +
          LAYOUT(Activations, FIELD(u0), FIELD(u1), FIELD(x), FIELD(v), FIELD(q), FIELD(gru),
                 FIELD(o), FIELD(p), FIELD(saved)) +
          LAYOUT(Filtering, FIELD(steps), FIELD(deter0), FIELD(stoch0), FIELD(action), FIELD(token),

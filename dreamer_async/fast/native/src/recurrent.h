@@ -88,7 +88,7 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
               const Action &action, const Activations &k, long apart, float *out, long ldo) {
   const Shape s = shape(c);
   const long H = s.H * apart, D = s.D * apart;
-  gemm(n, s.H, s.D, h, ldh, c.w0, c.b0, k.u0, H);
+  gemm(c.bfloat16, n, s.H, s.D, h, ldh, c.w0, c.b0, k.u0, H);
   for (int i = 0; i < n; i++) {
     float *u1 = k.u1 + i * H, *x = k.x + i * 2 * H;
     std::memcpy(u1, c.b1, s.H * 4);
@@ -97,18 +97,18 @@ void sequence(const Core &c, int n, const float *h, long ldh, const float *z, lo
     norm_silu(s.H, u1, c.g1, x + s.H);
     std::memcpy(k.v + i * D, action(i), s.D * 4);
   }
-  gemm(n, s.D, 2 * s.H, k.x, 2 * H, c.common, nullptr, k.v, D);
-  const long packed_own = static_cast<long>(s.block) * padded(s.block);
-  const long packed_gru = static_cast<long>(s.block) * padded(3 * s.block);
+  gemm(c.bfloat16, n, s.D, 2 * s.H, k.x, 2 * H, c.common, nullptr, k.v, D);
+  const long packed_own = packed_size(c.bfloat16, s.block, s.block);
+  const long packed_gru = packed_size(c.bfloat16, s.block, 3 * s.block);
   for (int g = 0; g < s.G; g++)
-    gemm(n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
+    gemm(c.bfloat16, n, s.block, s.block, h + g * s.block, ldh, c.own + g * packed_own, nullptr,
          k.v + g * s.block, D);
   for (int i = 0; i < n; i++) norm_silu(s.D, k.v + i * D, c.gain, k.q + i * D);
   // The gates of one block after the other, in the same memory where they are not saved.
   const long ldg = k.saved ? 3 * D : 3 * s.block;
   for (int g = 0; g < s.G; g++) {
     float *gates = k.gru + (k.saved ? g * 3 * s.block : 0);
-    gemm(n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
+    gemm(c.bfloat16, n, 3 * s.block, s.block, k.q + g * s.block, D, c.gru + g * packed_gru,
          c.gru_bias + g * 3 * s.block, gates, ldg);
     for (int i = 0; i < n; i++)
       gate(s.block, gates + i * ldg, h + i * ldh + g * s.block, out + i * ldo + g * s.block);
@@ -164,9 +164,9 @@ void posterior(const Core &c, int n, const float *h, long ldh, const Token &toke
   const Shape s = shape(c);
   const long H = apart * s.H;
   for (int i = 0; i < n; i++) std::memcpy(k.o + i * H, token(i), s.H * 4);
-  gemm(n, s.H, s.D, h, ldh, c.wo, nullptr, k.o, H);
+  gemm(c.bfloat16, n, s.H, s.D, h, ldh, c.wo, nullptr, k.o, H);
   for (int i = 0; i < n; i++) norm_silu(s.H, k.o + i * H, c.go, k.p + i * H);
-  gemm(n, s.SK, s.H, k.p, H, c.wl, c.bl, logits, ldl);
+  gemm(c.bfloat16, n, s.SK, s.H, k.p, H, c.wl, c.bl, logits, ldl);
 }
 
 }  // namespace
