@@ -85,11 +85,13 @@ def test_losses_and_gradients_are_those_of_pytorch(
 def test_with_amx_they_are_as_far_off_as_bfloat16_is(kind: str, shape: dict[str, int]) -> None:
     model = replace(make_config().model, **shape)
     ours, exact = gradients("native with AMX", kind, model), gradients("native", kind, model)
-    assert ours["dyn"].sub(exact["dyn"]).abs().max() > 1e-5, "control: nothing is rounded"
-    for key, value in exact.items():
-        off = (ours[key] - value).norm() / value.norm().clamp(min=1e-6)
-        # Of the critic's large bins rounding of products leaves nothing to compare.
-        assert off < (10 if key.startswith("val.") else 0.2), (key, off)
+    off = {
+        key: (ours[key] - value).norm() / value.norm().clamp(min=1e-6)
+        for key, value in exact.items()
+        if not key.startswith("val.")  # whose means of bins up to 5e8 leave nothing to compare
+    }
+    assert max(off.values()) > 1e-3, "control: nothing is rounded"
+    assert max(off.values()) < 0.2, max(off.items(), key=lambda item: item[1])
 
 
 @ALL
