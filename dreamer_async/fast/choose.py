@@ -14,9 +14,7 @@ NATIVE = native_functions(WITHOUT_NATIVE)
 NATIVE_AMX = native_functions_with_amx(WITHOUT_NATIVE)
 
 
-def choose(
-    device: torch.device, *, native: bool, precision: str = "float32"
-) -> tuple[Backend, str]:
+def choose(device: torch.device, *, native: bool) -> tuple[Backend, str]:
     """The fastest backend for a device, and why native functions are missing where they are wanted.
 
     Building them takes seconds, once per machine, unless they came prebuilt.
@@ -26,6 +24,4 @@ def choose(
     if not native:
         return WITHOUT_NATIVE, ""
     found = load()
-    if found.library is None:
-        return WITHOUT_NATIVE, found.problem
-    return (NATIVE_AMX if precision == "amx" else NATIVE), ""
+    return (WITHOUT_NATIVE if found.library is None else NATIVE), found.problem

@@ -11,7 +11,13 @@ from dreamer_async.config import TrainConfig
 from dreamer_async.fast.choose import NATIVE, NATIVE_AMX, choose
 from dreamer_async.fast.native.library import permits_bfloat16
 from dreamer_async.fast.native.load import load
-from dreamer_async.machine.device import choose_device, choose_precision, emulates, set_arithmetic
+from dreamer_async.machine.device import (
+    choose_device,
+    choose_precision,
+    emulates,
+    lacks_amx,
+    set_arithmetic,
+)
 
 
 class Place(NamedTuple):
@@ -28,19 +34,29 @@ class Place(NamedTuple):
     """That the device only emulates the precision; mostly empty."""
     library: str = ""
     """Which library of native functions computes (`fast.native.load`); empty where none does."""
+    replaced: str = ""
+    """Why the precision is not the one that was asked for; mostly empty."""
 
 
 def take_place(train: TrainConfig) -> Place:
     """Choose for `train`, and set how GPUs multiply in this process accordingly.
 
     Building native functions takes seconds, once per machine, unless they came prebuilt. Raises
-    ValueError for a device or a precision that cannot be had.
+    ValueError for a device that is absent.
     """
     device = choose_device(train.device)
-    backend, problem = choose(device, native=train.native, precision=train.precision)
-    precision = choose_precision(train.precision, device, native=train.native and not problem)
+    backend, problem = choose(device, native=train.native)
+    native = train.native and not problem
+    precision, replaced = choose_precision(train.precision, device, native=native), ""
+    if train.precision == "amx":
+        replaced = lacks_amx(device, native=native) or lacks_permission()
+        precision, backend = ("float32", backend) if replaced else ("amx", NATIVE_AMX)
     set_arithmetic(device, precision, repeatable=train.sync)
-    if backend is NATIVE_AMX and not permits_bfloat16():
-        raise ValueError("precision amx: the system lets no process use AMX; float32 works")
     library = load().name if backend in (NATIVE, NATIVE_AMX) else ""
-    return Place(device, precision, backend, problem, emulates(device, precision), library)
+    emulated = emulates(device, precision)
+    return Place(device, precision, backend, problem, emulated, library, replaced)
+
+
+def lacks_permission() -> str:
+    """Why a processor's AMX cannot be used; empty where it can."""
+    return "" if permits_bfloat16() else "the system permits no AMX: float32 instead"

@@ -49,10 +49,11 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
 
     The paper trains in bfloat16. On CPUs the native functions compute in float32, with a fraction
     of the products that PyTorch's convolutions take; without them, bfloat16 pays where the hardware
-    multiplies it. Raises ValueError for amx where that cannot be.
+    multiplies it. Where amx cannot be had it is float32: a run goes on and an agent acts on any
+    machine.
     """
-    if name == "amx" and (lacking := _lacks_amx(device, native=native)):
-        raise ValueError(f"precision amx: {lacking}; float32 works everywhere")
+    if name == "amx":
+        return "float32" if lacks_amx(device, native=native) else "amx"
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -60,12 +61,13 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
     return "mixed" if BFLOAT16 & processor_flags() and not native else "float32"
 
 
-def _lacks_amx(device: torch.device, *, native: bool) -> str:
+def lacks_amx(device: torch.device, *, native: bool) -> str:
+    """Why precision amx cannot be had; empty where it can."""
     if device.type != "cpu":
-        return "that is for CPUs"
+        return "precision amx is for CPUs: float32 instead"
     if not processor_flags() >= AMX:
-        return "this processor has no AMX, which Intel's Xeons have since 2023"
-    return "" if native else "that takes native functions, which are missing or switched off"
+        return "this processor has no AMX (Intel's Xeons have since 2023): float32 instead"
+    return "" if native else "precision amx takes native functions: float32 instead"
 
 
 def has_bfloat16(device: torch.device) -> bool:

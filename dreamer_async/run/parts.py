@@ -117,7 +117,7 @@ async def build(
         place = place._replace(problem=lacking)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
-    for known in (place.emulated, place.backend.gaps(config.model)):
+    for known in (place.emulated, place.replaced, place.backend.gaps(config.model)):
         if known:
             telemetry.warn(known)
     with slow_step("making the networks"):

@@ -101,7 +101,10 @@ def test_values_are_checked_together_not_one_by_one() -> None:
         ("train.seed=-1", "train.seed must be from 0 to 2147483647"),
         ("train.device=tpu", "train.device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         ("train.device=cuda:x", "train.device must be"),
-        ("train.precision=float16", "train.precision must be auto, float32, amx, mixed or bfloat16"),
+        (
+            "train.precision=float16",
+            "train.precision must be auto, float32, amx, mixed or bfloat16",
+        ),
         ("train.compile=yes", "train.compile: expected true or false, got 'yes'"),
         ("train.keep_checkpoints=1", "train.keep_checkpoints must be at least 2"),
         ("train.grace_seconds=0", "train.grace_seconds must be positive"),

@@ -119,5 +119,12 @@ def test_a_system_that_permits_no_tiles_is_named(monkeypatch: pytest.MonkeyPatch
     native()
     monkeypatch.setattr(device, "processor_flags", lambda: device.AMX)
     monkeypatch.setattr(place, "permits_bfloat16", lambda: False)
-    with pytest.raises(ValueError, match="precision amx: the system lets no process use AMX"):
-        place.take_place(TrainConfig(device="cpu", precision="amx"))
+    found = place.take_place(TrainConfig(device="cpu", precision="amx"))
+    assert (found.backend.name, found.precision) == ("native", "float32")
+    assert found.replaced == "the system permits no AMX: float32 instead"
+
+
+def test_where_it_cannot_be_had_a_run_computes_in_float32_and_says_so() -> None:
+    found = place.take_place(TrainConfig(device="cpu", precision="amx", native=False))
+    assert (found.precision, found.library) == ("float32", "") and "float32" in found.replaced
+    assert place.take_place(TrainConfig(device="cpu", native=False)).replaced == ""

@@ -33,8 +33,7 @@ class Arithmetic:
     @staticmethod
     def of(place: Place, train: TrainConfig) -> Arithmetic:
         """That of this process."""
-        given = "float32" if train.precision == "amx" else train.precision
-        plain = choose_precision(given, place.device, native=False)
+        plain = choose_precision(train.precision, place.device, native=False)
         device, has = place.device.type, (place.precision, plain, place.library, place.problem)
         return Arithmetic(torch.__version__, device, *has)
 
