@@ -80,12 +80,15 @@ def _torch() -> Finding:
         return Finding("torch", "bad", f"{torch.__version__}: CPU, as {lacking}")
     if torch.cuda.is_available():
         return _gpu()
-    cores = len(os.sched_getaffinity(0))
-    return Finding(
-        "torch",
-        "ok",
-        f"{torch.__version__}: CPU, {counted(cores, 'core')} (default size1m)",
-    )
+    cores = counted(len(os.sched_getaffinity(0)), "core")
+    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} (default size1m){_amx()}")
+
+
+def _amx() -> str:
+    from dreamer_async.machine.device import AMX
+
+    has = process.processor_flags() >= AMX
+    return "; with AMX: --precision amx is faster" if has else ""
 
 
 def _gpu() -> Finding:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dreamer_async.agent import Trainer
 from dreamer_async.agent.ops import Dense
+from dreamer_async.cli import doctor
 from dreamer_async.config import TrainConfig
 from dreamer_async.fast import place
 from dreamer_async.fast.native import library
@@ -128,3 +129,15 @@ def test_where_it_cannot_be_had_a_run_computes_in_float32_and_says_so() -> None:
     found = place.take_place(TrainConfig(device="cpu", precision="amx", native=False))
     assert (found.precision, found.library) == ("float32", "") and "float32" in found.replaced
     assert place.take_place(TrainConfig(device="cpu", native=False)).replaced == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [(device.AMX, True), (device.AMX - {"amx_tile"}, False)]
+)
+def test_the_doctor_says_where_it_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], said: bool
+) -> None:
+    monkeypatch.setattr(doctor.process, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(doctor.nvidia, "unused", str)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert ("--precision amx" in doctor._torch().detail) == said
