@@ -103,7 +103,9 @@ def _draw_group(
     means = np.stack([binned(np.array(x), np.array(y), edges) for x, y in points])  # [R, B]
     seen = ~np.isnan(means).all(0)
     middle = ((edges[1:] + edges[:-1]) / 2)[seen]
-    axis.plot(middle, np.nanmedian(means[:, seen], 0), color=colour, lw=1.4, label=label)
+    mark = "." if len(middle) == 1 else ""  # of which there is no line
+    line = np.nanmedian(means[:, seen], 0)
+    axis.plot(middle, line, color=colour, lw=1.4, marker=mark, label=label)
     if len(points) > 1:
         low, high = np.nanmin(means[:, seen], 0), np.nanmax(means[:, seen], 0)
         axis.fill_between(middle, low, high, color=colour, alpha=0.18, lw=0)

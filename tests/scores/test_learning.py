@@ -184,6 +184,16 @@ def test_every_curve_in_the_repository_is_drawn_small_and_shown(tmp_path: Path) 
     assert drawn(tmp_path) == pictures, "the same data give the same picture"
 
 
+def test_every_run_in_the_repository_has_returns_and_losses_where_they_are_drawn() -> None:
+    paths = list(LEARNING.glob("*.csv"))
+    assert paths
+    for path in paths:
+        for found in read_curves(path):
+            where = (path.name, found.run)
+            assert found.column("return", "frames")[0], where
+            assert found.column("loss/dyn", "update")[0], where
+
+
 def test_a_picture_shows_groups_and_what_was_published(tmp_path: Path) -> None:
     def walk(seed: int, level: float) -> Curve:
         points: list[Any] = [{"frames": 1e4 * i, "update": i, "return": level} for i in range(1, 9)]
@@ -200,6 +210,17 @@ def test_a_picture_shows_groups_and_what_was_published(tmp_path: Path) -> None:
         write_curves(file, [replace(walk(1, 10.0), task="toy/seek")], [])
     (other,) = drawn(tmp_path).values()
     assert b"mine, 1 seed" in other and b"published" not in other
+
+
+def test_a_single_point_is_drawn(tmp_path: Path) -> None:
+    def picture(points: int) -> bytes:
+        found = [{"frames": 10.0 * i, "return": 1.0} for i in range(1, points + 1)]
+        with (tmp_path / "c.csv").open("w") as file:
+            write_curves(file, [Curve("r", "toy/seek", "mine", 1, found)], [])
+        return next(iter(drawn(tmp_path).values()))
+
+    assert b"fill: #1f77b4" in picture(1), "a dot"
+    assert b"fill: #1f77b4" not in picture(3), "control: a line"
 
 
 def test_bins_average_and_stay_empty_where_there_is_nothing() -> None:
