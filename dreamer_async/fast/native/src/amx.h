@@ -11,7 +11,13 @@
 
 #include "vectors.h"
 
-#if defined(__x86_64__) && defined(__AVX512F__)
+#if defined(__clang__)
+#define COMPILER_KNOWS_AMX (__clang_major__ >= 12)
+#else
+#define COMPILER_KNOWS_AMX (__GNUC__ >= 11)
+#endif
+
+#if defined(__x86_64__) && defined(__AVX512F__) && COMPILER_KNOWS_AMX
 #define HAS_AMX 1
 
 #include <sys/syscall.h>
