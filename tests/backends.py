@@ -15,8 +15,7 @@ from dreamer_async.agent.ops import compute_with
 from dreamer_async.fast.choose import NATIVE_AMX, choose
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.native.library import permits_bfloat16
-from dreamer_async.machine.device import AMX
-from dreamer_async.machine.process import processor_flags
+from dreamer_async.machine.device import lacks_amx
 
 
 def native() -> Backend:
@@ -28,7 +27,7 @@ def native() -> Backend:
 
 def amx() -> Backend:
     """Native functions whose dense layers multiply bfloat16; skips where there is no AMX."""
-    if not processor_flags() >= AMX or not permits_bfloat16():
+    if lacks_amx(torch.device("cpu"), native=True) or not permits_bfloat16():
         pytest.skip("this processor has no AMX")
     return NATIVE_AMX
 

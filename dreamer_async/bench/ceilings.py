@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreamer_async.agent.trainer import PRECISIONS
 from dreamer_async.bench.timing import Timing, timed, timing
 from dreamer_async.config import Config
 from dreamer_async.machine.device import (
@@ -48,7 +47,7 @@ def _copy(source: Tensor, target: Tensor, seconds: float) -> Timing:
 
 def _product(precision: str, device: torch.device, seconds: float) -> Timing:
     side = SIDE[device.type]
-    _, dtype = PRECISIONS["mixed" if precision == "amx" else precision]
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     times = timed(lambda: a @ b, seconds, lambda: wait_for(device))
     rate = 2 * side**3 / min(times) / 1e12

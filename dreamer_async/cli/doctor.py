@@ -85,10 +85,10 @@ def _torch() -> Finding:
 
 
 def _amx() -> str:
-    from dreamer_async.machine.device import AMX
+    from dreamer_async.machine.device import choose_device, lacks_amx
 
-    has = process.processor_flags() >= AMX
-    return "; with AMX: --precision amx is faster" if has else ""
+    lacks = lacks_amx(choose_device("cpu"), native=True)
+    return "" if lacks else "; with AMX: --precision amx is faster"
 
 
 def _gpu() -> Finding:

@@ -47,16 +47,13 @@ def take_place(train: TrainConfig) -> Place:
     device = choose_device(train.device)
     backend, problem = choose(device, native=train.native)
     native = train.native and not problem
-    precision, replaced = choose_precision(train.precision, device, native=native), ""
-    if train.precision == "amx":
-        replaced = lacks_amx(device, native=native) or lacks_permission()
-        precision, backend = ("float32", backend) if replaced else ("amx", NATIVE_AMX)
+    precision = choose_precision(train.precision, device, native=native)
+    replaced = lacks_amx(device, native=native) if train.precision == "amx" else ""
+    if precision == "amx" and not permits_bfloat16():
+        precision, replaced = "float32", "the system permits no AMX: float32 instead"
+    if precision == "amx":
+        backend = NATIVE_AMX
     set_arithmetic(device, precision, repeatable=train.sync)
     library = load().name if backend in (NATIVE, NATIVE_AMX) else ""
     emulated = emulates(device, precision)
     return Place(device, precision, backend, problem, emulated, library, replaced)
-
-
-def lacks_permission() -> str:
-    """Why a processor's AMX cannot be used; empty where it can."""
-    return "" if permits_bfloat16() else "the system permits no AMX: float32 instead"

@@ -19,11 +19,11 @@ import numpy as np
 
 from dreamer_async.config import Config, ConfigError, changed, resolve
 from dreamer_async.store.events import (
+    Clock,
     Episode,
     EventReader,
     Gauges,
     Metrics,
-    Record,
     Resumed,
     RunStarted,
 )
@@ -73,10 +73,11 @@ class Curve:
 def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     """Gather what a run has seen so far; ConfigError if it never started."""
     episodes, updates, repeat, update = list[Point](), list[Point](), 0, 0
-    reader, clock = EventReader(run.events_path), _Clock()
+    reader, clock = EventReader(run.events_path), Clock()
     while records := reader.read():
         for record in records:
-            hours = clock.hours(record)
+            clock.tick(record.mono, record.generation)
+            hours = clock.ran / 3600  # what a resume plays again counts twice: it takes its time
             match record.event:
                 case RunStarted() as event:
                     repeat = event.frames_per_step
@@ -101,23 +102,6 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     env = config.env
     group = group or ("lockstep" if config.train.sync else "overlapped")
     return Curve(run.name, f"{env.suite}/{env.task}", group, config.train.seed, points)
-
-
-class _Clock:
-    """How long a run has been training, in all its processes together."""
-
-    def __init__(self) -> None:
-        self._before = 0.0
-        self._generation = -1
-        self._began = self._last = 0.0
-
-    def hours(self, record: Record) -> float:
-        """Up to this record; what a resume plays again counts twice, since it takes its time."""
-        if record.generation != self._generation:
-            self._before += self._last - self._began
-            self._generation, self._began = record.generation, record.mono
-        self._last = record.mono
-        return (self._before + self._last - self._began) / 3600
 
 
 def _point(step: int, update: int, hours: float) -> Point:

@@ -213,6 +213,23 @@ class Record(NamedTuple):
     """How many trainer processes wrote to the stream before this one."""
 
 
+@dataclass
+class Clock:
+    """Seconds that the run ran, over all its trainers; jumps of the wall clock do not count."""
+
+    ran: float = 0.0
+    generation: int = -1
+    _before: float = 0.0
+    _start: float = 0.0
+
+    def tick(self, mono: float, generation: int) -> None:
+        """Move to a record's monotonic time; late lines of an older trainer change nothing."""
+        if generation > self.generation:
+            self.generation, self._before, self._start = generation, self.ran, mono
+        if generation == self.generation and math.isfinite(mono):
+            self.ran = max(self.ran, self._before + mono - self._start)
+
+
 class EventWriter:
     """Append events to a stream, one `write` per line; a full disk never stops the caller.
 

@@ -137,7 +137,7 @@ def test_where_it_cannot_be_had_a_run_computes_in_float32_and_says_so() -> None:
 def test_the_doctor_says_where_it_can_be_had(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], said: bool
 ) -> None:
-    monkeypatch.setattr(doctor.process, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
     monkeypatch.setattr(doctor.nvidia, "unused", str)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert ("--precision amx" in doctor._torch().detail) == said

@@ -7,7 +7,14 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dreamer_async.store.events import Checkpointed, Controlled, Resumed, RunFinished, RunStarted
+from dreamer_async.store.events import (
+    Checkpointed,
+    Clock,
+    Controlled,
+    Resumed,
+    RunFinished,
+    RunStarted,
+)
 from dreamer_async.tui.read.series import Series
 
 SCALE_FLOOR = 1.0
@@ -79,23 +86,6 @@ class Recent:
     env_steps: int
     updates: int
     values: Mapping[str, float | None]
-
-
-@dataclass
-class Clock:
-    """Seconds that the run ran, over all its trainers; jumps of the wall clock do not count."""
-
-    ran: float = 0.0
-    generation: int = -1
-    _before: float = 0.0
-    _start: float = 0.0
-
-    def tick(self, mono: float, generation: int) -> None:
-        """Move to a record's monotonic time; late lines of an older trainer change nothing."""
-        if generation > self.generation:
-            self.generation, self._before, self._start = generation, self.ran, mono
-        if generation == self.generation and math.isfinite(mono):
-            self.ran = max(self.ran, self._before + mono - self._start)
 
 
 @dataclass
