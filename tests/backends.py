@@ -12,10 +12,10 @@ from dreamer_async.agent import ops
 from dreamer_async.agent.backend import PYTORCH, Backend
 from dreamer_async.agent.coders import Encoder
 from dreamer_async.agent.ops import compute_with
-from dreamer_async.fast.choose import NATIVE_AMX, choose
+from dreamer_async.fast.choose import NATIVE_BFLOAT16, choose
 from dreamer_async.fast.cuda.backend import CUDA
 from dreamer_async.fast.native.library import permits_bfloat16
-from dreamer_async.machine.device import lacks_amx
+from dreamer_async.machine.device import lacks_bfloat16
 
 
 def native() -> Backend:
@@ -25,11 +25,11 @@ def native() -> Backend:
     return backend
 
 
-def amx() -> Backend:
-    """Native functions whose dense layers multiply bfloat16; skips where there is no AMX."""
-    if lacks_amx(torch.device("cpu"), native=True) or not permits_bfloat16():
-        pytest.skip("this processor has no AMX")
-    return NATIVE_AMX
+def native_in_bfloat16() -> Backend:
+    """Native functions whose dense layers multiply bfloat16; skips where the processor does not."""
+    if lacks_bfloat16(torch.device("cpu"), native=True) or not permits_bfloat16():
+        pytest.skip("this processor multiplies no bfloat16")
+    return NATIVE_BFLOAT16
 
 
 BACKENDS = {"PyTorch": PYTORCH, "CUDA": CUDA}
@@ -38,7 +38,7 @@ BACKENDS = {"PyTorch": PYTORCH, "CUDA": CUDA}
 
 def backend(name: str) -> Backend:
     """By its name."""
-    made = {"native": native, "native with AMX": amx}
+    made = {"native": native, "native in bfloat16": native_in_bfloat16}
     return made[name]() if name in made else BACKENDS[name]
 
 

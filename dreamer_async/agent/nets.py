@@ -31,13 +31,13 @@ from dreamer_async.agent.ops import (
 
 PRECISIONS = {
     "float32": (torch.float32, torch.float32),
-    "amx": (torch.float32, torch.float32),
     "mixed": (torch.float32, torch.bfloat16),
     "bfloat16": (torch.bfloat16, torch.bfloat16),
+    "bfloat16-dense": (torch.float32, torch.float32),
 }
 """Compute types by name: of everything, and of convolutions.
 
-What else amx means is up to the backend: its dense layers round what they multiply to bfloat16.
+What else bfloat16-dense means is up to the backend: its dense layers round what they multiply.
 """
 TRUNCATED_STD = 1.1368
 """One over the standard deviation of a standard normal truncated to [-2, 2]."""

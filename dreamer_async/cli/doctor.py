@@ -81,14 +81,14 @@ def _torch() -> Finding:
     if torch.cuda.is_available():
         return _gpu()
     cores = counted(len(os.sched_getaffinity(0)), "core")
-    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} (default size1m){_amx()}")
+    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} (default size1m){_bfloat16()}")
 
 
-def _amx() -> str:
-    from dreamer_async.machine.device import choose_device, lacks_amx
+def _bfloat16() -> str:
+    from dreamer_async.machine.device import choose_device, lacks_bfloat16
 
-    lacks = lacks_amx(choose_device("cpu"), native=True)
-    return "" if lacks else "; with AMX: --precision amx is faster"
+    lacks = lacks_bfloat16(choose_device("cpu"), native=True)
+    return "" if lacks else "; --precision bfloat16-dense is faster"
 
 
 def _gpu() -> Finding:

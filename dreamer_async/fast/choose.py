@@ -6,12 +6,12 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
-from dreamer_async.fast.native.backend import amx as native_functions_with_amx
 from dreamer_async.fast.native.backend import native as native_functions
+from dreamer_async.fast.native.backend import native_in_bfloat16
 from dreamer_async.fast.native.load import load
 
 NATIVE = native_functions(WITHOUT_NATIVE)
-NATIVE_AMX = native_functions_with_amx(WITHOUT_NATIVE)
+NATIVE_BFLOAT16 = native_in_bfloat16(WITHOUT_NATIVE)
 
 
 def choose(device: torch.device, *, native: bool) -> tuple[Backend, str]:

@@ -8,14 +8,14 @@ import torch
 
 from dreamer_async.agent.backend import Backend
 from dreamer_async.config import TrainConfig
-from dreamer_async.fast.choose import NATIVE, NATIVE_AMX, choose
+from dreamer_async.fast.choose import NATIVE, NATIVE_BFLOAT16, choose
 from dreamer_async.fast.native.library import permits_bfloat16
 from dreamer_async.fast.native.load import load
 from dreamer_async.machine.device import (
     choose_device,
     choose_precision,
     emulates,
-    lacks_amx,
+    lacks_bfloat16,
     set_arithmetic,
 )
 
@@ -48,12 +48,14 @@ def take_place(train: TrainConfig) -> Place:
     backend, problem = choose(device, native=train.native)
     native = train.native and not problem
     precision = choose_precision(train.precision, device, native=native)
-    replaced = lacks_amx(device, native=native) if train.precision == "amx" else ""
-    if precision == "amx" and not permits_bfloat16():
-        precision, replaced = "float32", "the system permits no AMX: float32 instead"
-    if precision == "amx":
-        backend = NATIVE_AMX
+    low = train.precision == "bfloat16-dense"
+    replaced = lacks_bfloat16(device, native=native) if low else ""
+    if precision == "bfloat16-dense" and not permits_bfloat16():
+        precision = "float32"
+        replaced = "the native functions were built without bfloat16: float32 instead"
+    if precision == "bfloat16-dense":
+        backend = NATIVE_BFLOAT16
     set_arithmetic(device, precision, repeatable=train.sync)
-    library = load().name if backend in (NATIVE, NATIVE_AMX) else ""
+    library = load().name if backend in (NATIVE, NATIVE_BFLOAT16) else ""
     emulated = emulates(device, precision)
     return Place(device, precision, backend, problem, emulated, library, replaced)

@@ -18,8 +18,10 @@ NAME = re.compile(r"cpu|cuda(?::(\d+))?")
 """Devices that have no other name; torch itself takes cuda:256 for cuda:0."""
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 """What /proc/cpuinfo calls hardware that multiplies bfloat16."""
-AMX = {"amx_tile", "amx_bf16", "avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}
-"""What it says of a processor that does so in tiles, Intel's Xeons since 2023."""
+PAIRS = {"avx512_bf16", "avx512bw", "avx512dq", "avx512vl"}
+"""What it says of processors whose native functions can multiply bfloat16."""
+TILES = {"amx_tile", "amx_bf16"}
+"""What it says of those that do so fastest, Intel's Xeons since 2023."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,11 +51,11 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
 
     The paper trains in bfloat16. On CPUs the native functions compute in float32, with a fraction
     of the products that PyTorch's convolutions take; without them, bfloat16 pays where the hardware
-    multiplies it. Where amx cannot be had it is float32: a run goes on and an agent acts on any
-    machine.
+    multiplies it. Where bfloat16-dense cannot be had it is float32: a run goes on and an
+    agent acts on any machine.
     """
-    if name == "amx":
-        return "float32" if lacks_amx(device, native=native) else "amx"
+    if name == "bfloat16-dense":
+        return "float32" if lacks_bfloat16(device, native=native) else name
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -61,13 +63,13 @@ def choose_precision(name: str, device: torch.device, *, native: bool) -> str:
     return "mixed" if BFLOAT16 & processor_flags() and not native else "float32"
 
 
-def lacks_amx(device: torch.device, *, native: bool) -> str:
-    """Why precision amx cannot be had; empty where it can."""
+def lacks_bfloat16(device: torch.device, *, native: bool) -> str:
+    """Why precision bfloat16-dense cannot be had; empty where it can."""
     if device.type != "cpu":
-        return "precision amx is for CPUs: float32 instead"
-    if not processor_flags() >= AMX:
-        return "this processor has no AMX (Intel's Xeons have since 2023): float32 instead"
-    return "" if native else "precision amx takes native functions: float32 instead"
+        return "precision bfloat16-dense is for CPUs: float32 instead"
+    if not processor_flags() >= PAIRS:
+        return "this processor does not multiply bfloat16 (AMD's do since Zen 4): float32 instead"
+    return "" if native else "precision bfloat16-dense takes native functions: float32 instead"
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -82,9 +82,9 @@ def test_losses_and_gradients_are_those_of_pytorch(
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_with_amx_they_are_as_far_off_as_bfloat16_is(kind: str, shape: dict[str, int]) -> None:
+def test_in_bfloat16_they_are_as_far_off_as_bfloat16_is(kind: str, shape: dict[str, int]) -> None:
     model = replace(make_config().model, **shape)
-    ours, exact = gradients("native with AMX", kind, model), gradients("native", kind, model)
+    ours, exact = gradients("native in bfloat16", kind, model), gradients("native", kind, model)
     off = {
         key: (ours[key] - value).norm() / value.norm().clamp(min=1e-6)
         for key, value in exact.items()

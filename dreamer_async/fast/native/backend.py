@@ -1,6 +1,6 @@
 """What CPUs compute with: C++ functions of float32, built once for the machine's processor.
 
-With AMX dense layers can multiply bfloat16, several times as fast.
+Where the processor multiplies bfloat16, dense layers can do so, several times as fast.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def native(otherwise: Backend) -> Backend:
     )
 
 
-def amx(otherwise: Backend) -> Backend:
+def native_in_bfloat16(otherwise: Backend) -> Backend:
     """The native functions with dense layers that multiply bfloat16."""
     exact = native(otherwise)
     return exact._replace(
-        name="native with AMX",
+        name="native in bfloat16",
         ops=OPS._replace(dense=in_bfloat16(dense), heads=in_bfloat16(heads)),
         filtering=lambda dyn: in_bfloat16(exact.filtering(dyn)),
         imagination=lambda agent: in_bfloat16(exact.imagination(agent)),

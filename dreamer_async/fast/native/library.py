@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from dreamer_async.fast.native.load import load
+from dreamer_async.machine.device import TILES
+from dreamer_async.machine.process import processor_flags
 
 P = ParamSpec("P")
 T = TypeVar("T")
 LEAST_NUMBERS = 1 << 15
 """Work on fewer numbers is not worth a second thread."""
 TILE = 32
-"""Rows of a kernel of bfloat16 in a tile of AMX."""
+"""What the rows of a kernel of bfloat16 are filled up to a multiple of: those of a tile of AMX."""
 
 
 def functions() -> ctypes.CDLL:
@@ -45,8 +47,11 @@ def threads(numbers: int) -> int:
 
 @cache
 def permits_bfloat16() -> bool:
-    """Whether the system lets this process multiply bfloat16; the processor must have AMX."""
-    return bool(functions().permit_bfloat16())
+    """Whether this library can multiply bfloat16, as old compilers cannot; the processor must.
+
+    It does so in tiles where the processor has them and the system permits them.
+    """
+    return bool(functions().permit_bfloat16(processor_flags() >= TILES))
 
 
 class _Packing(threading.local):
@@ -60,7 +65,7 @@ _packing = _Packing()
 
 @contextmanager
 def bfloat16_kernels(wanted: bool = True) -> Iterator[None]:
-    """Let this thread pack kernels as bfloat16; processors with AMX only."""
+    """Let this thread pack kernels as bfloat16, where `permits_bfloat16`."""
     assert not wanted or permits_bfloat16()
     before, _packing.bfloat16 = _packing.bfloat16, wanted
     try:
@@ -89,7 +94,7 @@ def pack(kernel: Tensor) -> Tensor:
     """Lay kernels [..., in, out] out as products read them: [..., out / panel, in, panel].
 
     Where they become bfloat16, `in` is filled up to whole tiles, and their order is that of
-    `src/amx.h`. A parameter remembers the result until it changes.
+    `src/bfloat16.h`. A parameter remembers the result until it changes.
     """
     return remember(kernel, "packed_bfloat16" if packs_bfloat16() else "packed", _pack)
 

@@ -83,7 +83,7 @@ FUNCTIONS = {
         column=LONG, packed=Memory,
     ),
     "panel_width": Signature({}, INT),
-    "permit_bfloat16": Signature({}, INT),
+    "permit_bfloat16": Signature({"tiles": INT}, INT),
     # encoder.cpp, decoder.cpp
     "images_of_group": Signature({}, INT),
     "floats_of_plane": Signature({"height": INT, "width": INT}, LONG),

@@ -111,17 +111,19 @@ extern "C" void pack_kernels(int bfloat16, long count, long rows, long columns,
         for (long l = 0; l < some; l++) to[l] = from[k * row + l * column];
         for (long l = some; l < NR; l++) to[l] = 0.0f;
       }
-#if defined(HAS_AMX)
+#if defined(HAS_BFLOAT16)
       if (bfloat16)
-        amx::to_panel(rows, memory.data(), NR, NR, reinterpret_cast<amx::bf16 *>(packed));
+        low::to_panel(rows, memory.data(), NR, NR, reinterpret_cast<low::bf16 *>(packed));
 #endif
     }
 }
 
-// Whether kernels may be bfloat16, where the processor has AMX; for all threads from now on.
-extern "C" int permit_bfloat16() {
-#if defined(HAS_AMX)
-  return amx::permitted();
+// Whether kernels may be bfloat16, where the processor multiplies it; for all threads from now on,
+// in tiles if it has them and the system permits them.
+extern "C" int permit_bfloat16([[maybe_unused]] int tiles) {
+#if defined(HAS_BFLOAT16)
+  low::tiles = tiles && amx::permitted();
+  return 1;
 #else
   return 0;
 #endif

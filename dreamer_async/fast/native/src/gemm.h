@@ -2,14 +2,13 @@
 // one panel of NR columns of the result in registers.
 //
 // A packed kernel [in, out] lies as panels [out / NR, in, NR], the last one filled up with zeros,
-// so that the innermost loop reads it from front to back. Kernels of bfloat16 are those of amx.h.
+// so that the innermost loop reads it from front to back. Kernels of bfloat16 are those of bfloat16.h.
 
 #pragma once
 
 #include <cstring>
-#include <type_traits>
 
-#include "amx.h"
+#include "bfloat16.h"
 #include "vectors.h"
 
 namespace {
@@ -53,9 +52,6 @@ inline void micro_kernel(int K, const float *a, long row, long column, const flo
   }
 }
 
-template <int R>
-using Constant = std::integral_constant<int, R>;
-
 // All rows of one panel.
 inline void gemm_panel(int M, int K, const float *a, long row, long column, const float *b,
                        long step, const float *start, long start_row, float *c, long ldc) {
@@ -77,9 +73,9 @@ inline void gemm_panel(int M, int K, const float *a, long row, long column, cons
 // c[M, N] = bias + a[M, K] kernel, or c += a kernel without a bias; the kernel is packed.
 inline void gemm([[maybe_unused]] bool bfloat16, int M, int N, int K, const float *a, long lda,
                  const float *packed, const float *bias, float *c, long ldc) {
-#if defined(HAS_AMX)
+#if defined(HAS_BFLOAT16)
   if (bfloat16)
-    return amx::gemm(M, N, K, a, lda, reinterpret_cast<const amx::bf16 *>(packed), bias, c, ldc);
+    return low::gemm(M, N, K, a, lda, reinterpret_cast<const low::bf16 *>(packed), bias, c, ldc);
 #endif
   int j = 0;
   for (; j + NR <= N; j += NR)
@@ -102,8 +98,8 @@ inline void gemm([[maybe_unused]] bool bfloat16, int M, int N, int K, const floa
 // a multiple of NR.
 inline void gemm_transposed([[maybe_unused]] bool bfloat16, int M, int N, int K, const float *a,
                             long lda, const float *b, long ldb, float *c) {
-#if defined(HAS_AMX)
-  if (bfloat16) return amx::gemm_transposed(M, N, K, a, lda, b, ldb, c);
+#if defined(HAS_BFLOAT16)
+  if (bfloat16) return low::gemm_transposed(M, N, K, a, lda, b, ldb, c);
 #endif
   for (int j = 0; j < N; j += NR) gemm_panel(M, K, a, 1, lda, b + j, ldb, c + j, N, c + j, N);
 }

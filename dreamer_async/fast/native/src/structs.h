@@ -10,7 +10,7 @@
 // One dense layer: linear, RMSNorm, SiLU; the last layer of a stack may be linear alone.
 struct DenseLayer {
   int inputs, outputs;
-  int bfloat16;             // whether packed kernels are, see amx.h
+  int bfloat16;             // whether packed kernels are, see bfloat16.h
   const float *kernel;      // packed [inputs, outputs]
   const float *transposed;  // packed [outputs, inputs], read by the backward pass
   const float *bias;        // [outputs]
@@ -37,7 +37,7 @@ struct ConvLayer {
 // The parameters of a step of the recurrent state-space model, see recurrent.h.
 struct Core {
   int deter, hidden, variables, classes, blocks;
-  int bfloat16;                                   // whether packed kernels are, see amx.h
+  int bfloat16;                                   // whether packed kernels are, see bfloat16.h
   float unimix;                                   // of the uniform distribution in z's
   const float *w0, *b0, *g0;                     // packed [D, Hd]
   const float *w1, *b1, *g1;                     // not packed [S K, Hd]

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -18,6 +19,10 @@
 #endif
 
 namespace {
+
+// A number that a generic lambda can use as a template's argument.
+template <int R>
+using Constant = std::integral_constant<int, R>;
 
 constexpr int LANES = LANE_COUNT;
 

@@ -1,4 +1,4 @@
-"""Dense layers that multiply bfloat16, on processors with AMX: what is rounded, and what is not.
+"""Dense layers that multiply bfloat16, on processors that do: what is rounded, and what is not.
 
 Whole updates are compared in `test_backends`.
 """
@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 from agent_cases import VECTOR, make_batch, make_config, make_spec
-from backends import amx, native
+from backends import native, native_in_bfloat16
 from torch import Tensor
 
 from dreamer_async.agent import Trainer
@@ -43,7 +43,7 @@ def layer(rows: int, inputs: int, outputs: int) -> tuple[Tensor, Dense, Tensor]:
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SHAPES)
 def test_products_are_those_of_rounded_numbers(rows: int, inputs: int, outputs: int) -> None:
     x, one, given = layer(rows, inputs, outputs)
-    y = amx().ops.dense(x, [one])
+    y = native_in_bfloat16().ops.dense(x, [one])
     dx, dkernel, dbias = torch.autograd.grad(y, (x, one.kernel, one.bias), given)
     for ours, wanted in (
         (y, rounded(x) @ rounded(one.kernel) + one.bias),
@@ -63,7 +63,7 @@ def test_float32_beside_it_stays_what_it_was() -> None:
     x, one, _ = layer(5, 40, 6)
     one = one._replace(kernel=torch.nn.Parameter(one.kernel.detach()))
     before = native().ops.dense(x, [one])
-    low = amx().ops.dense(x, [one])
+    low = native_in_bfloat16().ops.dense(x, [one])
     after = native().ops.dense(x, [one])
     assert torch.equal(before, after) and not torch.equal(before, low)
     seen: list[bool] = []
@@ -79,10 +79,10 @@ def test_a_changed_parameter_is_packed_anew() -> None:
     x, one, _ = layer(3, 20, 4)
     kernel = torch.nn.Parameter(one.kernel.detach())
     one = one._replace(kernel=kernel)
-    before = amx().ops.dense(x, [one])
+    before = native_in_bfloat16().ops.dense(x, [one])
     with torch.no_grad():
         kernel.mul_(2.0)
-    torch.testing.assert_close(amx().ops.dense(x, [one]) - one.bias, 2 * (before - one.bias))
+    torch.testing.assert_close(native_in_bfloat16().ops.dense(x, [one]) - one.bias, 2 * (before - one.bias))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38, 0.0])
@@ -90,14 +90,14 @@ def test_extreme_values_end_as_with_float32(value: float) -> None:
     """NaN must stay NaN: it is how an update is found to be bad."""
     x, one, _ = layer(3, 20, 4)
     x = torch.full_like(x, value).detach()
-    ours, exact = (backend.ops.dense(x, [one]) for backend in (amx(), native()))
+    ours, exact = (backend.ops.dense(x, [one]) for backend in (native_in_bfloat16(), native()))
     assert torch.equal(ours.isfinite(), exact.isfinite())
     assert ours.isnan().all() or not torch.tensor(value).isnan()
 
 
 def test_an_update_changes_parameters_that_are_float32() -> None:
     spec, config = make_spec(VECTOR), make_config()
-    trainer = Trainer(spec, config, precision="amx", backend=amx())
+    trainer = Trainer(spec, config, precision="bfloat16-dense", backend=native_in_bfloat16())
     before = [tensor.clone() for tensor in trainer.agent.parameters()]
     for seed in (0, 1):  # the first has a learning rate of 0
         noise = trainer.draw_noise(torch.Generator().manual_seed(seed))
@@ -109,30 +109,30 @@ def test_an_update_changes_parameters_that_are_float32() -> None:
 
 
 def test_a_run_takes_it_only_where_it_is_asked_for() -> None:
-    amx()
-    asked = place.take_place(TrainConfig(device="cpu", precision="amx"))
-    assert (asked.backend.name, asked.precision) == ("native with AMX", "amx") and asked.library
+    native_in_bfloat16()
+    asked = place.take_place(TrainConfig(device="cpu", precision="bfloat16-dense"))
+    assert (asked.backend.name, asked.precision) == ("native in bfloat16", "bfloat16-dense") and asked.library
     usual = place.take_place(TrainConfig(device="cpu"))
     assert (usual.backend.name, usual.precision) == ("native", "float32")
 
 
-def test_a_system_that_permits_no_tiles_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_that_were_built_without_it_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     native()
-    monkeypatch.setattr(device, "processor_flags", lambda: device.AMX)
+    monkeypatch.setattr(device, "processor_flags", lambda: device.PAIRS)
     monkeypatch.setattr(place, "permits_bfloat16", lambda: False)
-    found = place.take_place(TrainConfig(device="cpu", precision="amx"))
+    found = place.take_place(TrainConfig(device="cpu", precision="bfloat16-dense"))
     assert (found.backend.name, found.precision) == ("native", "float32")
-    assert found.replaced == "the system permits no AMX: float32 instead"
+    assert found.replaced == "the native functions were built without bfloat16: float32 instead"
 
 
 def test_where_it_cannot_be_had_a_run_computes_in_float32_and_says_so() -> None:
-    found = place.take_place(TrainConfig(device="cpu", precision="amx", native=False))
+    found = place.take_place(TrainConfig(device="cpu", precision="bfloat16-dense", native=False))
     assert (found.precision, found.library) == ("float32", "") and "float32" in found.replaced
     assert place.take_place(TrainConfig(device="cpu", native=False)).replaced == ""
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(device.AMX, True), (device.AMX - {"amx_tile"}, False)]
+    ("flags", "said"), [(device.PAIRS | device.TILES, True), (device.PAIRS, True), (device.BFLOAT16, False)]
 )
 def test_the_doctor_says_where_it_can_be_had(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], said: bool
@@ -140,4 +140,4 @@ def test_the_doctor_says_where_it_can_be_had(
     monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
     monkeypatch.setattr(doctor.nvidia, "unused", str)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert ("--precision amx" in doctor._torch().detail) == said
+    assert ("--precision bfloat16-dense" in doctor._torch().detail) == said
