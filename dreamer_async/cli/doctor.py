@@ -81,7 +81,9 @@ def _torch() -> Finding:
     if torch.cuda.is_available():
         return _gpu()
     cores = counted(len(os.sched_getaffinity(0)), "core")
-    return Finding("torch", "ok", f"{torch.__version__}: CPU, {cores} (default size1m){_bfloat16()}")
+    return Finding(
+        "torch", "ok", f"{torch.__version__}: CPU, {cores} (default size1m){_bfloat16()}"
+    )
 
 
 def _bfloat16() -> str:

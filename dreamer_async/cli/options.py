@@ -167,7 +167,9 @@ Ratio = Annotated[
 ]
 Precision = Annotated[
     str | None,
-    typer.Option("--precision", metavar="NAME", help="float32, bfloat16, bfloat16-dense, mixed or auto."),
+    typer.Option(
+        "--precision", metavar="NAME", help="float32, bfloat16, bfloat16-dense, mixed or auto."
+    ),
 ]
 Threads = Annotated[
     str | None, typer.Option("--threads", metavar="N", help="CPU threads of the learner.")

@@ -303,12 +303,18 @@ GONE = frozenset({"train.eager_start"})
 """Settings that runs of earlier versions have and that mean nothing any more."""
 
 
+RENAMED: Mapping[str, Mapping[Any, Any]] = {"train.precision": {"amx": "bfloat16-dense"}}
+"""Values that runs of earlier versions have, and what they are called now."""
+
+
 def from_dict(data: Any) -> Config:
     """Read `to_dict`'s result back; every key must be there, known and of the right type.
 
     Only settings that came later (LATER) may be missing; those that are GONE are passed over.
     """
     try:
+        for name, names in RENAMED.items():
+            data = _renamed(data, name.split("."), names)
         for name in GONE:
             data = _without(data, name.split("."))
         for name in ("size", *known_settings()):
@@ -328,6 +334,18 @@ def _without(data: Any, path: list[str]) -> Any:
     if len(path) == 1:
         return {key: value for key, value in data.items() if key != path[0]}
     return {**data, path[0]: _without(data[path[0]], path[1:])}
+
+
+def _renamed(data: Any, path: list[str], names: Mapping[Any, Any]) -> Any:
+    """The same with another value at one place, if it has one of those names."""
+    if not isinstance(data, Mapping) or path[0] not in data:
+        return data
+    value = data[path[0]]
+    if len(path) > 1:
+        new = _renamed(value, path[1:], names)
+    else:
+        new = names.get(value, value) if isinstance(value, str) else value
+    return {**data, path[0]: new}
 
 
 def _present(data: Any, key: str) -> None:

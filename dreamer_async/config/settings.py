@@ -337,9 +337,9 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:N or auto."""
     precision: str = "auto"
-    """float32, bfloat16, mixed (bfloat16 in convolutions only), bfloat16-dense (on CPUs: bfloat16 in
-    products of dense layers only) or auto: bfloat16 on GPUs, float32 on CPUs, but mixed without
-    native functions where the hardware has bfloat16."""
+    """float32, bfloat16, mixed (bfloat16 in convolutions only), bfloat16-dense (in products of dense
+    layers only, on CPUs) or auto: bfloat16 on GPUs, float32 on CPUs, but mixed without native
+    functions where the hardware has bfloat16."""
     compile: bool = True
     """Compile the update; GPUs only."""
     native: bool = True
@@ -377,7 +377,12 @@ class TrainConfig:
         _need(self, "batch_length", lambda n: n >= 2, "at least 2")
         _need(self, "seed", lambda n: 0 <= n < 2**31, "from 0 to 2147483647")
         _need(self, "device", _DEVICE.fullmatch, "auto, cpu, cuda or cuda:N")
-        _need(self, "precision", PRECISIONS.__contains__, "auto, float32, bfloat16, bfloat16-dense or mixed")
+        _need(
+            self,
+            "precision",
+            PRECISIONS.__contains__,
+            "auto, float32, bfloat16, bfloat16-dense or mixed",
+        )
         _need(self, "threads", lambda n: 0 <= n <= 1024, "from 0 to 1024")
         _need(self, "checkpoint_seconds metrics_seconds grace_seconds", _positive, "positive")
         _need(self, "keep_checkpoints", lambda n: n >= 2, "at least 2 (one may be being written)")

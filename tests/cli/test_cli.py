@@ -139,7 +139,7 @@ MISTAKES = [
     (f"{TRAIN_TOY} --devices 0", "invalid value for '--devices'"),
     (
         f"{TRAIN_TOY} --precision float16",
-        "train.precision must be auto, float32, amx, mixed or bfloat16",
+        "train.precision must be auto, float32, bfloat16, bfloat16-dense or mixed",
     ),
     (f"{TRAIN_TOY} --threads -1", "train.threads must be from 0 to 1024"),
     (f"{TRAIN_TOY} -s", "requires an argument"),

@@ -103,7 +103,7 @@ def test_values_are_checked_together_not_one_by_one() -> None:
         ("train.device=cuda:x", "train.device must be"),
         (
             "train.precision=float16",
-            "train.precision must be auto, float32, amx, mixed or bfloat16",
+            "train.precision must be auto, float32, bfloat16, bfloat16-dense or mixed",
         ),
         ("train.compile=yes", "train.compile: expected true or false, got 'yes'"),
         ("train.keep_checkpoints=1", "train.keep_checkpoints must be at least 2"),
@@ -274,6 +274,8 @@ def test_settings_of_an_earlier_version_that_are_gone_are_passed_over() -> None:
     config = resolve("toy", "catch")
     data = to_dict(config)
     assert from_dict({**data, "train": {**data["train"], "eager_start": True}}) == config
+    renamed = from_dict({**data, "train": {**data["train"], "precision": "amx"}})
+    assert renamed.train.precision == "bfloat16-dense"
     with pytest.raises(ConfigError, match="never_was"):
         from_dict({**data, "train": {**data["train"], "never_was": True}})
 

@@ -5,7 +5,9 @@ Whole updates are compared in `test_backends`.
 
 from __future__ import annotations
 
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from dreamer_async.agent.ops import Dense
 from dreamer_async.cli import doctor
 from dreamer_async.config import TrainConfig
 from dreamer_async.fast import place
-from dreamer_async.fast.native import library
+from dreamer_async.fast.native import build, library
 from dreamer_async.machine import device
 
 SHAPES = (
@@ -58,6 +60,22 @@ def test_products_are_those_of_rounded_numbers(rows: int, inputs: int, outputs: 
     assert (y - exact).abs().max() > 1e-4 * exact.abs().max(), "control: nothing is rounded"
 
 
+def test_tiles_and_pairs_make_the_same_products(tmp_path: Path) -> None:
+    """Nothing else tests those that native functions do not use on this processor."""
+    native_in_bfloat16()
+    program = tmp_path / "tiles"
+    flags = ("-std=c++17", "-O1", "-fsanitize=address", "-march=native", "-mamx-tile", "-mamx-bf16")
+    source = Path(__file__).with_name("tiles.cpp")
+    command = ["g++", *flags, "-I", str(build.FOLDER), str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    done = subprocess.run([str(program)], check=True, capture_output=True, text=True)
+    off = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
+    assert len(off) == 27
+    assert max(apart for apart, _ in off) < 1e-6
+    exact = [from_exact for _, from_exact in off]
+    assert max(exact) < 0.02 and sum(far > 1e-4 for far in exact) > 20, "control: it is rounded"
+
+
 def test_float32_beside_it_stays_what_it_was() -> None:
     """A parameter is packed in both ways, and a thread's way is its own."""
     x, one, _ = layer(5, 40, 6)
@@ -82,7 +100,9 @@ def test_a_changed_parameter_is_packed_anew() -> None:
     before = native_in_bfloat16().ops.dense(x, [one])
     with torch.no_grad():
         kernel.mul_(2.0)
-    torch.testing.assert_close(native_in_bfloat16().ops.dense(x, [one]) - one.bias, 2 * (before - one.bias))
+    torch.testing.assert_close(
+        native_in_bfloat16().ops.dense(x, [one]) - one.bias, 2 * (before - one.bias)
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38, 0.0])
@@ -111,7 +131,10 @@ def test_an_update_changes_parameters_that_are_float32() -> None:
 def test_a_run_takes_it_only_where_it_is_asked_for() -> None:
     native_in_bfloat16()
     asked = place.take_place(TrainConfig(device="cpu", precision="bfloat16-dense"))
-    assert (asked.backend.name, asked.precision) == ("native in bfloat16", "bfloat16-dense") and asked.library
+    assert (asked.backend.name, asked.precision) == (
+        "native in bfloat16",
+        "bfloat16-dense",
+    ) and asked.library
     usual = place.take_place(TrainConfig(device="cpu"))
     assert (usual.backend.name, usual.precision) == ("native", "float32")
 
@@ -132,7 +155,8 @@ def test_where_it_cannot_be_had_a_run_computes_in_float32_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"), [(device.PAIRS | device.TILES, True), (device.PAIRS, True), (device.BFLOAT16, False)]
+    ("flags", "said"),
+    [(device.PAIRS | device.TILES, True), (device.PAIRS, True), (device.BFLOAT16, False)],
 )
 def test_the_doctor_says_where_it_can_be_had(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], said: bool

@@ -127,7 +127,7 @@ def test_narrow_networks_learn_on_one_core_with_pytorch_unless_told_otherwise(
         ("auto", "cpu", False, {"avx512_bf16"}, "mixed"),
         ("auto", "cpu", False, {"avx2"}, "float32"),
         ("mixed", "cpu", True, {"avx2"}, "mixed"),
-        ("amx", "cpu", True, device.AMX, "amx"),
+        ("bfloat16-dense", "cpu", True, device.PAIRS, "bfloat16-dense"),
     ],
 )
 def test_precision_is_what_is_fastest_unless_it_is_given(
@@ -142,17 +142,17 @@ def test_precision_is_what_is_fastest_unless_it_is_given(
 @pytest.mark.parametrize(
     ("kind", "native", "flags", "why"),
     [
-        ("cuda:0", True, device.AMX, "is for CPUs"),
-        ("cpu", True, {"avx512_bf16"}, "this processor has no AMX"),
-        ("cpu", False, device.AMX, "takes native functions"),
+        ("cuda:0", True, device.PAIRS, "is for CPUs"),
+        ("cpu", True, {"avx2"}, "this processor does not multiply bfloat16"),
+        ("cpu", False, device.PAIRS, "takes native functions"),
     ],
 )
-def test_where_there_is_no_amx_it_is_float32(
+def test_dense_layers_are_float32_where_the_processor_has_no_bfloat16(
     monkeypatch: pytest.MonkeyPatch, kind: str, native: bool, flags: set[str], why: str
 ) -> None:
     monkeypatch.setattr(device, "processor_flags", lambda: frozenset(flags))
-    assert device.choose_precision("amx", torch.device(kind), native=native) == "float32"
-    assert why in device.lacks_amx(torch.device(kind), native=native)
+    assert device.choose_precision("bfloat16-dense", torch.device(kind), native=native) == "float32"
+    assert why in device.lacks_bfloat16(torch.device(kind), native=native)
 
 
 @pytest.mark.parametrize(

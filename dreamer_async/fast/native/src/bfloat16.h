@@ -24,6 +24,9 @@
 // The library is built for processors without bfloat16, too.
 #define WITH_BFLOAT16 __attribute__((target("avx512bf16,avx512bw,avx512dq,avx512vl")))
 
+// Whether products are made in tiles, which `permit_bfloat16` in dense.cpp decides.
+extern bool in_tiles __attribute__((visibility("hidden")));
+
 namespace {
 namespace low {
 
@@ -32,8 +35,6 @@ using amx::bf16;
 constexpr int LINE = 32;  // numbers of a line of the cache
 constexpr int COLUMNS = amx::COLUMNS;
 static_assert(LINE == amx::DEPTH, "what fills up tiles fills up lines");
-
-inline bool tiles = false;  // whether this process may use AMX
 
 inline int whole(int n, int part) { return (n + part - 1) / part * part; }
 
@@ -191,7 +192,7 @@ inline void gemm_panel(int M, int columns, int K, const bf16 *a, long lda, const
 // Rows times one panel of a kernel, by whichever instructions there are.
 inline void panel(int M, int columns, int K, const bf16 *a, long lda, const bf16 *b,
                   const float *bias, float *c, long ldc) {
-  if (tiles)
+  if (in_tiles)
     amx::gemm_panel(M, columns, whole(K, LINE), a, lda, b, bias, c, ldc);
   else
     gemm_panel(M, columns, K, a, lda, b, bias, c, ldc);
@@ -205,11 +206,11 @@ inline void gemm(int M, int N, int K, const float *a, long lda, const bf16 *pack
   const long stride = apart(K);
   bf16 *rows = room<0>(whole(M, amx::ROWS) * stride);
   to_rows(M, K, a, lda, rows, stride);
-  if (tiles) amx::begin();
+  if (in_tiles) amx::begin();
   for (int j = 0; j < N; j += COLUMNS)
     panel(M, some(N, j), K, rows, stride, packed + static_cast<long>(j) * whole(K, LINE),
           bias ? bias + j : nullptr, c + j, ldc);
-  if (tiles) amx::end();
+  if (in_tiles) amx::end();
 }
 
 // See the one of float32.
@@ -219,12 +220,12 @@ inline void gemm_transposed(int M, int N, int K, const float *a, long lda, const
   bf16 *columns = room<0>(whole(M, amx::ROWS) * stride);
   bf16 *kernel = room<1>(static_cast<long>(COLUMNS) * whole(K, LINE));
   to_columns(M, K, a, lda, columns, stride);
-  if (tiles) amx::begin();
+  if (in_tiles) amx::begin();
   for (int j = 0; j < N; j += COLUMNS) {
     to_panel(K, b + j, ldb, some(N, j), kernel);
     panel(M, some(N, j), K, columns, stride, kernel, nullptr, c + j, N);
   }
-  if (tiles) amx::end();
+  if (in_tiles) amx::end();
 }
 
 }  // namespace low

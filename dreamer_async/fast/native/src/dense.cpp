@@ -9,6 +9,10 @@
 
 #include "threads.h"
 
+#if defined(HAS_BFLOAT16)
+bool in_tiles = false;
+#endif
+
 namespace {
 
 // `by` is how far what this piece of rows adds to lies from what the first one does.
@@ -122,7 +126,7 @@ extern "C" void pack_kernels(int bfloat16, long count, long rows, long columns,
 // in tiles if it has them and the system permits them.
 extern "C" int permit_bfloat16([[maybe_unused]] int tiles) {
 #if defined(HAS_BFLOAT16)
-  low::tiles = tiles && amx::permitted();
+  in_tiles = tiles && amx::permitted();
   return 1;
 #else
   return 0;
