@@ -64,7 +64,9 @@ def parsed(words: list[str]) -> dict[str, Any]:
     while words and hasattr(command, "commands"):
         command = command.commands[words[0]]
         words = words[1:]
-    return command.make_context(command.name, list(words)).params
+    # What a context learns of help, the command keeps, and the parser is everybody's.
+    context = command.make_context(command.name, list(words), **commands.parser().context_settings)
+    return context.params
 
 
 def check(words: list[str]) -> None:

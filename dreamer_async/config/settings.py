@@ -337,8 +337,8 @@ class TrainConfig:
     device: str = "auto"
     """cpu, cuda, cuda:N or auto."""
     precision: str = "auto"
-    """float32, bfloat16, mixed (bfloat16 in convolutions only), bfloat16-dense (in products of dense
-    layers only, on CPUs) or auto: bfloat16 on GPUs, float32 on CPUs, but mixed without native
+    """float32, bfloat16, mixed (bfloat16 in convolutions only), bfloat16-dense (in products of
+    dense layers only, on CPUs) or auto: bfloat16 on GPUs, float32 on CPUs, but mixed without native
     functions where the hardware has bfloat16."""
     compile: bool = True
     """Compile the update; GPUs only."""
