@@ -124,11 +124,12 @@ extern "C" void pack_kernels(int bfloat16, long count, long rows, long columns,
 
 // Whether kernels may be bfloat16, where the processor multiplies it; for all threads from now on,
 // in tiles if it has them and the system permits them.
-extern "C" int permit_bfloat16([[maybe_unused]] int tiles) {
+extern "C" int permit_bfloat16(int tiles) {
 #if defined(HAS_BFLOAT16)
   in_tiles = tiles && amx::permitted();
   return 1;
 #else
+  static_cast<void>(tiles);
   return 0;
 #endif
 }
