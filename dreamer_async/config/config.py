@@ -6,8 +6,9 @@ JSON. The dataclasses themselves are in `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -301,8 +302,6 @@ LATER = frozenset(
 """Settings that runs of earlier versions lack; those get the defaults."""
 GONE = frozenset({"train.eager_start"})
 """Settings that runs of earlier versions have and that mean nothing any more."""
-
-
 RENAMED: Mapping[str, Mapping[Any, Any]] = {"train.precision": {"amx": "bfloat16-dense"}}
 """Values that runs of earlier versions have, and what they are called now."""
 
@@ -314,9 +313,9 @@ def from_dict(data: Any) -> Config:
     """
     try:
         for name, names in RENAMED.items():
-            data = _renamed(data, name.split("."), names)
+            data = _at(data, name.split("."), partial(_renamed, names))
         for name in GONE:
-            data = _without(data, name.split("."))
+            data = _at(data, name.split("."), _without)
         for name in ("size", *known_settings()):
             if name not in LATER:
                 _present(data, name)
@@ -327,25 +326,22 @@ def from_dict(data: Any) -> Config:
         raise ConfigError(f"bad config: {error}") from None
 
 
-def _without(data: Any, path: list[str]) -> Any:
-    """The same without one entry, if it is there."""
+def _at(data: Any, path: list[str], change: Callable[[Mapping[str, Any], str], Any]) -> Any:
+    """The same with the object around the end of a path changed, if all of the path is there."""
     if not isinstance(data, Mapping) or path[0] not in data:
         return data
     if len(path) == 1:
-        return {key: value for key, value in data.items() if key != path[0]}
-    return {**data, path[0]: _without(data[path[0]], path[1:])}
+        return change(data, path[0])
+    return {**data, path[0]: _at(data[path[0]], path[1:], change)}
 
 
-def _renamed(data: Any, path: list[str], names: Mapping[Any, Any]) -> Any:
-    """The same with another value at one place, if it has one of those names."""
-    if not isinstance(data, Mapping) or path[0] not in data:
-        return data
-    value = data[path[0]]
-    if len(path) > 1:
-        new = _renamed(value, path[1:], names)
-    else:
-        new = names.get(value, value) if isinstance(value, str) else value
-    return {**data, path[0]: new}
+def _without(data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != key}
+
+
+def _renamed(names: Mapping[Any, Any], data: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = data[key]
+    return {**data, key: names.get(value, value) if isinstance(value, str) else value}
 
 
 def _present(data: Any, key: str) -> None:

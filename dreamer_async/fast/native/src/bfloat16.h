@@ -38,8 +38,8 @@ static_assert(LINE == amx::DEPTH, "what fills up tiles fills up lines");
 
 inline int whole(int n, int part) { return (n + part - 1) / part * part; }
 
-// Rows of K numbers begin in all sets of the first cache in turn: an odd number of lines.
-inline long apart(int K) { return (whole(K, LINE) / LINE | 1) * LINE; }
+// How far rows of K numbers, two in the room of a float, are apart.
+inline long apart(int K) { return 2 * padded_stride(whole(K, LINE) / 2); }
 
 // -- layouts --------------------------------------------------------------------------------------
 

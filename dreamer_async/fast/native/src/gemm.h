@@ -2,7 +2,7 @@
 // one panel of NR columns of the result in registers.
 //
 // A packed kernel [in, out] lies as panels [out / NR, in, NR], the last one filled up with zeros,
-// so that the innermost loop reads it from front to back. Kernels of bfloat16 are those of bfloat16.h.
+// so that the innermost loop reads it from front to back. Kernels of bfloat16: see bfloat16.h.
 
 #pragma once
 
@@ -24,9 +24,6 @@ inline int padded(int width) { return (width + NR - 1) / NR * NR; }
 inline long packed_size(bool bfloat16, int in, int out) {
   return static_cast<long>(bfloat16 ? (in + 31) / 32 * 16 : in) * padded(out);
 }
-
-// Rows of this many numbers begin in all sets of the first cache in turn: an odd number of lines.
-inline long padded_stride(long width) { return ((width + 15) / 16 | 1) * 16; }
 
 // c[R, NR] = start + a b, start being c itself or one row for all; a[r * row + k * column].
 template <int R>

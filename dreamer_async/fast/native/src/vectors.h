@@ -26,6 +26,9 @@ using Constant = std::integral_constant<int, R>;
 
 constexpr int LANES = LANE_COUNT;
 
+// Rows of this many numbers begin in all sets of the first cache in turn: an odd number of lines.
+inline long padded_stride(long width) { return ((width + 15) / 16 | 1) * 16; }
+
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4)));
 
