@@ -4,7 +4,8 @@
 
 reads every CSV of the directory (docs/learning) and draws `SUITE_TASK.svg` into it: returns over
 frames, with the published runs behind them where there are some, and losses over updates. Runs of
-one group are seeds: a line is their median, its ground their range. Needs the extra `plots`.
+one group are seeds: a line is their median, its ground their range. `published.svg` has the returns
+of all tasks of which curves were published. Needs the extra `plots`.
 
 Legend: R runs of a group, B bins of an axis.
 """
@@ -12,7 +13,9 @@ Legend: R runs of a group, B bins of an axis.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,10 @@ PANELS = (
 )
 """Column, what it is drawn over, and title."""
 LOGARITHMIC = frozenset({"loss/reward", "loss/dyn", RECONSTRUCTION})
+OVERVIEW = "published"
+"""Name of the picture of all tasks of which curves were published."""
+ACROSS = 4
+"""Most panels of it side by side."""
 OFFICIAL = "official"
 """Group of the official code's runs, drawn in black and first."""
 LINES = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#a6761d")
@@ -48,29 +55,69 @@ def draw(directory: Path) -> list[Path]:
     for path in sorted(directory.glob("*.csv")):
         for curve in read_curves(path):
             tasks.setdefault(curve.task, []).append(curve)
-    return [_draw_task(directory, task, runs) for task, runs in sorted(tasks.items())]
+    pictures = [_draw_task(directory, task, runs) for task, runs in sorted(tasks.items())]
+    known = {task: runs for task, runs in sorted(tasks.items()) if _published(task, runs)}
+    return [*pictures, _draw_overview(directory, known)] if len(known) > 1 else pictures
 
 
 def _draw_task(directory: Path, task: str, runs: Sequence[Curve]) -> Path:
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    settings: dict[Any, Any] = {"svg.hashsalt": task, "svg.fonttype": "none", "path.simplify": True}
-    with mpl.rc_context({**settings, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    with _style(task):
         figure = Figure((11, 6.2), layout="constrained")
         axes = figure.subplots(2, 3).ravel()
+        colours = _colours(runs)
         for axis, (column, over, title) in zip(axes, PANELS, strict=True):
             if column == "return":
                 _draw_published(axis, task, runs)
-            for colour, (name, group) in zip(_colours(runs), _groups(runs), strict=True):
-                _draw_group(axis, group, column, over, colour, f"{name}, {_count(group)}")
+            for name, group in _groups(runs):
+                _draw_group(axis, group, column, over, colours[name], f"{name}, {_count(group)}")
             axis.set(title=title, xlabel=over if over == "frames" else "updates", xlim=(0, None))
             axis.set_yscale("log" if column in LOGARITHMIC else "linear")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(task)
-        target = directory / f"{task.replace('/', '_')}.svg"
-        figure.savefig(target, metadata={"Date": None})
+        handles, labels = axes[0].get_legend_handles_labels()
+        return _save(figure, dict(zip(labels, handles, strict=True)), directory, task)
+
+
+def _draw_overview(directory: Path, tasks: Mapping[str, Sequence[Curve]]) -> Path:
+    """Returns of several tasks, one beside the other; of their groups those that several have."""
+    from matplotlib.figure import Figure
+
+    among = Counter(name for runs in tasks.values() for name, _ in _groups(runs))
+    shared = {task: [run for run in runs if among[run.group] > 1] for task, runs in tasks.items()}
+    colours = _colours([run for runs in shared.values() for run in runs])
+    rows = -(-len(tasks) // ACROSS)
+    across = -(-len(tasks) // rows)
+    with _style(OVERVIEW):
+        figure = Figure((11, 0.8 + 2.7 * rows), layout="constrained")
+        legend: dict[str, Any] = {}
+        axes = figure.subplots(rows, across, squeeze=False).ravel()
+        for axis, (task, runs) in zip(axes, shared.items(), strict=False):
+            _draw_published(axis, task, runs)
+            for name, group in _groups(runs):
+                _draw_group(axis, group, "return", "frames", colours[name], name)
+            axis.set(title=task, xlabel="frames", xlim=(0, None))
+            axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
+            handles, labels = axis.get_legend_handles_labels()
+            legend |= dict(zip(labels, handles, strict=True))
+        for axis in axes[len(tasks) :]:
+            axis.remove()
+        return _save(figure, legend, directory, OVERVIEW)
+
+
+def _style(salt: str) -> AbstractContextManager[None]:
+    """How all pictures look; the same data give the same bytes."""
+    import matplotlib as mpl
+
+    same: dict[str, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "path.simplify": True}
+    return mpl.rc_context({**same, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+
+
+def _save(figure: Any, legend: Mapping[str, Any], directory: Path, name: str) -> Path:
+    place = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+    figure.legend([*legend.values()], [*legend], **place)
+    target = directory / f"{name.replace('/', '_')}.svg"
+    figure.savefig(target, metadata={"Date": None})
     return target
 
 
@@ -82,10 +129,11 @@ def _groups(runs: Iterable[Curve]) -> list[tuple[str, list[Curve]]]:
     return sorted(groups.items(), key=lambda item: (item[0] != OFFICIAL, item[0]))
 
 
-def _colours(runs: Iterable[Curve]) -> list[str]:
+def _colours(runs: Iterable[Curve]) -> dict[str, str]:
+    """{group: its colour}"""
     names = [name for name, _ in _groups(runs)]
     rest = iter(LINES * len(names))
-    return ["black" if name == OFFICIAL else next(rest) for name in names]
+    return {name: "black" if name == OFFICIAL else next(rest) for name in names}
 
 
 def _count(group: Sequence[Curve]) -> str:
@@ -121,16 +169,24 @@ def binned(x: Array, y: Array, edges: Array) -> Array:
 
 def _draw_published(axis: Any, task: str, runs: Sequence[Curve]) -> None:
     """Median and range of the published runs, as far as these have come."""
-    suite, _, name = task.partition("/")
-    known = published.find(suite, name)
-    end = max(
-        (max(frames) for run in runs if (frames := run.column("return", "frames")[0])), default=0
-    )
-    if known is None or not len((part := known.until(end)).frames):
+    part = _published(task, runs)
+    if part is None:
         return
-    label = f"published ({published.made_with(suite)}), {known.seeds} seeds"
+    made = published.made_with(task.partition("/")[0])
+    label = f"published ({made}), {counted(part.seeds, 'seed')}"
     axis.plot(part.frames, part.median, color="gray", ls="--", lw=1.2, label=label)
     axis.fill_between(part.frames, part.low, part.high, color="gray", alpha=0.2, lw=0)
+
+
+def _published(task: str, runs: Sequence[Curve]) -> published.Published | None:
+    """What was published of a task, as far as these runs have come."""
+    suite, _, name = task.partition("/")
+    ends = [max(frames) for run in runs if (frames := run.column("return", "frames")[0])]
+    known = published.find(suite, name)
+    if known is None or not ends:
+        return None
+    part = known.until(max(ends))
+    return part if len(part.frames) else None
 
 
 if __name__ == "__main__":

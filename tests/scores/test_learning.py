@@ -212,6 +212,23 @@ def test_a_picture_shows_groups_and_what_was_published(tmp_path: Path) -> None:
     assert b"mine, 1 seed" in other and b"published" not in other
 
 
+def test_one_picture_has_the_returns_of_all_tasks_that_were_published(tmp_path: Path) -> None:
+    def curve(task: str, group: str) -> Curve:
+        points: list[Any] = [{"frames": 1e4 * i, "return": 5.0} for i in range(1, 9)]
+        return Curve(f"{task} {group}", task, group, 1, points)
+
+    def overview(*tasks: str) -> bytes:
+        curves = [curve(task, "everywhere") for task in tasks] + [curve(tasks[0], "here alone")]
+        with (tmp_path / "c.csv").open("w") as file:
+            write_curves(file, curves, [])
+        return drawn(tmp_path).get("published.svg", b"")
+
+    picture = overview("dmc-proprio/walker_walk", "dmc-proprio/finger_spin", "toy/seek")
+    assert all(name in picture for name in (b"walker_walk", b"finger_spin", b"everywhere"))
+    assert b"here alone" not in picture and b"toy/seek" not in picture
+    assert not overview("dmc-proprio/walker_walk", "toy/seek"), "one panel has a picture already"
+
+
 def test_a_single_point_is_drawn(tmp_path: Path) -> None:
     def picture(points: int) -> bytes:
         found = [{"frames": 10.0 * i, "return": 1.0} for i in range(1, points + 1)]
