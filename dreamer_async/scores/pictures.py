@@ -109,7 +109,7 @@ def _style(salt: str) -> AbstractContextManager[None]:
     """How all pictures look; the same data give the same bytes."""
     import matplotlib as mpl
 
-    same: dict[str, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "path.simplify": True}
+    same: dict[Any, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "path.simplify": True}
     return mpl.rc_context({**same, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
 
 
