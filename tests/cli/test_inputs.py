@@ -35,7 +35,7 @@ def test_the_suites_own_plan_is_there_for_who_asks(
     flags: dict[str, Any], options: dict[str, Any]
 ) -> None:
     config, _, note = configure("atari", None, None, flags | {"train.device": "cpu"}, [], **options)
-    assert plan(config) == OWN and not note
+    assert plan(config) == OWN and "without a GPU" not in note
 
 
 def test_with_a_gpu_atari_has_its_own_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +62,14 @@ def test_a_learning_rate_that_is_not_the_papers_is_said_unless_it_was_asked_for(
     assert note == (
         "" if words else "classic takes a learning rate of 0.0003; the paper's: -s optim.lr=4e-05"
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [("size1m", []), ("size12m", []), ("size1m", ["lr=4e-5"])]
+)
+def test_the_smallest_official_size_says_that_it_learns_faster_with_more(
+    size: str, words: list[str]
+) -> None:
+    config, _, note = configure("dmc-proprio", None, size, {"train.device": "cpu"}, words)
+    assert config.optim.lr == 4e-5, "the paper's, unless another is asked for"
+    assert ("-s optim.lr=1.6e-4" in note) == (size == "size1m" and not words)
