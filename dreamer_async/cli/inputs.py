@@ -44,7 +44,7 @@ EXTRAS = {
 """Extra -> (module it brings, its package)."""
 
 SOONER = (
-    "size1m learned faster at four times the paper's learning rate in every task tried "
+    "size1m learned faster at four times the paper's learning rate in every task tried at both "
     "(docs/learning.md): -s optim.lr=1.6e-4"
 )
 

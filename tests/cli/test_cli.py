@@ -21,6 +21,7 @@ from tiny_run import STARTED
 
 from dreamer_async import __version__, cli
 from dreamer_async.cli import entry, launch
+from dreamer_async.cli.inputs import SOONER
 from dreamer_async.cli.task import find_task
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
@@ -405,7 +406,7 @@ def test_train_writes_the_config_and_starts_the_trainer(
         *["-s", "train.batch_size=4", "-s", "optim.warmup=10", "--name", "first"],
     )
     assert (code, err) == (0, "")
-    assert out == "model size1m on the CPU\n"
+    assert out.splitlines() == ["model size1m on the CPU", SOONER]
     run, plain, resume = trained[0]
     assert (plain, resume) == (True, False)
     assert run.name.endswith("-first")
