@@ -57,7 +57,8 @@ def draw(directory: Path) -> list[Path]:
             tasks.setdefault(curve.task, []).append(curve)
     pictures = [_draw_task(directory, task, runs) for task, runs in sorted(tasks.items())]
     known = {task: runs for task, runs in sorted(tasks.items()) if _published(task, runs)}
-    return [*pictures, _draw_overview(directory, known)] if len(known) > 1 else pictures
+    shared = _shared(known)
+    return [*pictures, _draw_overview(directory, shared)] if shared else pictures
 
 
 def _draw_task(directory: Path, task: str, runs: Sequence[Curve]) -> Path:
@@ -80,19 +81,17 @@ def _draw_task(directory: Path, task: str, runs: Sequence[Curve]) -> Path:
 
 
 def _draw_overview(directory: Path, tasks: Mapping[str, Sequence[Curve]]) -> Path:
-    """Returns of several tasks, one beside the other; of their groups those that several have."""
+    """Returns of several tasks, one beside the other."""
     from matplotlib.figure import Figure
 
-    among = Counter(name for runs in tasks.values() for name, _ in _groups(runs))
-    shared = {task: [run for run in runs if among[run.group] > 1] for task, runs in tasks.items()}
-    colours = _colours([run for runs in shared.values() for run in runs])
+    colours = _colours(run for runs in tasks.values() for run in runs)
     rows = -(-len(tasks) // ACROSS)
     across = -(-len(tasks) // rows)
     with _style(OVERVIEW):
         figure = Figure((11, 0.8 + 2.7 * rows), layout="constrained")
         legend: dict[str, Any] = {}
         axes = figure.subplots(rows, across, squeeze=False).ravel()
-        for axis, (task, runs) in zip(axes, shared.items(), strict=False):
+        for axis, (task, runs) in zip(axes, tasks.items(), strict=False):
             _draw_published(axis, task, runs)
             for name, group in _groups(runs):
                 _draw_group(axis, group, "return", "frames", colours[name], name)
@@ -127,6 +126,13 @@ def _groups(runs: Iterable[Curve]) -> list[tuple[str, list[Curve]]]:
     for run in runs:
         groups.setdefault(run.group, []).append(run)
     return sorted(groups.items(), key=lambda item: (item[0] != OFFICIAL, item[0]))
+
+
+def _shared(tasks: Mapping[str, Sequence[Curve]]) -> dict[str, list[Curve]]:
+    """Of each task the runs of groups that another one has, too."""
+    among = Counter(name for runs in tasks.values() for name, _ in _groups(runs))
+    shared = {task: [run for run in runs if among[run.group] > 1] for task, runs in tasks.items()}
+    return {task: runs for task, runs in shared.items() if runs}
 
 
 def _colours(runs: Iterable[Curve]) -> dict[str, str]:

@@ -217,8 +217,9 @@ def test_one_picture_has_the_returns_of_all_tasks_that_were_published(tmp_path: 
         points: list[Any] = [{"frames": 1e4 * i, "return": 5.0} for i in range(1, 9)]
         return Curve(f"{task} {group}", task, group, 1, points)
 
-    def overview(*tasks: str) -> bytes:
-        curves = [curve(task, "everywhere") for task in tasks] + [curve(tasks[0], "here alone")]
+    def overview(*tasks: str, group: str = "everywhere") -> bytes:
+        curves = [curve(tasks[0], "here alone")]
+        curves += [curve(task, group.format(task)) for task in tasks]
         with (tmp_path / "c.csv").open("w") as file:
             write_curves(file, curves, [])
         return drawn(tmp_path).get("published.svg", b"")
@@ -227,6 +228,8 @@ def test_one_picture_has_the_returns_of_all_tasks_that_were_published(tmp_path: 
     assert all(name in picture for name in (b"walker_walk", b"finger_spin", b"everywhere"))
     assert b"here alone" not in picture and b"toy/seek" not in picture
     assert not overview("dmc-proprio/walker_walk", "toy/seek"), "one panel has a picture already"
+    two = "dmc-proprio/walker_walk", "dmc-proprio/finger_spin"
+    assert not overview(*two, group="only {}"), "nothing to compare"
 
 
 def test_a_single_point_is_drawn(tmp_path: Path) -> None:
