@@ -55,9 +55,9 @@ def draw(directory: Path) -> list[Path]:
     for path in sorted(directory.glob("*.csv")):
         for curve in read_curves(path):
             tasks.setdefault(curve.task, []).append(curve)
-    pictures = [_draw_task(directory, task, runs) for task, runs in sorted(tasks.items())]
-    known = {task: runs for task, runs in sorted(tasks.items()) if _published(task, runs)}
-    shared = _shared(known)
+    tasks = dict(sorted(tasks.items()))
+    pictures = [_draw_task(directory, task, runs) for task, runs in tasks.items()]
+    shared = _shared({task: runs for task, runs in tasks.items() if _published(task, runs)})
     return [*pictures, _draw_overview(directory, shared)] if shared else pictures
 
 
@@ -76,8 +76,7 @@ def _draw_task(directory: Path, task: str, runs: Sequence[Curve]) -> Path:
             axis.set(title=title, xlabel=over if over == "frames" else "updates", xlim=(0, None))
             axis.set_yscale("log" if column in LOGARITHMIC else "linear")
         figure.suptitle(task)
-        handles, labels = axes[0].get_legend_handles_labels()
-        return _save(figure, dict(zip(labels, handles, strict=True)), directory, task)
+        return _save(figure, axes[:1], directory, task)
 
 
 def _draw_overview(directory: Path, tasks: Mapping[str, Sequence[Curve]]) -> Path:
@@ -89,7 +88,6 @@ def _draw_overview(directory: Path, tasks: Mapping[str, Sequence[Curve]]) -> Pat
     across = -(-len(tasks) // rows)
     with _style(OVERVIEW):
         figure = Figure((11, 0.8 + 2.7 * rows), layout="constrained")
-        legend: dict[str, Any] = {}
         axes = figure.subplots(rows, across, squeeze=False).ravel()
         for axis, (task, runs) in zip(axes, tasks.items(), strict=False):
             _draw_published(axis, task, runs)
@@ -97,11 +95,9 @@ def _draw_overview(directory: Path, tasks: Mapping[str, Sequence[Curve]]) -> Pat
                 _draw_group(axis, group, "return", "frames", colours[name], name)
             axis.set(title=task, xlabel="frames", xlim=(0, None))
             axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-            handles, labels = axis.get_legend_handles_labels()
-            legend |= dict(zip(labels, handles, strict=True))
         for axis in axes[len(tasks) :]:
             axis.remove()
-        return _save(figure, legend, directory, OVERVIEW)
+        return _save(figure, axes[: len(tasks)], directory, OVERVIEW)
 
 
 def _style(salt: str) -> AbstractContextManager[None]:
@@ -112,7 +108,12 @@ def _style(salt: str) -> AbstractContextManager[None]:
     return mpl.rc_context({**same, "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
 
 
-def _save(figure: Any, legend: Mapping[str, Any], directory: Path, name: str) -> Path:
+def _save(figure: Any, axes: Iterable[Any], directory: Path, name: str) -> Path:
+    """Write a picture with one legend for what these panels label."""
+    legend: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
     place = {"loc": "outside lower center", "ncols": 3, "frameon": False}
     figure.legend([*legend.values()], [*legend], **place)
     target = directory / f"{name.replace('/', '_')}.svg"
