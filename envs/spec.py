@@ -173,9 +173,10 @@ def check_observations(obs: Mapping[str, ObsSpec], stages: int = STAGES) -> None
             raise ValueError(f"observation {key!r} has type {spec.dtype} but no number of classes")
     for key, shape in images.items():
         if any(side % 2**stages or side < 2**stages for side in shape):
+            halved = "" if stages == STAGES else f", which model.multipliers halves {stages} times"
             raise ValueError(
                 f"image {key!r} has shape {obs[key].shape}; "
-                f"height and width must be multiples of {2**stages}"
+                f"height and width must be multiples of {2**stages}{halved}"
             )
     if len(set(images.values())) > 1:
         raise ValueError(f"images must have one resolution, these differ: {images}")

@@ -170,11 +170,7 @@ class Decoder(Part):
     def _add_images(self, resolution: tuple[int, int], latent: int) -> None:
         config = self.config
         depths = [config.depth * multiplier for multiplier in config.multipliers]  # 2d 3d 4d 4d
-        if depths[-1] % config.block_space:
-            raise ValueError(
-                f"model.depth times the last of model.multipliers is {depths[-1]}; "
-                f"it must be a multiple of model.block_space = {config.block_space}"
-            )
+        config.check_images()
         self.resolution = resolution
         width = resolution[0] * resolution[1] * depths[-1]
         self.sp0 = BlockLinear(config.deter, width, config.block_space)

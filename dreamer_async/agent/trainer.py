@@ -122,7 +122,6 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         """Build a freshly initialised agent, which computes through `backend`."""
-        check_config(config)
         self.spec, self.config, self.device = spec, config, torch.device(device)
         self.agent = build_agent(spec, config, self.device, precision, backend.ops)
         self.ranks = self.agent.ranks = ranks or Ranks()
@@ -339,16 +338,6 @@ def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
     }
     terms = [weights.get(name, loss.reconstruction) * m.mean() for name, m in maps.items()]
     return torch.stack(terms).sum()
-
-
-def check_config(config: Config) -> None:
-    """Raise ValueError for lengths that leave nothing to learn from."""
-    starts = config.loss.imagine_last or config.train.batch_length
-    if min(starts, config.train.batch_length) < 2:
-        raise ValueError(
-            f"loss.imagine_last={config.loss.imagine_last} and train.batch_length="
-            f"{config.train.batch_length} leave fewer than 2 steps; use at least 2"
-        )
 
 
 def check_state(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreamer_async.cli.paths import check_target, existing_directory
 from dreamer_async.cli.task import find_task
@@ -26,6 +26,9 @@ from dreamer_async.config import (
 from dreamer_async.config.schema import SchemaError, parse, shown
 from dreamer_async.machine import compiler, nvidia
 from dreamer_async.store.run_dir import TRACKERS, RunDir
+
+if TYPE_CHECKING:
+    from dreamer_async.envs.spec import EnvSpec
 
 EXTRAS = {
     "pictures": ("PIL", "pillow"),
@@ -251,19 +254,32 @@ def _check_resize(env: EnvConfig) -> None:
         raise ConfigError(str(error)) from None
 
 
-def try_spaces(env: EnvConfig) -> None:
-    """Refuse what no agent here can use or nothing can repeat, before anything is created.
+def try_spaces(config: Config) -> None:
+    """Refuse what these networks cannot read or nothing can repeat, before anything is created.
 
     What gymnasium's look like is only known once one was built; EnvError if that fails.
     """
     from dreamer_async import envs
 
-    if env.suite not in ("gym", "session") and envs.View.of(env) == envs.View():
-        return  # their spaces are known to fit
+    env = config.env
+    as_usual = env.suite not in ("gym", "session") and envs.View.of(env) == envs.View()
+    if not as_usual or config.model != resolve(env.suite, env.task, size=config.size).model:
+        readable(config)  # the presets' spaces and networks are known to fit
+
+
+def readable(config: Config) -> EnvSpec:
+    """What the environment looks like; ConfigError if the networks of a run cannot read it."""
+    from dreamer_async import envs
+    from dreamer_async.envs.spec import check_observations
+
     try:
-        envs.spec_of(env)
+        spec = envs.spec_of(config.env)
+        check_observations(spec.obs, len(config.model.multipliers))
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if any(obs.is_image for obs in spec.obs.values()):
+        config.model.check_images()
+    return spec
 
 
 def name_again(env: EnvConfig, given: str | None) -> None:

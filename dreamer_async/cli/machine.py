@@ -101,7 +101,7 @@ def bench(
     )
     settings = as_view(env_args, kinds) + (overrides or [])
     config = configure(suite, task, size, flags, settings).config
-    try_spaces(config.env)
+    try_spaces(config)
     from dreamer_async.bench import measure, report
 
     process.prepare()
@@ -150,7 +150,7 @@ def plan(
     )
     settings = as_view(env_args, kinds) + (overrides or [])
     config, _, note = configure(suite, task, size, flags, settings, published=published)
-    try_spaces(config.env)
+    try_spaces(config)
     from dreamer_async.bench import report
     from dreamer_async.bench.plan import plan as work_out
 

@@ -244,8 +244,9 @@ def _cost(
         from dreamer_async.sweep.search import typical
 
         runs += [Todo(config_of(plan, typical(plan)), 1.0, made=False)] * new
-    for env in {repr(run.config.env): run.config.env for run in runs}.values():
-        try_spaces(env)
+    seen = {repr((run.config.env, run.config.model)): run.config for run in runs}
+    for config in seen.values():
+        try_spaces(config)
     return estimate(runs, directory.path.parent, speeds=speeds)
 
 

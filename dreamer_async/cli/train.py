@@ -137,7 +137,7 @@ def train(
     settings = as_view(env_args, kinds) + (overrides or [])
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
     trackers = wanted_trackers(log, tensorboard=tensorboard)
-    try_spaces(config.env)
+    try_spaces(config)
     check_devices(config, kind, devices)
     notes = [note, check_room(config, runs_root(runs_dir))]
     run, swept = create_run(runs_root(runs_dir), name, config, trackers=trackers)

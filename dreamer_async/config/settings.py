@@ -123,6 +123,15 @@ class ModelConfig:
                     f"model.deter must be a multiple of model.{name} = {blocks}, got {self.deter}"
                 )
 
+    def check_images(self) -> None:
+        """Raise ConfigError if no images can be decoded; those who decode vectors never ask."""
+        deepest = self.depth * self.multipliers[-1]
+        if deepest % self.block_space:
+            raise ConfigError(
+                f"model.depth times the last of model.multipliers is {deepest}; "
+                f"it must be a multiple of model.block_space = {self.block_space}"
+            )
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -180,7 +189,7 @@ class LossConfig:
         _need(self, "horizon", lambda h: h > 1, "more than 1 step")
         _need(self, "return_lambda slow_rate return_rate", _share, "between 0 and 1")
         _need(self, "imagine_length", _positive, "positive")
-        _need(self, "imagine_last", _not_negative, "at least 0")
+        _need(self, "imagine_last", lambda n: n == 0 or n >= 2, "0 (all) or at least 2")
         _need(self, "return_floor", _positive, "positive")
         if not 0 <= self.return_low < self.return_high <= 100:
             raise ConfigError(

@@ -24,7 +24,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from numpy.typing import NDArray
 
 from dreamer_async import envs
-from dreamer_async.cli.inputs import as_settings, device_kind, unused_gpu
+from dreamer_async.cli.inputs import as_settings, device_kind, readable, unused_gpu
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.config import Config, ConfigError, changed_shapes, override, resolve
@@ -112,7 +112,7 @@ class Session:
         if resume:
             words = [*words, "train.updates=0"]  # of a run that has learned without a program
         config = _same(run_dir, new, size, words) if resume else new
-        spec = _spec(config)
+        spec = readable(config)
         notes = _prepare(run_dir, config, resume=resume)
         self._over = np.ones(num_bodies, bool)
         self._begun = self._closed = False
@@ -329,13 +329,6 @@ def _config(
         raise ConfigError(str(error)) from None
     env = replace(config.env, args=args, num_envs=num_bodies, batch_size=0)
     return replace(config, env=env)
-
-
-def _spec(config: Config) -> EnvSpec:
-    try:
-        return envs.spec_of(config.env)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _same(run_dir: RunDir, new: Config, size: str | None, words: Sequence[str]) -> Config:

@@ -82,7 +82,7 @@ def train(
         )
         config, _, note = configure(suite, task, size, {}, [*as_words(flags), *known])
         trackers = wanted_trackers(list(log), tensorboard=False)
-        try_spaces(config.env)
+        try_spaces(config)
         return _start(config, root_of(runs_dir), name, note, trackers)
 
 

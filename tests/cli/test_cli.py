@@ -160,6 +160,15 @@ MISTAKES = [
     (f"{TRAIN_TOY} -s replay.capacity=3", "replay.capacity must hold one window"),
     (f"{TRAIN_TOY} -s model.deter=100", "model.deter must be a multiple"),
     (f"{TRAIN_TOY} -s model.classes=300", "model.classes must be from 2 to 256"),
+    (f"{TRAIN_TOY} -s loss.imagine_last=1", "loss.imagine_last must be 0 (all) or at least 2"),
+    (
+        f"{TRAIN_TOY} --task catch_pixels -s model.multipliers=1,1,1,1,1,2",
+        "multiples of 64, which model.multipliers halves 6 times",
+    ),
+    (
+        f"{TRAIN_TOY} --task catch_pixels -s model.depth=3",
+        "model.depth times the last of model.multipliers is 12",
+    ),
     (f"{TRAIN_TOY} -s __class__=1", "unknown setting"),
     (f"{TRAIN_TOY} -s 'a\x1b[2Jb=1'", "unknown setting"),
     (f"{TRAIN_TOY} --runs-dir ''", "--runs-dir needs the path of a directory"),

@@ -148,6 +148,14 @@ def test_no_command_begins_a_session(tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"run": "new", "spaces": (spaces.Sequence(DONE), DONE)}, "Sequence"),
         ({"run": "new", "spaces": (SEEN, spaces.Sequence(DONE))}, "action space"),
         ({"run": "new", "settings": {"optim.lr": -1}}, "optim.lr must be positive"),
+        (
+            {
+                "run": "new",
+                "spaces": (spaces.Box(0, 255, (32, 32, 3), np.uint8), DONE),
+                "settings": {"model.depth": 3},
+            },
+            "model.depth times the last of model.multipliers is 12",
+        ),
     ],
 )
 def test_what_is_not_this_session_is_refused(

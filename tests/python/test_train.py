@@ -159,6 +159,11 @@ def test_an_environment_may_be_a_function_of_the_script(guarded: bool, tmp_path:
         (["toy"], {"settings": {"optim.learning_rate": 1}}, "unknown setting"),
         (["toy"], {"settings": {"optim.lr": "fast"}}, "optim.lr: expected a number"),
         (["toy"], {"steps": 0}, "train.steps must be positive"),
+        (
+            ["toy"],
+            {"task": "catch_pixels", "settings": {"model.depth": 3}},
+            "model.depth times the last of model.multipliers is 12",
+        ),
         (["toy"], {"size": "big"}, "unknown size"),
         (["toy"], {"device": "gpu"}, "train.device"),
         (["toy"], {"replay_dir": "/no/such/folder"}, "existing directory"),

@@ -94,6 +94,7 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "-s", "env.num_envs=4,6", "--devices", "4"), "cannot be divided among 4 devices"),
         (("toy", "-s", "optim.lr=1e-5..1e-3:log"), "--search N"),
         (("toy", "-s", "train.batch_size=4,0"), "batch_size"),
+        (("toy", "--task", "catch_pixels", "-s", "model.depth=8,3"), "model.depth times the last"),
         (("toy", "-s", "train.seed=1"), "--seeds"),
     ],
 )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dreamer_async.cli.inputs import configure, device_kind, name_again
+from dreamer_async.cli.inputs import configure, device_kind, name_again, readable
 from dreamer_async.config import Config, ConfigError, override, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 
@@ -160,13 +160,9 @@ def _without_env(data: Dataset, size: str | None, words: Sequence[str]) -> Confi
 
 def _check(config: Config) -> int:
     """Refuse what was recorded if it cannot be learned from; how many steps there are."""
-    from dreamer_async import envs
     from dreamer_async.replay.recorded import check_length, open_source
 
-    try:
-        spec = envs.spec_of(config.env)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    spec = readable(config)
     with closing(open_source(config, spec)) as source:
         check_length(config, source)
         source.check()
