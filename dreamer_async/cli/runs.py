@@ -5,10 +5,11 @@ Heavy imports are inside the commands.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,6 +191,10 @@ def dream(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The picture, as PNG.")] = None,
     gif: Gif = None,
     video: Video = None,
+    numbers: Annotated[
+        bool,
+        typer.Option("--numbers", help="Say how well the next steps are predicted, in numbers."),
+    ] = False,
     rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
     context: Annotated[
         int, typer.Option(min=1, help="Images the model sees before it dreams.")
@@ -201,9 +206,14 @@ def dream(
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
-    """Draw images of a run: real, reconstructed and dreamed."""
+    """Draw images of a run: real, reconstructed and dreamed. Or say in numbers what it foresees."""
     run = RunDir.find(runs_root(runs_dir), ref)
     _name_again(run, task)
+    drawn = any(path is not None for path in (out, gif, video))
+    if numbers and drawn:
+        raise ConfigError("--numbers prints and draws nothing: leave out --out, --gif and --video")
+    if numbers or not (drawn or _observes_images(run)):
+        return _foresee(run, seed)
     need_extra("pictures", "dream")
     moving = check_films(video, gif)
     if out is None and not moving:
@@ -211,23 +221,49 @@ def dream(
     if out is not None:
         check_ending(out, "--out", ".png")
         check_target(out, "--out")
-    from dreamer_async.replay.ring import RingMismatch
     from dreamer_async.share.dream import draw
 
-    try:
+    with _seen():
         skipped = () if out is None else draw(run, out, rows=rows, context=context, seed=seed)
         if moving:
             from dreamer_async.share.dream_film import film
 
             skipped = film(run, gif, video, rows=rows, context=context, seed=seed, fps=fps)
-        _warn_of_skipped(skipped)
+    _warn_of_skipped(skipped)
+    written = " and ".join(str(path) for path in (out, gif, video) if path is not None)
+    print(f"wrote {written}: real, reconstructed and dreamed images of {run.name}")
+    return 0
+
+
+def _observes_images(run: RunDir) -> bool:
+    from dreamer_async import envs
+    from dreamer_async.store.summary import load_config
+
+    return any(obs.is_image for obs in envs.spec_of(load_config(run).env).obs.values())
+
+
+def _foresee(run: RunDir, seed: int) -> int:
+    from dreamer_async.share import foresight
+
+    with _seen():
+        found, skipped = foresight.of_run(run, seed)
+    _warn_of_skipped(skipped)
+    print(f"{run.name}: how well it foresees its newest steps")
+    print("\n".join(foresight.table(found)))
+    return 0
+
+
+@contextlib.contextmanager
+def _seen() -> Iterator[None]:
+    """A run in which there is nothing to see is a mistake of whoever asks."""
+    from dreamer_async.replay.ring import RingMismatch
+
+    try:
+        yield
     except RingMismatch:
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    written = " and ".join(str(path) for path in (out, gif, video) if path is not None)
-    print(f"wrote {written}: real, reconstructed and dreamed images of {run.name}")
-    return 0
 
 
 @runs_app.callback(invoke_without_command=True)

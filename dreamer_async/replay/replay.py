@@ -278,15 +278,16 @@ class Replay:
 
     # -- the reader --------------------------------------------------------------------------
 
-    def sample(self, out: SampleBuffers, *, online: bool = True) -> None:
+    def sample(self, out: SampleBuffers, *, online: bool = True, newest: bool = False) -> None:
         """Fill every row of `out` with a window.
 
         Each row takes the oldest entry of the online queue (with `online`), else any complete
-        window with the same probability. Episode borders inside a window are fine; `is_last` is
-        set where the next step is first (abandoned episodes), except at the final index, and
+        window with the same probability; with `newest` all rows are the newest windows that do not
+        overlap, up to `newest_windows` of them. Episode borders inside a window are fine; `is_last`
+        is set where the next step is first (abandoned episodes), except at the final index, and
         `is_first` at index 0. Where the latents are lost, the context reads as zero and index 1
         is first, so that the model starts from its initial state. Raises RuntimeError if there
-        is no complete window.
+        is no complete window, or are too few.
         """
         assert not self._closed
         check_buffers(self.spec, out)
@@ -294,7 +295,8 @@ class Replay:
         lost = np.zeros(len(rows), bool)
         while rows.size:
             with self._lock:
-                draw = self._draw(rows.size, online and self._online)
+                queued = online and self._online
+                draw = self._newest(rows.size) if newest else self._draw(rows.size, queued)
             self._copy(out, rows, draw)
             with self._lock:
                 lost[rows] = self._read_context(out, rows, draw)
@@ -315,6 +317,14 @@ class Replay:
             first = np.array(queued, np.int64)
             env, start = np.append(first[:, 0], env), np.append(first[:, 1], start)
         return _Draw(env, start, len(queued))
+
+    def _newest(self, count: int) -> _Draw:
+        """Choose the last window of each environment, then those before them."""
+        turn, env = np.divmod(np.arange(count), self.spec.num_envs)
+        start = self._head[env] - (turn + 1) * self.spec.length
+        if (start < self._windows()[0][env]).any():
+            raise RuntimeError(f"there are fewer than {count} windows that do not overlap")
+        return _Draw(env, start, 0)
 
     def _uniform(self, count: int) -> tuple[Indices, Indices]:
         """Draw (environment, first step) uniformly over all complete windows."""
@@ -389,6 +399,13 @@ class Replay:
         """Complete windows that can be sampled now."""
         with self._lock:
             return int(self._windows()[1].sum())
+
+    @property
+    def newest_windows(self) -> int:
+        """Windows that do not overlap, as many of each environment."""
+        with self._lock:
+            steps = self._head - self._windows()[0]  # [N]
+            return self.spec.num_envs * int(steps.min() // self.spec.length)
 
     @property
     def steps(self) -> int:

@@ -97,7 +97,10 @@ def dreams(
     spec = envs.spec_of(config.env)
     images = [name for name, obs in spec.obs.items() if obs.is_image]
     if not images:
-        raise NothingToSee(f"{run_dir.name} observes no images, only {', '.join(spec.obs)}")
+        raise NothingToSee(
+            f"{run_dir.name} observes no images, only {', '.join(spec.obs)}; --numbers says how "
+            "well they are foreseen"
+        )
     trainer = Trainer(spec, config)
     trainer.load_state_dict(under(found.tensors, TRAINER))
     agent = trainer.agent
@@ -110,31 +113,44 @@ def dreams(
         key: OpenLoop(real(batch.obs[key][:rows, 1:]), *(parts[key] for parts in decoded))
         for key in images
     }
-    reward, cont = zip(*(_heads(agent, state) for state in states), strict=True)
+    reward, cont = zip(*(paid_and_alive(agent, state.feat) for state in states), strict=True)
     alive = 1.0 - batch.is_terminal[:rows, 1:].float()
     return Dreams(
         shown, Expected(batch.reward[:rows, 1:], *reward), Expected(alive, *cont), context
     )
 
 
-def _heads(agent: Agent, state: RSSMState) -> tuple[Tensor, Tensor]:
-    """Reward and probability of going on that states [B, T, ...] expect, [B, T] each."""
-    feat = state.feat
+def paid_and_alive(agent: Agent, feat: Tensor) -> tuple[Tensor, Tensor]:
+    """Reward and probability of going on that states [B, T, F] expect, [B, T] each."""
     cont = torch.sigmoid(agent.con(feat))
     discount = agent.discount if agent.loss.discount_in_cont else 1.0
     return agent.rew.mean(agent.rew(feat)), (cont / discount).clamp(max=1.0)
 
 
-def sample(run_dir: RunDir, config: Config, spec: EnvSpec, seed: int) -> Staging:
-    """Draw one batch from the run's replay without changing it."""
+def sample(
+    run_dir: RunDir,
+    config: Config,
+    spec: EnvSpec,
+    seed: int,
+    *,
+    rows: int = 0,
+    newest: bool = False,
+) -> Staging:
+    """Draw sequences from the run's replay without changing it, by default as many as a batch has.
+
+    With `newest` they are its newest ones and do not overlap; there may be fewer of them.
+    """
     ring, latents = run_dir.replay_paths(config.replay.directory)
     if not ring.exists() or not latents.exists():
         raise NothingToSee(f"{run_dir.name} no longer has a replay")
     on_disk = stored_ring_spec(config, spec, ring)
     with Replay.open(ring, latents, on_disk, seed=seed, readonly=True) as replay:
         check_steps(replay, spec, config.model.classes)
-        staging = Staging(replay.spec, config.train.batch_size, torch.device("cpu"))
-        replay.sample(staging.buffers, online=False)
+        count = rows or config.train.batch_size
+        if newest and not (count := min(count, replay.newest_windows)):
+            raise NothingToSee(f"{run_dir.name} has no sequence of every environment yet")
+        staging = Staging(replay.spec, count, torch.device("cpu"))
+        replay.sample(staging.buffers, online=False, newest=newest)
     return staging
 
 

@@ -82,6 +82,23 @@ def test_windows_never_cross_the_cursor(replay: Replay) -> None:
         assert max(seen) <= added - 5
 
 
+def test_the_newest_windows_are_the_last_ones_and_do_not_overlap(replay: Replay) -> None:
+    feed = Experience(replay)
+    feed.fill(7)
+    assert replay.newest_windows == 3
+    out = SampleBuffers.allocate(replay.spec, 3)
+    replay.sample(out, newest=True)
+    assert starts(out) == [(0, 2), (1, 2), (2, 2)], "of 5 steps each"
+    feed.fill(100)
+    assert replay.newest_windows == 3 * (20 // 5)
+    out = SampleBuffers.allocate(replay.spec, 5)
+    replay.sample(out, newest=True)
+    assert_rows_are_windows(out)
+    assert starts(out) == [(0, 102), (1, 102), (2, 102), (0, 97), (1, 97)]
+    with pytest.raises(RuntimeError, match="fewer than 13 windows"):
+        replay.sample(SampleBuffers.allocate(replay.spec, 13), newest=True)
+
+
 def test_every_window_is_equally_likely(paths: tuple[Path, Path]) -> None:
     """Chi-square over windows, not over environments: they hold 16, 6 and 0 windows."""
     replay = Replay.create(*paths, make_spec(), seed=3)
