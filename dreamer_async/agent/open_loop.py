@@ -56,18 +56,29 @@ def filter_and_dream(
     length = batch.reward.shape[1] - 1
     if not 0 < context < length:
         raise ValueError(f"context is {context}; use 1 to {length - 1} for {length} steps")
-    obs = {key: value[:, 1:] for key, value in batch.obs.items()}
-    actions = agent.embed_action(batch.action[:, :-1])  # [B, T, W], each before its step
-    start = agent.state(batch.deter, batch.stoch)
-    first = batch.is_first[:, 1:]
-    observe = observe or agent.dyn.observe
-    observed = observe(start, agent.encode(obs), actions, first, noise.posterior).state
+    actions = actions_before(agent, batch)  # [B, T, W]
+    observed = filter_states(agent, batch, actions, noise.posterior, observe)
     state = RSSMState(*(part[:, context - 1] for part in observed))  # [B, ...]
     states = [RSSMState(*(part[:, t] for part in observed)) for t in range(context)]
     for t in range(context, length):
         state = agent.dyn.imagine_step(state, actions[:, t], noise.posterior[:, t])
         states.append(state)
     return observed, RSSMState(*(torch.stack(parts, 1) for parts in zip(*states, strict=True)))
+
+
+def actions_before(agent: Agent, batch: Batch) -> Tensor:
+    """The action before each step of a batch, as the world model reads it: [B, T, W]."""
+    return agent.embed_action(batch.action[:, :-1])
+
+
+def filter_states(
+    agent: Agent, batch: Batch, actions: Tensor, noise: Tensor, observe: Observe | None = None
+) -> RSSMState:
+    """States [B, T, ...] that saw all observations, with `actions_before` and noise [B, T, S]."""
+    obs = {key: value[:, 1:] for key, value in batch.obs.items()}
+    start = agent.state(batch.deter, batch.stoch)
+    observe = observe or agent.dyn.observe
+    return observe(start, agent.encode(obs), actions, batch.is_first[:, 1:], noise).state
 
 
 def real(observation: Tensor) -> Tensor:

@@ -20,13 +20,11 @@ from dreamer_async import envs
 from dreamer_async.agent.actions import draw_action_noise
 from dreamer_async.agent.open_loop import decode
 from dreamer_async.agent.states import RSSMState
-from dreamer_async.agent.trainer import Trainer
-from dreamer_async.config import Config, from_dict
+from dreamer_async.config import Config
 from dreamer_async.envs.spec import StepBatch
-from dreamer_async.share.dream import NothingToSee, sample
+from dreamer_async.share.dream import NothingToSee, sample, trainer_of
 from dreamer_async.share.reel import coloured, frame_of
 from dreamer_async.store import checkpoint
-from dreamer_async.store.checkpoint_layout import TRAINER, under
 from dreamer_async.store.run_dir import RunDir
 
 Action = NDArray[Any]
@@ -51,15 +49,13 @@ class World:
 
     def __init__(self, run: RunDir, found: checkpoint.Checkpoint, seed: int = 0) -> None:
         """Raises NothingToSee if the run observes no images."""
-        self.config: Config = from_dict(found.manifest["config"])
-        self.spec = envs.spec_of(self.config.env)
+        trainer = trainer_of(found)
+        self.config, self.spec = trainer.config, trainer.spec
         images = [key for key, obs in self.spec.obs.items() if obs.is_image]
         if not images:
             observed = ", ".join(self.spec.obs)
             raise NothingToSee(f"{run.name} observes no images, only {observed}: nothing to show")
         self._run, self._image = run, images[0]
-        trainer = Trainer(self.spec, self.config)
-        trainer.load_state_dict(under(found.tensors, TRAINER))
         self.agent = trainer.agent.requires_grad_(False)
         self._trainer = trainer
         self._generator = torch.Generator().manual_seed(seed)

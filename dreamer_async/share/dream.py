@@ -88,23 +88,28 @@ def draw(
     return found.skipped
 
 
+def trainer_of(found: checkpoint.Checkpoint) -> Trainer:
+    """What a checkpoint holds, on the CPU."""
+    config = from_dict(found.manifest["config"])
+    trainer = Trainer(envs.spec_of(config.env), config)
+    trainer.load_state_dict(under(found.tensors, TRAINER))
+    return trainer
+
+
 @torch.no_grad()
 def dreams(
     run_dir: RunDir, found: checkpoint.Checkpoint, rows: int, context: int, seed: int
 ) -> Dreams:
     """Dream `rows` sequences of a run on the CPU."""
-    config: Config = from_dict(found.manifest["config"])
-    spec = envs.spec_of(config.env)
+    trainer = trainer_of(found)
+    agent, spec = trainer.agent, trainer.spec
     images = [name for name, obs in spec.obs.items() if obs.is_image]
     if not images:
         raise NothingToSee(
             f"{run_dir.name} observes no images, only {', '.join(spec.obs)}; --numbers says how "
             "well they are foreseen"
         )
-    trainer = Trainer(spec, config)
-    trainer.load_state_dict(under(found.tensors, TRAINER))
-    agent = trainer.agent
-    batch = sample(run_dir, config, spec, seed).batch()
+    batch = sample(run_dir, trainer.config, spec, seed).batch()
     noise = trainer.draw_noise(torch.Generator().manual_seed(seed))
     states = filter_and_dream(agent, batch, noise, context)
     states = [RSSMState(*(part[:rows] for part in state)) for state in states]

@@ -19,17 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dreamer_async import envs
 from dreamer_async.agent.actions import draw_action_noise
 from dreamer_async.agent.actor_critic import Agent, roll_out
 from dreamer_async.agent.batch import Batch
-from dreamer_async.agent.open_loop import decode, real
+from dreamer_async.agent.open_loop import actions_before, decode, filter_states, real
 from dreamer_async.agent.states import RSSMState
-from dreamer_async.agent.trainer import Trainer
-from dreamer_async.config import from_dict
 from dreamer_async.envs.spec import ObsSpec
-from dreamer_async.share.dream import NothingToSee, load, paid_and_alive, sample
-from dreamer_async.store.checkpoint_layout import TRAINER, under
+from dreamer_async.share.dream import NothingToSee, load, paid_and_alive, sample, trainer_of
 from dreamer_async.store.run_dir import RunDir
 
 SEQUENCES = 32
@@ -79,12 +75,9 @@ def of_run(run_dir: RunDir, seed: int = 0) -> tuple[Foresight, tuple[str, ...]]:
     Also returns why newer checkpoints were skipped. Raises NothingToSee and CheckpointError.
     """
     found = load(run_dir)
-    config = from_dict(found.manifest["config"])
-    spec = envs.spec_of(config.env)
-    trainer = Trainer(spec, config)
-    trainer.load_state_dict(under(found.tensors, TRAINER))
+    trainer = trainer_of(found)
     newest, others = (
-        sample(run_dir, config, spec, seed, rows=SEQUENCES, newest=which).batch()
+        sample(run_dir, trainer.config, trainer.spec, seed, rows=SEQUENCES, newest=which).batch()
         for which in (True, False)
     )
     generator = torch.Generator().manual_seed(seed)
@@ -103,10 +96,12 @@ def foresight(agent: Agent, batch: Batch, others: Batch, generator: torch.Genera
         raise NothingToSee(f"sequences have {length} steps; a prediction takes {CONTEXT + 1}")
     starts = torch.arange(CONTEXT - 1, length - steps[-1], EVERY)  # [K]
     first = batch.is_first[:, 1:]
-    actions = agent.embed_action(batch.action[:, :-1])  # [B, T, W], each before its step
+    actions = actions_before(agent, batch)  # [B, T, W]
+    noise = torch.rand(*first.shape, agent.model.stoch, generator=generator)  # [B, T, S]
+    seen = filter_states(agent, batch, actions, noise)
+    start = RSSMState(*(part[:, starts].flatten(0, 1) for part in seen))  # [R, ...]
     came = _came(agent, batch)  # {key: [B, T, *]}
     spread = {key: x.flatten(0, 1).float().var(0) for key, x in _came(agent, others).items()}
-    start = _filter(agent, batch, actions, first, starts, generator)
     errors: dict[str, list[float]] = {key: [] for key in came}
     rewards = Rewards([], [], _imagined(agent, start, steps, generator))
     for step, state in enumerate(_open_loop(agent, start, actions, starts, steps[-1], generator)):
@@ -128,22 +123,6 @@ def _came(agent: Agent, batch: Batch) -> dict[str, Tensor]:
     """What was observed and paid: {key: [B, T, *]}, without the context step."""
     came = {key: real(batch.obs[key][:, 1:]) for key in agent.spec.obs}
     return {**came, REWARD: batch.reward[:, 1:]}
-
-
-def _filter(
-    agent: Agent,
-    batch: Batch,
-    actions: Tensor,
-    first: Tensor,
-    starts: Tensor,
-    generator: torch.Generator,
-) -> RSSMState:
-    """States [R, ...] at the starts, which have seen everything until then."""
-    obs = {key: batch.obs[key][:, 1:] for key in agent.spec.obs}
-    noise = torch.rand(*first.shape, agent.model.stoch, generator=generator)  # [B, T, S]
-    before = agent.state(batch.deter, batch.stoch)
-    seen = agent.dyn.observe(before, agent.encode(obs), actions, first, noise).state
-    return RSSMState(*(part[:, starts].flatten(0, 1) for part in seen))
 
 
 def _open_loop(
