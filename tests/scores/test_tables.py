@@ -1,0 +1,121 @@
+"""The tables of docs/learning.md say what the curves beside them say, and the published ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamer_async.scores.curves import Band, find
+from dreamer_async.scores.learning import Curve, read_curves
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SUITE = "dmc-proprio"
+PAPER, HIGHER = "size1m", "size1m, rate 1.6e-4"
+"""Groups of the first table, and of that of the higher rate, whose last column is of the first."""
+BIN = 10_000
+"""Frames over which a row averages, as `scores` does."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a table says of one run, up to one number of frames."""
+
+    group: str
+    task: str
+    seed: int
+    frames: int
+    score: float
+    band: tuple[float, float, float]
+    """Median, least and largest of the published runs."""
+    verdict: str
+    at_papers_rate: float | None
+
+
+def rows(text: str) -> Iterator[Row]:
+    """All rows of the tables that have a column `up to frame`."""
+    group, task, seed = "", "", 0
+    for line in text.splitlines():
+        cells = [cell.strip(" *") for cell in line.removesuffix("|").split("|")[1:]]
+        if "up to frame" in cells:
+            group = HIGHER if "1.6e-4" in cells[0] else PAPER
+        elif not cells:
+            group = ""
+        elif group and "---" not in cells[0]:
+            if cells[0]:
+                task, seed = cells[0].split(" (")[0].split(", ")[0], int(cells[0].split(", ")[1][0])
+            frames, score, *band = (number(cell) for cell in (*cells[2:4], *triple(cells[4])))
+            last = number(cells[6]) if len(cells) > 6 and cells[6] else None
+            verdict, (low, median, high) = re.split(r"\W", cells[5])[0], sorted(band)
+            yield Row(group, task, seed, int(frames), score, (median, low, high), verdict, last)
+
+
+def triple(cell: str) -> list[str]:
+    """`median (low to high)`."""
+    return re.findall(r"\d+", cell)
+
+
+def number(cell: str) -> float:
+    """The first one of a cell, which may have commas."""
+    return float(re.findall(r"-?[\d,.]*\d", cell)[0].replace(",", ""))
+
+
+ROWS = list(rows((DOCS / "learning.md").read_text(encoding="utf-8")))
+CURVES = [curve for path in (DOCS / "learning").glob("dmc_*.csv") for curve in read_curves(path)]
+
+
+def faults(row: Row) -> list[str]:
+    """What a row says otherwise than the curves."""
+    score, band = measured(row.group, row), published(row)
+    verdict = "above" if score > band.high else "below" if score < band.low else "inside"
+    pairs = zip((row.score, *row.band), (score, band.median, band.low, band.high), strict=True)
+    found = [f"{said} is {is_:.1f}" for said, is_ in pairs if abs(said - is_) > 0.6]
+    if row.at_papers_rate is not None and abs(row.at_papers_rate - measured(PAPER, row)) > 0.6:
+        found.append(f"at the paper's rate it is {measured(PAPER, row):.1f}")
+    return [*found, *([] if verdict == row.verdict else [f"it is {verdict}"])]
+
+
+def measured(group: str, row: Row) -> float:
+    """Mean return of the training episodes that end within the row's frames."""
+    (curve,) = (each for each in CURVES if is_of(each, group, row))
+    frames, returns = map(np.array, curve.column("return", "frames"))
+    return float(returns[(frames > row.frames - BIN) & (frames <= row.frames)].mean())
+
+
+def is_of(curve: Curve, group: str, row: Row) -> bool:
+    return (curve.task, curve.group, curve.seed) == (f"{SUITE}/{row.task}", group, row.seed)
+
+
+def published(row: Row) -> Band:
+    curve = find(SUITE, row.task)
+    assert curve is not None
+    band = curve.inside(row.frames)
+    assert band is not None
+    return band
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.task}-{row.group}-{row.frames}")
+def test_a_row_says_what_the_curves_say(row: Row) -> None:
+    assert faults(row) == []
+
+
+def test_a_wrong_row_is_noticed() -> None:
+    row = next(each for each in ROWS if each.at_papers_rate is not None)
+    median, low, high = row.band
+    wrong = (
+        replace(row, score=row.score + 1),
+        replace(row, band=(median + 1, low, high)),
+        replace(row, verdict="below" if row.verdict != "below" else "above"),
+        replace(row, at_papers_rate=0.0),
+    )
+    assert [len(faults(each)) for each in wrong] == [1, 1, 1, 1]
+
+
+def test_every_run_by_the_published_protocol_has_its_rows() -> None:
+    told = {(row.group, f"{SUITE}/{row.task}", row.seed) for row in ROWS}
+    ran = {(c.group, c.task, c.seed) for c in CURVES if c.group in {PAPER, HIGHER}}
+    assert told == ran
