@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -210,7 +211,7 @@ def configure(
     _check_resize(config.env)
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     rate = "" if "optim.lr" in given else _other_rate(config)
-    notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate]
+    notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate, _learns_nothing(config)]
     if lacking:
         builds = device == "cpu" and config.train.native  # and says so, where nothing is prebuilt
         if not builds:
@@ -243,6 +244,15 @@ def _other_rate(config: Config) -> str:
     return (
         f"{config.env.suite} takes a learning rate of {own:g}; the paper's: -s optim.lr={paper:g}"
     )
+
+
+def _learns_nothing(config: Config) -> str:
+    """Say that a run ends before the replay holds what the first update waits for."""
+    train, many = config.train, config.env.num_envs
+    first = (many + train.batch_size) * train.batch_length  # each step beyond many x T is a window
+    if math.ceil(train.steps / many) * many >= first:
+        return ""
+    return f"{train.steps:,} steps end before the first update, which comes at step {first:,}"
 
 
 def _check_resize(env: EnvConfig) -> None:
