@@ -45,7 +45,7 @@ OVERVIEW = "published"
 ACROSS = 4
 """Most panels of it side by side."""
 OFFICIAL = "official"
-"""Group of the official code's runs, drawn in black and first."""
+"""How groups of the official code's runs begin, which are drawn in black and first."""
 LINES = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#a6761d")
 
 
@@ -126,7 +126,7 @@ def _groups(runs: Iterable[Curve]) -> list[tuple[str, list[Curve]]]:
     groups: dict[str, list[Curve]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
-    return sorted(groups.items(), key=lambda item: (item[0] != OFFICIAL, item[0]))
+    return sorted(groups.items(), key=lambda item: (not item[0].startswith(OFFICIAL), item[0]))
 
 
 def _shared(tasks: Mapping[str, Sequence[Curve]]) -> dict[str, list[Curve]]:
@@ -140,7 +140,7 @@ def _colours(runs: Iterable[Curve]) -> dict[str, str]:
     """{group: its colour}"""
     names = [name for name, _ in _groups(runs)]
     rest = iter(LINES * len(names))
-    return {name: "black" if name == OFFICIAL else next(rest) for name in names}
+    return {name: "black" if name.startswith(OFFICIAL) else next(rest) for name in names}
 
 
 def _count(group: Sequence[Curve]) -> str:

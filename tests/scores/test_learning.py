@@ -212,6 +212,21 @@ def test_a_picture_shows_groups_and_what_was_published(tmp_path: Path) -> None:
     assert b"mine, 1 seed" in other and b"published" not in other
 
 
+def test_the_official_code_comes_first_and_in_black(tmp_path: Path) -> None:
+    points: list[Any] = [{"frames": 10.0 * i, "return": 5.0} for i in range(1, 9)]
+    curves = [Curve(name, "toy/seek", name, 1, points) for name in ("here", "official, 8x32")]
+
+    def picture(curves: list[Curve]) -> bytes:
+        with (tmp_path / "c.csv").open("w") as file:
+            write_curves(file, curves, [])
+        return drawn(tmp_path)["toy_seek.svg"]
+
+    both = picture(curves)
+    assert both.index(b"official, 8x32, 1 seed") < both.index(b"here, 1 seed")
+    black = b"stroke: #000000; stroke-width: 1.4"
+    assert black in both and black not in picture(curves[:1]), "only theirs"
+
+
 def test_one_picture_has_the_returns_of_all_tasks_that_were_published(tmp_path: Path) -> None:
     def curve(task: str, group: str) -> Curve:
         points: list[Any] = [{"frames": 1e4 * i, "return": 5.0} for i in range(1, 9)]
