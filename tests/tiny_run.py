@@ -33,6 +33,8 @@ TINY = (
     "env.num_envs=4",
     "replay.capacity=1000",
 )
+AS_OPTIONS = [word for setting in TINY for word in ("-s", setting)]
+"""The same as words of a command line."""
 UPDATES_PER_STEP = 8 / (4 * 8)
 """The train ratio over the steps of a batch."""
 

@@ -248,11 +248,12 @@ def _other_rate(config: Config) -> str:
 
 def _learns_nothing(config: Config) -> str:
     """Say that a run ends before the replay holds what the first update waits for."""
-    train, many = config.train, config.env.num_envs
-    first = (many + train.batch_size) * train.batch_length  # each step beyond many x T is a window
-    if math.ceil(train.steps / many) * many >= first:
+    from dreamer_async.replay.setup import prefill_steps
+
+    steps, many, first = config.train.steps, config.env.num_envs, prefill_steps(config)
+    if math.ceil(steps / many) * many >= first:
         return ""
-    return f"{train.steps:,} steps end before the first update, which comes at step {first:,}"
+    return f"{steps:,} steps end before the first update, which comes at step {first:,}"
 
 
 def _check_resize(env: EnvConfig) -> None:

@@ -43,6 +43,14 @@ def capacity_per_env(steps: int, num_envs: int, length: int, windows: int = 1) -
     return max(-(-steps // num_envs), least, 2 * length)
 
 
+def steps_holding(windows: int, num_envs: int, length: int) -> int:
+    """Steps over all environments with so many windows of `length` steps.
+
+    Each environment needs length - 1 of them first; from then on every step completes a window.
+    """
+    return num_envs * (length - 1) + windows
+
+
 def read_text(path: str) -> str:
     """Read a small system file."""
     return Path(path).read_text()

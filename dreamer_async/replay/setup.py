@@ -8,7 +8,12 @@ from pathlib import Path
 
 from dreamer_async.config import Config
 from dreamer_async.envs.spec import EnvSpec
-from dreamer_async.replay.capacity import capacity_per_env, default_capacity, memory_limit
+from dreamer_async.replay.capacity import (
+    capacity_per_env,
+    default_capacity,
+    memory_limit,
+    steps_holding,
+)
 from dreamer_async.replay.check import check_steps
 from dreamer_async.replay.layout import RingSpec, ring_bytes
 from dreamer_async.replay.replay import Replay
@@ -66,6 +71,13 @@ def stored_ring_spec(config: Config, spec: EnvSpec, ring: Path) -> RingSpec:
 def prefill_windows(config: Config) -> int:
     """Complete windows in the replay before the first update (official: batch x length items)."""
     return config.train.batch_size * config.train.batch_length
+
+
+def prefill_steps(config: Config) -> int:
+    """Agent steps over all environments before the first update."""
+    train = config.train
+    length = train.batch_length + CONTEXT
+    return steps_holding(prefill_windows(config), config.env.num_envs, length)
 
 
 def ring_spec(config: Config, spec: EnvSpec, steps: int) -> RingSpec:

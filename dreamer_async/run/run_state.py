@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dreamer_async.agent.trainer import check_state
 from dreamer_async.envs.vector import VectorEnv
+from dreamer_async.replay.capacity import steps_holding
 from dreamer_async.replay.replay import Replay
 from dreamer_async.run.collector import Collector, Player
 from dreamer_async.run.learner import Learner
@@ -138,7 +139,7 @@ class RunState:
     def _beyond_prefill(self) -> int:
         """Steps after those that completed the prefill: each of them had made one more window."""
         spec = self._replay.spec
-        before = spec.num_envs * (spec.length - 1) + self._collector.prefill
+        before = steps_holding(self._collector.prefill, spec.num_envs, spec.length)
         return max(0, self._replay.steps - before)
 
     def _load_counters(self, counters: Counters, state: Any) -> tuple[float, int]:

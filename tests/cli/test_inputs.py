@@ -10,7 +10,7 @@ import pytest
 from dreamer_async.cli import inputs, main
 from dreamer_async.cli.inputs import SOONER, configure
 from dreamer_async.config import Config
-from tests.tiny_run import TINY
+from tests.tiny_run import AS_OPTIONS
 
 OWN = (51_000_000, 32.0, 16)
 SHORT = (110_000, 256.0, 1)
@@ -83,9 +83,8 @@ def test_a_run_that_ends_before_its_first_update_says_so(
     steps: int, learns: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Four environments give 32 windows of 8 steps with 64 steps; 61 end with all four's 16th."""
-    settings = [word for text in TINY for word in ("-s", text)]
     words = ["--size", "tiny", "--sync", "--plain", "--steps", str(steps), "--device", "cpu"]
-    assert main(["train", "toy", *words, *settings, "--runs-dir", str(tmp_path)]) == 0
+    assert main(["train", "toy", *words, *AS_OPTIONS, "--runs-dir", str(tmp_path)]) == 0
     said = capfd.readouterr().out
     note = f"{steps} steps end before the first update, which comes at step 64"
     assert (note not in said) == learns and said.strip().endswith(f", update {int(learns)}")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyte
 import pytest
 import torch
-from tiny_run import TINY, kill_trainers, make_run, newest
+from tiny_run import AS_OPTIONS, kill_trainers, make_run, newest
 
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
@@ -109,9 +109,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_run_from_the_first_key_to_the_last(folder: Path) -> None:
-    settings = [word for setting in TINY for word in ("-s", setting)]
     options = ["--size", "tiny", "--steps", "1000000", "--runs-dir", str(folder)]
-    person = Person(folder, "train", "toy", "--task", "catch", *options, *settings)
+    person = Person(folder, "train", "toy", "--task", "catch", *options, *AS_OPTIONS)
     person.see("toy/catch", "TRAINING", "returns", "return scale S", "pipeline")
     (run,) = [RunDir(path) for path in folder.iterdir() if path.is_dir()]
 

@@ -12,10 +12,9 @@ import dreamer_async
 from dreamer_async.cli import main
 from dreamer_async.envs.suites.gym import ALLOWED
 from dreamer_async.store.events import Warned, read_events
-from tests.tiny_run import TINY
+from tests.tiny_run import AS_OPTIONS
 
 NAME = "tests.faulty_envs:Pictured"
-SETTINGS = [word for text in TINY for word in ("-s", text)]
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +25,7 @@ def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(root: Path, *words: str, name: str = NAME) -> int:
     fixed = ["--size", "tiny", "--device", "cpu", "--plain", "--steps", "60"]
     where = ["--runs-dir", str(root / "runs")]
-    return main(["train", "gym", "--task", name, *fixed, *where, *SETTINGS, *words])
+    return main(["train", "gym", "--task", name, *fixed, *where, *AS_OPTIONS, *words])
 
 
 def test_the_view_is_part_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dreamer_async.machine.interpreter import environment
-from tests.tiny_run import TINY
+from tests.tiny_run import AS_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKS = {"dreamer_async/envs": ROOT / "envs", "dreamer_async/tui": ROOT / "tui"}
@@ -70,9 +70,8 @@ def call(here: Path, *words: str, package: Path = ROOT) -> str:
 def use(here: Path, package: Path) -> None:
     """Train, watch, check, list and load in the user's folder."""
     command = "-m", "dreamer_async"
-    tiny = [word for setting in TINY for word in ("-s", setting)]
     train = "train", "toy", "--size", "tiny", "--device", "cpu", "--plain", "--steps", "40"
-    call(here, *command, *train, *tiny, package=package)
+    call(here, *command, *train, *AS_OPTIONS, package=package)
     assert "toy" in call(here, *command, "envs", package=package)
     quick = "--episodes", "1", "--seconds", "2"
     call(here, *command, "env", "check", "CartPole-v1", *quick, package=package)

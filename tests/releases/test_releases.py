@@ -25,7 +25,7 @@ from dreamer_async.fast.native.load import in_words
 from dreamer_async.machine import process
 from dreamer_async.store.events import RunStarted
 from dreamer_async.store.run_dir import RunDir
-from tests.tiny_run import TINY, read
+from tests.tiny_run import AS_OPTIONS, read
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,9 +108,8 @@ def install(package: Path, folder: Path) -> Path:
 
 def train(programs: Path, folder: Path, **variables: str) -> RunStarted:
     """Train a little; how the run began."""
-    tiny = [word for setting in TINY for word in ("-s", setting)]
     words = "train", "toy", "--size", "tiny", "--device", "cpu", "--plain", "--steps", "40"
-    call(programs / "dreamer-async", *words, *tiny, here=folder, **variables)
+    call(programs / "dreamer-async", *words, *AS_OPTIONS, here=folder, **variables)
     (run,) = (folder / "runs").iterdir()
     (started,) = (event for event in read(RunDir(run)) if isinstance(event, RunStarted))
     return started

@@ -19,7 +19,7 @@ import pytest
 
 from dreamer_async.store.events import RunFinished, RunStarted
 from dreamer_async.store.run_dir import RunDir
-from tests.tiny_run import TINY, read
+from tests.tiny_run import AS_OPTIONS, read
 
 pytestmark = pytest.mark.versions
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,9 +93,8 @@ def place(
 
 
 def test_it_trains_goes_on_and_learns_from_what_was_recorded(place: Place) -> None:
-    tiny = [word for setting in TINY for word in ("-s", setting)]
     small = "--size", "tiny", "--device", "cpu", "--plain"
-    place.command("train", "toy", *small, "--steps", "200", *tiny)
+    place.command("train", "toy", *small, "--steps", "200", *AS_OPTIONS)
     place.command("resume", "last", "--plain", "--steps", "300")
     place.command("eval", "last", "--episodes", "1", "--device", "cpu")
     (trained,) = map(RunDir, (place.folder / "runs").iterdir())

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer_async.scores.curves import Band, find
+from dreamer_async.scores.curves import Band, find, verdict
 from dreamer_async.scores.learning import Curve, read_curves
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SUITE = "dmc-proprio"
 PAPER, HIGHER = "size1m", "size1m, rate 1.6e-4"
 """Groups of the first table, and of that of the higher rate, whose last column is of the first."""
+WORDS = {"ahead": "above", "on track": "inside", "behind": "below"}
+"""What the tables call a verdict."""
 BIN = 10_000
 """Frames over which a row averages, as `scores` does."""
 
@@ -48,15 +50,11 @@ def rows(text: str) -> Iterator[Row]:
         elif group and "---" not in cells[0]:
             if cells[0]:
                 task, seed = cells[0].split(" (")[0].split(", ")[0], int(cells[0].split(", ")[1][0])
-            frames, score, *band = (number(cell) for cell in (*cells[2:4], *triple(cells[4])))
+            frames, score = map(number, cells[2:4])
+            median, low, high = map(float, re.findall(r"\d+", cells[4]))  # median (low to high)
+            said = re.split(r"\W", cells[5])[0]
             last = number(cells[6]) if len(cells) > 6 and cells[6] else None
-            verdict, (low, median, high) = re.split(r"\W", cells[5])[0], sorted(band)
-            yield Row(group, task, seed, int(frames), score, (median, low, high), verdict, last)
-
-
-def triple(cell: str) -> list[str]:
-    """`median (low to high)`."""
-    return re.findall(r"\d+", cell)
+            yield Row(group, task, seed, int(frames), score, (median, low, high), said, last)
 
 
 def number(cell: str) -> float:
@@ -71,12 +69,12 @@ CURVES = [curve for path in (DOCS / "learning").glob("dmc_*.csv") for curve in r
 def faults(row: Row) -> list[str]:
     """What a row says otherwise than the curves."""
     score, band = measured(row.group, row), published(row)
-    verdict = "above" if score > band.high else "below" if score < band.low else "inside"
+    placed = WORDS[verdict(score, band)]
     pairs = zip((row.score, *row.band), (score, band.median, band.low, band.high), strict=True)
     found = [f"{said} is {is_:.1f}" for said, is_ in pairs if abs(said - is_) > 0.6]
     if row.at_papers_rate is not None and abs(row.at_papers_rate - measured(PAPER, row)) > 0.6:
         found.append(f"at the paper's rate it is {measured(PAPER, row):.1f}")
-    return [*found, *([] if verdict == row.verdict else [f"it is {verdict}"])]
+    return [*found, *([] if placed == row.verdict else [f"it is {placed}"])]
 
 
 def measured(group: str, row: Row) -> float:
