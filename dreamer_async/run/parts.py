@@ -95,10 +95,8 @@ async def build(
         spec = await builder.run_or_leave(envs.spec_of, env)
     home = stack.enter_context(run_dir.held())
     with slow_step("checking the replay" if resume else "reserving room for the replay"):
+        config = await _with_room(config, whole, spec, run_dir, team, resume=resume)
         ring = team.replay_home(run_dir)
-        if team.world.size > 1:
-            room = room_of(whole, spec, ring, resume=resume) if team.world.leads else 0
-            config = with_room(config, await team.room(room))
         replay = stack.enter_context(open_replay(config, spec, ring, resume=resume))
     if train.updates and not replay.steps:
         with slow_step("filling the replay with recorded steps"):
@@ -109,17 +107,7 @@ async def build(
         process.answer_quickly()
     learner_thread = _thread(stack, "learner", threads, modest, partial(use_own_stream, device))
     policy_thread = _thread(stack, "policy", 1, partial(use_own_stream, device, urgent=True))
-    with slow_step("building native functions" if kind == "cpu" else "preparing the GPU"):
-        place = await learner_thread.run_or_leave(take_place, train)
-    if lacking := await team.common(Arithmetic.of(place, train)):
-        plain = replace(train, native=False)
-        place = await learner_thread.run_or_leave(take_place, plain)
-        place = place._replace(problem=lacking)
-    if place.problem:
-        telemetry.warn(f"updates are slower without native functions: {place.problem}")
-    for known in (place.emulated, place.replaced, place.backend.gaps(config.model)):
-        if known:
-            telemetry.warn(known)
+    place = await _place(config, learner_thread, telemetry, team)
     with slow_step("making the networks"):
         ranks = await learner_thread.run_or_leave(team.exchange, place.device)
         learner = await learner_thread.run(Learner, spec, config, replay, place, team, ranks)
@@ -129,13 +117,13 @@ async def build(
     seed = seed_from(train.seed, replay.steps)
     player = await policy_thread.run(Player, policy, env.num_envs, seed + 2)
     with slow_step(f"starting {env.num_envs} environments"):
-        pool = stack.enter_context(
-            Absent(spec, env.num_envs)
-            if train.updates
-            else serve(config, spec, run_dir, stop)
-            if called
-            else await builder.run_or_leave(make_env, config, seed)
-        )
+        if train.updates:
+            pool = Absent(spec, env.num_envs)
+        elif called:
+            pool = serve(config, spec, run_dir, stop)
+        else:
+            pool = await builder.run_or_leave(make_env, config, seed)
+        stack.enter_context(pool)
     cost = whole.train.batch_size * train.batch_length
     ratio = team.ratio(train.train_ratio, cost, waits=not called)
     collector = Collector(
@@ -188,6 +176,38 @@ async def build(
         team=team,
         gauges=gauges,
     )
+
+
+async def _with_room(
+    config: Config, whole: Config, spec: EnvSpec, run_dir: RunDir, team: Team, *, resume: bool
+) -> Config:
+    """Give the replay of this rank its share of the room that the leader finds on the disk."""
+    if team.world.size == 1:
+        return config
+    found = (
+        room_of(whole, spec, team.replay_home(run_dir), resume=resume) if team.world.leads else 0
+    )
+    return with_room(config, await team.room(found))
+
+
+async def _place(
+    config: Config, learner_thread: OwnedThread, telemetry: Telemetry, team: Team
+) -> Place:
+    """Choose who computes, the same on all ranks, and say what makes it slow or inexact."""
+    train = config.train
+    on_cpu = choose_device(train.device).type == "cpu"
+    with slow_step("building native functions" if on_cpu else "preparing the GPU"):
+        place = await learner_thread.run_or_leave(take_place, train)
+    if lacking := await team.common(Arithmetic.of(place, train)):
+        plain = replace(train, native=False)
+        place = await learner_thread.run_or_leave(take_place, plain)
+        place = place._replace(problem=lacking)
+    if place.problem:
+        telemetry.warn(f"updates are slower without native functions: {place.problem}")
+    for known in (place.emulated, place.replaced, place.backend.gaps(config.model)):
+        if known:
+            telemetry.warn(known)
+    return place
 
 
 def _is_known(env: EnvConfig) -> bool:

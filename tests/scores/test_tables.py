@@ -84,7 +84,7 @@ def measured(group: str, row: Row) -> float:
     return float(returns[(frames > row.frames - BIN) & (frames <= row.frames)].mean())
 
 
-def is_of(curve: Curve, group: str, row: Row) -> bool:
+def is_of(curve: Curve, group: str, row: Row | ByHour) -> bool:
     return (curve.task, curve.group, curve.seed) == (f"{SUITE}/{row.task}", group, row.seed)
 
 
@@ -111,6 +111,89 @@ def test_a_wrong_row_is_noticed() -> None:
         replace(row, at_papers_rate=0.0),
     )
     assert [len(faults(each)) for each in wrong] == [1, 1, 1, 1]
+
+
+@dataclass(frozen=True)
+class ByHour:
+    """What the table of returns by the hour says of one run, after a number of minutes."""
+
+    group: str
+    task: str
+    seed: int
+    minutes: float
+    updates: float
+    steps: float
+    score: float | None
+    """None before the first episodes have ended."""
+
+
+GROUPS = {
+    "as published": PAPER,
+    "1.6e-4": HIGHER,
+    "8x32, ratio 128, 1.6e-4": "lockstep, 8x32, ratio 128",
+}
+"""Settings of the table of returns by the hour: the groups of their runs."""
+
+
+def by_hour(text: str) -> Iterator[ByHour]:
+    """All cells of the table whose first column is `run: setting`."""
+    table = text.partition("| run: setting |")[2].partition("\n\n")[0]
+    for line in table.splitlines()[2:]:
+        run, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        (named, setting), seed = run.split(": "), int(number(run))
+        for minutes, cell in zip((20.0, 60.0), cells, strict=True):
+            if whole := re.match(r"complete after (\d+) minutes: ", cell):
+                minutes, cell = float(whole[1]), cell[whole.end() :]
+            updates, steps, score = cell.replace("*", "").split(", ")
+            said = None if score.startswith("no ") else number(score)
+            yield ByHour(
+                *(GROUPS[setting], named.split(", ")[0], seed),
+                *(minutes, number(updates), number(steps), said),
+            )
+
+
+def after(curve: Curve, minutes: float) -> tuple[float, float, float | None]:
+    """Updates, agent steps, and the mean return of the last eight episodes."""
+    seen = [point for point in curve.points if point["hours"] * 60 <= minutes]
+    newest = max(seen, key=lambda point: point["hours"])
+    assert newest["hours"] * 60 > minutes - 1, "the curve ends before"
+    returns = [point["return"] for point in seen if "return" in point]
+    return newest["update"], newest["step"], float(np.mean(returns[-8:])) if returns else None
+
+
+def hourly_faults(said: ByHour) -> list[str]:
+    """What the table says otherwise than the curves."""
+    (curve,) = (c for c in HOURLY_CURVES if is_of(c, said.group, said))
+    *done, score = after(curve, said.minutes)
+    found = [
+        f"{a:,.0f} is {b:.0f}"
+        for a, b in zip((said.updates, said.steps), done, strict=True)
+        if abs(a - b) > 0.6
+    ]
+    if (score is None) != (said.score is None) or abs((score or 0) - (said.score or 0)) > 0.6:
+        found.append(f"{said.score} is {score}")
+    return found
+
+
+HOURLY = list(by_hour((DOCS / "learning.md").read_text(encoding="utf-8")))
+HOURLY_CURVES = [*CURVES, *read_curves(DOCS / "learning" / "lockstep_finger_spin.csv")]
+
+
+@pytest.mark.parametrize("said", HOURLY, ids=lambda s: f"{s.task}-{s.seed}-{s.group}-{s.minutes}")
+def test_returns_by_the_hour_are_those_of_the_curves(said: ByHour) -> None:
+    assert hourly_faults(said) == []
+
+
+def test_a_wrong_return_by_the_hour_is_noticed() -> None:
+    first, second = HOURLY[:2]
+    assert first.score is None and second.score is not None
+    wrong = (
+        replace(first, score=1.0),
+        replace(first, steps=first.steps + 1),
+        replace(second, score=None),
+        replace(second, updates=second.updates - 1, score=second.score + 1),
+    )
+    assert [len(hourly_faults(each)) for each in wrong] == [1, 1, 1, 2]
 
 
 def test_every_run_by_the_published_protocol_has_its_rows() -> None:
