@@ -109,14 +109,18 @@ _EGL = "on Debian: apt install libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
 _DRAW = (
     "from dreamer_async.envs import needs; "
     "pool = needs.import_envpool().make('CartpoleBalance-v1', env_type='gymnasium', num_envs=1, "
-    "from_pixels=True, render_width=16, render_height=16); pool.reset()"
+    "from_pixels=True, render_width=16, render_height=16); pool.reset(); "
+    "from dreamer_async.envs.drawing import egl; print(egl.draws_in_software())"
 )
 DRAW_SECONDS = 120.0
 
 
 @cache
-def require_drawing() -> None:
-    """Draw once in a process of its own, as a driver that fails ends the process; MissingNeed."""
+def require_drawing() -> bool:
+    """Draw once in a process of its own, as a driver that fails ends the process; MissingNeed.
+
+    Returns whether it is drawn in software, where pools have to take turns (`envs.drawing.turns`).
+    """
     require("drawing", (EGL,))
     path = f"import sys; sys.path[:] = {sys.path!r}; "
     command = bound([sys.executable, "-P", "-c", path + _DRAW])
@@ -127,6 +131,7 @@ def require_drawing() -> None:
             f"MuJoCo cannot draw here (exit code {done.returncode}, it said: {said}); "
             "on Debian without a GPU: apt install libegl-mesa0 libgl1-mesa-dri"
         )
+    return done.stdout.split()[-1:] != ["False"]
 
 
 def import_envpool() -> ModuleType:

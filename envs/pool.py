@@ -21,7 +21,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.children import bound
+from dreamer_async.envs.drawing.turns import DRAWING, TurnPool
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import ActionWriter, write_space
 from dreamer_async.envs.observed.reader import ObsReader, UnsupportedSpace, is_vector
@@ -168,8 +169,7 @@ class PoolEnv(VectorEnv):
 
     def __init__(self, task: PoolTask, options: Options) -> None:
         task = _checked(task)
-        if task.drawn:
-            needs.require_drawing()
+        in_turn = task.drawn and needs.require_drawing()
         self.spec, self._readers, self._writer = _plan(task)
         self._draws = options.drawn and _draws(task.env_id)
         self.num_envs, self.batch_size = options.num_envs, options.batch_size
@@ -179,19 +179,19 @@ class PoolEnv(VectorEnv):
         self._sending = threading.Lock()
         self._lockstep = self.batch_size == self.num_envs
         self._held = self._writer.write(_zeros(self.spec.action, self.num_envs))
-        with _quiet():
+        with DRAWING if in_turn else nullcontext(), _quiet():
             pool = envpool.make(
                 task.env_id,
                 env_type="gymnasium",
                 num_envs=self.num_envs,
                 batch_size=self.batch_size,
-                num_threads=min(options.threads, self.num_envs),
+                num_threads=1 if in_turn else min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
                 **({"render_mode": "rgb_array"} if self._draws else {}),
                 **task.options,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
-        self._pool: Any = RawPool(pool)
+        self._pool: Any = TurnPool(pool, self.batch_size) if in_turn else RawPool(pool)
         self._vectors: list[tuple[str, int, slice, tuple[int, ...]]] = []
         self._length = self.batch_size  # of `_read_vectors`: rewards, then the vectors
         for reader in filter(is_vector, self._readers):
@@ -280,7 +280,8 @@ class PoolEnv(VectorEnv):
         if not self._draws or env_id in self._requests.pending:
             return None
         try:
-            return self.pool.render(env_ids=[env_id])[0]
+            with DRAWING:
+                return self.pool.render(env_ids=[env_id])[0]
         except RuntimeError:  # most tasks of toy text have no picture
             self._draws = False
             return None
@@ -291,12 +292,14 @@ class PoolEnv(VectorEnv):
             return
         with self._sending:
             pool, self._pool = self._pool, None
-        drain = threading.Thread(
-            target=self._drain, args=(pool,), name="envpool close", daemon=True
-        )
+        free = threading.Thread(target=self._free, args=(pool,), name="envpool close", daemon=True)
         del pool  # a thread that hangs keeps the only reference, and so the destructor away
-        drain.start()
-        drain.join(CLOSE_SECONDS)
+        free.start()
+        free.join(CLOSE_SECONDS)
+
+    def _free(self, pool: Any) -> None:
+        self._drain(pool)
+        pool.free()
 
     def _drain(self, pool: Any) -> None:
         """Receive until nothing is in flight, asking idle environments to fill the last batch."""

@@ -38,7 +38,7 @@ class RawPool:
     """One pool; it checks nothing."""
 
     def __init__(self, pool: Any) -> None:
-        self.pool = pool
+        self.pool: Any = pool
         """envpool's own object."""
         keys: list[str] = list(pool._state_keys)
         obs = {key[4:]: i for i, key in enumerate(keys) if key.partition(":")[0] == "obs"}
@@ -63,6 +63,10 @@ class RawPool:
         """Wait for a batch."""
         values = self.pool._recv()
         return RawRows(values, *self._fields(values))
+
+    def free(self) -> None:
+        """Destroy the environments; nothing may be in flight."""
+        self.pool = None
 
     def index(self, path: tuple[str, ...]) -> int:
         """Which of RawRows.values is the observation at `path`, () if there is only one."""

@@ -1,0 +1,1 @@
+"""Drawing without a screen: what draws, and how pools that draw in software share it."""
