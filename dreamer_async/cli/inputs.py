@@ -48,8 +48,8 @@ EXTRAS = {
 """Extra -> (module it brings, its package)."""
 
 SOONER = (
-    "-s optim.lr=1.6e-4, four times the paper's learning rate, was faster at size1m in every task "
-    "tried at both (docs/learning.md)"
+    "-s optim.lr=1.6e-4, four times the paper's learning rate, learned sooner at size1m in all "
+    "four tasks of DMC tried at both (docs/learning.md)"
 )
 """Said at size1m and the paper's learning rate."""
 

@@ -182,7 +182,7 @@ def _print_scores(result: Evaluation) -> None:
     plural = "s" * (result.episodes != 1)
     print(f"{result.run} ({result.task}), {result.checkpoint}: {result.episodes} episode{plural}")
     print(f"after {result.env_steps:,} agent steps, {result.frames:,} frames")
-    print(" ".join(f"{score:g}" for score in result.scores))
+    print("returns", " ".join(f"{score:g}" for score in result.scores))
     print(f"mean {result.mean:.2f}  median {result.median:.2f}  std {result.std:.2f}", flush=True)
 
 

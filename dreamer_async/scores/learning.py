@@ -129,11 +129,16 @@ def _mean(points: Sequence[Point]) -> Point:
 
 
 def command(config: Config) -> str:
-    """The command line of a run, its preset left out."""
+    """The command line of a run, its preset left out; of `learn`, what it has from its source."""
     env, usual = config.env, resolve(config.env.suite, config.env.task, size=config.size)
-    settings = [f"{key}={_text(value)}" for key, (_, value) in changed(usual, config).items()]
-    words = ["dreamer-async", "train", env.suite, "--task", env.task, "--size", config.size]
-    return shlex.join([*words, *(word for setting in settings for word in ("-s", setting))])
+    differs = {key: value for key, (_, value) in changed(usual, config).items()}
+    words = ["train", env.suite, "--task", env.task]
+    if config.train.updates:
+        words = ["learn", config.replay.source, "--updates", str(config.train.updates)]
+        known = {"replay.source", "train.updates"}
+        differs = {k: v for k, v in differs.items() if k not in known and k[:4] != "env."}
+    settings = [word for key, value in differs.items() for word in ("-s", f"{key}={_text(value)}")]
+    return shlex.join(["dreamer-async", *words, "--size", config.size, *settings])
 
 
 def _text(value: Any) -> str:

@@ -33,12 +33,21 @@ class Outside(NamedTuple):
 
 
 def outside(curves: Sequence[Curve], updates: int) -> list[Outside]:
-    """Compare each run with all others, in the order given; a loss that one lacks is left out."""
+    """Compare each run with all others, in the order given; a loss that one lacks is left out.
+
+    ValueError unless there are three runs or more of one task, with a window that all have seen.
+    """
+    if len(curves) < 3:
+        raise ValueError(f"{len(curves)} runs: of fewer than three, each is outside of all others")
+    if len(tasks := sorted({curve.task for curve in curves})) > 1:
+        raise ValueError(f"runs of one task can be compared, not of {', '.join(tasks)}")
     end = min(max(curve.column("loss/dyn", "update")[0]) for curve in curves)
     edges = np.arange(0, end + 1, updates, dtype=np.float64)
     losses = [name for name in LOSSES if all(c.column(name, "update")[0] for c in curves)]
     means = np.concatenate([_means(curves, name, edges) for name in losses], 1)
     means = means[:, ~np.isnan(means).any(0)]  # [R, W]
+    if not means.size:
+        raise ValueError(f"no window of {updates} updates has losses of all runs")
     found = []
     for row, curve in enumerate(curves):
         others = np.delete(means, row, 0)
@@ -56,11 +65,15 @@ def _means(curves: Sequence[Curve], name: str, edges: Array) -> Array:
 
 if __name__ == "__main__":
     asked = ArgumentParser(description="How often a run lies outside of all others.")
-    asked.add_argument("updates", type=int, help="updates of a window")
+    asked.add_argument("updates", type=int, help="updates of a window, 1 or more")
     asked.add_argument("files", type=Path, nargs="+", metavar="FILE.csv")
     words = asked.parse_args()
-    curves = [curve for path in words.files for curve in read_curves(path)]
-    for run in outside(curves, words.updates):
+    try:
+        curves = [curve for path in words.files for curve in read_curves(path)]
+        found = outside(curves, words.updates)
+    except (OSError, ValueError) as error:
+        asked.error(str(error))
+    for run in found:
         share = (run.below + run.above) / run.windows
         where = f"{run.below} below, {run.above} above, of {run.windows} windows"
         print(f"{run.curve.group}, seed {run.curve.seed}: {share:.0%} ({where})")

@@ -12,7 +12,7 @@ Legend: R runs of a group, B bins of an axis.
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -197,6 +197,14 @@ def _published(task: str, runs: Sequence[Curve]) -> published.Published | None:
 
 
 if __name__ == "__main__":
-    (place,) = sys.argv[1:] or ["docs/learning"]
-    for drawn in draw(Path(place)):
-        print(f"{drawn}: {drawn.stat().st_size / 1000:.0f} kB")
+    asked = ArgumentParser(description="Draw the curves of a directory, one picture for each task.")
+    asked.add_argument("directory", type=Path, nargs="?", default=Path("docs/learning"))
+    place = asked.parse_args().directory
+    try:
+        pictures = draw(place)
+    except (OSError, ValueError) as error:
+        asked.error(str(error))
+    if not pictures:
+        asked.error(f"{place} has no CSV; `dreamer-async curves RUN -o FILE` writes one")
+    for picture in pictures:
+        print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")

@@ -191,8 +191,10 @@ def table(found: Foresight) -> list[str]:
         return f"  {name:{width}}" + "".join(f"{cell:>10}" for cell in cells)
 
     def row(name: str, numbers: list[float]) -> str:
-        return line(name, (f"{number:.3g}" for number in numbers))
+        return line(name, (f"{number:.3g}" if math.isfinite(number) else "-" for number in numbers))
 
+    told = (*found.errors.values(), found.rewards.came)
+    unknown = any(not math.isfinite(number) for numbers in told for number in numbers)
     return [
         f"{found.starts:,} open-loop predictions from the newest steps of the replay",
         line("", ahead),
@@ -202,4 +204,5 @@ def table(found: Foresight) -> list[str]:
         row("came", found.rewards.came),
         row("expected of the actions", found.rewards.expected),
         row("imagined by the policy", found.rewards.imagined),
+        *(["-: it never changes, or no episode goes on for so long"] if unknown else []),
     ]

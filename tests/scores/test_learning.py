@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import count, pairwise
@@ -125,6 +127,19 @@ def test_the_command_makes_the_same_config() -> None:
     settings = [word for mark, word in pairwise(words) if mark == "-s"]
     assert parse_overrides(settings)["env.repeat"] == 2
     assert resolve("dmc-proprio", "walker_walk", size=words[6], overrides=settings) == made
+
+
+def test_the_command_of_learned_experience_names_its_source() -> None:
+    settings = ["replay.source=runs/old", "train.updates=70", "env.num_envs=3", "optim.lr=1e-4"]
+    learned = resolve("classic", "cartpole", size="tiny", overrides=settings)
+    words = "learn runs/old --updates 70 --size tiny -s optim.lr=0.0001"
+    assert command(learned) == f"dreamer-async {words}"
+
+
+def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dreamer_async.scores.pictures", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{tmp_path} has no CSV" in done.stderr
 
 
 def test_csv_comes_back_as_it_was_written(tmp_path: Path) -> None:

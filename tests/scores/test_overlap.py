@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from dreamer_async.scores.learning import Curve
 from dreamer_async.scores.overlap import outside
@@ -41,3 +46,23 @@ def test_one_that_learns_something_else_is_outside_nearly_always() -> None:
 
 def test_a_loss_that_one_run_lacks_does_not_count() -> None:
     assert outside(curves(without="loss/reward"), UPDATES)[0].windows == WINDOWS - 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "updates", "message"),
+    [
+        (curves()[:2], UPDATES, "2 runs: of fewer than three, each is outside"),
+        ([], UPDATES, "0 runs"),
+        ([*curves(), Curve("run", "toy/catch", "lockstep", 0)], UPDATES, "toy/catch, toy/seek"),
+        (curves(), 10 * WINDOWS * UPDATES, "no window of 30000 updates has losses of all runs"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(runs: list[Curve], updates: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        outside(runs, updates)
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "dreamer_async.scores.overlap", "200", str(tmp_path / "no.csv")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("no.csv'")

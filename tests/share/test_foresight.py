@@ -23,7 +23,7 @@ from dreamer_async.cli import main
 from dreamer_async.envs.spec import ObsSpec
 from dreamer_async.run import pipeline
 from dreamer_async.share.dream import NothingToSee
-from dreamer_async.share.foresight import Foresight, _error, _unbroken, foresight, table
+from dreamer_async.share.foresight import Foresight, Rewards, _error, _unbroken, foresight, table
 
 ROWS, LENGTH = 4, 24
 OBS = {"place": ObsSpec((1,), "float32"), "room": ObsSpec((), "int32", classes=4)}
@@ -184,3 +184,12 @@ def test_categories_are_named_as_such() -> None:
     lines = table(foresight(trainer.agent, batch, batch, generator()))
     assert any(line.startswith("  room (wrong)  ") for line in lines)
     assert any(line.startswith("  place  ") for line in lines)
+
+
+def test_what_cannot_be_measured_is_a_dash_that_is_explained() -> None:
+    known = Foresight(3, (0, 1), {"place": [0.5, 0.25]}, frozenset(), Rewards([1.0], [1.0], [1.0]))
+    still = known._replace(errors={"place": [0.5, math.nan]})
+    assert table(known) == [line for line in table(known) if "nan" not in line and "-:" not in line]
+    *_, errors, _, _, _, _, explained = table(still)
+    assert errors.split() == ["place", "0.5", "-"]
+    assert explained == "-: it never changes, or no episode goes on for so long"
