@@ -305,7 +305,7 @@ class PoolEnv(VectorEnv):
         """Receive until nothing is in flight, asking idle environments to fill the last batch."""
         with self._requests.draining():
             pending = self._requests.pending
-            if self._lockstep and len(pending) < self.num_envs:
+            if not pool.steps_ahead or (self._lockstep and len(pending) < self.num_envs):
                 return  # whatever was asked for is held here
             while pending:
                 idle = [i for i in range(self.num_envs) if i not in pending]

@@ -37,6 +37,9 @@ class RawRows(NamedTuple):
 class RawPool:
     """One pool; it checks nothing."""
 
+    steps_ahead = True
+    """Environments step once they are asked, not only inside `recv`."""
+
     def __init__(self, pool: Any) -> None:
         self.pool: Any = pool
         """envpool's own object."""

@@ -28,6 +28,8 @@ DRAWING = threading.Lock()
 class TurnPool(RawPool):
     """A pool of one thread that steps, and so draws, inside `recv` alone."""
 
+    steps_ahead = False
+
     def __init__(self, pool: Any, batch_size: int) -> None:
         super().__init__(pool)
         self._batch_size = batch_size
