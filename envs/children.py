@@ -7,6 +7,7 @@ while C holds the GIL, nor in a process that is stopped. What they start themsel
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,29 @@ def bound(command: Sequence[str]) -> list[str]:
     if sys.platform != "linux":
         return list(command)
     return [sys.executable, "-I", "-S", "-c", _BIND, str(os.getpid()), *command]
+
+
+def stand_in(program: str) -> str:
+    """A program that becomes `program`, bound to the thread that starts it; see `bound`.
+
+    For libraries that start a program by its path. It is a script in memory that lives as long as
+    this process. Where memory must not be executed it is `program` itself.
+    """
+    return _stand_in(program, os.getpid())
+
+
+@cache
+def _stand_in(program: str, _pid: int) -> str:
+    if sys.platform != "linux":
+        return program
+    script = f'#!/bin/sh\nexec {shlex.join(bound([program]))} "$@"\n'
+    writing = os.memfd_create("stand-in")
+    with open(writing, "w") as file:
+        file.write(script)
+        file.flush()  # a file that is open for writing cannot be executed
+        reading = os.open(f"/proc/self/fd/{writing}", os.O_RDONLY)
+    path = f"/proc/{os.getpid()}/fd/{reading}"
+    return path if os.access(path, os.X_OK) else program
 
 
 @cache

@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamer_async.envs import names, needs
-from dreamer_async.envs.children import bound
+from dreamer_async.envs import children, names, needs
 from dreamer_async.envs.drawing.turns import DRAWING, TurnPool
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.native.actions import ActionWriter, write_space
@@ -145,7 +144,7 @@ for _ in range(3):
 def _try(env_id: str, options: str) -> str:
     """Make and step a pool in a process of its own, which a wrong value may end; why it failed."""
     path = f"import sys; sys.path[:] = {sys.path!r}\n"
-    command = bound([sys.executable, "-P", "-c", path + _TRY, f'["{env_id}", {options}]'])
+    command = children.bound([sys.executable, "-P", "-c", path + _TRY, f'["{env_id}", {options}]'])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TRY_SECONDS)
     except subprocess.TimeoutExpired:
@@ -188,6 +187,7 @@ class PoolEnv(VectorEnv):
                 num_threads=1 if in_turn else min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
                 **({"render_mode": "rgb_array"} if self._draws else {}),
+                **_binding(task.env_id),
                 **task.options,
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
@@ -326,6 +326,14 @@ def _draws(env_id: str) -> bool:
     except needs.MissingNeed:
         return False
     return True
+
+
+def _binding(env_id: str) -> dict[str, str]:
+    """Options that let no process outlive ours: VizDoom plays each game in one of its own."""
+    entry, *_ = envpool.registration.registry.specs[env_id]
+    if not entry.startswith("envpool.vizdoom"):
+        return {}
+    return {"vzd_path": children.stand_in(envpool.make_spec(env_id).config.vzd_path)}
 
 
 def _zeros(spec: ActionSpec, rows: int) -> NDArray[Any]:

@@ -101,6 +101,31 @@ def test_a_child_whose_parent_is_gone_before_it_begins_never_runs() -> None:
     assert subprocess.run(other, capture_output=True, text=True).stdout == ""
 
 
+def test_what_a_library_starts_by_its_path_is_bound() -> None:
+    program = children.stand_in(sys.executable)
+    assert program == children.stand_in(sys.executable) != sys.executable
+    words = [program, "-c", "import sys; print(sys.argv[1:])", "a b", "$HOME"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == "['a b', '$HOME']\n"
+    elsewhere = [sys.executable, "-c", f"import subprocess; subprocess.run({words})"]
+    assert subprocess.run(elsewhere, capture_output=True, text=True).stdout == "", "other parent"
+
+
+def test_a_killed_process_leaves_no_game_of_doom_behind(tmp_path: Path) -> None:
+    play = (
+        "import time; from dreamer_async import envs; "
+        "env = envs.make('vizdoom', 'basic', num_envs=2, seed=0); env.start(); env.recv(); "
+        "print('playing', flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", play]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as player:
+        assert player.stdout is not None and player.stdout.readline() == "playing\n"
+        games = Path(f"/proc/{player.pid}/task").glob("*/children")
+        pids = [int(pid) for file in games for pid in file.read_text().split()]
+        assert len(pids) == 2
+        player.kill()
+    wait_until(lambda: all(parent_of(pid) is None for pid in pids))
+
+
 def parent_of(pid: int) -> int | None:
     """The parent of a process; None if it is dead."""
     try:
