@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamer_async.scores.curves import Band, find, verdict
+from dreamer_async.scores.curves import Band, Published, find, verdict
 from dreamer_async.scores.learning import Curve, read_curves
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -19,8 +19,6 @@ PAPER, HIGHER = "size1m", "size1m, rate 1.6e-4"
 """Groups of the first table, and of that of the higher rate, whose last column is of the first."""
 WORDS = {"ahead": "above", "on track": "inside", "behind": "below"}
 """What the tables call a verdict."""
-BIN = 10_000
-"""Frames over which a row averages, as `scores` does."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Row:
 
     group: str
     task: str
+    """suite/task; the table names the suite where it is not SUITE."""
     seed: int
     frames: int
     score: float
@@ -49,12 +48,20 @@ def rows(text: str) -> Iterator[Row]:
             group = ""
         elif group and "---" not in cells[0]:
             if cells[0]:
-                task, seed = cells[0].split(" (")[0].split(", ")[0], int(cells[0].split(", ")[1][0])
+                task, seed = (
+                    whole(cells[0].split(" (")[0].split(", ")[0]),
+                    int(cells[0].split(", ")[1][0]),
+                )
             frames, score = map(number, cells[2:4])
             median, low, high = map(float, re.findall(r"\d+", cells[4]))  # median (low to high)
             said = re.split(r"\W", cells[5])[0]
             last = number(cells[6]) if len(cells) > 6 and cells[6] else None
             yield Row(group, task, seed, int(frames), score, (median, low, high), said, last)
+
+
+def whole(task: str) -> str:
+    """With its suite."""
+    return task if "/" in task else f"{SUITE}/{task}"
 
 
 def number(cell: str) -> float:
@@ -78,22 +85,29 @@ def faults(row: Row) -> list[str]:
 
 
 def measured(group: str, row: Row) -> float:
-    """Mean return of the training episodes that end within the row's frames."""
+    """Mean return of the training episodes that end within the row's bin, as `scores` has it."""
     (curve,) = (each for each in CURVES if is_of(each, group, row))
     frames, returns = map(np.array, curve.column("return", "frames"))
-    return float(returns[(frames > row.frames - BIN) & (frames <= row.frames)].mean())
+    first = row.frames - published_curve(row).frames[0]
+    return float(returns[(frames > first) & (frames <= row.frames)].mean())
 
 
 def is_of(curve: Curve, group: str, row: Row | ByHour) -> bool:
-    return (curve.task, curve.group, curve.seed) == (f"{SUITE}/{row.task}", group, row.seed)
+    return (curve.task, curve.group, curve.seed) == (row.task, group, row.seed)
 
 
 def published(row: Row) -> Band:
-    curve = find(SUITE, row.task)
-    assert curve is not None
-    band = curve.inside(row.frames)
+    band = published_curve(row).inside(row.frames)
     assert band is not None
     return band
+
+
+def published_curve(row: Row) -> Published:
+    """What was published of its task, in bins that are as wide as the first one."""
+    suite, _, task = row.task.partition("/")
+    curve = find(suite, task)
+    assert curve is not None
+    return curve
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.task}-{row.group}-{row.frames}")
@@ -142,12 +156,12 @@ def by_hour(text: str) -> Iterator[ByHour]:
         run, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         (named, setting), seed = run.split(": "), int(number(run))
         for minutes, cell in zip((20.0, 60.0), cells, strict=True):
-            if whole := re.match(r"complete after (\d+) minutes: ", cell):
-                minutes, cell = float(whole[1]), cell[whole.end() :]
+            if end := re.match(r"complete after (\d+) minutes: ", cell):
+                minutes, cell = float(end[1]), cell[end.end() :]
             updates, steps, score = cell.replace("*", "").split(", ")
             said = None if score.startswith("no ") else number(score)
             yield ByHour(
-                *(GROUPS[setting], named.split(", ")[0], seed),
+                *(GROUPS[setting], whole(named.split(", ")[0]), seed),
                 *(minutes, number(updates), number(steps), said),
             )
 
@@ -197,6 +211,6 @@ def test_a_wrong_return_by_the_hour_is_noticed() -> None:
 
 
 def test_every_run_by_the_published_protocol_has_its_rows() -> None:
-    told = {(row.group, f"{SUITE}/{row.task}", row.seed) for row in ROWS}
+    told = {(row.group, row.task, row.seed) for row in ROWS}
     ran = {(c.group, c.task, c.seed) for c in CURVES if c.group in {PAPER, HIGHER}}
     assert told == ran
