@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -329,10 +330,18 @@ def _draws(env_id: str) -> bool:
 
 
 def _binding(env_id: str) -> dict[str, str]:
-    """Options that let no process outlive ours: VizDoom plays each game in one of its own."""
+    """Options that let no process outlive ours: VizDoom plays each game in one of its own.
+
+    Each game looks for its directory and makes it where it is missing; two that do so at once end
+    our process. EnvError if it cannot be made.
+    """
     entry, *_ = envpool.registration.registry.specs[env_id]
     if not entry.startswith("envpool.vizdoom"):
         return {}
+    try:
+        Path("_vizdoom").mkdir(exist_ok=True)
+    except OSError as error:
+        raise EnvError(f"VizDoom keeps files where it is started: {error}") from None
     return {"vzd_path": children.stand_in(envpool.make_spec(env_id).config.vzd_path)}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from dreamer_async import envs
 from dreamer_async.envs import EnvError, VectorEnv, needs
-from dreamer_async.envs.pool import PoolEnv
+from dreamer_async.envs.pool import PoolEnv, _binding
 from dreamer_async.envs.pool_suite import open_pool
 from dreamer_async.envs.pool_task import PoolTask
 from dreamer_async.envs.raw_pool import RawPool, RawRows
@@ -307,6 +309,22 @@ def test_one_number_in_any_of_several_vectors_is_enough(
         why = "does not fit float32" if bad == 1e300 else "is not finite"
         with pytest.raises(EnvError, match=f"environment 1 of .* delivered {key} that {why}"):
             env.recv()
+
+
+def test_the_directory_of_doom_is_there_before_its_games(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two games that make it at once end the process."""
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "_vizdoom"
+    with make("vizdoom", "basic", num_envs=1):
+        assert directory.is_dir()
+        assert _binding("Basic-v1")["vzd_path"].startswith("/proc/")
+        assert _binding("CartPole-v1") == {}
+    shutil.rmtree(directory)
+    directory.touch()
+    with pytest.raises(EnvError, match=r"keeps files where it is started: .*File exists.*_vizdoom"):
+        make("vizdoom", "basic", num_envs=1)
 
 
 def test_a_missing_envpool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
