@@ -188,8 +188,7 @@ class PoolEnv(VectorEnv):
                 num_threads=1 if in_turn else min(options.threads, self.num_envs),
                 seed=env_seeds(options.seed, self.num_envs),
                 **({"render_mode": "rgb_array"} if self._draws else {}),
-                **_binding(task.env_id),
-                **task.options,
+                **(_binding(task.env_id) | dict(task.options)),
             )
             _ = pool.observation_space  # which warns when it is first used, else in recv
         self._pool: Any = TurnPool(pool, self.batch_size) if in_turn else RawPool(pool)

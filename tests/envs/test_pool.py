@@ -321,6 +321,9 @@ def test_the_directory_of_doom_is_there_before_its_games(
         assert directory.is_dir()
         assert _binding("Basic-v1")["vzd_path"].startswith("/proc/")
         assert _binding("CartPole-v1") == {}
+    program = needs.import_envpool().make_spec("Basic-v1").config.vzd_path
+    with PoolEnv(PoolTask("gym", "", "Basic-v1", {"vzd_path": program}), Options(1, 1, 0)) as env:
+        assert env.pool.config["vzd_path"] == program, "what the user says comes first"
     shutil.rmtree(directory)
     directory.touch()
     with pytest.raises(EnvError, match=r"keeps files where it is started: .*File exists.*_vizdoom"):
