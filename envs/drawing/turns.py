@@ -45,15 +45,14 @@ class TurnPool(RawPool):
             self._asked.put((env, each))
 
     def recv(self) -> RawRows:
-        asked = [self._asked.get() for _ in range(self._batch_size)]
-        resets = [env for env, action in asked if action is None]
-        steps = [env for env, action in asked if action is not None]
+        asked = dict(self._asked.get() for _ in range(self._batch_size))  # each of them once
+        resets = [env for env, action in asked.items() if action is None]
+        steps = {env: action for env, action in asked.items() if action is not None}
         with DRAWING:
             if resets:
                 self.pool._reset(np.array(resets, np.int32))
             if steps:
-                actions = np.stack([action for _, action in asked if action is not None])
-                super().send(actions, np.array(steps, np.int32))
+                super().send(np.stack([*steps.values()]), np.array([*steps], np.int32))
             return super().recv()
 
     def free(self) -> None:

@@ -48,10 +48,7 @@ def rows(text: str) -> Iterator[Row]:
             group = ""
         elif group and "---" not in cells[0]:
             if cells[0]:
-                task, seed = (
-                    whole(cells[0].split(" (")[0].split(", ")[0]),
-                    int(cells[0].split(", ")[1][0]),
-                )
+                task, seed = run_of(cells[0].split(" (")[0])
             frames, score = map(number, cells[2:4])
             median, low, high = map(float, re.findall(r"\d+", cells[4]))  # median (low to high)
             said = re.split(r"\W", cells[5])[0]
@@ -59,9 +56,10 @@ def rows(text: str) -> Iterator[Row]:
             yield Row(group, task, seed, int(frames), score, (median, low, high), said, last)
 
 
-def whole(task: str) -> str:
-    """With its suite."""
-    return task if "/" in task else f"{SUITE}/{task}"
+def run_of(words: str) -> tuple[str, int]:
+    """suite/task and seed of `task, seed`."""
+    task, seed = words.split(", ")
+    return (task if "/" in task else f"{SUITE}/{task}"), int(seed)
 
 
 def number(cell: str) -> float:
@@ -154,15 +152,15 @@ def by_hour(text: str) -> Iterator[ByHour]:
     table = text.partition("| run: setting |")[2].partition("\n\n")[0]
     for line in table.splitlines()[2:]:
         run, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-        (named, setting), seed = run.split(": "), int(number(run))
+        named, setting = run.split(": ")
         for minutes, cell in zip((20.0, 60.0), cells, strict=True):
             if end := re.match(r"complete after (\d+) minutes: ", cell):
                 minutes, cell = float(end[1]), cell[end.end() :]
             updates, steps, score = cell.replace("*", "").split(", ")
             said = None if score.startswith("no ") else number(score)
             yield ByHour(
-                *(GROUPS[setting], whole(named.split(", ")[0]), seed),
-                *(minutes, number(updates), number(steps), said),
+                *(GROUPS[setting], *run_of(named), minutes),
+                *(number(updates), number(steps), said),
             )
 
 
