@@ -337,6 +337,8 @@ class Evaluator:
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             tally = Scores(self._episodes)
             play(policy, generator, env, tally, seed, halted=self._halt.is_set)
+        except Halted:  # an error that nobody fetches would be reported when the run has ended
+            return Controlled("evaluate", "refused", "the run ends")
         except Exception as error:
             if not isinstance(error, EnvError | OSError) and not is_out_of_memory(error):
                 raise
