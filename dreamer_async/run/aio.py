@@ -71,13 +71,15 @@ class OwnedThread:
         """
         done = self._put(function, *args)
         try:
-            return await asyncio.shield(done)
+            await asyncio.wait([done])
         except asyncio.CancelledError:
             try:
                 await asyncio.wait([done], timeout=PATIENCE)
             finally:
                 self.leave()
+                _drop_error(done)
             raise
+        return done.result()
 
     def leave(self) -> None:
         """Give up the calls that have not come back: those who wait for them get Left."""
@@ -86,7 +88,7 @@ class OwnedThread:
                 _left.append(self._thread)
             self.left = True
             done.set_exception(Left(f"the thread {self._thread.name} was left behind"))
-            done.exception()  # mark it as retrieved
+            _drop_error(done)
 
     def _put(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -137,18 +139,26 @@ class OwnedThread:
 
 
 async def _uninterrupted(done: asyncio.Future[T]) -> T:
+    """Its result, once it is there; cancellation is raised then, instead.
+
+    Not by `asyncio.shield`: from Python 3.14 on it reports an error that comes after a
+    cancellation even where somebody fetches it.
+    """
     cancelled: asyncio.CancelledError | None = None
     while not done.done():
         try:
-            await asyncio.shield(done)
+            await asyncio.wait([done])
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:  # the call's own error: raised by result() below
-            break
     if cancelled is not None:
-        done.exception()  # mark it as retrieved
+        _drop_error(done)
         raise cancelled
     return done.result()
+
+
+def _drop_error(done: asyncio.Future[Any]) -> None:
+    """Let asyncio know that nobody will fetch it: it would report it as forgotten."""
+    done.exception()
 
 
 def _post(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:

@@ -310,7 +310,7 @@ class Evaluator:
             await self._asked.wait()
             playing = asyncio.ensure_future(thread.run_or_leave(self._evaluate))
             try:
-                answer = await asyncio.shield(playing)
+                await asyncio.wait([playing])
             except asyncio.CancelledError:
                 self._halt.set()
                 playing.cancel()
@@ -318,6 +318,7 @@ class Evaluator:
                 raise
             finally:
                 self._asked.clear()
+            answer = playing.result()
             self._telemetry.emit(answer)
             if isinstance(answer, Evaluated):
                 cut = sum(length >= LONGEST for length in answer.lengths)
@@ -337,8 +338,6 @@ class Evaluator:
             generator, env = torch.Generator().manual_seed(seed), self._config.env
             tally = Scores(self._episodes)
             play(policy, generator, env, tally, seed, halted=self._halt.is_set)
-        except Halted:  # an error that nobody fetches would be reported when the run has ended
-            return Controlled("evaluate", "refused", "the run ends")
         except Exception as error:
             if not isinstance(error, EnvError | OSError) and not is_out_of_memory(error):
                 raise

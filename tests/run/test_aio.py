@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -144,6 +146,35 @@ def test_a_call_that_comes_back_in_time_is_not_left_behind(
             assert not thread.left, "nothing was running"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("waits", [OwnedThread.run, OwnedThread.run_or_leave])
+def test_an_error_after_a_cancellation_is_dropped_in_silence(waits: Any) -> None:
+    """Asyncio reports an error that nobody fetched."""
+    reported: list[str] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: reported.append(context["message"]))
+        started, release = threading.Event(), threading.Event()
+
+        def fail() -> None:
+            started.set()
+            release.wait(60)
+            raise ZeroDivisionError
+
+        with OwnedThread("worker") as thread:
+            task = asyncio.create_task(waits(thread, fail))
+            await asyncio.to_thread(started.wait, 60)
+            task.cancel()
+            await asyncio.sleep(0)
+            release.set()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    gc.collect()
+    assert reported == []
 
 
 def test_whoever_waits_for_a_call_that_is_given_up_hears_of_it() -> None:

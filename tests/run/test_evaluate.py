@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import TINY
 
 import dreamer_async
 from dreamer_async import cli
 from dreamer_async.config import resolve, to_dict
+from dreamer_async.fast.place import take_place
 from dreamer_async.run import pipeline
-from dreamer_async.run.evaluate import LONGEST, Scores, evaluate, play
+from dreamer_async.run.aio import OwnedThread
+from dreamer_async.run.evaluate import LONGEST, Evaluator, Scores, evaluate, play
+from dreamer_async.run.telemetry import Telemetry
+from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store import checkpoint
+from dreamer_async.store.events import Event
 from dreamer_async.store.run_dir import RunDir
 
 
@@ -103,3 +113,51 @@ def test_a_long_evaluation_says_how_far_it_is(run: RunDir, monkeypatch: pytest.M
     evaluate(run.path, 9, 5, device="cpu", say=said.append)
     assert said[0] == "0 episodes in 8 steps, 9 to come"
     assert said[-1].startswith("9 episodes in ") and "to come" not in said[-1]
+
+
+def test_an_evaluation_that_the_end_of_its_run_halts_leaves_no_error_behind(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody fetches is reported when everything else is over."""
+    agent = dreamer_async.load(run.path, device="cpu")
+    weights = PolicyWeights(agent.policy._weights)
+    weights.publish(agent.policy._weights, 1)
+    place, kept = take_place(agent.config.train), Kept()
+    evaluator = Evaluator(agent.spec, agent.config, place, weights, Telemetry(kept))
+    stepped, errors = asyncio.Event(), list[dict[str, Any]]()
+
+    async def halt_midway() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: errors.append(context))
+        add = Scores.add
+
+        def add_and_tell(scores: Scores, step: Any) -> None:
+            add(scores, step)
+            loop.call_soon_threadsafe(stepped.set)
+
+        monkeypatch.setattr(Scores, "add", add_and_tell)
+        monkeypatch.setattr(Scores, "complete", False)
+        with OwnedThread("evaluation", lambda: torch.set_num_threads(1)) as thread:
+            serving = asyncio.create_task(evaluator.serve(thread))
+            assert evaluator.ask(3) == "" and "running already" in evaluator.ask(3)
+            await stepped.wait()
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+        await asyncio.sleep(0)
+        gc.collect()
+
+    asyncio.run(asyncio.wait_for(halt_midway(), 60))
+    assert errors == [] and kept.events == []
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
