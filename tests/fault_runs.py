@@ -240,8 +240,8 @@ def _seek_ring(run: RunDir, config: Config) -> tuple[int, int]:
 
 def wrong_steps(replay: Replay, env: int) -> int:
     """Published steps of one environment that do not follow from the steps before them."""
-    last = int(replay._head[env])
-    first = max(0, int(replay._reserved[env]) - replay.spec.capacity)
+    last = int(replay._cursors.head[env])
+    first = max(0, int(replay._cursors.reserved[env]) - replay.spec.capacity)
     slots = np.arange(first, last) % replay.spec.capacity
     step = {name: column[env][slots] for name, column in replay._columns.items()}
     goal = step["goal"].astype(int) - toy_tasks.Seek.reach

@@ -163,7 +163,7 @@ def publish_early(_: Any) -> None:
         if not isinstance(index, slice):
             with self._lock:
                 env = index // self.spec.capacity
-                publish(self, env, self._reserved[env] - 1)
+                publish(self, env, self._cursors.reserved[env] - 1)
             time.sleep(0.02)  # a kill hits this often enough
         put(self, rows, index, value)
 

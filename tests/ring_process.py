@@ -106,7 +106,7 @@ def wrong_contexts(out: SampleBuffers, lost: np.ndarray) -> np.ndarray:
 
 def count_wrong(replay: Replay) -> tuple[int, int]:
     """Read every complete window of the ring; return (wrong windows, wrong contexts)."""
-    oldest, windows = replay._windows()
+    oldest, windows = replay._cursors.windows()
     env = np.repeat(np.arange(SPEC.num_envs), windows)
     start = np.concatenate([o + np.arange(n) for o, n in zip(oldest, windows, strict=True)])
     out, rows = SampleBuffers.allocate(SPEC, len(env)), np.arange(len(env))
@@ -119,9 +119,9 @@ def count_wrong(replay: Replay) -> tuple[int, int]:
 class Naive(Replay):
     """A reader that trusts `head` and does not look again after copying."""
 
-    def _windows(self) -> tuple[np.ndarray, np.ndarray]:
-        oldest = np.maximum(self._head - self.spec.capacity, 0)
-        return oldest, self._head - self.spec.length + 1 - oldest
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors.reserved = self._cursors.head
 
     def _settle(self, draw: _Draw) -> np.ndarray:
         return super()._settle(draw) & False
@@ -187,7 +187,7 @@ def doomed(folder: Path, kind: type[Replay]) -> None:
     acknowledge = os.open(acknowledged(folder), os.O_WRONLY | os.O_CREAT, 0o600)
     replay = kind.open(*paths(folder), SPEC, seed=os.getpid())
     out = SampleBuffers.allocate(SPEC, 2)
-    step, end = int(replay._head[0]), time.monotonic() + PATIENCE
+    step, end = int(replay._cursors.head[0]), time.monotonic() + PATIENCE
     if kind is Deliberate:
         print("begun", flush=True)
     while time.monotonic() < end:

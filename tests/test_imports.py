@@ -66,8 +66,8 @@ STANDARD = {
 }
 """Modules and packages that use the standard library only; aio starts uvloop in a function."""
 NUMPY = {
-    *(f"{OURS}.replay.{name}" for name in ("replay", "files", "layout", "state", "ring")),
-    *(f"{OURS}.replay.{name}" for name in ("online_queue", "capacity")),
+    *(f"{OURS}.replay.{name}" for name in ("replay", "cursors", "files", "layout", "state")),
+    *(f"{OURS}.replay.{name}" for name in ("ring", "online_queue", "capacity")),
     f"{OURS}.scores.curves",
     f"{OURS}.scores.bands",
     f"{OURS}.scores.references",

@@ -1,9 +1,9 @@
 """The replay: windows of experience, sampled from a ring that one writer fills.
 
-Each environment has its own ring of `capacity` slots; step n of environment e lives in slot
-n % capacity of row e. Two cursors per environment order everything: `reserved` is raised before
-a slot is overwritten, `head` after the new step is complete. A window is valid if its first step
-is still >= reserved - capacity after it was copied. docs/replay.md has the protocol in full.
+Each environment has its own ring of `capacity` slots. The writer moves its cursors
+(`cursors.py`) before it overwrites a slot and after the new step is complete; a reader looks at
+them before it copies windows and once more afterwards, and copies anew what was overwritten
+meanwhile. docs/replay.md has the protocol in full.
 
 Legend: B rows of a batch, L window length with its context step, T = L - 1, N rows of an add,
 E environments, C slots per environment, D deter, S stoch.
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamer_async.replay.cursors import Cursors
 from dreamer_async.replay.files import ReplayFiles
 from dreamer_async.replay.layout import (
     Array,
@@ -73,7 +74,7 @@ class Replay:
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._sample_age = 0.0
         self._closed = False
-        self._reserved, self._head = files.ring.arrays["cursors"]
+        self._cursors = Cursors(files.ring.arrays["cursors"], spec.capacity, spec.length)
         self._columns = {name: files.ring.arrays[f"field/{name}"] for name in spec.fields}
         self._rows = {name: _rows(column) for name, column in self._columns.items()}
         self._attach_latents()
@@ -158,7 +159,7 @@ class Replay:
 
         The latents of steps are among them; they are views of the files, so close them first.
         """
-        many = [min(head, self.spec.capacity) for head in self._head.tolist()]
+        many = self._cursors.stored.tolist()
         for name, column in (*self._columns.items(), *self._latent.items()):
             yield name, [column[env, :steps] for env, steps in enumerate(many)]
 
@@ -180,7 +181,7 @@ class Replay:
         env = np.asarray(env_id, np.int64)
         check_rows(self.spec, env, fields, deter, stoch)
         with self._lock:
-            step = self._reserve(env)
+            step = self._cursors.reserve(env)
         index = env * self.spec.capacity + step % self.spec.capacity
         # A slice is written in half the time of an index, and single environments add often.
         place = slice(index[0], index[0] + 1) if len(index) == 1 else index
@@ -199,7 +200,7 @@ class Replay:
         """
         assert not self._files.readonly and not self._closed
         env = np.asarray(env_id, np.int64)
-        newest = self._head[env] - 1
+        newest = self._cursors.head[env] - 1
         assert (newest >= 0).all(), "there is no step to amend"
         self._put(
             self._rows["action"], env * self.spec.capacity + newest % self.spec.capacity, action
@@ -246,27 +247,21 @@ class Replay:
                 return 0
             return sum(self._refresh(e, s + 1, h, z) for e, s, h, z in rows)
 
-    def _reserve(self, env: Indices) -> Indices:
-        """Announce that the next slot of each environment will be overwritten."""
-        step = self._head[env]
-        self._reserved[env] = step + 1
-        return step
-
     def _put(self, rows: Array, index: Indices | slice, value: Array | int) -> None:
         """Write some entries of one column."""
         rows[index] = value
 
     def _publish(self, env: Indices, step: Indices) -> None:
         """Make the new steps visible, and queue the windows that they complete."""
-        self._head[env] = step + 1
+        self._cursors.publish(env, step)
         if self._online:
             for e, n in zip(env.tolist(), step.tolist(), strict=True):
                 self._queue.add(e, n)
 
     def _refresh(self, env: int, first: int, deter: Array, stoch: Array) -> int:
         """Write the latents of steps first .. first + T - 1 that are still in the ring."""
-        low = max(first, self._oldest(env))
-        high = min(first + len(deter), int(self._head[env]))
+        low = max(first, self._cursors.oldest(env))
+        high = min(first + len(deter), int(self._cursors.head[env]))
         for slots, steps in spans(low, high - low, self.spec.capacity):
             part = slice(low - first + steps.start, low - first + steps.stop)
             # A killed process leaves these steps without latents, never with half of them.
@@ -296,56 +291,29 @@ class Replay:
         while rows.size:
             with self._lock:
                 queued = online and self._online
-                draw = self._newest(rows.size) if newest else self._draw(rows.size, queued)
+                draw = self._draw(rows.size, online=queued, newest=newest)
             self._copy(out, rows, draw)
             with self._lock:
                 lost[rows] = self._read_context(out, rows, draw)
                 torn = self._settle(draw)
             rows = rows[torn]
         out.generation = self.generation
-        age = self._head[out.env] - out.start - self.spec.length
+        age = self._cursors.head[out.env] - out.start - self.spec.length
         self._sample_age = float(age.mean()) * self.spec.num_envs
         self._counters["contexts_lost"] += int(lost.sum())
         out.annotate(lost)
 
-    def _draw(self, count: int, online: bool) -> _Draw:
-        """Choose windows: the online queue first, the rest uniform over all complete windows."""
-        queued, dropped = self._queue.take(count, self._oldest) if online else ([], 0)
+    def _draw(self, count: int, *, online: bool, newest: bool) -> _Draw:
+        """Choose windows: the newest, or the online queue first and the rest uniform over all."""
+        if newest:
+            return _Draw(*self._cursors.newest(count), online=0)
+        queued, dropped = self._queue.take(count, self._cursors.oldest) if online else ([], 0)
         self._counters["online_dropped"] += dropped
-        env, start = self._uniform(count - len(queued))
+        env, start = self._cursors.uniform(count - len(queued), self._rng)
         if queued:
             first = np.array(queued, np.int64)
             env, start = np.append(first[:, 0], env), np.append(first[:, 1], start)
         return _Draw(env, start, len(queued))
-
-    def _newest(self, count: int) -> _Draw:
-        """Choose the last window of each environment, then those before them."""
-        turn, env = np.divmod(np.arange(count), self.spec.num_envs)
-        start = self._head[env] - (turn + 1) * self.spec.length
-        if (start < self._windows()[0][env]).any():
-            raise RuntimeError(f"there are fewer than {count} windows that do not overlap")
-        return _Draw(env, start, 0)
-
-    def _uniform(self, count: int) -> tuple[Indices, Indices]:
-        """Draw (environment, first step) uniformly over all complete windows."""
-        if count == 0:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        oldest, windows = self._windows()
-        ends = np.cumsum(windows)
-        if ends[-1] < 1:
-            raise RuntimeError(f"no environment has {self.spec.length} steps to sample yet")
-        pick = self._rng.integers(ends[-1], size=count)
-        env = np.searchsorted(ends, pick, side="right")
-        return env, oldest[env] + pick - (ends[env] - windows[env])
-
-    def _windows(self) -> tuple[Indices, Indices]:
-        """Give the oldest step and the number of complete windows of each environment."""
-        oldest = np.maximum(self._reserved - self.spec.capacity, 0)
-        return oldest, np.maximum(self._head - self.spec.length + 1 - oldest, 0)
-
-    def _oldest(self, env: int) -> int:
-        """Give the oldest step of an environment that no add may overwrite."""
-        return max(0, int(self._reserved[env]) - self.spec.capacity)
 
     def _copy(self, out: SampleBuffers, rows: Indices, draw: _Draw) -> None:
         """Copy windows: large steps as one or two slices per window, small ones by index.
@@ -383,7 +351,7 @@ class Replay:
 
     def _settle(self, draw: _Draw) -> NDArray[np.bool_]:
         """Return [R] which windows were overwritten while they were copied, and count."""
-        torn = draw.start < self._reserved[draw.env] - self.spec.capacity
+        torn = self._cursors.overwritten(draw.env, draw.start)
         dropped = int(torn[: draw.online].sum())
         kept = ~torn
         self._counters["sampled"] += int(kept.sum())
@@ -398,20 +366,19 @@ class Replay:
     def windows(self) -> int:
         """Complete windows that can be sampled now."""
         with self._lock:
-            return int(self._windows()[1].sum())
+            return int(self._cursors.windows()[1].sum())
 
     @property
     def newest_windows(self) -> int:
         """Windows that do not overlap, as many of each environment."""
         with self._lock:
-            steps = self._head - self._windows()[0]  # [N]
-            return self.spec.num_envs * int(steps.min() // self.spec.length)
+            return self._cursors.windows_apart()
 
     @property
     def steps(self) -> int:
         """Steps ever added, over all environments and all processes that wrote this ring."""
         with self._lock:
-            return int(self._head.sum())
+            return self._cursors.steps
 
     def stats(self) -> dict[str, float]:
         """Gauges by name.
@@ -420,11 +387,12 @@ class Replay:
         environments between the end of a window and now; torn counts windows drawn anew.
         """
         with self._lock:
-            stored = np.minimum(self._head, self.spec.capacity).sum()
+            cursors = self._cursors
+            slots = self.spec.num_envs * self.spec.capacity
             return {
-                "fill": float(stored) / (self.spec.num_envs * self.spec.capacity),
-                "steps": float(self._head.sum()),
-                "windows": float(self._windows()[1].sum()),
+                "fill": float(cursors.stored.sum()) / slots,
+                "steps": float(cursors.steps),
+                "windows": float(cursors.windows()[1].sum()),
                 "online_queue": float(len(self._queue)),
                 "sample_age": self._sample_age,
                 **{name: float(count) for name, count in self._counters.items()},
@@ -443,7 +411,7 @@ class Replay:
                 "ring": self._identity,
                 "generation": self.generation,
                 "length": self.spec.length,
-                "heads": self._head.tolist(),
+                "heads": self._cursors.head.tolist(),
                 "rng": self._rng.bit_generator.state,
                 "queue": [list(entry) for entry in self._queue],
                 "counters": dict(self._counters),
@@ -466,8 +434,8 @@ class Replay:
             dropped = len(state["queue"])
             self._queue.clear()
             if self._online and fits:
-                heads = state["heads"], self._head.tolist()
-                dropped = self._queue.restore(state["queue"], *heads, self._oldest)
+                heads = state["heads"], self._cursors.head.tolist()
+                dropped = self._queue.restore(state["queue"], *heads, self._cursors.oldest)
             self._counters["online_dropped"] += dropped
         return same_ring
 
@@ -480,7 +448,7 @@ class Replay:
         self._closed = True
         for views in (self._columns, self._rows, self._latent, self._latent_rows):
             views.clear()
-        self._reserved = self._head = np.empty(0, np.int64)
+        self._cursors.close()
         self._files.close()
 
     def __enter__(self) -> Replay:

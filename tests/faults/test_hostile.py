@@ -191,8 +191,9 @@ def test_a_spoiled_replay_state_is_refused_or_fits(
         except ValueError:
             assert replay.state() == before, "nothing is changed"
         else:
+            cursors = replay._cursors
             for env, start in replay._queue:
-                assert 0 <= env < 3 and replay._oldest(env) <= start <= replay._head[env] - 5
+                assert 0 <= env < 3 and cursors.oldest(env) <= start <= cursors.head[env] - 5
 
 
 @pytest.mark.parametrize("head", [-1, 1 << 48, (1 << 63) - 1])

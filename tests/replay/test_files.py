@@ -92,7 +92,7 @@ def test_a_step_that_was_begun_and_not_finished_stays_hidden(paths: tuple[Path, 
     replay = Replay.create(*paths, spec, seed=0)
     feed = Experience(replay)
     feed.fill(31)
-    replay._reserved[0] += 1
+    replay._cursors.reserved[0] += 1
     replay._columns["action"][0, 31 % 20] = -1
     replay.close()
     with Replay.open(*paths, spec, seed=0) as replay:

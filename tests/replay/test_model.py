@@ -211,7 +211,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.model.begun = [max(b, int(e in envs)) for e, b in enumerate(self.model.begun)]
         for env in envs:
             step = len(self.model.history[env])
-            self.replay._reserved[env] = step + 1
+            self.replay._cursors.reserved[env] = step + 1
             for column in self.replay._columns.values():
                 column[env, step % self.spec.capacity] = 1
             self.replay._latent["deter"][env, step % self.spec.capacity] = np.nan

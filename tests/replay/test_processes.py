@@ -122,8 +122,8 @@ def test_a_killed_writer_leaves_no_wrong_step(tmp_path: Path) -> None:
             kill_one_writer(mother, kind, chance.uniform(0.0, 0.06))
             with Replay.open(*paths(tmp_path), SPEC, seed=kill, readonly=True) as replay:
                 assert count_wrong(replay) == (0, 0)
-                assert replay._head.min() >= acknowledged_steps(tmp_path)
-                begun = replay._reserved > replay._head
+                assert replay._cursors.head.min() >= acknowledged_steps(tmp_path)
+                begun = replay._cursors.reserved > replay._cursors.head
             let_in += forgetful(tmp_path, begun)
     assert let_in > 0, "the mistake would have been seen"
 
@@ -152,5 +152,5 @@ def forgetful(folder: Path, begun: np.ndarray) -> bool:
     if not begun.any():
         return False
     with Replay.open(*paths(folder), SPEC, seed=0, readonly=True) as replay:
-        replay._reserved = replay._head
+        replay._cursors.reserved = replay._cursors.head
         return count_wrong(replay) != (0, 0)

@@ -348,7 +348,7 @@ def test_wrong_rows_are_a_programmers_mistake(replay: Replay, wrong: str) -> Non
     with pytest.raises(AssertionError):
         replay.add(env, fields, deter, stoch)
     assert replay.steps == 0
-    assert (replay._reserved == 0).all()
+    assert (replay._cursors.reserved == 0).all()
 
 
 def test_wrong_buffers_are_a_programmers_mistake(replay: Replay) -> None:

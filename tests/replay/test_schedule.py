@@ -19,6 +19,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from dreamer_async.replay.cursors import Cursors
 from dreamer_async.replay.layout import RingSpec, SampleBuffers
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Field
@@ -131,6 +132,12 @@ class Stepped(Replay):
     """The replay as it is, pausing before every access to shared memory."""
 
     baton: Baton | None = None
+    kind: type[Cursors] = Cursors
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        counters = self._files.ring.arrays["cursors"]
+        self._cursors = self.kind(counters, SPEC.capacity, SPEC.length)
 
     def conduct(self, baton: Baton) -> None:
         self.baton = baton
@@ -153,14 +160,32 @@ class Stepped(Replay):
 # -- plausible mistakes ----------------------------------------------------------------------
 
 
+class Unannounced(Cursors):
+    """Nobody hears that a slot will be overwritten."""
+
+    def reserve(self, env: np.ndarray) -> np.ndarray:
+        return self.head[env]
+
+
+class Hasty(Cursors):
+    """Both cursors are raised at once."""
+
+    def reserve(self, env: np.ndarray) -> np.ndarray:
+        step = super().reserve(env)
+        super().publish(env, step)
+        return step
+
+    def publish(self, env: np.ndarray, step: np.ndarray) -> None:
+        pass
+
+
 class WithoutReserve(Stepped):
     """There is one cursor only, raised when a step is complete."""
 
-    def _reserve(self, env: np.ndarray) -> np.ndarray:
-        return self._head[env]
+    kind = Unannounced
 
     def _publish(self, env: np.ndarray, step: np.ndarray) -> None:
-        self._reserved[env] = step + 1
+        self._cursors.reserved[env] = step + 1
         super()._publish(env, step)
 
 
@@ -168,21 +193,21 @@ class ChecksHeadOnly(Stepped):
     """A copied window is checked against the steps that are complete."""
 
     def _settle(self, draw: Any) -> np.ndarray:
-        reserved, self._reserved = self._reserved, self._head
+        cursors = self._cursors
+        reserved, cursors.reserved = cursors.reserved, cursors.head
         try:
             return super()._settle(draw)
         finally:
-            self._reserved = reserved
+            cursors.reserved = reserved
 
 
 class ReservesAfterData(Stepped):
     """Data first, then `reserved`, then `head`."""
 
-    def _reserve(self, env: np.ndarray) -> np.ndarray:
-        return self._head[env]
+    kind = Unannounced
 
     def _publish(self, env: np.ndarray, step: np.ndarray) -> None:
-        super()._reserve(env)
+        self._cursors.reserved[env] = step + 1
         self._lock.__exit__()
         self._lock.__enter__()
         super()._publish(env, step)
@@ -191,13 +216,7 @@ class ReservesAfterData(Stepped):
 class PublishesBeforeData(Stepped):
     """Both cursors are raised before the data is there."""
 
-    def _reserve(self, env: np.ndarray) -> np.ndarray:
-        step = super()._reserve(env)
-        super()._publish(env, step)
-        return step
-
-    def _publish(self, env: np.ndarray, step: np.ndarray) -> None:
-        pass
+    kind = Hasty
 
 
 class WritesLatentsWithoutLock(Stepped):
@@ -283,8 +302,8 @@ def repeat(job: Callable[[Replay], object], replay: Replay, times: int) -> None:
 
 def audit(replay: Replay) -> None:
     """Check every step that is left in the ring."""
-    assert replay._reserved[0] == replay._head[0]
-    for step in range(replay._oldest(0), replay.steps):
+    assert replay._cursors.reserved[0] == replay._cursors.head[0]
+    for step in range(replay._cursors.oldest(0), replay.steps):
         slot = 0, step % SPEC.capacity
         assert replay._columns["early"][slot] == replay._columns["late"][slot] == step
         check_latent(step, replay._latent["deter"][slot][0], replay._latent["stoch"][slot][0])
