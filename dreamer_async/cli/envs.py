@@ -18,7 +18,7 @@ from dreamer_async.cli import completion
 from dreamer_async.cli.inputs import as_view
 from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunRefs, RunsDir
 from dreamer_async.cli.paths import runs_root
-from dreamer_async.cli.task import find_task
+from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import SUITES, ConfigError, EnvConfig, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreamer_async.cli.paths import check_target, existing_directory
-from dreamer_async.cli.task import find_task
+from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import (
     ON_A_CPU,
     SUITES,

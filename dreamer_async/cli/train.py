@@ -58,8 +58,8 @@ from dreamer_async.cli.options import (
 )
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
-from dreamer_async.cli.task import find_task
 from dreamer_async.cli.terminal import complain, on_terminal, warn
+from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import (
     Config,
     ConfigError,

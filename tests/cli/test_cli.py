@@ -22,7 +22,7 @@ from tiny_run import STARTED
 from dreamer_async import __version__, cli
 from dreamer_async.cli import entry, launch
 from dreamer_async.cli.inputs import SOONER
-from dreamer_async.cli.task import find_task
+from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.machine import compiler
 from dreamer_async.run import pipeline

@@ -1,1 +1,1 @@
-"""What the words of long commands mean: which runs they ask for."""
+"""What the words of commands mean: which task, which runs they ask for."""

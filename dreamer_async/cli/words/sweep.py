@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dreamer_async import envs
 from dreamer_async.cli.inputs import configure
-from dreamer_async.cli.task import find_task
+from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import SUITES, ConfigError, known_settings, resolve
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.run_dir import RUN_NAME
