@@ -11,10 +11,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dreamer_async.machine.interpreter import environment
 from dreamer_async.run.aio import first
@@ -128,30 +128,47 @@ class Local:
         self.signal = 0
         """The newest signal that did; 0 while there was none."""
         self._stopped = asyncio.Event()
+        self._error: Exception | None = None
         self.failed: list[tuple[Job, int]] = []
         """Runs that ended badly this time, and the exit codes of their trainers."""
 
     async def carry_out(self, places: Sequence[Slot]) -> None:
-        """Return when every run is over, or, after a stop, when those that trained have saved."""
+        """Return when every run is over, or, after a stop, when those that trained have saved.
+
+        An error of this process, such as a full disk, is a stop, too, and is raised after it: a
+        trainer that nobody waits for could be killed with this process.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup keeps SIGHUP ignored
                 loop.add_signal_handler(number, self._signalled, number)
         async with asyncio.TaskGroup() as group:
-            serving = [group.create_task(self._serve(slot, len(places))) for slot in places]
-            requests = group.create_task(self._answer_requests())
-            await asyncio.wait(serving)
+            requests = group.create_task(self._or_stop(self._answer_requests()))
+            serving = [self._or_stop(self._serve(slot, len(places))) for slot in places]
+            await asyncio.gather(*serving)
+            for child in [*self._children.values()]:
+                await child.wait()
             requests.cancel()
+        if self._error is not None:
+            raise self._error
+
+    async def _or_stop(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; what goes wrong with it ends the sweep as a stop does."""
+        try:
+            await work
+        except Exception as error:
+            self._error = self._error or error
+            self.stop(f"{type(error).__name__}: {error}")
 
     def stop(self, reason: str) -> None:
         """Let every run save and end, once."""
         if self.stopping:
             return
-        self._say(f"stopping ({reason}): {len(self._children)} runs save")
         self.stopping = True
         self._stopped.set()
         for name in self._children:
             self._end(name)
+        self._say(f"stopping ({reason}): {len(self._children)} runs save")
 
     def _signalled(self, number: int) -> None:
         """The first signal asks for a stop; the second insists, as a trainer takes it."""
@@ -215,23 +232,12 @@ class Local:
             run = work.make(self._directory, sweep, job)
             options = work.thread_settings(sweep, job, slot.threads)
             words = work.trainer(run, options, sweep.devices)
-            log = work.open_log(run)
+            child = await _start(words, run, slot)
         except (ValueError, OSError) as error:
             self._say(f"{job.name} cannot be started: {error}")
             self.failed.append((job, 1))
             self._jobs.ended(job, Standing(job, "failed", reason=str(error)))
             return
-        try:
-            child = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=slot.environment(),
-                start_new_session=True,  # ctrl+c reaches it through this process alone
-            )
-        finally:
-            os.close(log)
         self._children[job.name] = child
         self._told.discard(job.name)
         where = f" on GPU {slot.gpu}" if slot.gpu else ""
@@ -279,6 +285,22 @@ def place_of(run: RunDir) -> int | None:
     return None
 
 
+async def _start(words: Sequence[str], run: RunDir, slot: Slot) -> asyncio.subprocess.Process:
+    """Start a trainer, whose words go to the log of its run."""
+    log = work.open_log(run)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=slot.environment(),
+            start_new_session=True,  # ctrl+c reaches it through this process alone
+        )
+    finally:
+        os.close(log)
+
+
 def _ask_to_stop(run: RunDir) -> None:
     with contextlib.suppress(OSError):
         run.request("stop")
@@ -290,5 +312,14 @@ async def _ended(child: asyncio.subprocess.Process) -> bool:
 
 
 def line_printer() -> Callable[[str], None]:
-    """Print lines with the time of day in front."""
-    return lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    """Print lines with the time of day in front, for as long as somebody reads them.
+
+    A terminal that was closed, or a `| tee` that Ctrl+C has ended, is no reason to leave runs
+    alone: they save and end all the same.
+    """
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+    return say

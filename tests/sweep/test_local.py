@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -40,14 +42,16 @@ def pretend(monkeypatch: pytest.MonkeyPatch, **plan: object) -> None:
 
 
 def carry_out(
-    sweep: SweepDir, places: int = 2, act: Callable[[Local], object] | None = None
+    sweep: SweepDir,
+    places: int = 2,
+    act: Callable[[Local], object] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Local:
     """Carry out what is to do; `act` runs in the loop as soon as every place has a run."""
-    said: list[str] = []
     standings = [work.stand(sweep, job) for job in sweep.read().jobs]
     todo = [each.job for each in standings if each.to_do]
     running = [each.job for each in standings if each.running]
-    done = Local(sweep, Listed(todo), running, said.append)
+    done = Local(sweep, Listed(todo), running, say)
 
     async def meanwhile() -> None:
         while act is not None and len(seen(sweep)) < places:
@@ -110,6 +114,39 @@ def test_a_signal_lets_every_run_save_and_the_next_call_goes_on(
     carry_out(sweep)
     assert set(states(sweep).values()) == {"completed"}
     assert ["--resume" in line for line in seen(sweep) if "a-s0" in line] == [False, True]
+
+
+def test_a_signal_lets_every_run_save_when_nobody_reads_any_more(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl+C ends the `tee` behind a pipe as well, and a terminal that is closed sends SIGHUP."""
+    pretend(monkeypatch, a_s0=3000, b_s0=3000)
+    read, write = os.pipe()
+    with contextlib.suppress(BrokenPipeError), open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        os.close(read)
+        say = local.line_printer()
+        done = carry_out(sweep, act=lambda _: os.kill(os.getpid(), signal.SIGHUP), say=say)
+    assert done.signal == signal.SIGHUP and not done.failed
+    assert [states(sweep)[name] for name in NAMES[:2]] == ["stopped", "stopped"]
+
+
+def test_an_error_of_the_sweep_lets_every_run_save_before_it_is_raised(
+    sweep: SweepDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of this process may kill its children."""
+    pretend(monkeypatch, a_s0=3000, b_s0=2)
+
+    class DiskFull(Listed):
+        def ended(self, job: Job, standing: work.Standing) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    done = Local(sweep, DiskFull(sweep.read().jobs), [], lambda text: None)
+    with pytest.raises(OSError, match="No space left"):
+        asyncio.run(done.carry_out(slots(2, [], 2)))
+    assert states(sweep) == dict.fromkeys(NAMES, "waiting") | {"a-s0": "stopped"} | {
+        "b-s0": "completed"
+    }
 
 
 def test_runs_outlive_a_kill_and_are_waited_for(
