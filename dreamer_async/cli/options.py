@@ -6,7 +6,7 @@ Numbers are text here: `-s`, flags and presets are checked by one and the same p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +14,31 @@ from dreamer_async.cli import completion
 from dreamer_async.config import SIZES
 from dreamer_async.store.run_dir import TRACKERS
 
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands among the words of this very command."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _as_above(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Let `GROUP --option x COMMAND` be `GROUP COMMAND --option x`: what the command says wins.
+
+    A default map would not do: the environment variable of an option comes before it.
+    """
+    above, name = context.parent, parameter.name or ""
+    if above is None or given(context, name) or not given(above, name):
+        return value
+    return above.params[name]
+
+
 RunsDir = Annotated[
     str,
     typer.Option(
         "--runs-dir",
         metavar="DIR",
         envvar="DREAMER_RUNS_DIR",
+        callback=_as_above,
         help="Directory that holds all runs.",
     ),
 ]
@@ -150,7 +169,7 @@ Video = Annotated[
     Path | None, typer.Option("--video", metavar="FILE.mp4", help="Write a film as MP4.")
 ]
 Gif = Annotated[Path | None, typer.Option("--gif", metavar="FILE.gif", help="Write a film as GIF.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=_as_above)]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto.")]
 SuiteOption = Annotated[
     str,

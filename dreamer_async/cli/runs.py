@@ -17,6 +17,7 @@ from dreamer_async.cli.options import (
     RunRef,
     RunRefs,
     RunsDir,
+    given,
 )
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain, on_terminal
@@ -34,7 +35,11 @@ runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None
 @runs_app.callback(invoke_without_command=True)
 def runs(context: typer.Context, as_json: Json = False, runs_dir: RunsDir = "runs") -> int:
     """List the runs, newest first."""
-    return _list(runs_dir, as_json, []) if context.invoked_subcommand is None else 0
+    if (command := context.invoked_subcommand) is None:
+        return _list(runs_dir, as_json, [])
+    if command == "rm" and given(context, "as_json"):
+        raise ConfigError("--json is for runs list and runs show: runs rm prints lines")
+    return 0
 
 
 @runs_app.command(name="list")

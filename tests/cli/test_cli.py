@@ -201,6 +201,8 @@ MISTAKES = [
     ("runs rm ..", "not a run name"),
     ("runs sho", "did you mean"),
     ("runs --runs-dir /dev/null", "is not a directory"),
+    ("runs --runs-dir /dev/null list", "is not a directory"),
+    ("runs --json rm x --yes", "--json is for runs list and runs show"),
     ("doctor --jsn", "possible options: --json"),
     ("trainer", "missing argument"),
 ]
@@ -630,6 +632,25 @@ def test_runs_lists_shows_and_removes(invoke: Run, here: Path) -> None:
     assert invoke("runs", "rm", run.name, "--yes")[0] == 0
     assert list_runs(here / "runs") == []
     assert os.listdir(here / "runs") == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_options_before_the_command_of_a_group_are_those_of_the_command(
+    invoke: Run, here: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """Above all, `runs --runs-dir a rm` deletes nothing anywhere else."""
+    runs = {name: make_run(here / name) for name in "abc"}
+    if elsewhere:
+        monkeypatch.setenv("DREAMER_RUNS_DIR", "b/runs")
+    [listed] = json.loads(invoke("runs", "--json", "--runs-dir", "a/runs", "list")[1])
+    assert listed["path"] == str(runs["a"].path)
+    shown = json.loads(invoke("runs", "--runs-dir", "a/runs", "--json", "show")[1])
+    assert shown["path"] == str(runs["a"].path)
+    words = ("--runs-dir", "a/runs", "rm", "last", "--yes")
+    assert invoke("runs", *words, "--runs-dir", "c/runs")[0] == 0
+    assert [name for name, run in runs.items() if run.exists()] == ["a", "b"], "the last one wins"
+    assert invoke("runs", *words)[0] == 0
+    assert [name for name, run in runs.items() if run.exists()] == ["b"]
 
 
 def test_state_follows_the_stream_and_the_lock(invoke: Run, here: Path) -> None:

@@ -56,6 +56,8 @@ def offered(
         ("watch 2", ["20260101-000000-one"]),
         ("resume --runs-dir elsewhere 2", []),
         ("resume --runs-dir file 2", []),
+        ("runs rm 2", ["20260101-000000-one"]),
+        ("runs --runs-dir elsewhere rm 2", []),
         ("train nothing", []),
     ],
 )
