@@ -86,6 +86,8 @@ class Search:
         """Report the return at each rung; True where it is behind the median of the others."""
         reader, recent = EventReader(run.events_path), deque[float](maxlen=RECENT)
         steps = load_config(run).train.steps
+        if self._known(job).state.is_finished():  # by a version that took a failure for an end
+            return await asyncio.Future()
         trial = self._trial(job)
         rung = 0
         while True:
@@ -95,7 +97,7 @@ class Search:
                     continue
                 while event.env_steps * RUNGS >= (rung + 1) * steps and recent:
                     rung += 1
-                    if rung not in self._reported(job):
+                    if rung not in self._known(job).intermediate_values:
                         trial.report(sum(recent) / len(recent), rung)
                     if rung < RUNGS and trial.should_prune():
                         self._directory.write(self._directory.read().changed(job.name, pruned=True))
@@ -104,13 +106,13 @@ class Search:
             await asyncio.sleep(POLL_SECONDS)
 
     def ended(self, job: Job, standing: Standing) -> None:
-        """Tell Optuna how a run ended; one that was stopped has not ended."""
+        """Tell Optuna how a run ended; one that was stopped or failed may go on some day."""
         values: dict[str, Any]
         if standing.state == "completed" and standing.recent_return is not None:
             values = {"values": standing.recent_return}
         elif standing.state == PRUNED:
             values = {"state": _optuna().trial.TrialState.PRUNED}
-        elif standing.state in ("completed", "failed"):
+        elif standing.state == "completed":
             values = {"state": _optuna().trial.TrialState.FAIL}
         else:
             return
@@ -143,8 +145,9 @@ class Search:
             self._study, self._storage.get_trial_id_from_study_id_trial_number(study, number)
         )
 
-    def _reported(self, job: Job) -> set[int]:
-        return set(self._study.get_trials(deepcopy=False)[number_of(job)].intermediate_values)
+    def _known(self, job: Job) -> Any:
+        """What Optuna has kept of a run's trial."""
+        return self._study.get_trials(deepcopy=False)[number_of(job)]
 
 
 def number_of(job: Job) -> int:

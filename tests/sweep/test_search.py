@@ -97,6 +97,40 @@ def test_a_kill_between_two_writes_loses_no_trial(directory: SweepDir) -> None:
     assert len(directory.read().jobs) == 2
 
 
+def follow_episodes(source: Search, directory: SweepDir, job: Job, score: float) -> bool:
+    """Let the run end episodes of this return; whether it is given up."""
+    run = work.make(directory, directory.read(), job)
+    with EventWriter(run.events_path, 0) as writer:
+        for step in range(50, 1001, 50):
+            writer.emit(Episode(step, 0, score, 50))
+
+    async def watch() -> bool:
+        try:
+            return await asyncio.wait_for(source.follow(job, run), 0.3)
+        except TimeoutError:
+            return False
+
+    return asyncio.run(watch())
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_failed_run_that_is_tried_again_counts(
+    directory: SweepDir, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Unless Optuna was told that it has failed for good, as earlier versions did."""
+    monkeypatch.setattr(search, "POLL_SECONDS", 0.01)
+    source = opened(directory)
+    job = source.next()
+    assert job is not None
+    source.ended(job, ended(job, "failed", 1.0))
+    if told:
+        source._study.tell(0, state=search._optuna().trial.TrialState.FAIL)
+    again = opened(directory)
+    assert not follow_episodes(again, directory, job, 2.0)
+    again.ended(job, ended(job, "completed", 2.0))
+    assert (again.best() is None) == told
+
+
 def test_a_run_behind_the_median_at_equal_steps_is_given_up(
     directory: SweepDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,18 +140,7 @@ def test_a_run_behind_the_median_at_equal_steps_is_given_up(
     def follow(score: float) -> tuple[Job, bool]:
         job = source.next()
         assert job is not None
-        run = work.make(directory, directory.read(), job)
-        with EventWriter(run.events_path, 0) as writer:
-            for step in range(50, 1001, 50):
-                writer.emit(Episode(step, 0, score, 50))
-
-        async def watch() -> bool:
-            try:
-                return await asyncio.wait_for(source.follow(job, run), 0.3)
-            except TimeoutError:
-                return False
-
-        given_up = asyncio.run(watch())
+        given_up = follow_episodes(source, directory, job, score)
         source.ended(job, ended(job, "pruned" if given_up else "completed", score))
         return job, given_up
 
@@ -128,6 +151,6 @@ def test_a_run_behind_the_median_at_equal_steps_is_given_up(
     assert given_up
     kept = {each.name: each for each in directory.read().jobs}
     assert kept[job.name].pruned and not work.stand(directory, kept[job.name]).to_do
-    reported = source._reported(job)
+    reported = source._known(job).intermediate_values
     assert max(reported) >= search.FIRST_RUNG, "not before a fifth of its steps"
     assert max(reported) < search.RUNGS // 2
