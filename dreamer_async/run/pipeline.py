@@ -131,7 +131,9 @@ async def run(
     finally:
         await team.end(code, words)
         stop.close()
-        for said in trackers.close():
+        with aio.OwnedThread("trackers") as thread:  # as above, a second signal is heard
+            lost = await thread.run(trackers.close)
+        for said in lost:
             for output in outputs:
                 output.write(f"{said}\n")
         for each in (writer, *outputs):

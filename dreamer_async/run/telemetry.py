@@ -167,6 +167,8 @@ class Telemetry:
         """Write one event, and show it to the listeners; one that fails is not asked again."""
         self._writer.emit(event)
         for listener in self._listeners.copy():
+            if listener not in self._listeners:  # it failed on the warning about another one
+                continue
             try:
                 listener.show(event)
             except Exception as error:  # such as a full disk, however a library words it

@@ -215,6 +215,18 @@ def test_a_listener_that_fails_is_said_once_and_not_asked_again(tmp_path: Path) 
     assert len(written) == 5
 
 
+def test_listeners_that_fail_together_are_each_said_once(tmp_path: Path) -> None:
+    """Such as two trackers on one full disk: the warning about one reaches the other."""
+    good, bad, worse = (Listening(fails=fails) for fails in (False, True, True))
+    with EventWriter(tmp_path / "events.jsonl", 0) as writer:
+        telemetry = Telemetry(writer, bad, worse, good)
+        for _ in range(4):
+            telemetry.warn("news")
+    assert len(bad.heard) == len(worse.heard) == 2
+    told = [e.message for e in good.heard if isinstance(e, Warned)]
+    assert told.count("news") == 4 and len(told) == 6
+
+
 def test_where_the_run_stands_is_what_its_owners_count(tmp_path: Path) -> None:
     """Asked anew each time: nobody has to pass a copy on."""
     steps = 0

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import sqlite3
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -168,6 +171,39 @@ def test_an_unknown_tracker_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["train", "toy", "--log", "visdom", "--runs-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "wandb" in error and "visdom" in error
+
+
+SLOW_TO_CLOSE = """
+import sys, time
+from pathlib import Path
+from dreamer_async.run import pipeline, trackers
+from dreamer_async.store.run_dir import RunDir
+
+class Slow:
+    def __init__(self, run, config): pass
+    def numbers(self, values, step): pass
+    def film(self, gif, step): pass
+    def close(self):
+        print("closing", flush=True)
+        time.sleep(600)
+
+trackers.TRACKERS["wandb"] = Slow
+sys.exit(pipeline.main(RunDir(Path(sys.argv[1])), plain=False, resume=False))
+"""
+
+
+def test_a_second_signal_ends_a_run_whose_tracker_does_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "train.steps=1000000")
+    run.tracker("wandb").mkdir()
+    words = [sys.executable, "-c", SLOW_TO_CLOSE, str(run.path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        wait_until(lambda: any(isinstance(e, events.Gauges) for e in read(run)))
+        child.send_signal(signal.SIGTERM)
+        assert child.stdout.readline() == "closing\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(trackers.CLOSE_SECONDS / 2) == 130
+    assert isinstance(read(run)[-1], events.RunFinished), "all was saved before"
 
 
 # -- the trackers themselves -----------------------------------------------------------------
