@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dreamer_async.config import ConfigError, known_settings, parse_overrides
+from dreamer_async.config import ConfigError, find_setting, known_settings, parse_overrides
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.sweep_dir import LONGEST_NAME, MOST_JOBS, Job
 
@@ -115,20 +115,23 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
 
 def parse_settings(overrides: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Read `optim.lr=4e-5,1e-4` and the like: the values of each setting, checked."""
-    found = {}
-    for text in overrides:
-        key, sign, values = text.partition("=")
-        key = key.strip()
-        if not sign or key not in known_settings():
-            parse_overrides([text])  # says what is wrong
-        if key == SEED:
-            raise ConfigError("seeds of a sweep are given by --seeds, such as --seeds 3,5")
-        found[key] = split(key, values)
-    return found
+    return {key: split(key, values) for key, values in map(parse_key, overrides)}
+
+
+def parse_key(text: str) -> tuple[str, str]:
+    """The dotted key that `lr=4e-5,1e-4` means, and its values as they stand there; ConfigError."""
+    name, sign, values = text.partition("=")
+    key = find_setting(name.strip()) if sign else ""
+    if key not in known_settings():
+        parse_overrides([text])  # says what is wrong
+    if key == SEED:
+        where = "by --seeds, such as --seeds 3,5, or by seeds = [3, 5] in front of [settings]"
+        raise ConfigError(f"seeds of a sweep are given {where}")
+    return key, values
 
 
 def split(key: str, text: str) -> tuple[str, ...]:
-    """The values of one setting: with `;` between, or commas where a value itself has none."""
+    """The values of the setting of a dotted key: with `;` between, or commas if none has one."""
     mark = ";" if ";" in text or has_commas(key) else ","
     values = tuple(dict.fromkeys(part.strip() for part in text.split(mark)))
     for value in values:
@@ -137,7 +140,7 @@ def split(key: str, text: str) -> tuple[str, ...]:
 
 
 def has_commas(key: str) -> bool:
-    """Whether a value of this setting may have commas in it: lists and mappings."""
+    """Whether a value of the setting of a dotted key may have commas: lists and mappings."""
     kind = known_settings()[key]
     return kind is Any or typing.get_origin(kind) in (tuple, Mapping)
 
@@ -186,22 +189,27 @@ def _settings(
     path: Path, table: Mapping[str, Any], prefix: str
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name, value in table.items():
-        key = f"{prefix}{name}"
-        if key in known_settings():
-            several = isinstance(value, list) and not (
-                has_commas(key) and not any(isinstance(each, (list, dict)) for each in value)
-            )
-            values = tuple(_spelled(each) for each in (value if several else [value]))
-            if not values:
-                raise ConfigError(f"{path}: {key} has no value")
-            for each in values:
-                parse_overrides([f"{key}={each}"])
-            yield key, tuple(dict.fromkeys(values))
-        elif isinstance(value, dict):
-            yield from _settings(path, value, f"{key}.")
+        try:
+            key, _ = parse_key(f"{prefix}{name}=")
+        except ConfigError as error:
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {error}") from None
+            yield from _settings(path, value, f"{prefix}{name}.")
         else:
-            hint = nearest(key, known_settings())
-            raise ConfigError(f"{path}: unknown setting {shown(key)}{hint}")
+            yield key, _values(path, key, value)
+
+
+def _values(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    """The values of one setting as they would stand on a command line, checked."""
+    several = isinstance(value, list) and not (
+        has_commas(key) and not any(isinstance(each, (list, dict)) for each in value)
+    )
+    values = tuple(_spelled(each) for each in (value if several else [value]))
+    if not values:
+        raise ConfigError(f"{path}: {key} has no value")
+    for each in values:
+        parse_overrides([f"{key}={each}"])
+    return tuple(dict.fromkeys(values))
 
 
 def _spelled(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dreamer_async.config import ConfigError, known_settings, parse_overrides
 from dreamer_async.config.schema import shown
-from dreamer_async.sweep.grid import split
+from dreamer_async.sweep.grid import parse_key, split
 
 _RANGE = re.compile(r"\s*([^.].*?)\s*\.\.\s*([^.:].*?)\s*(:log)?\s*")
 
@@ -30,8 +30,7 @@ def is_range(text: str) -> bool:
 
 def parse_range(key: str, text: str) -> Range:
     """Read `1e-5..1e-3:log`, `1..4`, or values as a grid has them; ConfigError says what fits."""
-    if key not in known_settings():
-        parse_overrides([f"{key}={text}"])  # says what is wrong
+    key, _ = parse_key(f"{key}={text}")
     match = _RANGE.fullmatch(text)
     if match is None or ".." not in text:
         return Range(choices=split(key, text))

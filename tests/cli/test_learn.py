@@ -98,7 +98,8 @@ def test_the_size_may_be_another_one(invoke: Invoke, trained: RunDir) -> None:
 
 
 def test_a_run_learns_from_episodes_of_an_environment(invoke: Invoke, folder: Path) -> None:
-    words = ["learn", "data", "--env", "toy/catch", "--size", "tiny", "--updates", "5", "--plain"]
+    words = ["learn", "data", "--env", "toy/catch", "--size", "tiny", "--plain"]
+    words += ["--updates", "9", "-s", "updates=5"]
     code, out = invoke(*words, *SMALL)
     assert code == 0 and str(folder) in out
     [name] = runs()

@@ -96,6 +96,11 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "-s", "train.batch_size=4,0"), "batch_size"),
         (("toy", "--task", "catch_pixels", "-s", "model.depth=8,3"), "model.depth times the last"),
         (("toy", "-s", "train.seed=1"), "--seeds"),
+        (("toy", "-s", "seed=3"), "--seeds"),
+        (("toy", "-s", "lr=1e-5..1e-3:log"), "--search N"),
+        (("toy", "-s", "batch_size=4"), "could be env.batch_size or train.batch_size"),
+        (("toy", "-s", "env.task=pong,catch"), "env.task is set by --task"),
+        (("toy", "-s", "lr"), "expected key=value"),
     ],
 )
 def test_a_mistake_is_one_line_and_creates_nothing(
@@ -104,6 +109,21 @@ def test_a_mistake_is_one_line_and_creates_nothing(
     code, _, err = call("sweep", *words)
     assert code == 2 and told in err and err.count("\n") == 1
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("key", ["optim.lr", "lr", " lr "])
+def test_the_last_part_of_a_key_makes_the_same_sweep(call: Call, key: str) -> None:
+    def made(value: str, search: int | None) -> Sweep:
+        words = Words("catch", "tiny", None, (f"{key}={value}", "multipliers=2,3,4,4"))
+        return wanted(Path("runs"), "toy", words, None, search, remote="")[1]
+
+    assert {"model.multipliers=2,3,4,4", "optim.lr=1e-4"} <= {*made("1e-4", None).settings}
+    grid = made("1e-4,3e-4", None)
+    assert [job.name for job in grid.jobs] == ["catch-lr1e-4-s0", "catch-lr3e-4-s0"]
+    assert [config_of(grid, job).optim.lr for job in grid.jobs] == [1e-4, 3e-4]
+    for value in ("1e-5..1e-3:log", "1e-5,1e-4"):
+        assert made(value, 2).search["optim.lr"] == value
+    assert call(*SWEEP, "-s", f"{key}=1e-4", "--dry-run")[0] == 0
 
 
 def test_what_builds_and_reads_an_environment_is_that_of_every_run(call: Call) -> None:

@@ -10,6 +10,7 @@ from dreamer_async.config import ConfigError
 from dreamer_async.store.run_dir import RUN_NAME
 from dreamer_async.sweep import grid
 from dreamer_async.sweep.grid import Grid
+from dreamer_async.sweep.ranges import parse_range
 
 
 def made(settings: dict[str, tuple[str, ...]], **changes: object) -> Grid:
@@ -51,6 +52,20 @@ def test_a_list_is_a_value_and_no_grid() -> None:
     assert grid.parse_settings(["optim.lr=4e-5, 1e-4"]) == {"optim.lr": ("4e-5", "1e-4")}
 
 
+def test_the_last_part_of_a_key_is_enough_wherever_it_is_read(tmp_path: Path) -> None:
+    assert grid.parse_settings(["lr=4e-5,1e-4", "multipliers=2,3,4,4"]) == {
+        "optim.lr": ("4e-5", "1e-4"),
+        "model.multipliers": ("2,3,4,4",),
+    }
+    assert parse_range("lr", "1e-5..1e-3:log") == parse_range("optim.lr", "1e-5..1e-3:log")
+    path = tmp_path / "sweep.toml"
+    path.write_text('suite = "toy"\n[settings]\nlr = [4e-5, 1e-4]\nargs = {lr = 1}\n')
+    assert grid.from_file(path)["settings"] == {
+        "optim.lr": ("4e-05", "0.0001"),
+        "env.args": ('{"lr": 1}',),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -59,6 +74,9 @@ def test_a_list_is_a_value_and_no_grid() -> None:
         ("optim.rl=1", "unknown setting 'optim.rl' (did you mean optim.lr"),
         ("optim.lr", "expected key=value"),
         ("train.seed=1,2", "--seeds"),
+        ("seed=3", "seeds of a sweep are given by --seeds"),
+        ("lr=4e-5,fast", "optim.lr: expected a number"),
+        ("batch_size=4", "'batch_size' could be env.batch_size or train.batch_size"),
         ("env.task=pong", "--task"),
     ],
 )
@@ -122,6 +140,10 @@ def test_a_flat_list_is_one_value_of_a_setting_that_is_a_list(tmp_path: Path) ->
         ('suite = "toy"\n[settings]\noptim.lr = "fast"', "optim.lr: expected a number"),
         ('suite = "toy"\n[settings]\noptim.lr = []', "optim.lr has no value"),
         ('suite = "toy"\nsettings = 3', "settings is a table"),
+        ('suite = "toy"\n[settings]\nbatch_size = 3', "sweep.toml: 'batch_size' could be"),
+        ('suite = "toy"\n[settings]\nsize = "tiny"', "sweep.toml: size is set by --size"),
+        ('suite = "toy"\n[settings]\nseed = [3]', "sweep.toml: seeds of a sweep are given"),
+        ('suite = "toy"\n[settings.optim]\nrl = 3', "unknown setting 'optim.rl'"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, text: str, told: str) -> None:

@@ -131,7 +131,7 @@ def _of_folder(
     if env is None:
         config = _without_env(data, size, words)
     else:
-        free = [word for word in words if not word.startswith("train.updates=")]
+        free = [word for word in words if "train.updates" not in parse_overrides([word])]
         config = configure(env, None, size, {}, free).config
     given = parse_overrides(words)
     rows = data.rows(config.env.num_envs, config.train.batch_length)

@@ -9,7 +9,7 @@ from pathlib import Path
 from dreamer_async import envs
 from dreamer_async.cli.inputs import configure
 from dreamer_async.cli.words.task import find_task
-from dreamer_async.config import SUITES, ConfigError, known_settings, resolve
+from dreamer_async.config import SUITES, ConfigError, resolve
 from dreamer_async.config.schema import nearest, shown
 from dreamer_async.store.run_dir import RUN_NAME
 from dreamer_async.store.sweep_dir import LONGEST_NAME, VERSION, Sweep, SweepDir
@@ -50,6 +50,7 @@ def wanted(
         words, what = _from_file(Path(what), words)
     if what not in SUITES:
         raise ConfigError(_no_suite(root, what))
+    words = replace(words, settings=tuple(map(_whole, words.settings)))
     directory = SweepDir(root / _name(f"sweep-{what}" if name is None else name))
     sweep = _search(what, words, search, remote) if search else _grid(what, words, remote)
     for job in sweep.jobs or [typical(sweep)]:
@@ -127,6 +128,11 @@ def _from_file(path: Path, words: Words) -> tuple[Words, str]:
     )
 
 
+def _whole(text: str) -> str:
+    """`optim.lr=1e-4` for `lr=1e-4`, so that nobody after this meets a key in two spellings."""
+    return "=".join(grid.parse_key(text))
+
+
 # -- new ones --------------------------------------------------------------------------------
 
 
@@ -168,8 +174,7 @@ def _search(suite: str, words: Words, trials: int, remote: str) -> Sweep:
     """A search: its runs are made one by one, as it asks for them."""
     several = [text for text in words.settings if _has_range(text) or _is_choice(text)]
     rest = tuple(text for text in words.settings if text not in several)
-    split = [text.partition("=") for text in several]
-    searched = {key.strip(): value.strip() for key, _, value in split}
+    searched = {key: value.strip() for key, value in map(grid.parse_key, several)}
     if not searched:
         raise ConfigError("--search needs a range, such as -s optim.lr=1e-5..1e-3:log")
     for key, text in searched.items():
@@ -185,18 +190,14 @@ def _search(suite: str, words: Words, trials: int, remote: str) -> Sweep:
 
 def _has_range(text: str) -> bool:
     """Whether a setting is given as a range; mappings may have two dots in their texts."""
-    key, _, value = text.partition("=")
-    return is_range(value) and not _has_commas(key)
+    key, value = grid.parse_key(text)
+    return is_range(value) and not grid.has_commas(key)
 
 
 def _is_choice(text: str) -> bool:
     """Whether a setting has several values."""
-    key, _, value = text.partition("=")
-    return ";" in value or ("," in value and not _has_commas(key))
-
-
-def _has_commas(key: str) -> bool:
-    return key.strip() in known_settings() and grid.has_commas(key.strip())
+    key, value = grid.parse_key(text)
+    return ";" in value or ("," in value and not grid.has_commas(key))
 
 
 # -- those there are -------------------------------------------------------------------------
