@@ -89,6 +89,7 @@ def _played(root: Path, refs: Sequence[str]) -> dict[str, list[Played]]:
     Runs of a sweep that have not begun yet are passed over.
     """
     from dreamer_async.scores.protocol import read_run
+    from dreamer_async.scores.runs import names_of
     from dreamer_async.store.summary import load_config
 
     found: dict[Path, tuple[str, RunDir]] = {}
@@ -105,9 +106,11 @@ def _played(root: Path, refs: Sequence[str]) -> dict[str, list[Played]]:
         for variant, run in begun:
             run.refuse_links()
             found.setdefault(run.path, (variant, run))
+    names = names_of([run for _, run in found.values()])
     groups: dict[str, list[Played]] = {}
-    for label, run in found.values():
-        groups.setdefault(label, []).append(read_run(run, load_config(run)))
+    for (label, run), name in zip(found.values(), map(printable, names), strict=True):
+        played = dataclasses.replace(read_run(run, load_config(run)), name=name)
+        groups.setdefault(label, []).append(played)
     return groups
 
 
@@ -192,15 +195,19 @@ def curves(
 ) -> int:
     """Print returns and losses of runs as CSV, thinned to a few hundred points each."""
     from dreamer_async.scores.learning import command, read_curve, write_curves
+    from dreamer_async.scores.runs import names_of
     from dreamer_async.store.summary import load_config
 
     if target is not None:
         check_target(target, "--output")
     root = runs_root(runs_dir)
     found = {run.path: run for run in (RunDir.find(root, ref) for ref in refs or ["last"])}
-    configs = [(run, load_config(run)) for run in found.values()]
-    notes = [f"{run.name}: {command(config)}" for run, config in configs]
-    read = [read_curve(run, config, group) for run, config in configs]
+    names = map(printable, names_of([*found.values()]))
+    made = [(name, run, load_config(run)) for name, run in zip(names, found.values(), strict=True)]
+    notes = [f"{name}: {command(config)}" for name, _, config in made]
+    read = [
+        dataclasses.replace(read_curve(run, config, group), run=name) for name, run, config in made
+    ]
     if target is None:
         write_curves(sys.stdout, read, notes)
         return 0

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from dreamer_async.config import Config, ConfigError, changed, resolve
+from dreamer_async.scores.runs import kept
 from dreamer_async.store.events import (
     Clock,
     Episode,
@@ -72,7 +73,8 @@ class Curve:
 
 def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     """Gather what a run has seen so far; ConfigError if it never started."""
-    episodes, updates, repeat, update = list[Point](), list[Point](), 0, 0
+    episodes, updates = list[tuple[int, Point]](), list[tuple[int, Point]]()
+    repeat, update = 0, 0
     reader, clock = EventReader(run.events_path), Clock()
     while records := reader.read():
         for record in records:
@@ -81,22 +83,22 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
             match record.event:
                 case RunStarted() as event:
                     repeat = event.frames_per_step
-                case Resumed() as event:  # what came after the checkpoint is played again
-                    episodes, updates = (
-                        [point for point in points if point["step"] <= event.env_steps]
-                        for points in (episodes, updates)
-                    )
+                case Resumed() as event:
+                    episodes, updates = kept(episodes, event), kept(updates, event)
                 case Gauges() as event:
                     update = event.updates
                 case Episode() as event if event.score is not None:
                     point = _point(event.env_steps, update, hours)
-                    episodes.append(point | {"return": event.score})
+                    episodes.append((event.env_steps, point | {"return": event.score}))
                 case Metrics() as event if losses := _losses(event.values):
                     update = event.update
-                    updates.append(_point(event.env_steps, update, hours) | losses)
+                    point = _point(event.env_steps, update, hours)
+                    updates.append((event.env_steps, point | losses))
     if repeat < 1:
         raise ConfigError(f"{run.name} has not begun: it has no curve")
-    points = [*thinned(episodes), *thinned(updates)]
+    points = [
+        point for found in (episodes, updates) for point in thinned([each for _, each in found])
+    ]
     for point in points:
         point["frames"] = point["step"] * repeat
     env = config.env

@@ -25,11 +25,13 @@ from dreamer_async.config import PUBLISHED, Config, ConfigError, changed, resolv
 from dreamer_async.scores import curves
 from dreamer_async.scores.curves import BINS, Band, Published
 from dreamer_async.scores.references import ALIASES, players
+from dreamer_async.scores.runs import kept
 from dreamer_async.store.events import (
     Episode,
     EventReader,
     Gauges,
     PhaseChanged,
+    Resumed,
     RunFinished,
     RunStarted,
 )
@@ -154,7 +156,10 @@ class SuiteScore:
 
 
 def read_run(run: RunDir, config: Config) -> Played:
-    """Gather the finished training episodes of a run; ConfigError if it never started."""
+    """Gather the finished training episodes of a run, without those that a resume has lost.
+
+    ConfigError if it never started.
+    """
     reader, repeat, steps = EventReader(run.events_path), 0, 0
     ended: list[tuple[int, float]] = []
     while records := reader.read():
@@ -165,6 +170,8 @@ def read_run(run: RunDir, config: Config) -> Played:
                 case Episode() as event if event.score is not None:
                     ended.append((event.env_steps, event.score))
                     steps = max(steps, event.env_steps)
+                case Resumed() as event:
+                    ended, steps = kept(ended, event), event.env_steps
                 case Gauges() | PhaseChanged() | RunFinished() as event:
                     steps = max(steps, event.env_steps)
     if repeat < 1:

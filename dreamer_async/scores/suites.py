@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer_async import envs
 from dreamer_async.config import ConfigError
-from dreamer_async.store.events import Episode, Metrics, read_events
+from dreamer_async.scores.runs import kept, names_of
+from dreamer_async.store.events import Episode, EventReader, Metrics, Resumed
 
 if TYPE_CHECKING:
     from dreamer_async.store.run_dir import RunDir
@@ -48,15 +49,15 @@ def numbers(log: Mapping[str, float | None]) -> dict[str, float]:
 def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
     """The benchmark's own score over all episodes of runs: run directory, suite and task of each.
 
-    Raises ConfigError where that cannot be said.
+    A run that is given twice counts once. Raises ConfigError where that cannot be said.
     """
     suites = {suite for _, suite, _ in runs}
     if len(suites) > 1:
         raise ConfigError(f"runs of one suite have a score together, these are of {sorted(suites)}")
-    logs = {run.name: (task, _logs(run)) for run, _, task in runs}
-    empty = [name for name, (_, log) in logs.items() if not log]
-    if empty:
-        raise ConfigError(f"no finished episode of {empty[0]} has logged values for a score")
+    logs = {run: (task, _logs(run)) for run, _, task in runs}
+    if empty := [run for run, (_, log) in logs.items() if not log]:
+        (name,) = names_of(empty[:1])
+        raise ConfigError(f"no finished episode of {name} has logged values for a score")
     suite = suites.pop()
     if suite == "bsuite":
         return _bsuite(list(logs.values()))
@@ -68,9 +69,16 @@ def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
 
 
 def _logs(run: RunDir) -> list[dict[str, float]]:
-    records, _ = read_events(run.events_path)
-    episodes = [record.event for record in records if isinstance(record.event, Episode)]
-    return [numbers(episode.log) for episode in episodes if episode.log]
+    """What the episodes have logged that are a part of the run still."""
+    reader, logs = EventReader(run.events_path), list[tuple[int, dict[str, float]]]()
+    while records := reader.read():
+        for record in records:
+            match record.event:
+                case Episode() as event if event.log:
+                    logs.append((event.env_steps, numbers(event.log)))
+                case Resumed() as event:
+                    logs = kept(logs, event)
+    return [log for _, log in logs]
 
 
 def _bsuite(runs: Sequence[tuple[str, list[dict[str, float]]]]) -> dict[str, Any]:

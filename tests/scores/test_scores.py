@@ -15,7 +15,7 @@ from dreamer_async.cli.scores import task_lines
 from dreamer_async.config import ConfigError, resolve, to_dict
 from dreamer_async.scores import curves
 from dreamer_async.scores.protocol import Played, normalized, read_run, score_suites, score_tasks
-from dreamer_async.store.events import Episode, EventWriter, Gauges, RunStarted
+from dreamer_async.store.events import Episode, EventWriter, Gauges, Resumed, RunStarted
 from dreamer_async.store.run_dir import RunDir
 
 STARTED = RunStarted(
@@ -206,6 +206,20 @@ def test_frames_are_agent_steps_times_the_action_repeat(tmp_path: Path) -> None:
     played = read_run(made, resolve("atari100k", "pong"))
     assert played.frames.tolist() == [4000, 10_000] and played.returns.tolist() == [-20, -21]
     assert played.reached == 10_400
+
+
+def test_what_a_resume_has_lost_does_not_count(tmp_path: Path) -> None:
+    lost = [Episode(1200, 0, -1.0, 200), Episode(1500, 0, -2.0, 300), gauges(1600)]
+    resumed = Resumed("checkpoints/step-1000", 1000, 0, 0.0)
+    made = [STARTED, Episode(1000, 0, 5.0, 900), *lost, STARTED, resumed]
+    played = read_run(
+        RunDir.find(tmp_path, recorded(tmp_path, *made)), resolve("atari100k", "pong")
+    )
+    assert played.frames.tolist() == [4000] and played.reached == 4000
+    again = [Episode(1200, 0, 7.0, 200), gauges(1300)]
+    name = recorded(tmp_path, *made, *again)
+    played = read_run(RunDir.find(tmp_path, name), resolve("atari100k", "pong"))
+    assert played.returns.tolist() == [5.0, 7.0] and played.reached == 5200
 
 
 def test_a_run_that_never_began_is_refused(tmp_path: Path) -> None:
