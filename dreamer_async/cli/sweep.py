@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from dreamer_async.sweep.slurm import Limits
     from dreamer_async.sweep.work import Standing
 
+TIME = "4:00:00"
+"""Time limit of a Slurm job where none is given."""
+
 
 def sweep(
     what: Annotated[
@@ -100,8 +103,11 @@ def sweep(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
     time: Annotated[
-        str, typer.Option(metavar="TIME", help="Time limit of each Slurm job: 90, 4:00:00.")
-    ] = "4:00:00",
+        str | None,
+        typer.Option(
+            metavar="TIME", help=f"Time limit of each Slurm job: 90, 8:00:00; default: {TIME}."
+        ),
+    ] = None,
     gpus: Annotated[
         int | None,
         typer.Option(min=0, max=64, help="GPUs of each Slurm job; default: one for each device."),
@@ -123,10 +129,15 @@ def sweep(
     if where not in ("local", "slurm"):
         raise ConfigError(f"--on {shown(where)}: expected local or slurm")
     remote = "" if where == "local" else "cpu" if gpus == 0 else "cuda"
-    if remote:
-        need_extra("slurm", "sweep --on slurm")
+    if not remote:
+        _refuse_slurm(partition=partition, time=time, gpus=gpus, cpus=cpus, sbatch=sbatch)
+    elif drop_replay:
+        raise ConfigError(
+            "--drop-replay is for --on local; when runs on a cluster are complete, "
+            "`dreamer-async runs rm SWEEP --replay` deletes their replays"
+        )
     else:
-        _refuse_slurm(partition=partition, gpus=gpus, cpus=cpus, sbatch=sbatch)
+        need_extra("slurm", "sweep --on slurm")
     from dreamer_async.cli.words.sweep import Words, wanted
     from dreamer_async.sweep.work import stand
 
@@ -136,6 +147,7 @@ def sweep(
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
     plan = replace(plan, devices=devices or plan.devices)
     _check_devices(plan, remote)
+    time = TIME if time is None else time
     limits = _limits(plan, time, partition, gpus, cpus, sbatch) if remote else None
     if plan.search:
         need_extra("search", "a search")

@@ -88,6 +88,8 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "--name", ""), "--name ''"),
         (("toy", "--partition", "gpu"), "--partition is for --on slurm"),
         (("toy", "--gpus", "0"), "--gpus is for --on slurm"),
+        (("toy", "--time", "8:00:00"), "--time is for --on slurm"),
+        (("toy", "--on", "slurm", "--drop-replay"), "--drop-replay is for --on local; when"),
         (("toy", "--name", "toy"), "not the name of a suite"),
         (("toy", "--jobs", "0"), "--jobs"),
         (("toy", "--devices", "0"), "--devices"),
