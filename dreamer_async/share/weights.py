@@ -12,6 +12,7 @@ It is a checkpoint without what only training needs (moments, environments, rand
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -34,14 +35,15 @@ KEPT = (
     *("replay_steps", "torch", "threads", saved_spec.KEY),
 )
 """What the manifest keeps of that of the checkpoint."""
-FILES = ("README.md", "manifest.json", "scores.json", "state.safetensors")
+FILES = ("README.md", "scores.json", "state.safetensors", "manifest.json")
+"""The manifest last: what reads a folder asks for it first."""
 
 
 def check_folder(out: Path) -> None:
     """Refuse a folder that holds something, or whose parent is not there; raises ConfigError."""
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out} cannot be made: {out.absolute().parent} is not a directory")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and is not an empty directory")
 
 
@@ -56,10 +58,11 @@ def export(
 ) -> tuple[str, ...]:
     """Write the folder of a run's newest checkpoint or of its best one; why newer were skipped.
 
-    The agent plays `episodes` first, on the CPU, for the card, which says that it is loaded by
-    `name`. Raises ConfigError and
-    CheckpointError, and then leaves nothing behind.
+    `out` is a new folder, or an empty one or a link to one, which stays the same. The agent plays
+    `episodes` first, on the CPU, for the card, which says that it is loaded by `name`. Raises
+    ConfigError and CheckpointError, and then leaves nothing behind.
     """
+    out = out.absolute()  # `.` has neither a name nor a parent
     check_folder(out)
     found = checkpoint.need(run.path, of_best=best)
     played = None
@@ -78,16 +81,35 @@ def export(
 
 @contextlib.contextmanager
 def _appearing(out: Path) -> Iterator[Path]:
-    """A folder that is there when it is complete, and gone after an error."""
-    scratch = out.with_name(f".new-{secrets.token_hex(8)}")
+    """A folder that is `out` when it is complete, and gone after an error.
+
+    One that is there already is filled and not replaced: somebody may be working in it.
+    """
+    there = out.is_dir()
+    scratch = (out if there else out.parent) / f".new-{secrets.token_hex(8)}"
     scratch.mkdir()
     try:
         yield scratch
-        if out.is_dir():
-            out.rmdir()
-        scratch.rename(out)
+        if there:
+            _fill(out, scratch)
+        else:
+            scratch.rename(out)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _fill(out: Path, scratch: Path) -> None:
+    """Move all files of a folder up into the one that it is in: all of them or none."""
+    if any(path != scratch for path in out.iterdir()):
+        raise ConfigError(f"{out} is not empty any more: something was put there meanwhile")
+    try:
+        for name in FILES:
+            (scratch / name).rename(out / name)
+        scratch.rmdir()
+    except BaseException:
+        for name in FILES:
+            (out / name).unlink(missing_ok=True)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from tiny_run import make_run, newest
 
 import dreamer_async
 from dreamer_async.cli import main
+from dreamer_async.config import ConfigError
 from dreamer_async.run import pipeline
+from dreamer_async.share import weights
 from dreamer_async.share.weights import FILES
 from dreamer_async.store.checkpoint import CheckpointError
 from dreamer_async.store.json_file import read_json
@@ -69,17 +72,61 @@ def test_a_folder_that_was_tampered_with_is_refused(run: RunDir, tmp_path: Path)
         dreamer_async.load(out)
 
 
+@pytest.mark.parametrize("place", [".", "./", "link", "empty/", "new/"])
+def test_an_empty_folder_is_filled_however_it_is_named(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It stays the folder that it was: a shell in it must not be left in one that is gone."""
+    here = tmp_path / "here"
+    (here / "empty").mkdir(parents=True)
+    if place in (".", "./"):
+        (here / "empty").rmdir()
+    if place == "link":
+        (here / "link").symlink_to("empty")
+    monkeypatch.chdir(here)
+    before = (here / place).stat().st_ino if (here / place).exists() else None
+    assert main(["export", str(run.path), "--safetensors", place, "-n", "0"]) == 0
+    assert sorted(os.listdir(place)) == sorted(FILES)
+    assert before in (None, (here / place).stat().st_ino)
+    agent = dreamer_async.load((here / place).resolve(), "cpu")
+    assert agent.env_steps == newest(run).manifest["env_steps"]
+    assert (here / "link").is_symlink() == (place == "link")
+
+
+def test_a_folder_that_cannot_be_filled_is_left_empty(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def card(*_: object) -> str:
+        (tmp_path / "other").touch()
+        return "card"
+
+    monkeypatch.setattr(weights, "card", card)
+    with pytest.raises(ConfigError, match="not empty any more"):
+        weights.export(run, tmp_path, episodes=0)
+    assert os.listdir(tmp_path) == ["other"]
+    monkeypatch.undo()
+    (tmp_path / "other").unlink()
+    monkeypatch.setattr(weights, "FILES", (*FILES, "missing"))
+    with pytest.raises(FileNotFoundError):
+        weights.export(run, tmp_path, episodes=0)
+    assert os.listdir(tmp_path) == []
+
+
 def test_mistakes_are_one_line_and_leave_nothing(
     run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
+    (tmp_path / "broken").symlink_to("nothing")
     for words, part in (
         ([], "say what to export"),
         (["--safetensors", str(tmp_path / "full")], "not an empty directory"),
         (["--safetensors", str(tmp_path / "no" / "weights")], "is not a directory"),
+        (["--safetensors", str(tmp_path / "no" / "..")], "is not a directory"),
+        (["--safetensors", str(tmp_path / "full" / "..")], "not an empty directory"),
+        (["--safetensors", str(tmp_path / "broken")], "not an empty directory"),
     ):
         assert main(["export", str(run.path), *words]) == 2
         error = capsys.readouterr().err
         assert part in error and error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    assert sorted(os.listdir(tmp_path)) == ["broken", "full"]
