@@ -74,6 +74,7 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
     [
         (("atarii",), "'atarii' is neither a suite (did you mean atari"),
         (("CartPole-v1",), "did you mean `dreamer-async sweep gym --task CartPole-v1`?"),
+        (("Toy/seek",), "did you mean `dreamer-async sweep toy --task seek`?"),
         (("toy/seek",), "did you mean `dreamer-async sweep toy --task seek`?"),
         (("nothing.toml",), "cannot read nothing.toml: No such file"),
         (("/dev/null/x.toml",), "cannot read /dev/null/x.toml: Not a directory"),
@@ -111,6 +112,18 @@ def test_a_mistake_is_one_line_and_creates_nothing(
     code, _, err = call("sweep", *words)
     assert code == 2 and told in err and err.count("\n") == 1
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", ["atari100k", "Atari-100K"])
+def test_a_suite_is_spelled_as_one_likes(call: Call, name: str) -> None:
+    Path("a.toml").write_text(f'suite = "{name}"\ntask = "pong"\n')
+    for what in (name, "a.toml"):
+        code, out, err = call("sweep", what, "--task", "Pong", "--no-speeds", "--dry-run")
+        assert code == 0 and out.startswith("sweep-atari100k: 1 run of atari100k"), err
+    made = SweepDir(Path("runs/Atari-100K"))
+    made.write(Sweep(VERSION, "toy", (), (Job("catch-s0", "catch", "tiny", 0),)))
+    _, out, _ = call("sweep", name, "--no-speeds", "--dry-run")
+    assert ("1 run of toy" in out) == (name == "Atari-100K"), "the name of a sweep comes first"
 
 
 @pytest.mark.parametrize("key", ["optim.lr", "lr", " lr "])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,8 +49,7 @@ def wanted(
         return found, _known(found, words, name, search)
     if what.endswith(".toml"):
         words, what = _from_file(Path(what), words)
-    if what not in SUITES:
-        raise ConfigError(_no_suite(root, what))
+    what = _suite(root, what)
     words = replace(words, settings=tuple(map(_whole, words.settings)))
     directory = SweepDir(root / _name(f"sweep-{what}" if name is None else name))
     sweep = _search(what, words, search, remote) if search else _grid(what, words, remote)
@@ -60,6 +60,14 @@ def wanted(
     if directory.path.exists() and {*os.listdir(directory.path)} - {"lock"}:
         raise ConfigError(f"{directory.path} is no sweep: choose another --name")
     return directory, sweep
+
+
+def _suite(root: Path, what: str) -> str:
+    """The suite that a word names which is no sweep, spelled as one likes; ConfigError."""
+    if "/" not in what:
+        with contextlib.suppress(envs.UnknownTask):
+            return envs.find_suite(what)
+    raise ConfigError(_no_suite(root, what))
 
 
 def _no_suite(root: Path, what: str) -> str:
