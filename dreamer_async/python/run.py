@@ -26,9 +26,9 @@ from dreamer_async.store.events import (
     EventReader,
     RunFinished,
     RunStarted,
-    read_events,
 )
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.summary import last_records
 
 POLL_SECONDS = 0.05
 """How often files are looked at while something is waited for."""
@@ -126,8 +126,9 @@ class Run:
 
     def returns(self) -> Returns:
         """Scores of the training episodes so far."""
-        records, _ = read_events(self._run_dir.events_path)
-        episodes = [r.event for r in records if isinstance(r.event, Episode)]
+        reader, episodes = EventReader(self._run_dir.events_path), list[Episode]()
+        while records := reader.read():
+            episodes += [r.event for r in records if isinstance(r.event, Episode)]
         scores = [np.nan if e.score is None else e.score for e in episodes]
         return Returns(np.array([e.env_steps for e in episodes], np.int64), np.array(scores, float))
 
@@ -175,7 +176,7 @@ class Run:
 
     def _end(self) -> RunFinished | None:
         """How the newest trainer ended; None if it said nothing."""
-        records, _ = read_events(self._run_dir.events_path)
+        records = last_records(self._run_dir)
         said = [r.event for r in records if isinstance(r.event, RunStarted | RunFinished)]
         last = said[-1] if said else None
         return last if isinstance(last, RunFinished) else None

@@ -32,6 +32,7 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     ring on disk belongs to other settings or holds what no step can be.
     """
     ring, latents = run_dir.replay_paths(config.replay.directory)
+    run_dir.path.mkdir(parents=True, exist_ok=True)  # a rank's says that it has a ring elsewhere
     seed, online = config.train.seed + 3, config.replay.online
     if resume and ring.exists():
         on_disk = stored_ring_spec(config, spec, ring)

@@ -143,6 +143,7 @@ async def build(
         *(learner, replay, ratio, pool, player, collector),
         lockstep=train.sync and team.world.size == 1,
         recorded=bool(config.replay.source),
+        only_learns=bool(train.updates),
     )
     telemetry.follow(lambda: state.position)
     team.take_notes(collector)

@@ -58,7 +58,9 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     path = str(found.path.relative_to(run_dir.path))
     edited = _edited(run_dir, config, found.manifest)
     differences = _differences(config, Counters.read(found.manifest), state.library)
-    return Resumption(_resumed(path, state, lost, found.skipped), [*edited, *differences])
+    elsewhere = _elsewhere(run_dir, config) if state.other_ring else []
+    warnings = [*edited, *differences, *elsewhere]
+    return Resumption(_resumed(path, state, lost, found.skipped), warnings)
 
 
 def drop_other_layout(run_dir: RunDir, config: Config, ranks: int) -> str:
@@ -144,6 +146,18 @@ def _edited(run_dir: RunDir, config: Config, manifest: Mapping[str, Any]) -> lis
         "checkpoint was saved: config.json counts"
         for key, (was, now) in changed(saved, stored).items()
         if key not in asked
+    ]
+
+
+def _elsewhere(run_dir: RunDir, config: Config) -> list[str]:
+    """What became of a replay outside of the run, whose name has the run's name and place."""
+    if not config.replay.directory:
+        return []
+    ring, _ = run_dir.replay_paths(config.replay.directory)
+    return [
+        f"the replay of the checkpoint is not at {ring}: the run goes on with another one. If you "
+        "have moved or renamed the run, its replay is still there under the old name: rename both "
+        "its files (.ring, .latents) to keep it, or delete them"
     ]
 
 

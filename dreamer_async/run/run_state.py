@@ -50,8 +50,10 @@ class RunState:
         *,
         lockstep: bool,
         recorded: bool = False,
+        only_learns: bool = False,
     ) -> None:
-        """`recorded`: the steps in a replay without a checkpoint are none of this run's own."""
+        """`recorded`: the steps in a replay without a checkpoint are none of this run's own;
+        `only_learns`: nor are any others."""
         self._learner = learner
         self._replay = replay
         self._ratio = ratio
@@ -60,6 +62,9 @@ class RunState:
         self._collector = collector
         self._lockstep = lockstep
         self._recorded = recorded
+        self._only_learns = only_learns
+        self.other_ring = False
+        """Whether the checkpoint that was loaded was made with another replay."""
         self.others: list[Mapping[str, Any]] = []
         """What the checkpoint that was loaded holds of other ranks."""
 
@@ -151,8 +156,11 @@ class RunState:
         """
         ratio, replay = self._ratio, self._replay
         same_ring = replay.load_state(state)
-        # A power failure may leave the ring behind its checkpoint.
-        fresh = max(0, replay.steps - (counters.replay_steps if same_ring else 0))
+        self.other_ring = not same_ring and counters.replay_steps > 0
+        # A power failure may leave the ring behind its checkpoint. Where a run takes no steps of
+        # its own, those of a new ring are recorded ones.
+        behind = replay.steps - (counters.replay_steps if same_ring else 0)
+        fresh = 0 if self._only_learns else max(0, behind)
         ratio.inserted = counters.env_steps + fresh
         most = ratio.bound + self._env.num_envs * ratio.ratio
         debt = min(max(0.0, counters.ratio_debt), most)

@@ -19,7 +19,7 @@ from dreamer_async.store.run_dir import DRAFT, RunDir, bytes_of, list_runs
 from dreamer_async.store.run_lock import RunInUse, RunLock, locked
 from dreamer_async.store.sizes import in_words
 from dreamer_async.store.summary import disk_usage, load_config
-from dreamer_async.store.sweep_dir import SweepDir
+from dreamer_async.store.sweep_dir import SweepDir, list_sweeps
 
 _LAYOUT = ("checkpoints", "control", "pictures")
 """Directories that every run is made with."""
@@ -27,7 +27,7 @@ _OURS = re.compile(
     r"(config\.json|events\.jsonl|log\.txt|lock|replay\.(ring|latents)(\.tmp)?)"
     r"|checkpoints(/step-[0-9]+(\.[0-9]+)?(/(state\.safetensors|manifest\.json))?)?"
     r"|checkpoints/\.(tmp|del)-.*"
-    r"|control(/[^/]+\.json)?"
+    r"|control(/([^/]+\.json|session\.sock))?"
     r"|pictures(/film\.npz)?"
     r"|ranks(/launch\.json|/[0-9]+(/replay\.(ring|latents)(\.tmp)?)?)?"
     r"|tensorboard(/events\.out\.tfevents[^/]*)?"
@@ -40,6 +40,7 @@ _LINKED = re.compile(r"wandb/wandb/.*")
 _OF_SWEEP = {"sweep.json", "lock", "search.journal", "slurm", "control"}
 """What is in the directory of a sweep besides its runs."""
 _LEFT = re.compile(r"\.(del|new)-[0-9a-f]{16}")
+_LEFT_IN_SWEEP = re.compile(r"\.(del|new|tmp)-[0-9a-f]{16}")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 STALE_SECONDS = 3600.0
 """After so long a directory that becomes a run belongs to no command that is still at it."""
@@ -73,7 +74,8 @@ def check_sweep(sweep: SweepDir, root: Path) -> None:
     if owner := sweep.owner():
         raise RunInUse(f"{sweep.name} is carried out by pid {owner['pid']}: stop it first")
     known = {run.name for run in sweep.runs()} | _OF_SWEEP
-    if others := sorted({path.name for path in _entries(sweep.path)} - known):
+    names = {path.name for path in _entries(sweep.path) if not _LEFT_IN_SWEEP.fullmatch(path.name)}
+    if others := sorted(names - known):
         raise ConfigError(
             f"{sweep.name} holds files that no sweep made ({', '.join(map(shown, others[:3]))}): "
             "move them, or delete the directory yourself"
@@ -166,8 +168,10 @@ def replay_directory(run: RunDir) -> str:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """What killed commands left below `root` and in the replay directories of its runs."""
-    found = [path for path in _entries(root) if _LEFT.fullmatch(path.name) and _abandoned(path)]
+    """What killed commands left below `root`, in its sweeps, and where its runs keep replays."""
+    folders = [root, *(sweep.path for sweep in list_sweeps(root))]
+    entries = [path for folder in folders for path in _entries(folder)]
+    found = [path for path in entries if _LEFT.fullmatch(path.name) and _abandoned(path)]
     for place in {replay_directory(run) for run in list_runs(root)} - {""}:
         drafts = (p for p in _entries(Path(place)) if p.name.startswith("dreamer-async-"))
         found += [path for path in drafts if path.suffix == DRAFT and _abandoned(path)]

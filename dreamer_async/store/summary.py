@@ -66,7 +66,7 @@ def load_config(run: RunDir) -> Config:
 def summarize(run: RunDir) -> Summary:
     """Sum a run up from its config and the last few MB of its events."""
     config, owner = load_config(run), run.owner()
-    records = _last_records(run)
+    records = last_records(run)
     state, env_steps, updates = _state(records, running=owner is not None)
     scores = [r.event.score for r in records if isinstance(r.event, Episode)][-RECENT:]
     known = [score for score in scores if score is not None]
@@ -87,7 +87,8 @@ def summarize(run: RunDir) -> Summary:
     )
 
 
-def _last_records(run: RunDir) -> list[Record]:
+def last_records(run: RunDir) -> list[Record]:
+    """The records of the last few MB of the stream: a run of weeks has some GB of them."""
     try:
         size = run.events_path.lstat().st_size
     except FileNotFoundError:
@@ -96,8 +97,8 @@ def _last_records(run: RunDir) -> list[Record]:
 
 
 def _frames_per_step(run: RunDir) -> int:
-    """The action repeat, which the first event of a run tells; 1 before it began."""
-    for record in EventReader(run.events_path).read(limit=1):
+    """The action repeat, which one of a run's first events tells; 1 before it began."""
+    for record in EventReader(run.events_path).read(MAX_LINE):
         if isinstance(record.event, RunStarted):
             return record.event.frames_per_step
     return 1

@@ -7,16 +7,20 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tiny_run import make_run
 
+from dreamer_async import envs
 from dreamer_async.config import Config, ConfigError, resolve
 from dreamer_async.machine import signals
 from dreamer_async.parallel.link import Hub, Message, RankFailed, RankLost, connect
 from dreamer_async.parallel.shares import check, on_device, share
 from dreamer_async.parallel.world import World, launch_id
+from dreamer_async.replay.setup import open_replay
 from dreamer_async.run import aio
 from dreamer_async.run.aio import Stop
 from dreamer_async.run.limiter import TrainRatio
@@ -24,6 +28,7 @@ from dreamer_async.run.ranks.arithmetic import Arithmetic, common
 from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
 from dreamer_async.run.ranks.team import Team, of_all_ranks
+from dreamer_async.store.summary import load_config
 from dreamer_async.tui.draw.rows import cells
 from dreamer_async.tui.read.view import RunView
 from dreamer_async.tui.show import ranks as shown_ranks
@@ -305,6 +310,17 @@ def test_a_mirror_shows_rank_0_and_its_own_steps_since() -> None:
     mirror.mirror(lead.counts(), lead.heard[1])
     assert mirror.inserted == 12 and mirror.started
     assert mirror.debt == lead.debt + 2 * 8.0
+
+
+def test_replays_of_ranks_in_another_directory_are_found_again(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    run = make_run(tmp_path, f"replay.directory={elsewhere}")
+    config = load_config(run)
+    for number in range(2):
+        with open_replay(config, envs.spec_of(config.env), run.rank(number), resume=False) as ring:
+            ring.claim()
+    assert len(list(elsewhere.iterdir())) == 4 and len(run.ranks()) == 2
+    assert run.free_replay(str(elsewhere)) > 0 and not list(elsewhere.iterdir())
 
 
 def test_gauges_of_all_ranks() -> None:

@@ -12,7 +12,7 @@ import torch
 from tiny_run import make_run, newest, read
 
 from dreamer_async.run import pipeline
-from dreamer_async.run.films import elements, film
+from dreamer_async.run.films import elements, film, film_gif
 from dreamer_async.run.films.film import Filmer
 from dreamer_async.run.learner import Learner
 from dreamer_async.store import events
@@ -125,6 +125,11 @@ def test_long_vectors_and_large_images_are_thinned_out() -> None:
     large = torch.rand(2, 3, 200, 150, 4)
     name, pixels = film._pictures("camera", OpenLoop(large, large, large), True)
     assert name == "image/camera" and pixels.shape == (3, 2, 3, 67, 50, 3)
+    for given, shown in ((1, 1), (2, 1), (3, 3)):
+        small = torch.rand(2, 3, 8, 8, given)
+        _, pixels = film._pictures("camera", OpenLoop(small, small, small), True)
+        assert pixels.shape[-1] == shown, "two are no colours"
+        assert film_gif.gif(pixels).startswith(b"GIF")
     long = torch.full((2, 3, 10, 9), torch.nan)
     name, numbers = film._pictures("state", OpenLoop(long, long, long), False)
     assert name == "vector/state" and numbers.shape == (3, 2, 3, film.DIMENSIONS)

@@ -351,6 +351,24 @@ def test_resuming_without_the_replay_fills_it_again(tmp_path: Path) -> None:
     assert phases.count("prefill") == 2
 
 
+def test_a_moved_run_says_where_its_replay_is_expected(tmp_path: Path) -> None:
+    replays = tmp_path / "replays"
+    replays.mkdir()
+    run = make_run(tmp_path, "train.steps=80", f"replay.directory={replays}")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    run.path.rename(tmp_path / "renamed")
+    moved = RunDir(tmp_path / "renamed")
+    extend(moved, "train.steps=120")
+    assert pipeline.main(moved, plain=False, resume=True) == 0
+    said = [e.message for e in read(moved) if isinstance(e, events.Warned)]
+    (told,) = (message for message in said if "moved or renamed" in message)
+    assert str(moved.replay_paths(str(replays))[0]) in told
+    extend(moved, "train.steps=160")
+    assert pipeline.main(moved, plain=False, resume=True) == 0
+    told = [e for e in read(moved) if isinstance(e, events.Warned) and "moved" in e.message]
+    assert len(told) == 1, "now it is where it is expected"
+
+
 def test_a_damaged_checkpoint_falls_back_and_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path, "train.steps=100")
     assert pipeline.main(run, plain=False, resume=False) == 0

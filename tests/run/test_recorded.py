@@ -135,6 +135,19 @@ def test_a_run_goes_on_with_more_updates_and_then_with_environments(
     assert begun.all(), "a new episode begins in every environment"
 
 
+def test_recorded_steps_that_are_filled_in_again_are_none_of_the_run(
+    source: RunDir, tmp_path: Path
+) -> None:
+    run = learner_of(source, tmp_path)
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    run.free_replay()
+    more = ["train.updates=30"]
+    assert pipeline.main(run, plain=False, resume=True, overrides=more) == 0
+    assert ends(run)[-1] == ("completed", 0, 30) and same_steps(run, source)
+    (resumed,) = (e for e in read(run) if isinstance(e, events.Resumed))
+    assert (resumed.env_steps, resumed.lost_updates) == (0, 0.0)
+
+
 def test_a_kill_while_the_replay_is_filled_leaves_an_empty_one_which_is_filled_again(
     server: Server, source: RunDir, tmp_path: Path
 ) -> None:

@@ -14,9 +14,11 @@ import pytest
 from tiny_run import STARTED, make_run
 
 from dreamer_async import cli
+from dreamer_async.envs.session import address
 from dreamer_async.store import removal, run_lock
 from dreamer_async.store.events import EventWriter
 from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
 
 pytestmark = pytest.mark.faults
 
@@ -172,6 +174,27 @@ def test_a_live_ring_without_its_lock_is_left_alone(
         assert run.replay_path.exists() and "a trainer is running" in capsys.readouterr().err
         trainer.kill()
     assert rm(run.name, "--yes") == 0, "the lock went with its process"
+
+
+def test_a_session_whose_trainer_was_killed_can_be_removed(run: RunDir) -> None:
+    (run.control / address.NAME).touch()
+    assert rm(run.name, "--yes") == 0 and not run.path.exists()
+
+
+def test_a_sweep_whose_removal_was_interrupted_can_be_removed(
+    run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = SweepDir(run.path.parent / "sweep-toy")
+    sweep.write(Sweep(VERSION, "toy", (), (Job("catch-s0", "catch", "tiny", 0),)))
+    left = sweep.path / f".del-{'0' * 16}"
+    left.mkdir()
+    (sweep.path / f".tmp-{'1' * 16}").touch()
+    assert cli.main(["runs"]) == 0
+    assert f"{left.name} (" in capsys.readouterr().err
+    (sweep.path / "notes.md").touch()
+    assert rm(sweep.name, "--yes") == 2, "the control"
+    (sweep.path / "notes.md").unlink()
+    assert rm(sweep.name, "--yes") == 0 and not sweep.path.exists()
 
 
 def test_what_killed_commands_left_is_listed_and_swept(

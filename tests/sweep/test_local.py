@@ -122,11 +122,13 @@ def test_a_signal_lets_every_run_save_when_nobody_reads_any_more(
     """Ctrl+C ends the `tee` behind a pipe as well, and a terminal that is closed sends SIGHUP."""
     pretend(monkeypatch, a_s0=3000, b_s0=3000)
     read, write = os.pipe()
-    with contextlib.suppress(BrokenPipeError), open(write, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        os.close(read)
-        say = local.line_printer()
-        done = carry_out(sweep, act=lambda _: os.kill(os.getpid(), signal.SIGHUP), say=say)
+    os.close(read)
+    pipe = open(write, "w")  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", pipe)
+    say = local.line_printer()
+    done = carry_out(sweep, act=lambda _: os.kill(os.getpid(), signal.SIGHUP), say=say)
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
     assert done.signal == signal.SIGHUP and not done.failed
     assert [states(sweep)[name] for name in NAMES[:2]] == ["stopped", "stopped"]
 

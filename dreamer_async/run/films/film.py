@@ -133,7 +133,8 @@ def _pictures(key: str, parts: OpenLoop, is_image: bool) -> tuple[str, NDArray[A
         flat = stacked.reshape(*stacked.shape[:3], -1)[..., :DIMENSIONS]
         return f"vector/{key}", flat.astype(np.float32)
     step = -(-max(stacked.shape[3:5]) // SIDE)
-    thinned = stacked[:, :, :, ::step, ::step, :3].clip(0, 1)
+    channels = 3 if stacked.shape[-1] >= 3 else 1  # two are no colours: the first is shown as gray
+    thinned = stacked[:, :, :, ::step, ::step, :channels].clip(0, 1)
     return f"image/{key}", np.round(255 * np.nan_to_num(thinned)).astype(np.uint8)
 
 
