@@ -19,6 +19,7 @@ from dreamer_async.cli.inputs import (
 )
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
+from dreamer_async.cli.ranks import check_devices
 from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.config import SUITES, Config, ConfigError
 from dreamer_async.config.arguments import checked, in_python
@@ -40,11 +41,17 @@ def train(
     seed: int | None = None,
     ratio: float | None = None,
     device: str | None = None,
+    devices: int = 1,
+    max_restarts: int = 0,
     precision: str | None = None,
     threads: int | None = None,
     sync: bool | None = None,
     compile: bool | None = None,
     resize: str | None = None,
+    repeat: int | None = None,
+    published: bool = False,
+    init: str | Path | None = None,
+    init_parts: str | None = None,
     log: Sequence[str] = (),
     name: str | None = None,
     runs_dir: str | Path | None = None,
@@ -59,11 +66,13 @@ def train(
     `dreamer-async train`, in the same units; `settings` are any others, {"optim.lr": 1e-4}.
 
     The run does not end with this program. Nothing is printed: the trainer's messages are in
-    its log and its events. Raises ConfigError (a ValueError) for what is wrong and EnvError for an
-    environment that cannot be built, both before anything is created.
+    its log and its events. Raises ConfigError (a ValueError) for what is wrong, CheckpointError for
+    weights of `init` that do not verify and EnvError for an environment that cannot be built, all
+    of them before anything is created.
     """
     refuse_in_worker("dreamer_async.train")
-    known = as_words(settings or {})
+    _check_ranks(devices, max_restarts)
+    root, known = root_of(runs_dir), as_words(settings or {})
     with allowed():
         suite, task, args = _task(suite, task, env, env_args)
         flags = as_settings(
@@ -78,12 +87,16 @@ def train(
             sync=sync,
             compile=compile,
             resize=resize,
+            repeat=repeat,
             replay_dir=replay_dir,
         )
-        config, _, note = configure(suite, task, size, {}, [*as_words(flags), *known])
+        flags |= _weights(root, init, init_parts)
+        words = [*as_words(flags), *known]
+        config, kind, note = configure(suite, task, size, {}, words, published=published)
         trackers = wanted_trackers(list(log), tensorboard=False)
         try_spaces(config)
-        return _start(config, root_of(runs_dir), name, note, trackers)
+        check_devices(config, kind, devices)
+        return _start(config, root, name, note, trackers, devices=devices, restarts=max_restarts)
 
 
 @checked
@@ -130,7 +143,7 @@ def learn(
         replay_dir=replay_dir,
     )
     with allowed():
-        flags |= initial_weights(root, None if init is None else str(init), init_parts)
+        flags |= _weights(root, init, init_parts)
         words = [*as_words(flags), *as_words(settings or {})]
         found = None if env is None else named(env)
         args = {**(found.args if found else {}), **(env_args or {})}
@@ -142,10 +155,30 @@ def learn(
         return _start(config, root, name, note, trackers)
 
 
-def _start(config: Config, root: Path, name: str | None, note: str, trackers: Sequence[str]) -> Run:
+def _check_ranks(devices: int, max_restarts: int) -> None:
+    """Refuse numbers that the command line would not take."""
+    if not 1 <= devices <= 1024:
+        raise ConfigError(f"devices must be from 1 to 1024, got {devices}")
+    if max_restarts < 0:
+        raise ConfigError(f"max_restarts must be at least 0, got {max_restarts}")
+
+
+def _weights(root: Path, init: str | Path | None, parts: str | None) -> dict[str, Any]:
+    """Settings that say which weights a new run begins with."""
+    return initial_weights(root, None if init is None else str(init), parts)
+
+
+def _start(
+    config: Config,
+    root: Path,
+    name: str | None,
+    note: str,
+    trackers: Sequence[str],
+    **ranks: int,
+) -> Run:
     notes = [note, check_room(config, root)]
     run, swept = create_run(root, name, config, trackers=trackers)
-    trainer = start_trainer(run, resume=False)
+    trainer = start_trainer(run, resume=False, **ranks)
     arguments = inspect.signature(train).parameters
     said = [in_python(text, arguments) for text in [*notes, *swept] if text]
     return Run(run, trainer, tuple(said))
