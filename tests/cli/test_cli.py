@@ -169,6 +169,11 @@ MISTAKES = [
         f"{TRAIN_TOY} --task catch_pixels -s model.depth=3",
         "model.depth times the last of model.multipliers is 12",
     ),
+    (
+        "train CartPole-v1 --plain -s image=resize:64",
+        "env.image=resize:64 is for images, and gym/CartPole-v1 has none",
+    ),
+    ("plan classic -s env.image=resize", "is for images, and classic/cartpole has none"),
     (f"{TRAIN_TOY} -s __class__=1", "unknown setting"),
     (f"{TRAIN_TOY} -s 'a\x1b[2Jb=1'", "unknown setting"),
     (f"{TRAIN_TOY} --runs-dir ''", "--runs-dir needs the path of a directory"),
