@@ -26,6 +26,8 @@ from dreamer_async.config import (
 )
 from dreamer_async.config.schema import SchemaError, parse, shown
 from dreamer_async.machine import compiler, nvidia
+from dreamer_async.parallel.shares import check
+from dreamer_async.parallel.world import World
 from dreamer_async.store.run_dir import TRACKERS, RunDir
 
 if TYPE_CHECKING:
@@ -300,6 +302,26 @@ def readable(config: Config) -> EnvSpec:
     if any(obs.is_image for obs in spec.obs.values()):
         config.model.check_images()
     return spec
+
+
+def check_devices(config: Config, kind: str, devices: int) -> None:
+    """Raise ConfigError where a run cannot be shared among so many devices of a kind."""
+    world = World.here()
+    if devices > 1 and world.size > 1:
+        raise ConfigError(
+            f"torchrun has started {world.size} ranks already: leave out --devices, or torchrun"
+        )
+    here = devices if world.size == 1 else world.local_size
+    check(config, max(devices, world.size))
+    if kind != "cuda" or here == 1:
+        return
+    import torch
+
+    if (there := torch.cuda.device_count()) < here:
+        raise ConfigError(
+            f"{here} ranks need a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
+            f"try --devices {there}, or --device cpu"
+        )
 
 
 def name_again(env: EnvConfig, given: str | None) -> None:

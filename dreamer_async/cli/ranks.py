@@ -1,37 +1,15 @@
-"""Runs on several devices: what is refused before they start, and the ranks that follow."""
+"""Runs on several devices: the launch that made one, and the ranks that follow."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from dreamer_async.config import Config, ConfigError
-from dreamer_async.parallel.shares import check
 from dreamer_async.parallel.world import World, launch_id
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir, list_runs
 
 LAUNCH = Path("ranks", "launch.json")
 """In a run that torchrun has made: which launch it was."""
-
-
-def check_devices(config: Config, kind: str, devices: int) -> None:
-    """Raise ConfigError where a run cannot be shared among so many devices of a kind."""
-    world = World.here()
-    if devices > 1 and world.size > 1:
-        raise ConfigError(
-            f"torchrun has started {world.size} ranks already: leave out --devices, or torchrun"
-        )
-    here = devices if world.size == 1 else world.local_size
-    check(config, max(devices, world.size))
-    if kind != "cuda" or here == 1:
-        return
-    import torch
-
-    if (there := torch.cuda.device_count()) < here:
-        raise ConfigError(
-            f"{here} ranks need a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
-            f"try --devices {there}, or --device cpu"
-        )
 
 
 def remember_launch(run: RunDir) -> None:

@@ -19,13 +19,13 @@ from dreamer_async.cli.inputs import (
     as_overrides,
     as_settings,
     as_view,
+    check_devices,
     device_kind,
     need_extra,
     try_spaces,
 )
 from dreamer_async.cli.options import Device, EnvArgs, Kinds, Overrides, RunsDir, Steps
 from dreamer_async.cli.paths import runs_root
-from dreamer_async.cli.ranks import check_devices
 from dreamer_async.cli.terminal import complain, on_terminal
 from dreamer_async.config import Config, ConfigError
 from dreamer_async.config.schema import shown

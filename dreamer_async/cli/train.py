@@ -17,6 +17,7 @@ from dreamer_async.cli.inputs import (
     as_overrides,
     as_settings,
     as_view,
+    check_devices,
     configure,
     device_kind,
     initial_weights,
@@ -57,7 +58,7 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import runs_root
-from dreamer_async.cli.ranks import check_devices, follow_run, made_before, remember_launch
+from dreamer_async.cli.ranks import follow_run, made_before, remember_launch
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import (

@@ -10,6 +10,7 @@ from typing import Any
 from dreamer_async.cli.inputs import (
     FLAGS,
     as_settings,
+    check_devices,
     configure,
     device_kind,
     initial_weights,
@@ -19,7 +20,6 @@ from dreamer_async.cli.inputs import (
 )
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
-from dreamer_async.cli.ranks import check_devices
 from dreamer_async.cli.words.learn import Episodes, wanted
 from dreamer_async.config import SUITES, Config, ConfigError
 from dreamer_async.config.arguments import checked, in_python
