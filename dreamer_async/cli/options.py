@@ -26,7 +26,8 @@ def _as_above(context: typer.Context, parameter: typer.CallbackParam, value: Any
 
     A default map would not do: the environment variable of an option comes before it.
     """
-    above, name = context.parent, parameter.name or ""
+    above: Any = context.parent  # typer hides its class
+    name = parameter.name or ""
     if above is None or given(context, name) or not given(above, name):
         return value
     return above.params[name]

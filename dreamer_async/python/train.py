@@ -174,11 +174,13 @@ def _start(
     name: str | None,
     note: str,
     trackers: Sequence[str],
-    **ranks: int,
+    *,
+    devices: int = 1,
+    restarts: int = 0,
 ) -> Run:
     notes = [note, check_room(config, root)]
     run, swept = create_run(root, name, config, trackers=trackers)
-    trainer = start_trainer(run, resume=False, **ranks)
+    trainer = start_trainer(run, resume=False, devices=devices, restarts=restarts)
     arguments = inspect.signature(train).parameters
     said = [in_python(text, arguments) for text in [*notes, *swept] if text]
     return Run(run, trainer, tuple(said))

@@ -16,7 +16,7 @@ from dreamer_async.store.events import RunStarted, Warned
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.summary import load_config
 
-SMALL = dict(text.split("=") for text in TINY if "threads" not in text)
+SMALL = {key: value for key, _, value in (text.partition("=") for text in TINY)}
 OTHERWISE = {"plain", "tensorboard", "kinds", "overrides"}
 """What docs/python.md says of these."""
 
