@@ -43,6 +43,13 @@ def unimix(logits: Tensor, share: float) -> Tensor:
     return (1.0 - share) * torch.softmax(logits.float(), -1) + share / logits.shape[-1]
 
 
+def mixed_logprobs(logits: Tensor, share: float) -> Tensor:
+    """The logarithm of `unimix`: [..., K], finite for any logits."""
+    if share > 0:
+        return unimix(logits, share).log()
+    return torch.log_softmax(logits.float(), -1)  # the probabilities themselves underflow to 0
+
+
 def sample_class(probs: Tensor, noise: Tensor) -> Tensor:
     """Turn one number per variable into a class by the inverse CDF: [..., K], [...] -> [...].
 

@@ -223,8 +223,13 @@ class Actor(Part):
         return torch.stack([head.entropy(own) for head, own in self._own(params)]).sum(0)
 
     def randomness(self, entropy: Tensor) -> Tensor:
-        """Entropy [...] as a share of what is possible: 0 deterministic, 1 uniform (or widest)."""
+        """Entropy [...] as a share of what is possible: 0 deterministic, 1 uniform (or widest).
+
+        Nothing is where the deviation cannot change (actor_min_std = actor_max_std): 0.
+        """
         least, most = self.entropies
+        if most == least:
+            return torch.zeros_like(entropy)
         return (entropy - least) / (most - least)
 
     def _own(self, params: tuple[Tensor, ...]) -> list[tuple[ActionHead, tuple[Tensor, ...]]]:

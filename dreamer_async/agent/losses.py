@@ -20,8 +20,8 @@ from torch import Tensor
 from dreamer_async.agent.distributions import (
     categorical_entropy,
     categorical_kl,
+    mixed_logprobs,
     twohot_cross_entropy,
-    unimix,
 )
 
 Returns = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -43,7 +43,7 @@ class LatentLosses(NamedTuple):
 
 def latent_losses(posterior: Tensor, prior: Tensor, share: float, free_nats: float) -> LatentLosses:
     """Eq. 5 of raw logits [B, T, S, K], with a share of the uniform mixed into both."""
-    post, pri = (unimix(logits, share).log() for logits in (posterior, prior))  # [B, T, S, K]
+    post, pri = (mixed_logprobs(logits, share) for logits in (posterior, prior))  # [B, T, S, K]
     means = [categorical_entropy(x.detach()).sum(-1).mean() for x in (post, pri)]
     return LatentLosses(*kl_losses(post, pri, free_nats), *means)
 

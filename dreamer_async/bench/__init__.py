@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamer_async.bench.timing import Timing
-from dreamer_async.config import Config, TrainConfig
+from dreamer_async.config import Config, TrainConfig, changed, resolve
 from dreamer_async.machine import process
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     return {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
+        "differs": _differs(config),
         "sees": _sees(spec),
         "load": load,
         "device": _device_name(device),
@@ -99,6 +100,12 @@ def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -
             return scaling(config, seconds)
         case _:
             raise AssertionError(part)
+
+
+def _differs(config: Config) -> list[str]:
+    """Settings of the networks and losses that are not those of the size."""
+    plain = resolve(config.env.suite, config.env.task, size=config.size)
+    return [key for key in changed(plain, config) if key.startswith(("model.", "loss."))]
 
 
 def _sees(spec: EnvSpec) -> str:

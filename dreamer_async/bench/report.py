@@ -73,8 +73,13 @@ def verdicts(result: Json) -> list[str]:
 
 
 def _like(row: Json, result: Json) -> Reference | None:
-    """What the same thing took this program on another machine, None if nobody measured it."""
-    if result["device"] != "cpu":
+    """What the same thing took this program on another machine, None if nobody measured it.
+
+    Updates were measured with two threads, everything in float32 and as the size has it.
+    """
+    if result["device"] != "cpu" or result["precision"] != "float32" or result["differs"]:
+        return None
+    if row["part"] == "learner" and result["threads"] < 2:
         return None
     words = row["what"].replace(",", "").split()
     if row["part"] == "learner" and words[-1] == "native":

@@ -15,8 +15,9 @@ from types import FrameType
 from dreamer_async.machine.interpreter import SAFE, environment
 from dreamer_async.machine.signals import Wishes, heeded
 from dreamer_async.store import exit_codes
-from dreamer_async.store.events import RunFinished, read_events
+from dreamer_async.store.events import RunFinished
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.store.summary import last_records
 
 
 def launch(
@@ -111,6 +112,6 @@ def _of(run: RunDir, codes: dict[int, int]) -> int:
 
 def _told(run: RunDir, otherwise: int) -> int:
     """The exit code that the run itself has told at its end."""
-    records, _ = read_events(run.events_path)
+    records = last_records(run)
     last = records[-1].event if records else None
     return last.exit_code if isinstance(last, RunFinished) else otherwise

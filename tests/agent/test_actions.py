@@ -95,6 +95,12 @@ def test_log_probabilities_and_entropies_are_sums() -> None:
     assert ((randomness > 0) & (randomness < 1)).all()
 
 
+def test_a_deviation_that_cannot_change_leaves_nothing_to_chance() -> None:
+    model = dataclasses.replace(MODEL, actor_min_std=0.5, actor_max_std=0.5)
+    actor = Actor(6, STICK, model)
+    assert (actor.randomness(torch.ones(3)) == 0).all()
+
+
 @pytest.mark.parametrize("action", [BUTTONS, STICK, SEVERAL])
 def test_no_action_is_likelier_than_the_mode(action: ActionSpec) -> None:
     actor = sharp(action)

@@ -26,6 +26,16 @@ def test_unimix() -> None:
     torch.testing.assert_close(probs, torch.tensor([0.9925, 0.0025, 0.0025, 0.0025]))
 
 
+@pytest.mark.parametrize("share", [0.01, 0.0])
+def test_logarithms_are_finite_and_have_gradients_for_any_logits(share: float) -> None:
+    logits = torch.tensor([300.0, 0.0, -300.0, 1.0], requires_grad=True)
+    logs = dist.mixed_logprobs(logits, share)
+    (grad,) = torch.autograd.grad(dist.categorical_kl(logs.detach(), logs), [logits])
+    assert logs.isfinite().all() and grad.isfinite().all()
+    near = torch.tensor([0.3, -1.0, 2.0])
+    torch.testing.assert_close(dist.mixed_logprobs(near, share), dist.unimix(near, share).log())
+
+
 def test_sample_class_inverts_the_cdf() -> None:
     probs = torch.tensor([0.2, 0.0, 0.3, 0.5]).expand(6, 4)
     uniform = torch.tensor([0.0, 0.19, 0.21, 0.49, 0.51, 0.999999])

@@ -258,8 +258,15 @@ def measured(**differences: object) -> dict[str, Any]:
     acting = timing("policy", "act for 1 environments", "s/step", [0.0007])
     facts = {
         **{"task": "atari/pong", "size": "size1m", "sees": "96x96x1", "device": "cpu"},
-        **{"precision": "float32", "threads": 2, "cores": 2, "load": 0.1, "torch": "2"},
-        **{"processor": "?", "results": [asdict(update), asdict(acting)]},
+        **{
+            "precision": "float32",
+            "differs": [],
+            "threads": 2,
+            "cores": 2,
+            "load": 0.1,
+            "torch": "2",
+        },
+        **{"torch": "2", "processor": "?", "results": [asdict(update), asdict(acting)]},
     }
     return facts | differences
 
@@ -275,8 +282,20 @@ def test_a_speed_is_judged_by_what_is_normal(seconds: float, verdict: str) -> No
     assert "the 900 ms on 2 cores of an AMD EPYC (AVX2), no GPU" in said
 
 
+UPDATE = asdict(timing("learner", "update 16x64, native", "s/update", [0.9]))
+
+
 @pytest.mark.parametrize(
-    "differences", [{"device": "H100"}, {"sees": "32x32x3"}, {"size": "tiny"}, {"results": []}]
+    "differences",
+    [
+        {"device": "H100"},
+        {"sees": "32x32x3"},
+        {"size": "tiny"},
+        {"results": []},
+        {"precision": "bfloat16-dense"},
+        {"differs": ["loss.imagine_length"]},
+        {"threads": 1, "results": [UPDATE]},
+    ],
 )
 def test_nothing_is_said_of_speeds_that_nothing_can_be_compared_with(
     differences: dict[str, object],

@@ -256,7 +256,20 @@ def test_kernels_are_multiplied_at_the_points(taps: int) -> None:
 def test_other_kernels_are_left_to_torch() -> None:
     layer = ImageLayer(torch.zeros(8, 1, 7, 7), torch.zeros(8), torch.ones(8))
     known = ImageLayer(torch.zeros(8, 1, 5, 5), torch.zeros(8), torch.ones(8))
-    assert images._fit([known])
-    assert not images._fit([layer])
-    assert not images._fit([known, layer])
-    assert not images._fit([known._replace(kernel=known.kernel.double())])
+    assert images._fit([known], images.KERNELS)
+    assert not images._fit([known], images.PHASE_KERNELS)
+    assert not images._fit([layer], images.KERNELS)
+    assert not images._fit([known, layer], images.KERNELS)
+    assert not images._fit([known._replace(kernel=known.kernel.double())], images.KERNELS)
+
+
+@pytest.mark.parametrize("kernel", [1, 7, 9, 11])
+def test_other_kernels_learn_what_torch_does(kernel: int) -> None:
+    """Those of the decoder are smaller after upsampling: 7 and 9 become 5."""
+    shape = (32, 32, 3)
+    spec = {"image": ObsSpec(shape, "uint8")}
+    encoder, decoder = (perturbed(kind(spec, config(4, kernel))) for kind in (Encoder, Decoder))
+    assert isinstance(encoder, Encoder) and isinstance(decoder, Decoder)
+    obs = untied(encoder, 3, shape)
+    close(*both_ways(encoder, lambda: encoded(encoder, obs)))
+    close(*both_ways(decoder, lambda: decoded(decoder, pictures(3, shape))), 1e-4)

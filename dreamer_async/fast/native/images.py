@@ -29,6 +29,8 @@ They do not depend on the number of threads, so neither does the result.
 """
 KERNELS = (3, 5)
 """Sizes of kernels that the native functions know."""
+PHASE_KERNELS = (3,)
+"""Of those that the decoder's become, as every pixel that is upsampled sees a part of them."""
 OUTPUT_PANEL = 4
 """Outputs whose kernels lie side by side, as in `winograd_gemm.h`."""
 POINTS = {
@@ -46,23 +48,23 @@ The transforms of `winograd.h` belong to these points.
 
 def encode_images(images: Tensor, layers: Sequence[ImageLayer], dtype: torch.dtype) -> Tensor:
     """`ops.encode_images`; of other types or sizes all but the convolutions is native."""
-    if dtype == torch.float32 and _fit(layers):
+    if dtype == torch.float32 and _fit(layers, KERNELS):
         return encode(images, layers)
     return ops.encode_images(images, layers, dtype, pool_norm_silu)
 
 
 def decode_images(x: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
     """`ops.decode_images`, likewise."""
-    if is_float32(x) and _fit(layers):
+    if is_float32(x) and _fit(layers, PHASE_KERNELS):
         return decode(x, layers)
     return ops.decode_images(x, layers, shuffle_norm_silu)
 
 
-def _fit(layers: Sequence[ImageLayer]) -> bool:
+def _fit(layers: Sequence[ImageLayer], known: Sequence[int]) -> bool:
     """Whether native functions can do all of it: float32 layers, kernels of a known size."""
     tensors = [tensor for layer in layers for tensor in layer if tensor is not None]
     sizes = {tuple(layer.kernel.shape[2:]) for layer in layers}
-    return is_float32(*tensors) and len(sizes) == 1 and sizes <= {(n, n) for n in KERNELS}
+    return is_float32(*tensors) and len(sizes) == 1 and sizes <= {(n, n) for n in known}
 
 
 def encode(images: Tensor, layers: Sequence[ImageLayer]) -> Tensor:
