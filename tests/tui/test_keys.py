@@ -13,7 +13,7 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from dreamer_async.store.events import Episode, Gauges, RunStarted, encode_line
+from dreamer_async.store.events import Episode, Gauges, PhaseChanged, RunStarted, encode_line
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.draw.rows import Part, cells
@@ -24,7 +24,7 @@ from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.dialogs import RunList
 from dreamer_async.tui.widgets.metric import MetricScreen
 from dreamer_async.tui.widgets.panel import Panel
-from tests.tui.test_app import NOW, RECORDED, driven, screen, settle, text
+from tests.tui.test_app import NOW, RECORDED, driven, screen, settle, text, trainer
 
 
 def made(path: Path, lr: float, lines: int) -> RunDir:
@@ -161,6 +161,17 @@ def test_the_list_of_runs_finds_rare_episodes(run: RunDir, older: RunDir) -> Non
     assert newest[1].startswith(f"▸ {run.name}") and newest[1].endswith("50.0k    9.50")
     assert cells([Part(newest[1])]) == 64
     assert other[0] == older.name, "a pipe is waited for by nobody"
+
+
+def test_the_list_of_runs_finds_the_phase_before_the_end_of_the_stream(run: RunDir) -> None:
+    with open(run.events_path, "ab") as file, trainer(run):
+        file.write(encode_line(PhaseChanged("paused", 50_000, 9), NOW, 0.0, 0))
+        gauges = Gauges(50_000, 9, {f"stage/{name}": 0.5 for name in range(40)})
+        line = encode_line(gauges, NOW, 0.0, 0)
+        file.write(line * (2 * TAIL_BYTES // len(line)))
+        file.flush()
+        ((_, row),) = listed(run.path.parent, run.name, [], 64)
+    assert " paused " in row
 
 
 @driven

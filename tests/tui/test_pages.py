@@ -28,9 +28,10 @@ from dreamer_async.tui.pages.episodes import episode_row
 from dreamer_async.tui.read import film
 from dreamer_async.tui.read.compare import differences
 from dreamer_async.tui.read.progress import Phase
+from dreamer_async.tui.read.seek import seek_time
 from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.read.state import rebuild
-from dreamer_async.tui.read.tail import decode, seek_time
+from dreamer_async.tui.read.tail import decode
 from dreamer_async.tui.read.view import EpisodeRow, RunView
 from dreamer_async.tui.show import alarms, glossary, stages
 from dreamer_async.tui.show.options import Zoom

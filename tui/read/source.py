@@ -14,14 +14,16 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from dreamer_async.store.events import PhaseChanged, Resumed, RunStarted
 from dreamer_async.store.regular_file import reading
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.compare import settings
 from dreamer_async.tui.read.film import FilmFile
 from dreamer_async.tui.read.progress import Phase, Trainer, phase
+from dreamer_async.tui.read.seek import NEAR, last_before, seek_generation, seek_time
 from dreamer_async.tui.read.state import reduce
-from dreamer_async.tui.read.tail import Tail, seek_time
+from dreamer_async.tui.read.tail import Tail
 from dreamer_async.tui.read.view import RunView
 
 LONG_BYTES = 16_000_000
@@ -30,7 +32,7 @@ FIRST_SECONDS = 3600.0
 """What is shown first of them."""
 GAUGES_BYTES = 4_000_000
 """Gauges further from the end are not decoded; nothing shows them."""
-HEAD_BYTES = 1 << 16
+HEAD_BYTES = 2 * NEAR
 LOG_BYTES = 4096
 START_GRACE_SECONDS = 30.0
 """How long a trainer that was just started may take until it holds its lock."""
@@ -97,7 +99,7 @@ class Source:
         start = seek_time(self.run_dir.events_path, FIRST_SECONDS) if size > LONG_BYTES else 0
         if start:
             self._full = RunView()
-            self._read_head()
+            self._read_head(start)
             self._newest = Tail(self.run_dir.events_path, start)
             self._newest.gauges_from = self.tail.gauges_from
 
@@ -125,12 +127,24 @@ class Source:
         self._release.close()
         self._held = None
 
-    def _read_head(self) -> None:
-        """Learn what the run is: its first events say so."""
-        head = Tail(self.run_dir.events_path)
-        for record in head.read(HEAD_BYTES)[:2]:
-            reduce(self.view, record)
-        head.close()
+    def _read_head(self, start: int) -> None:
+        """Learn what the run is and does, which the newest part, from a byte on, need not say.
+
+        The first events of its trainer tell, and the last phase before that part.
+        """
+        path = self.run_dir.events_path
+        for begin in sorted({0, seek_generation(path, start)}):
+            head = Tail(path, begin)
+            head.gauges_from = start
+            for record in head.read(min(HEAD_BYTES, start - begin)):
+                if isinstance(record.event, RunStarted | Resumed | PhaseChanged):
+                    reduce(self.view, record)
+            head.close()
+        last = last_before(path, "phase_changed", start)
+        if last is None:
+            self.view.phase = "training"  # nothing else lasts as long
+        elif last.generation >= self.view.generation:
+            reduce(self.view, last)
 
     def _read_history(self) -> None:
         records = self.tail.read()

@@ -17,15 +17,13 @@ from dreamer_async.store.events import (
     Record,
     decode_line,
 )
-from dreamer_async.store.regular_file import open_regular, reading
+from dreamer_async.store.regular_file import open_regular
 
 _GAUGES = b'{"type":"gauges",'
 _FREQUENT = (_GAUGES, b'{"type":"metrics",', b'{"type":"episode",')
 _NUMBERS = frozenset({int, float, type(None)})
-_TIME = re.compile(rb'"time":([0-9.e+]+)')
 _LONG_NUMBER = re.compile(rb"[0-9]{40}")
 """More digits than any number of a run has; what is made of one may fit neither float nor array."""
-_HEAD_BYTES = 4096
 
 
 class Tail:
@@ -174,44 +172,3 @@ def _checked(data: dict[str, Any], *counters: object) -> dict[str, float | None]
 def _whole(*numbers: object) -> bool:
     """Tell whether these are whole numbers as `decode_line` takes them."""
     return all(type(number) is int and abs(number) <= LARGEST for number in numbers)
-
-
-def seek_time(path: Path, seconds: float) -> int:
-    """Find the byte of a line that is about this much older than the newest one, by bisection.
-
-    0 if the file is younger, unreadable, or its lines carry no times.
-    """
-    try:
-        file = reading(path)
-    except OSError:
-        return 0
-    with file:
-        fd = file.fileno()
-        size = os.fstat(fd).st_size
-        newest = _time_after(fd, max(0, size - 2 * _HEAD_BYTES))
-        if newest is None:
-            return 0
-        low, high = 0, size
-        while high - low > 16 * _HEAD_BYTES:
-            middle = (low + high) // 2
-            when = _time_after(fd, middle)
-            if when is not None and when < newest - seconds:
-                low = middle
-            else:
-                high = middle
-        return _line_after(fd, low) if low else 0
-
-
-def _time_after(fd: int, offset: int) -> float | None:
-    """Time of the first whole line after a byte; None if there is none near."""
-    _, _, lines = os.pread(fd, 2 * _HEAD_BYTES, offset).partition(b"\n")
-    found = _TIME.search(lines)
-    try:
-        return float(found[1]) if found else None
-    except ValueError:
-        return None
-
-
-def _line_after(fd: int, offset: int) -> int:
-    """Byte at which the next line begins; the offset itself if that is far away."""
-    return offset + os.pread(fd, MAX_LINE, offset).find(b"\n") + 1

@@ -18,14 +18,17 @@ from dreamer_async.tui.read.tail import Tail, decode
 from dreamer_async.tui.read.view import RunView
 
 TAIL_BYTES = 1 << 17
-EPISODE_BYTES = 1 << 21
-"""So far from the end episodes are looked for: they may be rare."""
+RARE_BYTES = 1 << 21
+"""So far from the end episodes and phases are looked for: they may be rare."""
 MOST = 200
 """Runs that are listed."""
 _FACTS = 27
 """Columns beside a name: its mark, phase, steps and score."""
 _LEAST_NAME = 12
-_EPISODE = b'{"type":"episode",'
+_RARE = tuple(
+    b'{"type":"%s",' % kind
+    for kind in (b"episode", b"run_started", b"resumed", b"phase_changed", b"run_finished")
+)
 
 
 def listed(
@@ -50,7 +53,7 @@ def _end_of(run: RunDir) -> str:
     tail = Tail(run.events_path, max(0, size - TAIL_BYTES))
     newest = tail.read(TAIL_BYTES)
     tail.close()
-    for record in [*_episodes(run.events_path, size - EPISODE_BYTES, size - TAIL_BYTES), *newest]:
+    for record in [*_rare(run.events_path, size - RARE_BYTES, size - TAIL_BYTES), *newest]:
         reduce(view, record)
     alive = run.owner() is not None
     name = phase(view, Trainer(alive=alive)).name
@@ -61,11 +64,11 @@ def _end_of(run: RunDir) -> str:
     return f"{name:<9} {count(view.env_steps):>6}{score}"
 
 
-def _episodes(path: Path, start: int, stop: int) -> list[Record]:
-    """The episodes among the lines between two bytes; nothing if they cannot be read."""
+def _rare(path: Path, start: int, stop: int) -> list[Record]:
+    """Events of rare kinds between two bytes; nothing if they cannot be read."""
     found = []
     for line in _lines(path, max(0, start), stop):
-        if line.startswith(_EPISODE):
+        if line.startswith(_RARE):
             with suppress(ValueError):
                 found.append(decode(line))
     return found
