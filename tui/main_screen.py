@@ -23,7 +23,7 @@ from dreamer_async.tui.show import alarms
 from dreamer_async.tui.show.export import file_name, to_csv
 from dreamer_async.tui.show.glossary import find
 from dreamer_async.tui.show.groups import legend as runs_legend
-from dreamer_async.tui.show.options import AXES, LOG_MODES, SMOOTHINGS, Options
+from dreamer_async.tui.show.options import LOG_MODES, SMOOTHINGS, Options, axes, suited
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.dialogs import AskWords, FindWords
@@ -162,7 +162,7 @@ class Main(Screen[None]):
         """Show the runs as they are now."""
         if not self.ready:
             return
-        self.shown = Shown(source, others, self.options, self._clock())
+        self.shown = Shown(source, others, suited(self.options, source.view), self._clock())
         phase, now = source.phase, self.shown.now
         step = source.log_end if phase.name in ("waiting", "resuming") else ""
         step = step or (f"resuming: {source.view.phase}" if phase.name == "resuming" else "")
@@ -259,7 +259,9 @@ class Main(Screen[None]):
 
     def action_across(self) -> None:
         """Choose what curves are drawn over."""
-        self._choose(axis=_next(AXES, self.options.axis))
+        if self.shown is not None:
+            known, now = axes(self.shown.view), self.shown.options.axis
+            self._choose(axis=_next(known, now))
 
     def action_zoom(self, direction: int) -> None:
         """Show less of the run, or more."""

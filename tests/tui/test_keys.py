@@ -13,7 +13,14 @@ from textual.events import MouseScrollDown, MouseScrollUp
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
-from dreamer_async.store.events import Episode, Gauges, PhaseChanged, RunStarted, encode_line
+from dreamer_async.store.events import (
+    Episode,
+    Gauges,
+    Metrics,
+    PhaseChanged,
+    RunStarted,
+    encode_line,
+)
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.app import Dashboard
 from dreamer_async.tui.draw.rows import Part, cells
@@ -24,7 +31,8 @@ from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.dialogs import RunList
 from dreamer_async.tui.widgets.metric import MetricScreen
 from dreamer_async.tui.widgets.panel import Panel
-from tests.tui.test_app import NOW, RECORDED, driven, screen, settle, text, trainer
+from tests.tui.test_app import NOW, RECORDED, append, driven, screen, settle, text, trainer
+from tests.tui.test_state import started
 
 
 def made(path: Path, lr: float, lines: int) -> RunDir:
@@ -113,6 +121,32 @@ async def test_curves_are_drawn_over_steps_frames_updates_or_hours(run: RunDir) 
     assert ends["steps"] == 13_184 and ends["frames"] == 4 * 13_184, "four frames a step"
     assert ends["updates"] == pytest.approx(view.updates, rel=0.02)
     assert ends["time"] == pytest.approx(view.clock.ran / 3600)
+
+
+@driven
+async def test_a_run_that_learns_from_what_was_recorded_is_drawn_over_updates(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path / "20261122-222755-toy-catch")
+    run.control.mkdir(parents=True)
+    metrics = (Metrics(n, 0, {"loss/dyn": float(n)}) for n in range(100, 1001, 100))
+    append(run, started(updates=4000), *metrics)
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("2")
+        await settle(pilot)
+        assert "updates · mean of 20" in text(pilot), "where others say env steps"
+        await pilot.press("i")
+        await pilot.pause()
+        chart = app.screen.query_one(Chart)
+        assert chart.picture.curves[-1].trace.x.tolist() == list(range(100, 1001, 100))
+        await pilot.press("plus")
+        await pilot.pause()
+        assert chart.picture.window == (500.0, 1000.0)
+        for unit in ("hours", "updates"):
+            await pilot.press("x")
+            await pilot.pause()
+            assert chart.picture.unit == unit
 
 
 @driven

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from dreamer_async.tui.read.progress import goal
 from dreamer_async.tui.read.series import Array, Axis, Series
 from dreamer_async.tui.read.view import RunView
 
@@ -15,6 +16,8 @@ SMOOTHINGS = (20, 100, 500, 1)
 """How many episodes or metrics events a line averages; 1 draws them as they are."""
 LOG_MODES: tuple[LogMode, ...] = ("auto", "log", "linear")
 AXES: tuple[Across, ...] = ("steps", "frames", "updates", "time")
+OF_RECORDINGS: tuple[Across, ...] = ("updates", "time")
+"""Axes of a run that learns from what was recorded: its steps stand still."""
 UNITS = {"steps": "steps", "frames": "frames", "updates": "updates", "time": "hours"}
 _SERIES: dict[Across, Axis] = {
     "steps": "steps",
@@ -70,6 +73,17 @@ class Options:
     def unit(self) -> str:
         """What the axis below the curves counts."""
         return UNITS[self.axis]
+
+
+def axes(view: RunView) -> tuple[Across, ...]:
+    """What the curves of a run can be drawn over, the usual one first."""
+    return OF_RECORDINGS if goal(view).unit == "updates" else AXES
+
+
+def suited(options: Options, view: RunView) -> Options:
+    """The options with the usual axis of a run where it has not the chosen one."""
+    known = axes(view)
+    return options if options.axis in known else replace(options, axis=known[0])
 
 
 def along(view: RunView, series: Series, axis: Across) -> Array:

@@ -20,6 +20,7 @@ class Shown:
     others: Sequence[Source] = ()
     """Runs that are laid over the first one."""
     options: Options = field(default_factory=Options)
+    """As they suit the first run."""
     now: float = 0.0
     """Unix seconds."""
 
