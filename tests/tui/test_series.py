@@ -60,6 +60,14 @@ def test_a_cut_goes_through_merged_buckets() -> None:
     assert series.mean[-1] == 5.0
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 16, 17, 40, 100])
+def test_the_points_behind_the_buckets_are_counted(count: int) -> None:
+    series = filled([1.0] * count)
+    assert series.points == count
+    series.cut(10 * 6, "steps")
+    assert series.points == min(count, 7) // series.stride * series.stride
+
+
 @given(st.lists(st.floats(-1e6, 1e6), max_size=60), st.integers(1, 20))
 def test_rolling_mean_equals_its_definition(values: list[float], window: int) -> None:
     result = filled(values, limit=64).rolling_mean(window).tolist()

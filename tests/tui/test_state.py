@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dreamer_async.scores.runs import kept
 from dreamer_async.store.events import (
     Checkpointed,
     Controlled,
     Episode,
+    Evaluated,
     Event,
     Gauges,
     Metrics,
@@ -115,7 +117,7 @@ def test_the_recorded_run() -> None:
 # --- resumes --------------------------------------------------------------------------------
 
 
-def test_a_resume_drops_metrics_past_its_update_and_no_episode() -> None:
+def test_a_resume_drops_metrics_past_its_update_and_episodes_past_its_step() -> None:
     view = RunView()
     for update in range(1, 11):
         reduce(view, record(loss(update)))
@@ -124,10 +126,53 @@ def test_a_resume_drops_metrics_past_its_update_and_no_episode() -> None:
     reduce(view, record(Resumed("checkpoints/step-60", 90, 6, 3.0), generation=1))
     assert view.metrics["loss/image"].mean.tolist() == [1, 2, 3, 4, 5, 6]
     assert view.latest == {"loss/image": 6.0}
-    assert view.episode_count == 10
+    assert view.episode_count == 9
     assert (view.env_steps, view.updates) == (90, 6)
     reduce(view, record(loss(7, 70.0), generation=1))
     assert view.metrics["loss/image"].mean.tolist() == [1, 2, 3, 4, 5, 6, 70]
+
+
+def played(count: int) -> list[Event]:
+    """An episode and an update every ten steps, better each time; an evaluation every 50 steps."""
+    events: list[Event] = []
+    for n in range(1, count + 1):
+        events += [loss(n), Episode(10 * n, 0, float(n), n)]
+        events += [Evaluated(10 * n, n, (float(n),), (5,), 1.0)] if n % 5 == 0 else []
+    return events
+
+
+@pytest.mark.parametrize("lost", [1, 30, 1500, 2000])
+def test_episodes_that_a_resume_has_lost_count_no_longer(lost: int) -> None:
+    """They are played again: what is known equals that of a run that never had them."""
+    resumed = Resumed("checkpoints/step", 10 * (2000 - lost), 2000 - lost, 0.0)
+    view = view_of(started(), *played(2000), resumed)
+    before = view_of(started(), *played(2000 - lost))
+    assert view.episodes == before.episodes and view.lengths == before.lengths
+    assert list(view.rows) == list(before.rows)[-max(0, 1000 - lost) :] * (lost < 1000)
+    for name in ("episode_count", "best_score", "last_length"):
+        assert getattr(view, name) == getattr(before, name), name
+    assert [e.mean for e in view.evaluations] == [e.mean for e in before.evaluations]
+
+
+def test_episodes_of_a_resumed_run_stand_in_order_on_every_axis() -> None:
+    """Replay may go further than the checkpoint: its episodes stay, but the updates are lost."""
+    view = RunView()
+    for event in played(20):
+        reduce(view, record(event))
+    reduce(view, record(Resumed("", 150, 8, 0.0), generation=1))
+    reduce(view, record(Episode(170, 0, 99.0, 5), generation=0))
+    for event in [loss(9), Episode(160, 0, 1.0, 5)]:
+        reduce(view, record(event, generation=1))
+    before = [(10 * n, n) for n in range(1, 21)]
+    steps = [step for step, _ in kept(before, Resumed("", 150, 8, 0.0))]
+    assert view.episodes.x.tolist() == [*steps, 160], "as scores count them"
+    assert view.episodes.along("updates").tolist() == [*range(1, 9), *[8] * 7, 9]
+
+
+def test_evaluations_of_a_run_that_learns_from_what_was_recorded_are_lost_with_updates() -> None:
+    done = [Evaluated(0, n, (1.0,), (5,), 1.0) for n in (10, 20, 30)]
+    view = view_of(started(updates=90), *done, Resumed("", 0, 20, 0.0))
+    assert [e.updates for e in view.evaluations] == [10, 20]
 
 
 def test_late_lines_of_the_old_generation_are_dropped_too() -> None:

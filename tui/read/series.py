@@ -89,14 +89,25 @@ class Series:
         if len(self._fresh) >= _FRESH:
             self._stored()
 
-    def cut(self, update: float) -> None:
-        """Drop every bucket that reaches past `update`."""
-        keep = int(np.searchsorted(self.along("updates"), update, side="right"))
+    @property
+    def points(self) -> int:
+        """Points behind all buckets."""
+        full = max(0, len(self) - 1) * self.stride
+        return full + (self._pending or min(len(self), 1) * self.stride)
+
+    def cut(self, last: float, axis: Axis = "updates") -> None:
+        """Drop every bucket that reaches past `last` on an axis."""
+        keep = int(np.searchsorted(self.along(axis), last, side="right"))
         if keep < len(self):
             for column in self._stored():
                 del column[keep:]
             self._pending = 0
             self.last = self._columns[_MEAN][-1] if keep else None
+
+    def hold_updates(self, most: float) -> None:
+        """Let no bucket end at a later update: what was learned after it is lost."""
+        held = np.minimum(self.along("updates"), most)
+        self._columns[_UPDATE] = array("d", held.tobytes())
 
     def rolling_mean(self, window: int) -> Array:
         """Return the mean of the last `window` points at each bucket, [N].

@@ -8,6 +8,8 @@ file equals the one that watched the file grow. Every text that came from the fi
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -36,6 +38,7 @@ MAX_NAMES = 400
 _HUGE = 1e100
 """Larger numbers are cut to this."""
 
+Entry = TypeVar("Entry", EpisodeRow, Evaluation)
 Kept = TypeVar("Kept", RunStarted, Checkpointed, Resumed, Controlled, RunFinished)
 
 
@@ -51,7 +54,7 @@ def reduce(view: RunView, record: Record) -> RunView:
         case Gauges() as event:
             _gauges(view, event)
         case Episode() as event:
-            _episode(view, event, record.time)
+            _episode(view, event, record.time, record.generation)
         case PhaseChanged() as event:
             _progress(view, event.env_steps, event.updates)
             _phase(view, event.phase, record.time)
@@ -151,11 +154,12 @@ def _gauges(view: RunView, event: Gauges) -> None:
     )
 
 
-def _episode(view: RunView, event: Episode, time: float) -> None:
-    score = number(event.score)
+def _episode(view: RunView, event: Episode, time: float, generation: int) -> None:
+    score, steps = number(event.score), max(0, _whole(event.env_steps))
+    if generation < view.generation and steps > view.resumed_steps:
+        return
     view.episode_count += 1
     view.last_length = _whole(event.length)
-    steps = max(0, _whole(event.env_steps))
     view.rows.append(
         EpisodeRow(view.episode_count, time, steps, _whole(event.env_id), score, view.last_length)
     )
@@ -209,17 +213,40 @@ def _started(view: RunView, event: RunStarted, time: float) -> None:
 
 def _resumed(view: RunView, event: Resumed, time: float) -> None:
     view.resumed = event
-    view.resumed_update = _whole(event.updates)
+    view.resumed_update, view.resumed_steps = _whole(event.updates), _whole(event.env_steps)
     view.metrics_seen += 1
     for series in view.metrics.values():
         series.cut(view.resumed_update)
     view.latest = {name: series.last for name, series in view.metrics.items() if len(series)}
+    _forget_episodes(view)
     _progress(view, event.env_steps, event.updates)
     source = event.checkpoint or "no checkpoint"
     text = f"resumed from {source} at step {event.env_steps:,}, update {event.updates:,}"
     _say(view, "info", text, time)
     for skipped in event.skipped:
         _alert(view, "warning", f"checkpoint skipped: {clean(skipped, 400)}", time)
+
+
+def _forget_episodes(view: RunView) -> None:
+    """Forget what was played after the place where a resume went on, as `scores.runs.kept` does."""
+    steps, updates = view.resumed_steps, view.resumed_update
+    for series in (view.episodes, view.lengths):
+        series.cut(steps, "steps")
+        series.hold_updates(updates)
+    recorded = view.started is not None and view.started.updates > 0
+    _keep(view.evaluations, lambda e: e.updates <= updates if recorded else e.env_steps <= steps)
+    if _keep(view.rows, lambda row: row.env_steps <= steps):
+        view.episode_count = view.rows[-1].number if view.rows else view.lengths.points
+        view.last_length = view.rows[-1].length if view.rows else int(view.lengths.last or 0)
+        view.best_score = float(view.episodes.high.max()) if len(view.episodes) else None
+
+
+def _keep(kept: deque[Entry], wanted: Callable[[Entry], bool]) -> bool:
+    """Drop what is not wanted; tells whether there was anything to drop."""
+    before, entries = len(kept), [entry for entry in kept if wanted(entry)]
+    kept.clear()
+    kept.extend(entries)
+    return len(kept) < before
 
 
 def _warned(view: RunView, event: Warned, time: float) -> None:

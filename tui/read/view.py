@@ -104,6 +104,8 @@ class RunView:
     """Newest generation seen; a resumed run raises it."""
     resumed_update: float = math.inf
     """Older generations count only up to this update."""
+    resumed_steps: float = math.inf
+    """Their episodes count only up to this step."""
     metrics: dict[str, Series] = field(default_factory=dict)
     metrics_seen: int = 0
     """Metrics events and resumes so far: the charts of metrics are as old as this number."""
