@@ -132,7 +132,9 @@ def _encode_discrete(space: spaces.Discrete) -> Json:
 
 
 def _decode_discrete(data: Mapping[str, Any]) -> spaces.Discrete:
-    return spaces.Discrete(data["n"], start=data["start"], dtype=np.dtype(data["dtype"]).type)
+    dtype = np.dtype(data["dtype"])
+    given: dict[str, Any] = {} if dtype == np.int64 else {"dtype": dtype.type}  # new in 1.2.2
+    return spaces.Discrete(data["n"], start=data["start"], **given)
 
 
 def _encode_multi_discrete(space: spaces.MultiDiscrete) -> Json:

@@ -82,6 +82,19 @@ def test_spaces_that_differ_a_little_stay_different(one: Space, other: Space) ->
     assert space_json.encode(one) != space_json.encode(other)
 
 
+def test_a_discrete_comes_back_with_a_gymnasium_that_knows_but_one_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Older(spaces.Discrete):
+        """As it was before gymnasium 1.2.2."""
+
+        def __init__(self, n: int, seed: int | None = None, start: int = 0) -> None:
+            super().__init__(n, seed, start)
+
+    monkeypatch.setattr(spaces, "Discrete", Older)
+    assert through_json(Older(3, start=-1)) == Older(3, start=-1)
+
+
 def test_large_boxes_of_one_bound_are_small() -> None:
     """An image has 100,000 bounds, all alike."""
     assert len(json.dumps(space_json.encode(spaces.Box(0, 255, (210, 160, 3), np.uint8)))) < 200
