@@ -101,6 +101,10 @@ class RepeatEnv(VectorEnv):
         self._reward[env_id] += row.reward[0]
         return bool(row.is_last[0]) or self._taken[env_id] == self._repeat
 
+    def render(self, env_id: int) -> NDArray[np.uint8] | None:
+        """As in VectorEnv; also None between two repeats, whose row is still owed here."""
+        return None if env_id in self._requests.pending else self._below.render(env_id)
+
     def notices(self) -> list[str]:
         return self._below.notices()
 

@@ -239,6 +239,33 @@ def test_a_restored_run_goes_on_bit_for_bit() -> None:
                 other.restore(wrong)
 
 
+def test_a_picture_shows_the_environment_after_all_repeats() -> None:
+    with (
+        make("classic", "cartpole", 2, num_envs=1, drawn=True) as env,
+        make("classic", "cartpole", 1, num_envs=1, drawn=True) as once,
+    ):
+        action, ids = np.ones(1, np.int32), np.zeros(1, np.int32)
+        for each in (env, once):
+            each.start()
+            each.recv()
+        first = picture(env)
+        assert np.array_equal(first, picture(once))
+        env.send(action, ids)
+        assert env.render(0) is None, "a row of it is in flight"
+        env.recv()
+        for _ in range(2):
+            once.send(action, ids)
+            once.recv()
+        then = picture(env)
+        assert np.array_equal(then, picture(once)) and not np.array_equal(then, first)
+
+
+def picture(env: VectorEnv) -> NDArray[np.uint8]:
+    drawn = env.render(0)
+    assert drawn is not None
+    return drawn
+
+
 def test_what_cannot_be_restored_says_so_by_no_snapshot() -> None:
     with make("classic", "cartpole", 2) as env:
         assert env.snapshot() is None
