@@ -12,7 +12,7 @@ Legend: N rows of one batch, C columns of several actions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,12 +123,12 @@ def write_actions(space: gymnasium.Space[Any]) -> ActionWriter | SeveralWriter:
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         leaf = _leaf(space, ())
         if isinstance(leaf, ActionWriter):
+            _check_choice(space, [leaf.spec])
             return leaf
     parts: list[tuple[str, ActionSpec]] = []
     tree = _plant(space, (), parts)
     names = [name for name, _ in parts]
-    if not parts:
-        raise UnsupportedSpace(f"action space {space} leaves nothing to decide")
+    _check_choice(space, [spec for _, spec in parts])
     if len(set(names)) < len(names):
         raise UnsupportedSpace(f"action keys {names} are ambiguous")
     if len(parts) > MOST_PARTS:
@@ -137,6 +137,12 @@ def write_actions(space: gymnasium.Space[Any]) -> ActionWriter | SeveralWriter:
             f"{MOST_PARTS} are the most: each is a head of the policy (wrap the environment)"
         )
     return SeveralWriter(ActionSpec.several(dict(parts)), tree)
+
+
+def _check_choice(space: gymnasium.Space[Any], parts: Iterable[ActionSpec]) -> None:
+    """Raise UnsupportedSpace where all that is decided has one possible value."""
+    if all(part.kind == "discrete" and part.size == 1 for part in parts):
+        raise UnsupportedSpace(f"action space {space} leaves nothing to decide")
 
 
 def _plant(space: gymnasium.Space[Any], path: Path, parts: list[tuple[str, ActionSpec]]) -> Tree:
@@ -172,8 +178,8 @@ def _leaf(space: gymnasium.Space[Any], path: Path) -> Leaf:
 def write_space(space: gymnasium.Space[Any]) -> ActionWriter:
     """Plan how to write batches of one class or one vector; UnsupportedSpace for other spaces."""
     leaf = _leaf(space, ()) if isinstance(space, spaces.Discrete | spaces.Box) else None
-    if isinstance(leaf, FixedWriter):
-        raise UnsupportedSpace(f"action space {space} leaves nothing to decide")
+    if leaf is not None:
+        _check_choice(space, leaf.parts.values())
     if not isinstance(leaf, ActionWriter):
         raise UnsupportedSpace(
             f"action space {space} is not supported here; Discrete and Box of real numbers are, "

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dreamer_async.envs.native import leaves
 from dreamer_async.envs.native.actions import MOST_PARTS, describe, write_actions, write_space
 from dreamer_async.envs.observed.reader import UnsupportedSpace
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.envs.spec import ActionSpec
 from dreamer_async.envs.vector import ActionCheck
 from tests.envs.gym_spaces import EXAMPLES, Space, usable_spaces
@@ -120,6 +121,7 @@ def test_what_is_not_in_the_space_is_seen(name: str, monkeypatch: pytest.MonkeyP
         (spaces.Dict({"a": spaces.Discrete(2)}), "Dict.* is not supported here"),
         (spaces.Box(1, 1, (2,)), "leaves nothing to decide"),
         (spaces.Box(0, 1, (0,)), "leaves nothing to decide"),
+        (spaces.Discrete(1), "leaves nothing to decide"),
         (spaces.Discrete(2**20 + 1), "1,048,577 classes, but 1,048,576 are the most"),
         (spaces.Box(0, 5, (2,), np.int32), "is not supported here; Discrete and Box of real"),
     ],
@@ -177,6 +179,9 @@ def test_multi_discrete_actions_are_several_of_their_own_sizes() -> None:
         (spaces.Tuple([]), "leaves nothing to decide"),
         (spaces.Box(0, 1, (0,)), "leaves nothing to decide"),
         (spaces.Dict({"a": spaces.Box(1, 1, (2,))}), "leaves nothing to decide"),
+        (spaces.Discrete(1, start=4), "leaves nothing to decide"),
+        (spaces.MultiDiscrete([1, 1]), "leaves nothing to decide"),
+        (spaces.Dict({"a": spaces.Discrete(1), "b": spaces.Text(1, charset="x")}), "nothing to"),
         (spaces.Dict({"a": spaces.MultiBinary(2), "a/1": spaces.Discrete(2)}), "ambiguous"),
         (spaces.MultiDiscrete([2, 2**40]), "classes, but 1,048,576 are the most"),
         (spaces.MultiBinary(MOST_PARTS + 1), "257 decisions at once, but 256 are the most"),
@@ -189,6 +194,13 @@ def test_multi_discrete_actions_are_several_of_their_own_sizes() -> None:
 def test_several_actions_that_are_refused(space: gymnasium.Space, message: str) -> None:
     with pytest.raises(UnsupportedSpace, match=message):
         write_actions(space)
+
+
+def test_one_class_is_taken_where_there_is_more_to_decide() -> None:
+    writer = write_actions(spaces.MultiDiscrete([1, 3]))
+    assert [part.size for _, part in writer.spec.parts] == [1, 3]
+    (reader,) = read_space(spaces.Discrete(1, start=4))
+    assert reader.spec.classes == 1 and reader.read(np.array([4])).tolist() == [0]
 
 
 @pytest.mark.parametrize(
