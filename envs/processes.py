@@ -314,6 +314,7 @@ class ProcessEnv(VectorEnv):
             "task": source.task,
             "target": source.target,
             "kwargs": self._kwargs,
+            "drawn": self._drawn,
             "kinds": dict(self._view.kinds),
             "image": self._view.image,
             "env_id": env_id,

@@ -18,13 +18,16 @@ import select
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
+from gymnasium.envs import registration
 
 from dreamer_async.envs import wire
 from dreamer_async.envs.block import Block
@@ -40,6 +43,10 @@ from dreamer_async.envs.view import View
 LONGEST_TRACEBACK = 60_000
 ORPHAN_SECONDS = 1.0
 """How long a step may go on after the trainer is gone."""
+BY_ID = "gymnasium:make"
+"""The target of environments that are made by their id, which is among the arguments."""
+MODE, PICTURES = "render_mode", "rgb_array"
+"""The argument that has an environment draw itself, and its value for pictures."""
 
 
 class NoEnvironment(ValueError):
@@ -106,6 +113,17 @@ def _die_with_trainer(socket: int) -> None:
     os._exit(1)
 
 
+class Called(NamedTuple):
+    """What builds an environment in the end, and with what."""
+
+    name: str
+    """As the user named it."""
+    function: Callable[..., Any]
+    """A class or a function."""
+    kwargs: Mapping[str, Any]
+    """Its keyword arguments."""
+
+
 class Server:
     """One environment, and its row of the shared block."""
 
@@ -114,7 +132,7 @@ class Server:
         np.random.seed(job["seed"])  # some environments draw from the global generators
         self._seed: int | None = job["seed"]
         self._connection = connection
-        self._env = build(job["target"], job["kwargs"])
+        self._env = build(job["target"], job["kwargs"], drawn=job["drawn"])
         view = View(kinds=job["kinds"], image=job["image"])
         self._readers: tuple[ObsReader, ...] = read_space(self._env.observation_space, view)
         self._writer = write_actions(self._env.action_space)
@@ -147,7 +165,7 @@ class Server:
 
     def _picture(self) -> bytes:
         """What the environment draws, as an answer; an empty one if it draws no RGB picture."""
-        if getattr(self._env, "render_mode", None) != "rgb_array":
+        if getattr(self._env, MODE, None) != PICTURES:
             return wire.answer(wire.PICTURE)
         picture = np.asarray(self._env.render())
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
@@ -188,18 +206,20 @@ class Server:
             raise BrokenRule(f"{error} ({where} of episode {self._episode})") from None
 
 
-def build(target: str, kwargs: Mapping[str, Any]) -> Any:
-    """Build the environment that `module:attribute` names; NoEnvironment if it is none."""
+def build(target: str, kwargs: Mapping[str, Any], *, drawn: bool = False) -> Any:
+    """Build the environment that `module:attribute` names; NoEnvironment if it is none.
+
+    With `drawn` it is told to draw itself (`render_mode="rgb_array"`) where it says that it can.
+    """
     factory = load(target)
     if not callable(factory):
         raise NoEnvironment(f"{target} is {kind(factory)}; name a class or a function")
-    _check_arguments(target, factory, kwargs)
-    try:
-        env = factory(**kwargs)
-    except Exception as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-        error.add_note(f"It was called as {target}({given}).")
-        raise
+    env_id = kwargs["id"] if target == BY_ID else ""
+    with _packages(env_id):
+        called = _registered(factory, kwargs) if env_id else Called(target, factory, kwargs)
+        _check_call(*called)
+        drawing = _drawing(called) if drawn and MODE not in kwargs else {}
+        env = _call(target, factory, kwargs, drawing)
     lacking = [name for name in ("observation_space", "action_space") if not hasattr(env, name)]
     if lacking:
         raise NoEnvironment(
@@ -208,29 +228,79 @@ def build(target: str, kwargs: Mapping[str, Any]) -> Any:
     return env
 
 
-def _check_arguments(target: str, factory: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise NoEnvironment for arguments that what builds the environment does not take."""
-    if target != "gymnasium:make":
-        _check_call(target, factory, kwargs)
-        return
-    own = inspect.signature(factory).parameters.keys() | {"render_mode"}
-    passed = {name: value for name, value in kwargs.items() if name not in own}
-    if passed:
-        _check_call(kwargs["id"], *_registered(kwargs["id"], passed))
+@contextmanager
+def _packages(env_id: str) -> Iterator[None]:
+    """Raise NoEnvironment where a package is missing that an environment needs.
+
+    Code of the user's keeps its traceback, except where gymnasium itself asks for a package.
+    """
+    try:
+        yield
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise NoEnvironment(_in_one_line(error)) from None
+    except ModuleNotFoundError as error:
+        if not env_id or ":" in env_id:
+            raise
+        raise NoEnvironment(f"it needs {error.name}, which is not installed") from None
 
 
-def _registered(env_id: str, passed: Mapping[str, Any]) -> tuple[Callable[..., Any], Any]:
-    """What gymnasium calls to make an id, and with what."""
-    import gymnasium
-    from gymnasium.envs.registration import load_env_creator
+def _call(
+    target: str, factory: Callable[..., Any], kwargs: Mapping[str, Any], drawing: Mapping[str, str]
+) -> Any:
+    """Call what builds an environment, without `drawing` if it cannot be built with that."""
+    if drawing:
+        with suppress(Exception):
+            return factory(**kwargs, **drawing)
+    try:
+        return factory(**kwargs)
+    except Exception as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+        error.add_note(f"It was called as {target}({given}).")
+        raise
 
+
+def _registered(make: Callable[..., Any], kwargs: Mapping[str, Any]) -> Called:
+    """What gymnasium calls to make an id; NoEnvironment if nobody has registered it."""
+    env_id: str = kwargs["id"]
     module, _, name = env_id.rpartition(":")
     if module:
-        importlib.import_module(module)
-    spec = gymnasium.spec(name)
+        _import(module)
+    try:
+        spec = gymnasium.spec(_versioned(name))
+    except gymnasium.error.Error as error:
+        raise NoEnvironment(_in_one_line(error)) from None
     entry = spec.entry_point
-    assert entry is not None, spec
-    return load_env_creator(entry) if isinstance(entry, str) else entry, {**spec.kwargs, **passed}
+    if entry is None:
+        raise NoEnvironment(f"{name} is registered only as many environments at once")
+    own = inspect.signature(make).parameters.keys() | {MODE}
+    passed = {name: value for name, value in kwargs.items() if name not in own}
+    creator = registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    return Called(env_id, creator, {**spec.kwargs, **passed})
+
+
+def _versioned(name: str) -> str:
+    """An id with the newest version, where it has none, as gymnasium.make takes it."""
+    namespace, plain, version = registration.parse_env_id(name)
+    if version is None:
+        version = registration.find_highest_version(namespace, plain)
+    return registration.get_env_id(namespace, plain, version)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _drawing(called: Called) -> dict[str, str]:
+    """The argument with which an environment draws itself; none where it does not say so."""
+    try:
+        parameters = inspect.signature(called.function).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return {}
+    takes = any(each.name == MODE or each.kind is each.VAR_KEYWORD for each in parameters)
+    metadata = getattr(called.function, "metadata", None)
+    modes = metadata.get("render_modes") if isinstance(metadata, Mapping) else [PICTURES]
+    drawn = takes and PICTURES in (modes or ()) and MODE not in called.kwargs
+    return {MODE: PICTURES} if drawn else {}
 
 
 def _check_call(name: str, called: Callable[..., Any], kwargs: Mapping[str, Any]) -> None:
@@ -258,12 +328,22 @@ def _check_call(name: str, called: Callable[..., Any], kwargs: Mapping[str, Any]
 
 
 def load(target: str) -> Any:
-    """Import what `module:attribute` names; NoEnvironment if the module lacks it."""
+    """Import what `module:attribute` names; NoEnvironment if the module or that is not there."""
     name, _, attribute = target.partition(":")
-    module = importlib.import_module(name)
+    module = _import(name)
     try:
         return operator.attrgetter(attribute)(module)
     except AttributeError:
         known = {squash(each): each for each in vars(module) if not each.startswith("_")}
         close = f"; did you mean {near[0]}?" if (near := nearest(attribute, known)) else ""
         raise NoEnvironment(f"module {name!r} has no attribute {attribute!r}{close}") from None
+
+
+def _import(name: str) -> ModuleType:
+    """Import a module; NoEnvironment if it is not there, but not if one that it imports is not."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise NoEnvironment(f"there is no module {error.name!r}") from None

@@ -16,7 +16,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from typing import Any
 
 from dreamer_async.envs import names, needs
 from dreamer_async.envs.names import UnknownTask
@@ -85,11 +84,19 @@ def _check_code(task: str, module: str) -> None:
     package = module.partition(".")[0]
     places = [os.path.join(folder, package) for folder in search_path()]
     here = any(os.path.exists(place) or os.path.exists(f"{place}.py") for place in places)
-    if not here and importlib.util.find_spec(package) is None:
+    if not here and not _installed(package):
         raise UnknownTask(
             f"there is no module {package!r} for {task!r}, neither installed nor in {os.getcwd()}; "
             f"a task of a suite is written SUITE/TASK"
         )
+
+
+def _installed(package: str) -> bool:
+    """Whether workers, too, will find a package; they do not have the script that runs."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # __main__
+        return False
 
 
 def search_path() -> tuple[str, ...]:
@@ -128,10 +135,9 @@ def make(task: str, options: Options) -> VectorEnv:
     if code and code["attribute"].replace(".", "_").isidentifier():
         return ProcessEnv(Source("gym", task, task, search=search_path()), options)
     kwargs = {"id": task, "disable_env_checker": True}
-    target = f"{__name__}:make_drawn" if options.drawn else "gymnasium:make"
     remark = "" if code else _why_not_envpool(task, options.view)
     search = search_path() if code else ()
-    source = Source("gym", task, target, kwargs, search, remark)
+    source = Source("gym", task, "gymnasium:make", kwargs, search, remark)
     return ProcessEnv(source, options)
 
 
@@ -156,20 +162,6 @@ def _why_not_envpool(task: str, view: View) -> str:
         return ""
     lacking = " and no ".join(_lacking(task, view))
     return f"{task} is gymnasium's, in worker processes: envpool's has no argument {lacking}"
-
-
-def make_drawn(**kwargs: Any) -> Any:
-    """Build an environment in a worker as gymnasium.make does, such that it draws itself if it can.
-
-    A `render_mode` among the arguments of the task counts.
-    """
-    import gymnasium
-
-    env = gymnasium.make(**kwargs)
-    if "render_mode" in kwargs or "rgb_array" not in env.metadata.get("render_modes", ()):
-        return env
-    env.close()
-    return gymnasium.make(**kwargs, render_mode="rgb_array")
 
 
 SUITE = Suite(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from dreamer_async import envs
 from dreamer_async.cli import main
@@ -15,6 +16,7 @@ from dreamer_async.envs.pool import PoolEnv
 from dreamer_async.envs.processes import ProcessEnv
 from dreamer_async.envs.suites import gym
 from dreamer_async.envs.suites.gym import ALLOWED
+from dreamer_async.envs.worker import NoEnvironment, build
 from dreamer_async.store.run_dir import RunDir
 from tests.rollouts import streams
 
@@ -109,3 +111,60 @@ def test_nothing_is_created_for_what_cannot_be_built(
     task = f"tests.faulty_envs:{name}"
     assert main(["train", "gym", "--task", task, "--plain", "--runs-dir", str(runs)]) == code
     assert words in capsys.readouterr().err and not runs.exists()
+
+
+ROOMS = """
+import gymnasium
+class Heavy(gymnasium.Env):
+    def __init__(self):
+        raise gymnasium.error.DependencyNotInstalled("Box3D is not installed,\\nrun pip")
+gymnasium.register("Room-v0", entry_point="tests.faulty_envs:Walk")
+gymnasium.register("Heavy-v0", entry_point=Heavy)
+"""
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules of a user's in the current directory."""
+    monkeypatch.setenv(ALLOWED, "")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    (tmp_path / "rooms.py").write_text(ROOMS)
+    (tmp_path / "leaky.py").write_text("import rooms.attic\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("rooms")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rooms:Rom-v0", "Environment `Rom` doesn't exist. Did you mean: `Room`?"),
+        ("rooms:Room-v7", "version `v7` for environment `Room` doesn't exist"),
+        ("rooms.attic:Room", "there is no module 'rooms.attic'"),
+        ("rooms.attic:Room-v0", "there is no module 'rooms.attic'"),
+        ("rooms:Heavy-v0", "Box3D is not installed, run pip"),
+        ("rooms:Heavy", "Box3D is not installed, run pip"),
+        ("__main__:Room", "there is no module '__main__'"),
+    ],
+)
+def test_a_name_that_is_not_there_is_one_line(
+    name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["env", "check", name]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
+
+
+@pytest.mark.usefixtures("rooms")
+def test_a_module_that_another_one_lacks_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["env", "check", "leaky:Room"]) == 69
+    said = capsys.readouterr().err
+    assert "leaky.py" in said and "No module named 'rooms.attic'" in said
+
+
+def test_an_id_whose_package_is_missing_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered = EnvSpec("Lost-v0", entry_point="no_such_simulator:Env")
+    monkeypatch.setitem(gymnasium.registry, "Lost-v0", registered)
+    with pytest.raises(NoEnvironment, match="needs no_such_simulator, which is not installed"):
+        build("gymnasium:make", {"id": "Lost-v0"})

@@ -7,9 +7,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
 from dreamer_async import envs
 from dreamer_async.envs.suites.gym import ALLOWED
+from dreamer_async.envs.worker import build
 
 
 class Square(gymnasium.Env[Any, Any]):
@@ -37,10 +39,82 @@ class Square(gymnasium.Env[Any, Any]):
         return picture
 
 
+class Painter(Square):
+    """Draws itself only if it is asked to, as gymnasium's own do."""
+
+    metadata = {"render_modes": ["human", "rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+
+
+class Screen(Painter):
+    """Knows no picture, only a window."""
+
+    metadata = {"render_modes": ["human"]}  # noqa: RUF012
+
+
+class Headless(Painter):
+    """Cannot be built where there is no display."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        if render_mode is not None:
+            raise RuntimeError("no display")
+        super().__init__(render_mode)
+
+
+class Deaf(Painter):
+    """Takes no mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+def paint(**settings: Any) -> Painter:
+    return Painter(**settings)
+
+
 def opened(monkeypatch: pytest.MonkeyPatch, drawn: bool = True, **args: Any) -> envs.VectorEnv:
     name = f"{__name__}:Square"
     monkeypatch.setenv(ALLOWED, name)
     return envs.make("gym", name, num_envs=2, seed=0, view=envs.View(args=args), drawn=drawn)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+@pytest.mark.parametrize(
+    ("factory", "given", "mode"),
+    [
+        (Painter, {}, "rgb_array"),
+        (paint, {}, "rgb_array"),
+        (Painter, {"render_mode": "human"}, "human"),
+        (Screen, {}, None),
+        (Headless, {}, None),
+        (Deaf, {}, None),
+    ],
+)
+def test_what_can_draw_itself_is_told_to(
+    factory: Any,
+    given: dict[str, Any],
+    mode: str | None,
+    by_id: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = f"{__name__}:{factory.__name__}"
+    if by_id:
+        monkeypatch.setitem(gymnasium.registry, "Drawn-v0", EnvSpec("Drawn-v0", entry_point=target))
+        target, given = "gymnasium:make", {"id": "Drawn-v0", "disable_env_checker": True} | given
+    assert build(target, given, drawn=True).render_mode == mode
+    assert build(target, given).render_mode == given.get("render_mode")
+
+
+def test_a_film_shows_what_a_class_of_the_users_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{__name__}:Painter"
+    monkeypatch.setenv(ALLOWED, name)
+    with envs.make("gym", name, num_envs=1, seed=0, drawn=True) as pool:
+        pool.start()
+        pool.recv()
+        picture = pool.render(0)
+        assert picture is not None and picture.shape == (5, 7, 3)
 
 
 def test_an_environment_of_a_worker_draws_itself(monkeypatch: pytest.MonkeyPatch) -> None:
