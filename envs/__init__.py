@@ -12,6 +12,7 @@ from dreamer_async.envs.names import UnknownTask
 from dreamer_async.envs.needs import MissingNeed
 from dreamer_async.envs.registry import (
     about,
+    changes,
     check_resize,
     default_task,
     find_suite,
@@ -46,6 +47,7 @@ __all__ = [
     "View",
     "about",
     "allow_code",
+    "changes",
     "check_resize",
     "default_task",
     "find_suite",

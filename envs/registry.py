@@ -155,6 +155,13 @@ def native_spaces(spec: EnvSpec) -> tuple[Any, Any]:
     return space_json.spaces_of(spec)
 
 
+def changes(before: EnvSpec, now: EnvSpec) -> list[str]:
+    """What an agent would see or decide otherwise in an environment than before, in words."""
+    from dreamer_async.envs.native import changes
+
+    return list(changes.changes(before, now))
+
+
 def translator(spec: EnvSpec, view: View) -> Translator:
     """What reads observations and writes actions in the environment's own units, without it."""
     from dreamer_async.envs.native.translator import Translator

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import name_again, need_extra
+from dreamer_async.cli.inputs import name_again, need_extra, readable
 from dreamer_async.cli.options import Graphics, RunRef, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
 from dreamer_async.config import ConfigError
 from dreamer_async.store import exit_codes
 from dreamer_async.store.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from dreamer_async.play.world import World
+    from dreamer_async.store.checkpoint import Checkpoint
 
 Best = Annotated[
     bool, typer.Option("--best", help="Use the checkpoint with the best training scores.")
@@ -63,6 +67,7 @@ def export(
 
         found = checkpoint.need(run.path, of_best=best)
         _warn(found.skipped)
+        _check_environment(found)
         try:
             done = to_onnx(found, onnx, seed)
         except DifferentPolicy as error:
@@ -116,20 +121,34 @@ def _run(ref: str, task: str | None, runs_dir: str) -> RunDir:
 
 
 def _need_environment(run: RunDir, episodes: int) -> None:
-    """Refuse to play for the card where there is nothing to play in."""
+    """Refuse to write a card where its environment cannot be built, or there is none to play in."""
     from dreamer_async.store.summary import load_config
 
-    if episodes and load_config(run).env.suite == "session":
+    config = load_config(run)
+    if episodes and config.env.suite == "session":
         raise ConfigError(
             f"{run.name} is a session and has no environment to play in for the model card: "
             "--episodes 0 leaves that out"
         )
+    readable(config)
 
 
 def _weights(run: RunDir, out: Path, *, best: bool, episodes: int, seed: int) -> None:
     from dreamer_async.share.weights import export as write
 
     _warn(write(run, out, best=best, episodes=episodes, seed=seed))
+
+
+def _check_environment(found: Checkpoint) -> None:
+    """Raise ConfigError where the environment is not the one that a checkpoint was trained in."""
+    from dreamer_async.config import from_dict
+    from dreamer_async.run import saved_spec
+    from dreamer_async.run.evaluate import check_same
+
+    config = from_dict(found.manifest["config"])
+    now, before = readable(config), saved_spec.decode(found.manifest, config.env)
+    if before is not None:  # checkpoints of earlier versions do not say
+        check_same(before, now)
 
 
 def _warn(reasons: tuple[str, ...]) -> None:
@@ -154,18 +173,29 @@ def play(
     if not on_terminal():
         raise ConfigError("play needs a terminal")
     from dreamer_async.play import app
-    from dreamer_async.play.world import World, reality
+    from dreamer_async.play.world import reality
     from dreamer_async.share.dream import NothingToSee
     from dreamer_async.store import checkpoint
 
     how = app.graphics(graphics)
     found = checkpoint.need(run.path, of_best=best)
     _warn(found.skipped)
+    world = _world(run, found, seed)
     try:
-        world = World(run, found, seed)
         with ExitStack() as stack:
             there = stack.enter_context(reality(world.config, seed)) if real else None
             app.play(world, there, how)
     except NothingToSee as error:
         raise ConfigError(str(error)) from None
     return 0
+
+
+def _world(run: RunDir, found: Checkpoint, seed: int) -> World:
+    """The world model of a checkpoint; ConfigError if it shows nothing or does not fit its task."""
+    from dreamer_async.play.world import World
+
+    _check_environment(found)
+    try:
+        return World(run, found, seed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dreamer_async import envs
 from dreamer_async.agent.policy import Policy, PolicyCarry
-from dreamer_async.config import Config, EnvConfig
+from dreamer_async.config import Config, ConfigError, EnvConfig
 from dreamer_async.config.arguments import checked
 from dreamer_async.envs.spec import EnvSpec, StepBatch
 from dreamer_async.envs.vector import EnvError
@@ -152,8 +152,9 @@ def evaluate(
     not used again, so there may be fewer episodes than asked for. `say` gets lines of progress, and
     a `spectator` sees every step.
 
-    Raises ValueError for a run or task that cannot be found or built, `CheckpointError` where
-    nothing valid is saved, and `EnvError` where the environment fails.
+    Raises ValueError for a run or task that cannot be found or built, or that has other spaces
+    than the run was trained in, `CheckpointError` where nothing valid is saved, and `EnvError`
+    where the environment fails.
     """
     for name, number in (("episodes", episodes), ("longest", longest)):
         if number < 1:
@@ -236,17 +237,10 @@ def play(
 ) -> None:
     """Play in parallel environments until the scores are complete.
 
-    Raises Halted once `halted` says so.
+    Raises Halted once `halted` says so, and ConfigError, before anything is played, where the
+    environment cannot be built or is not the one that the policy knows.
     """
-    pool = envs.make(
-        env.suite,
-        env.task,
-        num_envs=tally.num_envs,
-        seed=seed,
-        resize=env.resize,
-        view=envs.View.of(env),
-        drawn=spectator is not None,
-    )
+    pool = _open(policy.spec, env, tally.num_envs, seed, drawn=spectator is not None)
     carry, told = policy.initial(tally.num_envs), time.monotonic()
     with pool:
         pool.start()
@@ -262,6 +256,38 @@ def play(
             if time.monotonic() - told > NEWS_SECONDS:
                 told = time.monotonic()
                 say(str(tally))
+
+
+def _open(
+    spec: EnvSpec, env: EnvConfig, num_envs: int, seed: int, *, drawn: bool
+) -> envs.VectorEnv:
+    """Environments that look like `spec`; ConfigError if they do not any more."""
+    try:
+        pool = envs.make(
+            env.suite,
+            env.task,
+            num_envs=num_envs,
+            seed=seed,
+            resize=env.resize,
+            view=envs.View.of(env),
+            drawn=drawn,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        check_same(spec, pool.spec)
+    except ConfigError:
+        pool.close()
+        raise
+    return pool
+
+
+def check_same(before: EnvSpec, now: EnvSpec) -> None:
+    """Raise ConfigError where an environment is not the one that an agent was trained in."""
+    if changes := envs.changes(before, now):
+        raise ConfigError(
+            f"{now.suite}/{now.task} is not as the agent was trained in it: {'; '.join(changes)}"
+        )
 
 
 def shares(episodes: int) -> NDArray[np.int64]:
@@ -339,7 +365,8 @@ class Evaluator:
             tally = Scores(self._episodes)
             play(policy, generator, env, tally, seed, halted=self._halt.is_set)
         except Exception as error:
-            if not isinstance(error, EnvError | OSError) and not is_out_of_memory(error):
+            foreseen = isinstance(error, ConfigError | EnvError | OSError)
+            if not foreseen and not is_out_of_memory(error):
                 raise
             return Controlled("evaluate", "refused", str(error) or type(error).__name__)
         seconds = time.monotonic() - began

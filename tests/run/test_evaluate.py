@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,16 @@ from tiny_run import TINY
 
 import dreamer_async
 from dreamer_async import cli
-from dreamer_async.config import resolve, to_dict
+from dreamer_async.config import Config, ConfigError, from_dict, resolve, to_dict
 from dreamer_async.fast.place import take_place
 from dreamer_async.run import pipeline
 from dreamer_async.run.aio import OwnedThread
 from dreamer_async.run.evaluate import LONGEST, Evaluator, Scores, evaluate, play
+from dreamer_async.run.saved_agent import SavedAgent
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store import checkpoint
-from dreamer_async.store.events import Event
+from dreamer_async.store.events import Controlled, Event
 from dreamer_async.store.run_dir import RunDir
 
 
@@ -119,11 +122,8 @@ def test_an_evaluation_that_the_end_of_its_run_halts_leaves_no_error_behind(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error that nobody fetches is reported when everything else is over."""
-    agent = dreamer_async.load(run.path, device="cpu")
-    weights = PolicyWeights(agent.policy._weights)
-    weights.publish(agent.policy._weights, 1)
-    place, kept = take_place(agent.config.train), Kept()
-    evaluator = Evaluator(agent.spec, agent.config, place, weights, Telemetry(kept))
+    agent, kept = dreamer_async.load(run.path, device="cpu"), Kept()
+    evaluator = evaluator_of(agent, agent.config, kept)
     stepped, errors = asyncio.Event(), list[dict[str, Any]]()
 
     async def halt_midway() -> None:
@@ -149,6 +149,57 @@ def test_an_evaluation_that_the_end_of_its_run_halts_leaves_no_error_behind(
 
     asyncio.run(asyncio.wait_for(halt_midway(), 60))
     assert errors == [] and kept.events == []
+
+
+def elsewhere(config: Config) -> Config:
+    """The same settings for another task."""
+    return replace(config, env=replace(config.env, task="reach"))
+
+
+@pytest.fixture
+def moved(run: RunDir, tmp_path: Path) -> Path:
+    """The run of an agent whose task has other observations and actions than when it learned."""
+    copy = tmp_path / run.name
+    shutil.copytree(run.path, copy)
+    found = checkpoint.read(next(checkpoint.candidates(copy / "checkpoints")))
+    config = elsewhere(from_dict(found.manifest["config"]))
+    manifest = {**found.manifest, "config": to_dict(config)}
+    checkpoint.save(copy / "checkpoints", 10**6, found.tensors, manifest, 2)
+    return copy
+
+
+CHANGED = r"toy/reach is not as .*: observation .*; the action is Box\(.*, not Discrete\(3\)"
+
+
+def test_an_environment_that_has_changed_is_one_line(
+    moved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=CHANGED):
+        evaluate(moved, 1, device="cpu")
+    monkeypatch.setattr("dreamer_async.cli.sharing.on_terminal", lambda: True)
+    weights = moved.parent / "weights"
+    for words in (["eval"], ["play"], ["export", "--safetensors", str(weights)]):
+        capsys.readouterr()
+        assert cli.main([*words, str(moved)]) == 2
+        said = capsys.readouterr().err
+        assert re.search(CHANGED, said) and said.count("\n") == 1
+    assert not weights.exists()
+
+
+def test_training_goes_on_where_an_evaluation_meets_another_environment(run: RunDir) -> None:
+    agent = dreamer_async.load(run.path, device="cpu")
+    evaluator = evaluator_of(agent, elsewhere(agent.config), Kept())
+    assert evaluator.ask(1) == ""
+    answer = evaluator._evaluate()
+    assert isinstance(answer, Controlled) and answer.answer == "refused"
+    assert re.search(CHANGED, answer.reason)
+
+
+def evaluator_of(agent: SavedAgent, config: Config, kept: Kept) -> Evaluator:
+    """What plays with the weights of an agent as if a trainer had just published them."""
+    weights = PolicyWeights(agent.policy._weights)
+    weights.publish(agent.policy._weights, 1)
+    return Evaluator(agent.spec, config, take_place(config.train), weights, Telemetry(kept))
 
 
 class Kept:
