@@ -72,6 +72,46 @@ async def test_curves_are_zoomed_smoothed_and_laid_on_another_axis_in_the_dialog
         assert len(shown_chart(pilot).picture.curves) == 1
 
 
+def evaluated(*means: float) -> list[Evaluated]:
+    """Evaluations a thousand steps and a hundred updates from each other."""
+    return [
+        Evaluated(1000 * n, 100 * n, (mean - 1, mean + 1), (5, 5), 1.0)
+        for n, mean in enumerate(means, start=1)
+    ]
+
+
+@driven
+async def test_lengths_and_evaluations_are_drawn_as_their_charts_are(run: RunDir) -> None:
+    append(run, *evaluated(3.0, 7.0))
+    app = dashboard(run)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("5")
+        await settle(pilot)
+        await pilot.click("#lengths")
+        await pilot.pause()
+        lengths = app.source.view.lengths.mean.tolist()
+        picture = shown_chart(pilot).picture
+        assert picture.name == "episode/length" and len(lengths) > 50
+        assert picture.curves[0].trace.y.tolist() == lengths
+        await pilot.press("escape", "i", "down", "down")
+        await pilot.pause()
+        picture = shown_chart(pilot).picture
+        assert picture.name == "evaluation/mean" and picture.unit == "steps"
+        ranges, means = (curve.trace for curve in picture.curves)
+        assert means.x.tolist() == [1000, 2000] and means.y.tolist() == [3, 7]
+        assert ranges.bottom.tolist() == [2, 6] and ranges.top.tolist() == [4, 8]
+        assert "7.00" in text(pilot)
+
+
+def test_evaluations_are_saved_with_their_ranges() -> None:
+    view = rebuild([Record(event, 0.0, 0.0, 0) for event in evaluated(3.0, 7.0)])
+    assert to_csv(view, "evaluation/mean").splitlines() == [
+        ",".join(COLUMNS),
+        "1000,100,0,2,3,4",
+        "2000,200,0,6,7,8",
+    ]
+
+
 @pytest.mark.parametrize(("keys", "name"), [("1", "episode-score"), ("2i", "loss-vector")])
 @driven
 async def test_a_number_is_saved_as_csv(

@@ -6,13 +6,12 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from dreamer_async.tui.draw.picture import Curve, Meter, Picture
+from dreamer_async.tui.draw.picture import Meter
 from dreamer_async.tui.draw.rows import Part, Row, bar, cells
 from dreamer_async.tui.draw.text import clock, count, plural, short
-from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.pages.page import Page
 from dreamer_async.tui.read.view import RunView
-from dreamer_async.tui.show.options import along, window
+from dreamer_async.tui.show.played import lengths
 from dreamer_async.tui.show.shown import Shown
 from dreamer_async.tui.widgets.chart import Chart
 from dreamer_async.tui.widgets.listing import Listing
@@ -38,7 +37,7 @@ class Episodes(Page):
         if self.changed("all", shown.age):
             self._show_tables(shown.view)
             self.query_one("#scores", Meters).show(_scores(shown.view))
-            self.query_one("#lengths", Chart).show(_lengths(shown))
+            self.query_one("#lengths", Chart).show(lengths(shown.view, shown.options))
 
     def _show_tables(self, view: RunView) -> None:
         rows = view.rows
@@ -110,21 +109,3 @@ def _scores(view: RunView) -> list[Meter]:
     meters.append(Meter("best", short(view.best_score)))
     meters.append(Meter("episodes", count(view.episode_count)))
     return meters
-
-
-def _lengths(shown: Shown) -> Picture:
-    view, options = shown.view, shown.options
-    series = view.lengths
-    x = along(view, series, options.axis)
-    dots = Trace(x, series.mean, series.low, series.high, "dots")
-    mean = Trace(x, series.rolling_mean(options.smoothing))
-    return Picture(
-        title="episode length",
-        note="agent steps",
-        curves=[Curve(dots, "dots"), Curve(mean)] if len(series) else [],
-        include=[0.0] if len(series) else [],
-        unit=options.unit,
-        window=window(view, options),
-        empty="no finished episode yet",
-        name="episode/length",
-    )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dreamer_async.tui.read.series import Series
-from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.read.view import Evaluation, RunView
 
 COLUMNS = ("env_steps", "update", "seconds", "least", "mean", "most")
 """Of a curve: where each point, or each bucket of a very long curve, ends, and what is in it."""
@@ -15,6 +15,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 def to_csv(view: RunView, name: str) -> str:
     """The whole curve of a number; what is only known of late are its last ten minutes."""
+    if name == "evaluation/mean":
+        return _table(COLUMNS, map(_evaluation, view.evaluations))
     series = {"episode/score": view.episodes, "episode/length": view.lengths}.get(name)
     series = view.metrics.get(name) if series is None else series
     if series is not None:
@@ -26,6 +28,10 @@ def to_csv(view: RunView, name: str) -> str:
 def file_name(run: str, name: str) -> str:
     """A name for the file that is safe whatever run and number are called."""
     return f"{_UNSAFE.sub('-', f'{run}-{name}').strip('-.')[:120]}.csv"
+
+
+def _evaluation(done: Evaluation) -> Sequence[float]:
+    return done.env_steps, done.updates, done.ran, min(done.scores), done.mean, max(done.scores)
 
 
 def _points(series: Series) -> Iterable[Sequence[float]]:

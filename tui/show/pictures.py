@@ -59,7 +59,7 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
     if span > 1 and len(series):
         grounds.append(Curve(_quartiles(series, x, span, window(view, options)), "ground"))
         curves.append(Curve(Trace(x, mean), thick=True))
-    curves += _evaluations(view, options)
+    curves += [Curve(evaluated(view, options), "accent")] if view.evaluations else []
     top = _ceiling(view)
     full, brief = _said(view, options)
     return Picture(
@@ -145,14 +145,12 @@ def _entry(look: str, mark: str, title: str, value: float | None) -> Entry:
     return [[Part(mark, look), Part(f"{title} ", "dim"), Part(short(value), "strong")]]
 
 
-def _evaluations(view: RunView, options: Options) -> list[Curve]:
-    """Means of the episodes that were played when asked."""
-    if not view.evaluations:
-        return []
-    series = Series()
+def evaluated(view: RunView, options: Options) -> Trace:
+    """Mean scores of the episodes that were played when asked, a dot for each time."""
+    series = Series(max(2, 2 * len(view.evaluations)))
     for done in view.evaluations:
         series.append(done.env_steps, done.mean, done.updates, done.ran)
-    return [Curve(Trace(along(view, series, options.axis), series.mean, kind="dots"), "accent")]
+    return Trace(along(view, series, options.axis), series.mean, kind="dots")
 
 
 # -- what was published ----------------------------------------------------------------------

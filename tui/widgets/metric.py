@@ -13,7 +13,7 @@ from textual.content import Content
 
 from dreamer_async.tui.draw.picture import Picture
 from dreamer_async.tui.draw.rows import Part, Row
-from dreamer_async.tui.show import pictures
+from dreamer_async.tui.show import pictures, played
 from dreamer_async.tui.show.glossary import find
 from dreamer_async.tui.show.names import label
 from dreamer_async.tui.show.shown import Shown
@@ -123,6 +123,10 @@ def _picture(shown: Shown, name: str) -> Picture:
     view, options = shown.view, shown.options
     if name == "episode/score":
         return pictures.returns(view, options, shown.named)
+    if name == "episode/length":
+        return played.lengths(view, options)
+    if name == "evaluation/mean":
+        return played.evaluations(view, options)
     if name in view.metrics:
         return pictures.metric(view, name, options, shown.named, labelled=True)
     return pictures.recent(view, name, label(name))
