@@ -42,7 +42,7 @@ class Compare(Page):
         stand = [(source.run_dir, source.view.records, source.phase.name) for source in sources]
         if self.changed("runs", stand):
             self._show_runs(groups)
-        if self.changed("settings", [source.run_dir for source in sources]):
+        if self.changed("settings", [(source.run_dir, source.settings) for source in sources]):
             self._show_settings(groups)
 
     def _show_runs(self, groups: Sequence[Group]) -> None:

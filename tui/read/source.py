@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 from dreamer_async.store.events import PhaseChanged, Resumed, RunStarted
@@ -20,6 +19,7 @@ from dreamer_async.store.run_dir import RunDir
 from dreamer_async.tui.draw.text import clean
 from dreamer_async.tui.read.compare import settings
 from dreamer_async.tui.read.film import FilmFile
+from dreamer_async.tui.read.limits import limits
 from dreamer_async.tui.read.progress import Phase, Trainer, phase
 from dreamer_async.tui.read.seek import NEAR, last_before, seek_generation, seek_time
 from dreamer_async.tui.read.state import reduce
@@ -56,6 +56,9 @@ class Source:
         self.film = FilmFile(self.run_dir.film_path)
         self._clock = clock
         self._opened = clock()
+        self._settings: dict[str, str] | None = None
+        self._settings_since = 0.0
+        """Unix seconds of the start that they are known from."""
         self._misses = 0
         self._restarts = 0
         self._full: RunView | None = None
@@ -71,10 +74,13 @@ class Source:
         stamped = name[:15].replace("-", "").isdecimal() and name[15:16] == "-"
         return name[16:] if stamped and name[16:] else name
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, str]:
-        """The settings of the run, as `compare.settings` reads them; a run never changes them."""
-        return settings(self.run_dir.config_path)
+        """The settings of the run, as `compare.settings` reads them; only a start changes them."""
+        if self._settings is None or self._settings_since != self.view.started_at:
+            self._settings_since = self.view.started_at
+            self._settings = settings(self.run_dir.config_path)
+        return self._settings
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -105,6 +111,10 @@ class Source:
 
     def read_piece(self) -> None:
         """Fold the next piece of the stream into the view, the newest part before the rest."""
+        self._fold_piece()
+        self.view.limits = limits(self.settings)
+
+    def _fold_piece(self) -> None:
         newest = self._newest
         if newest is not None:
             for record in newest.read():

@@ -15,10 +15,11 @@ from dreamer_async.store.events import (
     RunFinished,
     RunStarted,
 )
+from dreamer_async.tui.read.limits import Limits
 from dreamer_async.tui.read.series import Series
 
-SCALE_FLOOR = 1.0
-"""Returns are divided by max(1, S)."""
+_ROUNDED = 1e-6
+"""S is written with the precision of its floor in float32."""
 
 RECENT_GAUGES = 600
 """Gauges events that are kept: the last ten minutes."""
@@ -133,9 +134,11 @@ class RunView:
     """Unix seconds of the newest record."""
     records: int = 0
     """Records folded in so far."""
+    limits: Limits = field(default_factory=Limits, compare=False)
+    """Settings that charts draw; they are not in the stream, and whoever knows them sets them."""
 
     @property
     def at_floor(self) -> bool:
         """Tell whether the return scale S sits at its floor, where returns are not scaled."""
         scale = self.latest.get("return/S")
-        return scale is not None and scale <= SCALE_FLOOR
+        return scale is not None and scale <= self.limits.return_floor * (1 + _ROUNDED)

@@ -10,7 +10,7 @@ from dreamer_async.tui.draw.picture import Entry
 from dreamer_async.tui.draw.rows import Part, Row
 from dreamer_async.tui.draw.text import count, duration, plural, size
 from dreamer_async.tui.read.progress import Phase
-from dreamer_async.tui.read.view import SCALE_FLOOR, Alert, RunView
+from dreamer_async.tui.read.view import Alert, RunView
 from dreamer_async.tui.show.names import label
 
 DISK_LOW_GB, DISK_FULL_GB = 10.0, 2.0
@@ -20,7 +20,7 @@ STALLED_SECONDS = 60.0
 INFO_SECONDS = 120.0
 """How long a message that is no warning stays on the line."""
 S_ONCE_ABOVE = 2.0
-"""A return scale that was this high had left its floor."""
+"""A return scale that was this many times its floor had left it."""
 _COMMAND = re.compile(r"`([^`]+)`")
 _LOOKS = {"error": "bad", "warning": "warn"}
 
@@ -74,9 +74,9 @@ def _stalled(view: RunView, phase: Phase) -> Iterator[Alarm]:
 
 def _scale(view: RunView) -> Iterator[Alarm]:
     """S fell back to its floor after it had left it."""
-    series = view.metrics.get("return/S")
-    if series is not None and view.at_floor and float(series.high.max()) > S_ONCE_ABOVE:
-        yield Alarm("warning", f"the return scale S collapsed to its floor of {SCALE_FLOOR:g}")
+    series, floor = view.metrics.get("return/S"), view.limits.return_floor
+    if series is not None and view.at_floor and float(series.high.max()) > S_ONCE_ABOVE * floor:
+        yield Alarm("warning", f"the return scale S collapsed to its floor of {floor:g}")
 
 
 # -- the line ----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dreamer_async.tui.read.source import Source
 from dreamer_async.tui.show.pictures import MARKS, OTHERS
 
 LOOKS = ("line", *OTHERS)
-"""One for each group; there can be no more."""
+"""One for each group; no more can be laid over each other."""
 MOST_RUNS = 16
 _SEED_ENDS = re.compile(r"[-_. ]*(seed|s)?[-_=]?$")
 
@@ -67,7 +67,8 @@ def grouped(sources: Sequence[Source]) -> list[Group]:
     for source, number in zip(
         sources, compare.groups([source.settings for source in sources]), strict=True
     ):
-        found.setdefault(number, Group(number)).sources.append(source)
+        place = min(number, len(LOOKS) - 1)  # a resume with other settings may make one too many
+        found.setdefault(number, Group(place)).sources.append(source)
     return list(found.values())
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-FREE_NATS = 1.0
-"""The KL losses have no gradient below this floor, in nats."""
+from dreamer_async.tui.read.limits import Limits
 
 LABELS: Mapping[str, str] = {
     "loss/reward": "reward",
@@ -46,7 +45,8 @@ STAGES: Mapping[str, str] = {
 REQUIRED = tuple(LABELS)[:9]
 """Always on the screen; the rest fills the room that is left."""
 
-FLOORS: Mapping[str, float] = {"loss/dyn": FREE_NATS, "loss/rep": FREE_NATS}
+FREE = ("loss/dyn", "loss/rep")
+"""Losses that have no gradient below a number of free nats."""
 
 
 def reconstructions(names: Iterable[str]) -> list[str]:
@@ -113,3 +113,9 @@ def label(name: str) -> str:
     if name in LABELS or name in STAGES:
         return LABELS.get(name) or STAGES[name]
     return f"{name.removeprefix('loss/')} recon." if name.startswith("loss/") else name
+
+
+def title(name: str, limits: Limits) -> str:
+    """Return what a metric's chart is called in a run that takes other percentiles than usual."""
+    of_returns = {"return/p5": limits.return_low, "return/p95": limits.return_high}
+    return f"return/p{of_returns[name]:g}" if name in of_returns else label(name)

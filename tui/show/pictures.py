@@ -15,8 +15,8 @@ from dreamer_async.tui.draw.text import count, plain, plural, short
 from dreamer_async.tui.draw.trace import Trace
 from dreamer_async.tui.read.progress import Counter, rate
 from dreamer_async.tui.read.series import Array, Series
-from dreamer_async.tui.read.view import SCALE_FLOOR, RunView
-from dreamer_async.tui.show.names import FLOORS, label, matching, optional_charts, required_charts
+from dreamer_async.tui.read.view import RunView
+from dreamer_async.tui.show.names import FREE, matching, optional_charts, required_charts, title
 from dreamer_async.tui.show.options import Options, along, frames_per_step, window
 from dreamer_async.tui.show.verdict import verdict
 
@@ -226,7 +226,7 @@ def scale(view: RunView, options: Options) -> Picture:
     )
     known = [(view.metrics[name], look, m) for name, look, m in names if name in view.metrics]
     legend = [
-        _entry(look, f"{mark} ", name.removeprefix("return/"), view.latest.get(name))
+        _entry(look, f"{mark} ", title(name, view.limits)[len("return/") :], view.latest.get(name))
         for name, look, mark in names
         if name in view.metrics
     ]
@@ -238,7 +238,7 @@ def scale(view: RunView, options: Options) -> Picture:
             Curve(_envelope(view, series, options), look, mark=mark)
             for series, look, mark in reversed(known)
         ],
-        references=[SCALE_FLOOR] if known else [],
+        references=[view.limits.return_floor] if known else [],
         unit=options.unit,
         window=window(view, options),
         name="return/S",
@@ -249,7 +249,7 @@ def _floored(view: RunView) -> Row:
     """Say that S is not what the returns would give, and what that is."""
     low, high = view.latest.get("return/p5"), view.latest.get("return/p95")
     if low is None or high is None:
-        return [Part("at its floor 1", "warn")]
+        return [Part(f"at its floor {plain(view.limits.return_floor)}", "warn")]
     return [Part("at floor, ", "warn"), Part("raw ", "dim"), Part(short(high - low), "strong")]
 
 
@@ -315,9 +315,9 @@ def metric(
         if options.smoothing > 1:
             x = along(view, series, options.axis)
             curves.append(Curve(Trace(x, series.rolling_mean(options.smoothing))))
-    floor = FLOORS.get(name)
+    floor = view.limits.free_nats if name in FREE else None
     return Picture(
-        title=("▸ " if chosen else "") + label(name),
+        title=("▸ " if chosen else "") + title(name, view.limits),
         value=[value or Part(short(latest), "strong")],
         curves=curves,
         note="" if floor is None else f"floor {plain(floor)}",
