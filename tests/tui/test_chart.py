@@ -280,3 +280,44 @@ def test_decades() -> None:
     assert decades(Scale(1e-20, 1e20, log=True))[1] == 1e-14, "few of very many"
     assert decades(Scale(0.03, 0.7, log=True)) == pytest.approx([0.05, 0.1, 0.2, 0.5])
     assert decades(Scale(2.1, 4.9, log=True)) == [2.1, 4.9]
+
+
+# --- zoomed ---------------------------------------------------------------------------------
+
+
+def zoomed(low: float, high: float, *x: float) -> Chart:
+    chart = Chart()
+    trace = Trace(array(*x), np.arange(len(x), dtype=np.float64))
+    chart.show(Picture("", curves=[Curve(trace)], unit="steps", window=(low, high), empty="none"))
+    return chart
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("span", [10_000_000, 50_000, 8_300, 700])
+def test_labels_of_a_small_part_differ(span: int, width: int) -> None:
+    """A run of 34 million steps may be zoomed to a 4096th."""
+    end = 34_250_000
+    chart = zoomed(end - span, end, end - span, end)
+    labels = said(chart.paint(width, 8)[-1]).split()[:-1]
+    assert len(labels) > 1 and len(set(labels)) == len(labels), labels
+    values = [float(label.rstrip("M")) * 1e6 for label in labels]
+    assert np.ptp(np.diff(values)) < 1e-3, "they say where they stand"
+    assert end - span - 1 <= values[0] and values[-1] <= end + 1
+
+
+def test_the_place_below_the_mouse_is_told_as_exactly_as_it_is_seen() -> None:
+    x = [34_200_000.0 + 500 * n for n in range(101)]
+    chart = zoomed(x[0], x[-1], *x)
+    places = set()
+    for column in range(7, 80):
+        chart._pointed = column
+        places.add(said(chart.paint(80, 8)[0]).split("at ")[1].split(":")[0])
+    assert len(places) == 73
+    chart = zoomed(0, 13_000, 0.0, 6_560.0, 13_000.0)
+    chart._pointed = 43
+    assert "at 6.56k: 1.00" in said(chart.paint(80, 8)[0])
+
+
+def test_a_part_without_points_is_not_taken_for_a_run_without_any() -> None:
+    assert "nothing in this part" in "".join(map(said, zoomed(5, 9, 1, 2, 12).paint(80, 8)))
+    assert "none" in "".join(map(said, zoomed(5, 9).paint(80, 8)))

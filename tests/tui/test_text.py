@@ -19,8 +19,10 @@ from dreamer_async.tui.draw.text import (
     duration,
     plain,
     plural,
+    resolved,
     short,
     size,
+    told_apart,
 )
 
 
@@ -142,3 +144,24 @@ def test_close_numbers_look_different() -> None:
 def test_names_are_cut_between_them(width: int, shown: str) -> None:
     assert named("env stepping, policy, insert", width) == shown
     assert cell_len(named("env stepping, policy, insert", width)) <= width
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.0, 5e6, 1e7], ["0", "5M", "10M"]),
+        ([34.20e6, 34.21e6, 34.22e6], ["34.2M", "34.21M", "34.22M"]),
+        ([999_900.0, 1_000_000.0, 1_000_100.0], ["0.9999M", "1M", "1.0001M"]),
+        ([12.301, 12.302], ["12.301", "12.302"]),
+        ([7.0], ["7"]),
+        ([], []),
+    ],
+)
+def test_evenly_spaced_numbers_are_told_apart(values: list[float], texts: list[str]) -> None:
+    assert told_apart(values) == texts
+
+
+@given(st.floats(-1e100, 1e100), st.floats(0, 1e100))
+def test_no_step_makes_a_number_long(value: float, step: float) -> None:
+    assert len(resolved(value, step)) <= 18
+    assert resolved(value, 1e101) == plain(value)

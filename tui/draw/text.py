@@ -6,12 +6,15 @@ import math
 import re
 import time
 import unicodedata
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 
 from dreamer_async.store.sizes import UNITS
 
 _IDLE_ZEROS = re.compile(r"\.?0+(?=[kMGT]?$)")
+_MOST_DIGITS = 12
+"""After the point: a double knows no more of what is worth drawing."""
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that move the cursor, flip the direction or show nothing."""
 
@@ -106,6 +109,30 @@ def plain(value: float) -> str:
     """Write a number like `short`, without zeros that say nothing: 5, 2.5, 50k."""
     text = short(value if value else 0.0)
     return _IDLE_ZEROS.sub("", text) if "." in text else text
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Write evenly spaced numbers like `plain`, with more digits where two would look the same."""
+    texts = [plain(value) for value in values]
+    if len(set(texts)) == len(texts):
+        return texts
+    return [resolved(value, abs(values[1] - values[0])) for value in values]
+
+
+def resolved(value: float, step: float) -> str:
+    """Write a number like `plain`, with the digits that tell it from one that is a step away."""
+    unit, suffix = _unit(abs(value))
+    digits = math.ceil(math.log10(unit) - math.log10(step) - 1e-9) if step > 0 else 0
+    _, _, fraction = short(value).rstrip("kMGT").partition(".")
+    if digits <= len(fraction) or abs(value) >= 999.5 * unit:
+        return plain(value)
+    return _IDLE_ZEROS.sub("", f"{value / unit:.{min(_MOST_DIGITS, digits)}f}{suffix}")
+
+
+def _unit(size: float) -> tuple[float, str]:
+    """What a number of this size is counted in: ones, thousands, millions."""
+    known = [(1000.0**place, suffix) for place, suffix in enumerate(("", "k", "M", "G", "T"))]
+    return next((unit for unit in known if size < 999.5 * unit[0]), known[-1])
 
 
 def size(count: float) -> str:

@@ -31,7 +31,7 @@ from dreamer_async.tui.draw.chart import (
 )
 from dreamer_async.tui.draw.picture import Curve, Entry, Picture
 from dreamer_async.tui.draw.rows import Part, Row, cells, fit, spread
-from dreamer_async.tui.draw.text import apart, plain, short
+from dreamer_async.tui.draw.text import apart, plain, resolved, short, told_apart
 from dreamer_async.tui.draw.trace import Array
 from dreamer_async.tui.widgets.panel import Panel
 
@@ -39,6 +39,8 @@ _GUTTER = 7
 """Columns left of the curves: a label of six and a space."""
 
 
+POINTED = 100
+"""Parts of what is visible that are told apart where the mouse is."""
 TALL = 6
 """Rows of curves from which on their axis has round values."""
 
@@ -91,7 +93,8 @@ class Chart(Panel):
         if across is None or not 0 <= column < width - _gutter(width):
             return []
         share = (2 * column + 0.5) / (2 * (width - _gutter(width)) - 1)  # of its two dots
-        return _nearest(self.picture, across.low + share * (across.high - across.low))
+        span = across.high - across.low
+        return _nearest(self.picture, across.low + share * span, span / POINTED)
 
     def _plot(self, width: int, height: int, across: Scale | None, up: Scale | None) -> list[Row]:
         picture = self.picture
@@ -122,15 +125,21 @@ def _cut(picture: Picture) -> Picture:
         [replace(c, trace=c.trace.within(*picture.window)) for c in part]
         for part in (picture.curves, picture.grounds)
     )
-    return replace(picture, curves=curves, grounds=grounds)
+    hidden = _points(picture.curves) and not _points(curves)
+    empty = "nothing in this part" if hidden else picture.empty
+    return replace(picture, curves=curves, grounds=grounds, empty=empty)
+
+
+def _points(curves: Sequence[Curve]) -> int:
+    return sum(len(curve.trace.x) for curve in curves)
 
 
 def _gutter(width: int) -> int:
     return _GUTTER if width >= 16 else 0
 
 
-def _nearest(picture: Picture, x: float) -> Row:
-    """Where the point next to x is and what it says, of the mean if there is one."""
+def _nearest(picture: Picture, x: float, step: float) -> Row:
+    """Where the point next to x is, to a step, and what it says, of the mean if there is one."""
     known = [curve for curve in picture.curves if len(curve.trace.x)]
     main = [curve for curve in known if curve.look == "line"] or known
     if not main:
@@ -138,7 +147,7 @@ def _nearest(picture: Picture, x: float) -> Row:
     trace = main[-1].trace
     place = int(np.abs(trace.x - x).argmin())
     return [
-        Part(f"at {plain(float(trace.x[place]))}: ", "dim"),
+        Part(f"at {resolved(float(trace.x[place]), step)}: ", "dim"),
         Part(short(float(trace.y[place])), "strong"),
     ]
 
@@ -301,8 +310,8 @@ def _step_labels(across: Scale, gutter: int, width: int, unit: str) -> Row:
 def _spaced(across: Scale, most: int, gutter: int, width: int, room: int) -> str | None:
     """At most so many labels, up to a column; None if two of them would touch."""
     line = " " * min(gutter, width)
-    for value in ticks(across, most):
-        text = plain(value)
+    values = ticks(across, most)
+    for value, text in zip(values, told_apart(values), strict=True):
         share = (value - across.low) / (across.high - across.low)
         start = max(gutter, gutter + round(share * (room - 1)) - len(text) // 2)
         if start + len(text) > width:
