@@ -231,10 +231,14 @@ def dream(
 
 
 def _observes_images(run: RunDir) -> bool:
-    from dreamer_async import envs
+    from dreamer_async.run import saved_spec
+    from dreamer_async.store import checkpoint
     from dreamer_async.store.summary import load_config
 
-    return any(obs.is_image for obs in envs.spec_of(load_config(run).env).obs.values())
+    found = checkpoint.need(run.path)
+    with _seen():
+        spec = saved_spec.of(found.manifest, load_config(run).env)
+    return any(obs.is_image for obs in spec.obs.values())
 
 
 def _foresee(run: RunDir, seed: int) -> int:

@@ -221,7 +221,7 @@ def _spec(found: checkpoint.Checkpoint, env: EnvConfig, task: str | None) -> Env
         raise ValueError(f"task {task!r} is not this run's task, which is {env.task!r}")
     if task is not None and envs.is_code(task):
         envs.allow_code(task)
-    return saved_spec.decode(found.manifest, env) or envs.spec_of(env)
+    return saved_spec.of(found.manifest, env)
 
 
 def _flags(is_first: ArrayLike) -> NDArray[np.bool_]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dreamer_async import envs
 from dreamer_async.config import EnvConfig
 from dreamer_async.config.schema import parse_json, shown
 from dreamer_async.envs import wire
@@ -55,6 +56,11 @@ def decode(manifest: Mapping[str, Any], env: EnvConfig) -> EnvSpec | None:
     except WRONG as error:
         raise ValueError(f"its {KEY} is none: {f'{error}':.200}") from error
     return spec
+
+
+def of(manifest: Mapping[str, Any], env: EnvConfig) -> EnvSpec:
+    """The spec of a manifest, where it has none what the suite says; ValueError if that is none."""
+    return decode(manifest, env) or envs.spec_of(env)
 
 
 def _check_sizes(native: Any) -> None:

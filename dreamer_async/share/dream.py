@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamer_async import envs
 from dreamer_async.agent.actor_critic import Agent
 from dreamer_async.agent.open_loop import OpenLoop, decode, filter_and_dream, real
 from dreamer_async.agent.states import RSSMState
@@ -27,6 +26,7 @@ from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.replay.check import check_steps
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.setup import stored_ring_spec
+from dreamer_async.run import saved_spec
 from dreamer_async.run.staging import Staging
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import TRAINER, under
@@ -91,7 +91,7 @@ def draw(
 def trainer_of(found: checkpoint.Checkpoint) -> Trainer:
     """What a checkpoint holds, on the CPU."""
     config = from_dict(found.manifest["config"])
-    trainer = Trainer(envs.spec_of(config.env), config)
+    trainer = Trainer(saved_spec.of(found.manifest, config.env), config)
     trainer.load_state_dict(under(found.tensors, TRAINER))
     return trainer
 

@@ -27,10 +27,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dreamer_async import __version__, envs
+from dreamer_async import __version__
 from dreamer_async.agent.policy import Policy, PolicyCarry, PolicyNoise
 from dreamer_async.config import Config, from_dict
 from dreamer_async.envs.spec import EnvSpec, ObsSpec
+from dreamer_async.run import saved_spec
 from dreamer_async.store import checkpoint
 from dreamer_async.store.checkpoint_layout import AGENT, under
 from dreamer_async.store.json_file import replacing
@@ -94,7 +95,7 @@ def export(found: checkpoint.Checkpoint, out: Path, seed: int = 0) -> Exported:
 def plain_policy(found: checkpoint.Checkpoint) -> Policy:
     """The policy of a checkpoint on the CPU, computed by PyTorch in float32."""
     config: Config = from_dict(found.manifest["config"])
-    policy = Policy(envs.spec_of(config.env), config)
+    policy = Policy(saved_spec.of(found.manifest, config.env), config)
     policy.load(under(found.tensors, AGENT))
     return policy
 

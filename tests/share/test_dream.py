@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_run import make_run
 
+from dreamer_async import envs
 from dreamer_async.agent.open_loop import OpenLoop
 from dreamer_async.cli import main
 from dreamer_async.run import pipeline
@@ -49,6 +50,23 @@ def test_a_run_is_drawn_and_its_replay_stays_as_it_was(
     assert run.replay_path.read_bytes() == before
     assert main([*words[:-1], "99"]) == 2
     assert "context" in capsys.readouterr().err
+
+
+def test_a_run_is_drawn_after_its_environment_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint says what it saw, and what it saw is in its replay."""
+    run = make_run(tmp_path, "train.steps=60", task="catch_pixels")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+
+    def gone(*_: object) -> None:
+        raise ValueError("there is no such environment any more")
+
+    monkeypatch.setattr(envs, "spec_of", gone)
+    monkeypatch.chdir(tmp_path)
+    words = ["dream", run.name, "--runs-dir", str(tmp_path)]
+    assert main([*words, "--numbers"]) == 0 and main(words) == 0
+    assert (tmp_path / "dream.png").exists()
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
