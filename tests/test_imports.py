@@ -58,10 +58,8 @@ STANDARD = {
     f"{OURS}.machine.console",
     f"{OURS}.machine.signals",
     *(f"{OURS}.store.{name}" for name in ("run_dir", "run_lock", "regular_file", "events")),
-    *(
-        f"{OURS}.store.{name}"
-        for name in ("json_file", "control_dir", "directory", "exit_codes", "sizes", "sweep_dir")
-    ),
+    *(f"{OURS}.store.{name}" for name in ("json_file", "control_dir", "directory", "episodes")),
+    *(f"{OURS}.store.{name}" for name in ("exit_codes", "sizes", "sweep_dir")),
     *(f"{OURS}.run.{name}" for name in ("aio", "limiter")),
 }
 """Modules and packages that use the standard library only; aio starts uvloop in a function."""

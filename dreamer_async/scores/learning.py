@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from dreamer_async.config import Config, ConfigError, changed, resolve
-from dreamer_async.scores.runs import kept
+from dreamer_async.store.episodes import kept
 from dreamer_async.store.events import (
     Clock,
     Episode,

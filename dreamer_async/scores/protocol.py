@@ -25,7 +25,7 @@ from dreamer_async.config import PUBLISHED, Config, ConfigError, changed, resolv
 from dreamer_async.scores import curves
 from dreamer_async.scores.curves import BINS, Band, Published
 from dreamer_async.scores.references import ALIASES, players
-from dreamer_async.scores.runs import kept
+from dreamer_async.store.episodes import kept
 from dreamer_async.store.events import (
     Episode,
     EventReader,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dreamer_async import envs
 from dreamer_async.config import ConfigError
-from dreamer_async.scores.runs import kept, names_of
+from dreamer_async.scores.runs import names_of
+from dreamer_async.store.episodes import kept
 from dreamer_async.store.events import Episode, EventReader, Metrics, Resumed
 
 if TYPE_CHECKING:

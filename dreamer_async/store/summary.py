@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamer_async.config import Config, ConfigError, changed, from_dict, resolve
+from dreamer_async.store.episodes import episodes_of
 from dreamer_async.store.events import (
     MAX_LINE,
-    Episode,
     EventReader,
     Gauges,
     PhaseChanged,
@@ -68,7 +68,7 @@ def summarize(run: RunDir) -> Summary:
     config, owner = load_config(run), run.owner()
     records = last_records(run)
     state, env_steps, updates = _state(records, running=owner is not None)
-    scores = [r.event.score for r in records if isinstance(r.event, Episode)][-RECENT:]
+    scores = [episode.score for episode in episodes_of(records)][-RECENT:]
     known = [score for score in scores if score is not None]
     return Summary(
         name=run.name,

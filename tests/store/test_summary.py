@@ -6,7 +6,16 @@ from pathlib import Path
 
 from tiny_run import STARTED, make_run
 
-from dreamer_async.store.events import MAX_LINE, EventWriter, Gauges, RunFinished, Warned
+from dreamer_async.python.run import Run
+from dreamer_async.store.events import (
+    MAX_LINE,
+    Episode,
+    EventWriter,
+    Gauges,
+    Resumed,
+    RunFinished,
+    Warned,
+)
 from dreamer_async.store.summary import last_records, summarize
 
 
@@ -18,6 +27,18 @@ def test_frames_count_the_action_repeat_whatever_was_said_first(tmp_path: Path) 
         writer.emit(Gauges(1000, 10, {}))
     assert STARTED.frames_per_step == 4
     assert (summarize(run).env_steps, summarize(run).frames) == (1000, 4000)
+
+
+def test_episodes_that_a_resume_has_lost_count_no_more(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with EventWriter(run.events_path, 0) as writer:
+        for step, score in ((100, 1.0), (200, 3.0), (300, 99.0)):
+            writer.emit(Episode(step, 0, score, 100))
+        writer.emit(Resumed("step-200", 200, 0, 0.0))
+        writer.emit(Episode(310, 0, 5.0, 110))
+    assert summarize(run).recent_return == 3.0
+    returns = Run(run).returns()
+    assert (returns.env_steps.tolist(), returns.returns.tolist()) == ([100, 200, 310], [1, 3, 5])
 
 
 def test_the_end_of_a_long_stream_is_enough(tmp_path: Path) -> None:
