@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from tests.tui.test_state import started
 SCALE = {"return/S": 0.4, "return/p5": 0.1, "return/p95": 0.5, "loss/dyn": 2.0, "loss/rep": 2.0}
 
 
-def view_of(path: Path, values: dict[str, float | None], **settings: Any) -> RunView:
+def view_of(path: Path, values: Mapping[str, float | None], **settings: Any) -> RunView:
     """The view of a run with these settings of its losses."""
     run = RunDir(path)
     run.config_path.write_text(json.dumps({"loss": settings}))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamer_async.scores.runs import kept
+from dreamer_async.store.episodes import kept
 from dreamer_async.store.events import (
     Checkpointed,
     Controlled,

@@ -228,7 +228,7 @@ def _resumed(view: RunView, event: Resumed, time: float) -> None:
 
 
 def _forget_episodes(view: RunView) -> None:
-    """Forget what was played after the place where a resume went on, as `scores.runs.kept` does."""
+    """Forget what was played after the place where a resume went on, as `episodes.kept` does."""
     steps, updates = view.resumed_steps, view.resumed_update
     for series in (view.episodes, view.lengths):
         series.cut(steps, "steps")
