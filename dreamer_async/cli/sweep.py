@@ -36,6 +36,7 @@ from dreamer_async.store.sweep_dir import MOST_DEVICES, Sweep, SweepDir
 
 if TYPE_CHECKING:
     from dreamer_async.sweep.cost import Cost
+    from dreamer_async.sweep.local import Local
     from dreamer_async.sweep.slurm import Limits
     from dreamer_async.sweep.work import Standing
 
@@ -306,14 +307,23 @@ def _here(
     local = Local(directory, search or Listed(jobs), trained, say, drop_replay=drop_replay)
     print(f"watch it with `dreamer-async watch {directory.name}`", flush=True)
     asyncio.run(local.carry_out(places))
-    if search is not None and (best := search.best()):
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # the terminal may be gone: the exit code still counts
+        _tell_end(directory, local, search.best() if search else None)
+    if local.stopping:
+        return 128 + local.signal if local.signal else 0
+    return local.failed[0][1] if local.failed else 0
+
+
+def _tell_end(directory: SweepDir, local: Local, best: tuple[str, float] | None) -> None:
+    """Say which run was best, which failed, and how to continue."""
+    if best is not None:
         print(f"best so far: {best[0]}, return {best[1]:.4g}", flush=True)
     for job, code in local.failed:
         complain(f"{job.name} failed (exit code {code}): {directory.run(job).log_path}", code)
     if local.stopping:
         print(f"stopped; continue with `dreamer-async sweep {directory.name}`", flush=True)
-        return 128 + local.signal if local.signal else 0
-    return local.failed[0][1] if local.failed else 0
 
 
 def _configs(plan: Sweep) -> list[Config]:

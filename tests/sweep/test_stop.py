@@ -81,6 +81,20 @@ def test_a_sweep_is_stopped_with_its_runs_and_goes_on(
     assert sorted(words[0] for words in seen(sweep) if words[1] == "completed") == [*NAMES]
 
 
+def test_ctrl_c_behind_a_pipe_that_it_ends_as_well_saves_every_run(sweep: SweepDir) -> None:
+    """As `dreamer-async sweep ... | tee log` has it."""
+    plan = json.dumps(dict.fromkeys(NAMES, 100_000))
+    words = [sys.executable, stand_in.__file__, "sweep", plan, sweep.name, "--jobs", "2"]
+    words += ["--no-speeds", "--yes", "--runs-dir", str(sweep.path.parent)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        wait_for(lambda: len(training(sweep)) == 2, sweep.file_path)
+        child.stdout.close()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(PATIENCE) == 130 and not training(sweep)
+    assert sorted(words[0] for words in seen(sweep) if words[1] == "stopped") == ["a-s0", "b-s0"]
+
+
 def test_runs_that_nobody_carries_out_any_more_are_stopped_too(sweep: SweepDir) -> None:
     child = begin(sweep, 100_000)
     wait_for(lambda: len(training(sweep)) == 2, sweep.path.parent.parent / "sweep.log")
