@@ -44,6 +44,6 @@ def evaluations(view: RunView, options: Options) -> Picture:
         curves=[Curve(ranges, "dots"), Curve(means, "accent", mark="◆")] if scores else [],
         unit=options.unit,
         window=window(view, options),
-        empty="press e to play ten",
+        empty="no evaluation yet",
         name="evaluation/mean",
     )
