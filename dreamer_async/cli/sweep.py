@@ -307,9 +307,7 @@ def _here(
     local = Local(directory, search or Listed(jobs), trained, say, drop_replay=drop_replay)
     print(f"watch it with `dreamer-async watch {directory.name}`", flush=True)
     asyncio.run(local.carry_out(places))
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # the terminal may be gone: the exit code still counts
+    with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
         _tell_end(directory, local, search.best() if search else None)
     if local.stopping:
         return 128 + local.signal if local.signal else 0
