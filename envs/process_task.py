@@ -29,6 +29,7 @@ def process_suite(
     needs: tuple[Need, ...],
     spellings: Mapping[str, str] | None = None,
     summarize: Summarize | None = None,
+    scored_steps: int = 0,
     remarks: Mapping[str, str] | None = None,
 ) -> Suite:
     """Make a suite whose workers call `target` (`module:attribute`) with the task's name."""
@@ -53,6 +54,7 @@ def process_suite(
         about=about,
         needs=needs,
         summarize=summarize,
+        scored_steps=scored_steps,
         remarks=remarks or {},
     )
 

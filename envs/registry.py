@@ -130,6 +130,11 @@ def summarize(suite: str, logs: Sequence[Mapping[str, float]]) -> dict[str, floa
     return {} if scores is None else scores(logs)
 
 
+def scored_steps(suite: str) -> int:
+    """Agent steps of a run whose episodes count in the benchmark's own scores; 0 if all do."""
+    return _suite(suite).scored_steps
+
+
 def missing(suite: str) -> tuple[str, ...]:
     """What a suite needs and this machine lacks, a line each that says how to install it."""
     found = _suite(suite)

@@ -63,6 +63,8 @@ class Suite:
     """Tasks whose images can be scaled exactly as in the official code."""
     summarize: Callable[[Sequence[Mapping[str, float]]], dict[str, float]] | None = None
     """From the logged values of finished episodes to scores of the benchmark's own kind."""
+    scored_steps: int = 0
+    """Agent steps whose episodes count in these scores; 0: all."""
     needs: tuple[Need, ...] = ()
     """What must be installed."""
     remarks: Mapping[str, str] = field(default_factory=dict)

@@ -141,7 +141,8 @@ def _matched(keys: Sequence[str], file: Recording) -> dict[str, str]:
 
 
 def _flags(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Reward and flags of a file: what it does not have follows from its being an episode.
+    """Reward and flags of a file: what it does not have follows from the others, or from its being
+    an episode.
 
     A file that begins inside an episode is cut there: its first step begins one.
     """
@@ -158,6 +159,7 @@ def _flags(arrays: Mapping[str, Array]) -> dict[str, Array]:
     if (ended & ~last).any():
         step = int(np.flatnonzero(ended & ~last)[0])
         raise ValueError(f"step {step} is terminal, but not the last of its episode")
+    first[1:] |= last[:-1]
     reward = _column(arrays, "reward").astype(np.float32)
     if not np.isfinite(reward).all():
         raise ValueError("reward has numbers that are not finite")

@@ -31,7 +31,7 @@ class SuiteScores:
 
     def add(self, episode: Episode, updates: int) -> Metrics | None:
         """Take in an episode; return the scores so far, now and then, if the suite has any."""
-        if not episode.log:
+        if not episode.log or beyond(self._suite, episode):
             return None
         self._logs.append(numbers(episode.log))
         if self._clock() < self._next:
@@ -40,6 +40,12 @@ class SuiteScores:
         scores = envs.summarize(self._suite, self._logs)
         named = {PREFIX + name: value for name, value in scores.items()}
         return Metrics(updates, episode.env_steps, named) if named else None
+
+
+def beyond(suite: str, episode: Episode) -> bool:
+    """Whether an episode ended after the steps by which the benchmark scores a run."""
+    steps = envs.scored_steps(suite)
+    return bool(steps) and episode.env_steps > steps
 
 
 def numbers(log: Mapping[str, float | None]) -> dict[str, float]:
@@ -55,7 +61,7 @@ def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
     suites = {suite for _, suite, _ in runs}
     if len(suites) > 1:
         raise ConfigError(f"runs of one suite have a score together, these are of {sorted(suites)}")
-    logs = {run: (task, _logs(run)) for run, _, task in runs}
+    logs = {run: (task, _logs(run, suite)) for run, suite, task in runs}
     if empty := [run for run, (_, log) in logs.items() if not log]:
         (name,) = names_of(empty[:1])
         raise ConfigError(f"no finished episode of {name} has logged values for a score")
@@ -69,13 +75,13 @@ def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
     return {"episodes": len(together), **scores}
 
 
-def _logs(run: RunDir) -> list[dict[str, float]]:
-    """What the episodes have logged that are a part of the run still."""
+def _logs(run: RunDir, suite: str) -> list[dict[str, float]]:
+    """What the episodes have logged that count, and are a part of the run still."""
     reader, logs = EventReader(run.events_path), list[tuple[int, dict[str, float]]]()
     while records := reader.read():
         for record in records:
             match record.event:
-                case Episode() as event if event.log:
+                case Episode() as event if event.log and not beyond(suite, event):
                     logs.append((event.env_steps, numbers(event.log)))
                 case Resumed() as event:
                     logs = kept(logs, event)

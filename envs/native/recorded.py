@@ -74,7 +74,11 @@ class Column:
             if ((value < low) | (value > high)).any():
                 span = f"from {value.min()} to {value.max()}"
                 raise ValueError(f"{name} goes {span}, outside its space")
-        return self.reader.convert(value.astype(wanted))
+        value = value.astype(wanted)
+        picture = self.reader.picture
+        if picture is not None and (fault := picture.fault(value)):
+            raise ValueError(f"{name} {fault}")
+        return self.reader.convert(value)
 
 
 def columns(observation: Space, view: View, spec: EnvSpec) -> tuple[Column, ...]:

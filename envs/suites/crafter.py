@@ -18,6 +18,8 @@ from typing import Any
 from dreamer_async.envs import needs
 from dreamer_async.envs.process_task import process_suite
 
+SCORED_STEPS = 1_000_000
+"""Of a run; its score is that of the episodes that end within them."""
 ACHIEVEMENT = "achievement/"
 """In front of the name of an achievement among the values to log."""
 
@@ -84,7 +86,7 @@ def summarize(logs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Success rates in percent of episodes, and the score: exp(mean(ln(1 + rate))) - 1.
 
     Hafner 2021, "Benchmarking the Spectrum of Agent Capabilities", section 3.3: over all episodes
-    of the first million steps.
+    of the first SCORED_STEPS.
     """
     names = [name for name in logs[0] if name.startswith(ACHIEVEMENT)] if logs else []
     if not names:
@@ -107,4 +109,5 @@ SUITE = process_suite(
     about="an open world with 22 achievements, 64x64",
     needs=(needs.of_extra("crafter", "crafter"),),
     summarize=summarize,
+    scored_steps=SCORED_STEPS,
 )

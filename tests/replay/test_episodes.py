@@ -17,7 +17,8 @@ from tiny_run import TINY
 from dreamer_async import envs
 from dreamer_async.config import Config, ConfigError, resolve
 from dreamer_async.envs.native.actions import write_actions
-from dreamer_async.envs.native.recorded import stored_actions
+from dreamer_async.envs.native.recorded import Column, stored_actions
+from dreamer_async.envs.spaces import read_space
 from dreamer_async.replay.dataset import dataset_of
 from dreamer_async.replay.episodes import Episodes, recordings, rows_of
 
@@ -117,6 +118,36 @@ def test_a_chunk_that_begins_inside_an_episode_is_cut_there(tmp_path: Path) -> N
     want[5] = True
     np.testing.assert_array_equal(row["is_first"], want)
     np.testing.assert_array_equal(row["is_last"], whole["is_last"])
+
+
+@pytest.mark.parametrize("known", ["is_last", "is_terminal", "discount"])
+def test_a_file_of_several_episodes_begins_one_after_each_end(tmp_path: Path, known: str) -> None:
+    """Also where the file does not say so: nothing is learned across a reset."""
+    joined = {n: np.concatenate([e[n] for e in EPISODES[:3]]) for n in EPISODES[0]}
+    ends = joined["is_last"]
+    said = {"is_last": ends, "is_terminal": ends, "discount": 1.0 - ends}[known]
+    flags = ("is_first", "is_last", "is_terminal")
+    file = {n: v for n, v in joined.items() if n not in flags} | {"is_terminal": ends}
+    if known == "discount":
+        del file["is_terminal"]
+    file[known] = said
+    [row] = stored(write_episodes(tmp_path / "data", [file]), "env.num_envs=1")
+    np.testing.assert_array_equal(row["is_first"], joined["is_first"])
+    np.testing.assert_array_equal(row["is_last"], ends)
+
+
+@pytest.mark.parametrize(("most", "fits"), [(1.0, True), (255.0, False)])
+def test_pictures_beyond_the_bounds_of_their_space_are_refused(most: float, fits: bool) -> None:
+    """They would all be black or white."""
+    space = spaces.Box(0.0, 1.0, (16, 16, 3), np.float32)
+    (reader,) = read_space(space, envs.View())
+    column = Column("camera", space, reader)
+    value = np.linspace(0.0, most, 2 * 16 * 16 * 3, dtype=np.float32).reshape(2, 16, 16, 3)
+    if fits:
+        assert len(np.unique(column.read(value, "camera"))) > 200
+        return
+    with pytest.raises(ValueError, match="camera reaches 0 to 255, but its space says 0 to 1"):
+        column.read(value, "camera")
 
 
 def change(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -13,7 +13,7 @@ from dreamer_async.cli import main
 from dreamer_async.config import ConfigError, resolve, to_dict
 from dreamer_async.scores.learning import read_curves
 from dreamer_async.scores.runs import names_of
-from dreamer_async.scores.suites import official_scores
+from dreamer_async.scores.suites import SuiteScores, official_scores
 from dreamer_async.store.events import Episode, Event, EventWriter, Resumed
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sweep_dir import VERSION, Job, Sweep, SweepDir
@@ -92,6 +92,15 @@ def test_scores_tell_runs_of_equal_name_apart(
     assert main(["scores", "sweep-1", "sweep-0/a", *where]) == 0
     (task,) = json.loads(capsys.readouterr().out)["tasks"]
     assert [run["name"] for run in task["runs"]] == ["sweep-1/a", "sweep-0/a"]
+
+
+def test_the_score_of_crafter_is_that_of_the_first_million_steps(tmp_path: Path) -> None:
+    run = record(tmp_path, BEGAN, episode(10**6, 0), episode(10**6 + 1, 1))
+    found = official_scores([(run, "crafter", "reward")])
+    assert (found["episodes"], found["success/wood"]) == (1, 0)
+    scores = SuiteScores("crafter", clock=iter(range(0, 10**6, 100)).__next__)
+    assert scores.add(episode(10**6 + 1, 1), 5) is None
+    assert scores.add(episode(10**6, 1), 5) is not None
 
 
 def test_a_benchmarks_score_leaves_out_what_a_resume_has_lost(tmp_path: Path) -> None:
