@@ -49,7 +49,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
     return {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
-        "differs": _differs(config),
+        "differs": differs(config),
         "sees": _sees(spec),
         "load": load,
         "device": _device_name(device),
@@ -102,7 +102,7 @@ def _run(part: str, config: Config, spec: EnvSpec, seconds: float, pairs: int) -
             raise AssertionError(part)
 
 
-def _differs(config: Config) -> list[str]:
+def differs(config: Config) -> list[str]:
     """Settings of the networks and losses that are not those of the size."""
     plain = resolve(config.env.suite, config.env.task, size=config.size)
     return [key for key in changed(plain, config) if key.startswith(("model.", "loss."))]

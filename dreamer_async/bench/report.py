@@ -170,7 +170,7 @@ def _estimate(result: Json) -> str:
     if result["device"].startswith("cuda"):
         return ""
     if result["vram_gb"] is None:
-        return "no estimate of its memory: no agent of this size and image was measured"
+        return "no estimate of its memory: no agent like this was measured"
     how = "compiled" if result["vram_compiled"] else "not compiled"
     return (
         f"about {result['vram_gb']:.1f} GB for the learner, and a context (an estimate: seen for "

@@ -6,11 +6,13 @@ It was measured on a simulated card (docs/gpu.md), whose allocator is the real o
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from dreamer_async.bench import differs
 from dreamer_async.config import Config
 from dreamer_async.envs.spec import EnvSpec
 
@@ -32,11 +34,15 @@ class Held(NamedTuple):
 
 
 def estimate(config: Config, spec: EnvSpec) -> Held | None:
-    """The line that is nearest to a run, None where no size and image is like its own.
+    """The line that is nearest to a run, None where no networks and images are like its own.
 
     A run that is compiled takes less than one that is not, and one with expandable segments no
     more than one without: another line says at least not less than what the run would hold.
     """
+    train = config.train
+    larger = train.batch_size * train.batch_length > math.prod(BATCH)
+    if differs(config) or larger or train.precision not in ("auto", "bfloat16"):
+        return None
     side = max((obs.shape[0] for obs in spec.obs.values() if obs.is_image), default=0)
     alike = [row for row in table() if (row.size, row.image) == (config.size, side)]
     compiled = config.train.compile

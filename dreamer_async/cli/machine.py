@@ -45,7 +45,7 @@ def doctor(
     """Report what works on this machine."""
     from dreamer_async.cli.doctor import examine
 
-    findings = examine(Path(runs_dir), compile_too=compile_)
+    findings = examine(runs_root(runs_dir), compile_too=compile_)
     if as_json:
         print(json.dumps([finding._asdict() for finding in findings]))
     else:

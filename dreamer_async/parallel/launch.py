@@ -15,7 +15,7 @@ from types import FrameType
 from dreamer_async.machine.interpreter import SAFE, environment
 from dreamer_async.machine.signals import Wishes, heeded
 from dreamer_async.store import exit_codes
-from dreamer_async.store.events import RunFinished
+from dreamer_async.store.events import RunFinished, next_generation
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.summary import last_records
 
@@ -58,15 +58,16 @@ def launch(
     def pass_on(number: int) -> None:
         raise SignalException(f"signal {number}", signal.Signals(number))
 
-    signals = Insistence(pass_on)
+    signals, own = Insistence(pass_on), next_generation(run.events_path)
     try:
         signals.listen()
         elastic_launch(config, sys.executable)(*words)
     except ChildFailedError as error:
-        return _of(run, {rank: failure.exitcode for rank, failure in error.failures.items()})
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        return _of(run, own, codes)
     except SignalException as error:
         late = time.monotonic() - signals.wishes.since >= grace
-        return _told(run, exit_codes.STUCK if late else 128 + error.sigval)
+        return _told(run, own, exit_codes.STUCK if late else 128 + error.sigval)
     return 0
 
 
@@ -101,17 +102,22 @@ def kill_ranks() -> None:
                     os.killpg(int(child), signal.SIGKILL)
 
 
-def _of(run: RunDir, codes: dict[int, int]) -> int:
+def _of(run: RunDir, own: int, codes: dict[int, int]) -> int:
     """The exit code of a run whose ranks have ended with these, of those that failed first."""
     for rank, code in sorted(codes.items()):
         if code < 0:
             name = signal.Signals(-code).name
             print(f"error: rank {rank} was ended by {name}", file=sys.stderr, flush=True)
-    return _told(run, max((code for code in codes.values() if code > 0), default=exit_codes.RANK))
+    failed = [code for code in codes.values() if code > 0]
+    return _told(run, own, max(failed, default=exit_codes.RANK))
 
 
-def _told(run: RunDir, otherwise: int) -> int:
-    """The exit code that the run itself has told at its end."""
-    records = last_records(run)
-    last = records[-1].event if records else None
+def _told(run: RunDir, own: int, otherwise: int) -> int:
+    """The exit code that the run itself has told at its end.
+
+    What a generation before `own` has told is of an earlier trainer: a resume that fails before it
+    has restored the run writes nothing.
+    """
+    told = [record for record in last_records(run) if record.generation >= own]
+    last = told[-1].event if told else None
     return last.exit_code if isinstance(last, RunFinished) else otherwise

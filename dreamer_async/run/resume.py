@@ -151,13 +151,15 @@ def _edited(run_dir: RunDir, config: Config, manifest: Mapping[str, Any]) -> lis
 
 def _elsewhere(run_dir: RunDir, config: Config) -> list[str]:
     """What became of a replay outside of the run, whose name has the run's name and place."""
-    if not config.replay.directory:
+    directory = config.replay.directory
+    if not directory:
         return []
-    ring, _ = run_dir.replay_paths(config.replay.directory)
+    homes = sorted(run_dir.ranks(), key=lambda rank: int(rank.name)) or [run_dir]
+    rings = ", ".join(str(home.replay_paths(directory)[0]) for home in homes)
     return [
-        f"the replay of the checkpoint is not at {ring}: the run goes on with another one. If you "
-        "have moved or renamed the run, its replay is still there under the old name: rename both "
-        "its files (.ring, .latents) to keep it, or delete them"
+        f"the replay of the checkpoint is not at {rings}: the run goes on with another one. If you "
+        "have moved or renamed the run, the old one is still there under the old name: stop the "
+        "run and give its files (.ring and .latents) the new name to keep it, or delete them"
     ]
 
 

@@ -73,7 +73,7 @@ class Curve:
 
 def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
     """Gather what a run has seen so far; ConfigError if it never started."""
-    episodes, updates = list[tuple[int, Point]](), list[tuple[int, Point]]()
+    episodes, updates = list[tuple[int, Point]](), list[Point]()
     repeat, update = 0, 0
     reader, clock = EventReader(run.events_path), Clock()
     while records := reader.read():
@@ -84,7 +84,9 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
                 case RunStarted() as event:
                     repeat = event.frames_per_step
                 case Resumed() as event:
-                    episodes, updates = kept(episodes, event), kept(updates, event)
+                    episodes = [(at, _held(p, event)) for at, p in kept(episodes, event)]
+                    updates = [p for p in updates if p["update"] <= event.updates]
+                    update = event.updates
                 case Gauges() as event:
                     update = event.updates
                 case Episode() as event if event.score is not None:
@@ -93,12 +95,10 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
                 case Metrics() as event if losses := _losses(event.values):
                     update = event.update
                     point = _point(event.env_steps, update, hours)
-                    updates.append((event.env_steps, point | losses))
+                    updates.append(point | losses)
     if repeat < 1:
         raise ConfigError(f"{run.name} has not begun: it has no curve")
-    points = [
-        point for found in (episodes, updates) for point in thinned([each for _, each in found])
-    ]
+    points = [*thinned([point for _, point in episodes]), *thinned(updates)]
     for point in points:
         point["frames"] = point["step"] * repeat
     env = config.env
@@ -108,6 +108,11 @@ def read_curve(run: RunDir, config: Config, group: str = "") -> Curve:
 
 def _point(step: int, update: int, hours: float) -> Point:
     return {"step": float(step), "update": float(update), "hours": hours}
+
+
+def _held(point: Point, resumed: Resumed) -> Point:
+    """An episode of a run that goes on with weights of before it ended."""
+    return point | {"update": min(point["update"], float(resumed.updates))}
 
 
 def _losses(values: Mapping[str, float | None]) -> Point:

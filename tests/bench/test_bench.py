@@ -173,6 +173,15 @@ def test_plan_estimates_what_a_gpu_would_hold(
     assert gb is None or ("estimate" in text and "simulated card" in text)
 
 
+@pytest.mark.parametrize(
+    "own", ["model.deter=4096", "loss.imagine_length=60", "train.batch_size=32"]
+)
+def test_plan_estimates_nothing_of_what_nobody_has_seen(own: str, tmp_path: Path) -> None:
+    settings = "train.compile=true", "train.device=cpu", own
+    made = resolve("atari100k", "pong", size="size12m", overrides=settings)
+    assert plan(made, tmp_path, speeds=False)["vram_gb"] is None
+
+
 def test_the_table_of_gpu_memory_has_sizes_that_exist() -> None:
     assert len(set(row[:-1] for row in vram.table())) == len(vram.table()) >= 9
     for row in vram.table():

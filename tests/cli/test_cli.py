@@ -798,6 +798,16 @@ def test_no_words_get_the_help(invoke: Run) -> None:
     assert "resume" in out
 
 
+def test_doctor_looks_at_the_disk_of_the_runs_of_a_home(
+    invoke: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    findings = json.loads(invoke("doctor", "--json", "--runs-dir", "~/runs")[1])
+    (disk,) = (each["detail"] for each in findings if " GB free at " in each["detail"])
+    assert disk.endswith(str(tmp_path / "home" / "runs"))
+
+
 def test_doctor_and_version(invoke: Run, here: Path) -> None:
     code, out, _ = invoke("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(out)}

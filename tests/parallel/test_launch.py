@@ -12,10 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_run import TINY, read
+from tiny_run import TINY, make_run, read
 
 from dreamer_async.machine.interpreter import command, environment
-from dreamer_async.store.events import PhaseChanged, Resumed
+from dreamer_async.parallel import launch
+from dreamer_async.store.events import (
+    EventWriter,
+    PhaseChanged,
+    Resumed,
+    RunFinished,
+    next_generation,
+)
 from dreamer_async.store.run_dir import list_runs
 
 ROOT = Path(__file__).parents[2]
@@ -150,3 +157,15 @@ def drained(descriptor: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def test_what_an_earlier_trainer_told_is_no_exit_code(tmp_path: Path) -> None:
+    """A resume that fails before it has restored the run writes nothing."""
+    run = make_run(tmp_path)
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(RunFinished("stopped", 100, 10, 0, "signal SIGTERM"))
+    own = next_generation(run.events_path)
+    assert launch._of(run, own, {0: 65, 1: 65}) == 65
+    with EventWriter(run.events_path, own) as writer:
+        writer.emit(RunFinished("failed", 100, 10, 74, "the disk is full"))
+    assert launch._of(run, own, {0: 1, 1: 1}) == 74

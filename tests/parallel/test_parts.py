@@ -28,6 +28,7 @@ from dreamer_async.run.ranks.arithmetic import Arithmetic, common
 from dreamer_async.run.ranks.lead import Lead
 from dreamer_async.run.ranks.shared_ratio import LeadRatio, MirrorRatio
 from dreamer_async.run.ranks.team import Team, of_all_ranks
+from dreamer_async.run.resume import _elsewhere
 from dreamer_async.store.summary import load_config
 from dreamer_async.tui.draw.rows import cells
 from dreamer_async.tui.read.view import RunView
@@ -320,6 +321,8 @@ def test_replays_of_ranks_in_another_directory_are_found_again(tmp_path: Path) -
         with open_replay(config, envs.spec_of(config.env), run.rank(number), resume=False) as ring:
             ring.claim()
     assert len(list(elsewhere.iterdir())) == 4 and len(run.ranks()) == 2
+    (told,) = _elsewhere(run, config)
+    assert all(str(path) in told for path in elsewhere.glob("*.ring"))
     assert run.free_replay(str(elsewhere)) > 0 and not list(elsewhere.iterdir())
 
 

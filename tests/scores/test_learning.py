@@ -103,6 +103,19 @@ def test_what_was_lost_before_a_resume_is_not_counted_twice(tmp_path: Path) -> N
     assert [p["hours"] for p in found.points] == pytest.approx([0.1, 0.5, 0.6])
 
 
+def test_updates_that_a_kill_has_lost_are_left_out_where_the_steps_are_kept(
+    tmp_path: Path,
+) -> None:
+    """The replay survives a kill, the weights go back to their checkpoint."""
+    before = [Metrics(n, n, LOSSES) for n in (100, 200, 300)]
+    episode, resumed = Episode(290, 300, 1.0, 1), Resumed("checkpoints/step-100", 300, 100, 0.0)
+    after = [Metrics(n, 300 + n, LOSSES) for n in (200, 300)]
+    found = curve(tmp_path, STARTED, *before, episode, resumed, STARTED, *after)
+    assert found.column("loss/dyn", "update")[0] == [100, 200, 300]
+    assert found.column("loss/dyn", "step")[0] == [100, 500, 600]
+    assert found.column("return", "update")[0] == [100]
+
+
 def test_a_run_that_never_began_has_no_curve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has not begun"):
         curve(tmp_path)
