@@ -804,7 +804,7 @@ def test_doctor_looks_at_the_disk_of_the_runs_of_a_home(
     (tmp_path / "home" / "runs").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     findings = json.loads(invoke("doctor", "--json", "--runs-dir", "~/runs")[1])
-    (disk,) = (each["detail"] for each in findings if " GB free at " in each["detail"])
+    (disk,) = (each["detail"] for each in findings if each["name"] == "runs")
     assert disk.endswith(str(tmp_path / "home" / "runs"))
 
 
