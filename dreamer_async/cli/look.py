@@ -235,9 +235,9 @@ def _observes_images(run: RunDir) -> bool:
     from dreamer_async.store import checkpoint
     from dreamer_async.store.summary import load_config
 
-    found = checkpoint.need(run.path)
+    manifest = checkpoint.newest_manifest(run.checkpoints)  # whoever draws reads the rest
     with _seen():
-        spec = saved_spec.of(found.manifest, load_config(run).env)
+        spec = saved_spec.of(manifest, load_config(run).env)
     return any(obs.is_image for obs in spec.obs.values())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,9 +25,6 @@ from dreamer_async.config import ConfigError, to_dict
 from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.store.sizes import in_words
 from dreamer_async.store.sweep_dir import SweepDir, find_runs, list_sweeps
-
-if TYPE_CHECKING:
-    pass
 
 runs_app = typer.Typer(help="List, show and remove runs.", rich_markup_mode=None)
 

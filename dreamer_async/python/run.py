@@ -19,10 +19,9 @@ from dreamer_async.cli.launch import log_tail
 from dreamer_async.config.arguments import checked
 from dreamer_async.python.settings import root_of
 from dreamer_async.store import checkpoint
-from dreamer_async.store.episodes import episodes_of
+from dreamer_async.store.episodes import read_episodes
 from dreamer_async.store.events import (
     Checkpointed,
-    Episode,
     Event,
     EventReader,
     RunFinished,
@@ -127,9 +126,7 @@ class Run:
 
     def returns(self) -> Returns:
         """Scores of the training episodes so far, without those that a resume has lost."""
-        reader, episodes = EventReader(self._run_dir.events_path), list[Episode]()
-        while records := reader.read():
-            episodes = episodes_of(records, episodes)
+        episodes = read_episodes(self._run_dir.events_path)
         scores = [np.nan if e.score is None else e.score for e in episodes]
         return Returns(np.array([e.env_steps for e in episodes], np.int64), np.array(scores, float))
 

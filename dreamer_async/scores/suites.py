@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dreamer_async import envs
 from dreamer_async.config import ConfigError
 from dreamer_async.scores.runs import names_of
-from dreamer_async.store.episodes import kept
-from dreamer_async.store.events import Episode, EventReader, Metrics, Resumed
+from dreamer_async.store.episodes import read_episodes
+from dreamer_async.store.events import Episode, Metrics
 
 if TYPE_CHECKING:
     from dreamer_async.store.run_dir import RunDir
@@ -77,15 +77,8 @@ def official_scores(runs: Sequence[tuple[RunDir, str, str]]) -> dict[str, Any]:
 
 def _logs(run: RunDir, suite: str) -> list[dict[str, float]]:
     """What the episodes have logged that count, and are a part of the run still."""
-    reader, logs = EventReader(run.events_path), list[tuple[int, dict[str, float]]]()
-    while records := reader.read():
-        for record in records:
-            match record.event:
-                case Episode() as event if event.log and not beyond(suite, event):
-                    logs.append((event.env_steps, numbers(event.log)))
-                case Resumed() as event:
-                    logs = kept(logs, event)
-    return [log for _, log in logs]
+    episodes = read_episodes(run.events_path)
+    return [numbers(each.log) for each in episodes if each.log and not beyond(suite, each)]
 
 
 def _bsuite(runs: Sequence[tuple[str, list[dict[str, float]]]]) -> dict[str, Any]:

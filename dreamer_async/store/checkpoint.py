@@ -10,6 +10,7 @@ is complete or absent. Nothing here is ever unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -194,6 +195,22 @@ def candidates(directory: Path) -> Iterator[Path]:
         yield from (path for place, path in sorted(found, reverse=True) if place != NOWHERE)
 
 
+def newest_manifest(directory: Path) -> Mapping[str, Any]:
+    """The newest manifest that can be read, without its tensors; empty if there is none.
+
+    Nothing is verified: `read` may yet refuse its checkpoint.
+    """
+    for path in candidates(directory):
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(manifest := _manifest(path), Mapping):
+                return manifest
+    return {}
+
+
+def _manifest(path: Path) -> Any:
+    return parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
+
+
 def read(path: Path) -> Checkpoint:
     """Read and verify one checkpoint: hash, header, finite values.
 
@@ -202,7 +219,7 @@ def read(path: Path) -> Checkpoint:
     try:
         if path.is_symlink():
             raise NotRegular(errno.ELOOP, "it is a symbolic link, which is not followed")
-        manifest = parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))
+        manifest = _manifest(path)
         _verify_manifest(path, manifest)
         data = read_regular(path / STATE, _size(manifest))
     except (OSError, ValueError) as error:
@@ -312,7 +329,7 @@ def _prune(directory: Path, keep: int) -> None:
 def _score(path: Path) -> float:
     """The mean score of the episodes before a save; minus infinity if there is none."""
     try:
-        score = float(parse_json(read_regular(path / MANIFEST, MAX_MANIFEST))["score"])
+        score = float(_manifest(path)["score"])
     except (OSError, ValueError, TypeError, LookupError, OverflowError):
         return -math.inf
     return score if math.isfinite(score) else -math.inf

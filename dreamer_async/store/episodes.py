@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
-from dreamer_async.store.events import Episode, Record, Resumed
+from dreamer_async.store.events import Episode, EventReader, Record, Resumed
 
 T = TypeVar("T")
 
@@ -16,6 +17,14 @@ def kept(entries: Iterable[tuple[int, T]], resumed: Resumed) -> list[tuple[int, 
     The rest came after what had been saved, and is played again.
     """
     return [entry for entry in entries if entry[0] <= resumed.env_steps]
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """All training episodes of an event file that belong to the run, however long it is."""
+    reader, episodes = EventReader(path), list[Episode]()
+    while records := reader.read():
+        episodes = episodes_of(records, episodes)
+    return episodes
 
 
 def episodes_of(records: Iterable[Record], before: Iterable[Episode] = ()) -> list[Episode]:

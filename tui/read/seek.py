@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from dreamer_async.store.events import MAX_LINE, Record
 from dreamer_async.store.regular_file import reading
 from dreamer_async.tui.read.tail import decode
+
+T = TypeVar("T")
 
 NEAR = 1 << 16
 """A bisection ends at most so many bytes, and a line, before what it looks for."""
@@ -26,17 +29,15 @@ def seek_time(path: Path, seconds: float) -> int:
 
     0 if the file is younger, unreadable, or its lines carry no times.
     """
-    try:
-        file = reading(path)
-    except OSError:
-        return 0
-    with file:
-        fd = file.fileno()
+
+    def search(fd: int) -> int:
         size = os.fstat(fd).st_size
         newest = _number_after(fd, max(0, size - 2 * _HEAD_BYTES), _TIME)
         if newest is None:
             return 0
         return _bisect(fd, size, _TIME, lambda when: when < newest - seconds)
+
+    return _searched(path, search) or 0
 
 
 def seek_generation(path: Path, byte: int) -> int:
@@ -44,26 +45,30 @@ def seek_generation(path: Path, byte: int) -> int:
 
     0 if that was the first one, or the file is unreadable.
     """
-    try:
-        file = reading(path)
-    except OSError:
-        return 0
-    with file:
-        fd = file.fileno()
+
+    def search(fd: int) -> int:
         wanted = _number_after(fd, max(0, byte - 1), _GENERATION)
         if wanted is None:
             return 0
         return _bisect(fd, byte, _GENERATION, lambda generation: generation < wanted)
 
+    return _searched(path, search) or 0
+
 
 def last_before(path: Path, kind: str, byte: int) -> Record | None:
     """The last event of a kind in the BACK bytes before the line at `byte`, if there is one."""
+    mark = b'\n{"type":"%s",' % kind.encode()
+    return _searched(path, lambda fd: _last_before(fd, mark, byte))
+
+
+def _searched(path: Path, search: Callable[[int], T]) -> T | None:
+    """What a search finds in the file, given its descriptor; None if that cannot be opened."""
     try:
         file = reading(path)
     except OSError:
         return None
     with file:
-        return _last_before(file.fileno(), b'\n{"type":"%s",' % kind.encode(), byte)
+        return search(file.fileno())
 
 
 def _last_before(fd: int, mark: bytes, byte: int) -> Record | None:
