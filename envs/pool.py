@@ -95,7 +95,7 @@ def _own_readers(task: PoolTask, space: Any) -> tuple[Reader, ...]:
                 f"{key} is read by its suite's own rules: only --as {key}=hidden is possible"
             )
     if task.view.image != PLAIN.image:
-        raise UnsupportedSpace(f"it has no images that env.image={task.view.image} could change")
+        raise UnsupportedSpace(f"env.image={task.view.image} makes no difference; leave it out")
     left = tuple(reader for reader in readers if reader.name not in kinds)
     if not left:
         raise UnsupportedSpace("every observation key is hidden")

@@ -128,6 +128,8 @@ def refusal(what: str, space: gymnasium.Space[Any], path: Path) -> str:
 def _fitted(readers: tuple[ObsReader, ...], how: str) -> tuple[ObsReader, ...]:
     """Readers whose images have one size that the networks take."""
     pictures = [reader.picture for reader in readers if reader.picture is not None]
+    if how != PLAIN.image and not pictures:  # nothing would happen, and nobody would know
+        raise UnsupportedSpace(f"env.image={how} is for images, and there are none; leave it out")
     fitted = iter(images.fit(pictures, how))
     return tuple(
         reader if reader.picture is None else of_picture(reader, next(fitted)) for reader in readers

@@ -277,16 +277,7 @@ def try_spaces(config: Config) -> None:
     env = config.env
     as_usual = env.suite not in ("gym", "session") and envs.View.of(env) == envs.View()
     if not as_usual or config.model != resolve(env.suite, env.task, size=config.size).model:
-        _check_images(env, readable(config))  # the presets' spaces and networks are known to fit
-
-
-def _check_images(env: EnvConfig, spec: EnvSpec) -> None:
-    """Refuse to scale images where there are none: nothing would happen, and nobody would know."""
-    if env.image != EnvConfig.image and not any(obs.is_image for obs in spec.obs.values()):
-        raise ConfigError(
-            f"env.image={env.image} is for images, and {env.suite}/{env.task} has none; "
-            "leave it out"
-        )
+        readable(config)  # the presets' spaces and networks are known to fit
 
 
 def readable(config: Config) -> EnvSpec:

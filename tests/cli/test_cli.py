@@ -171,9 +171,14 @@ MISTAKES = [
     ),
     (
         "train CartPole-v1 --plain -s image=resize:64",
-        "env.image=resize:64 is for images, and gym/CartPole-v1 has none",
+        "gym CartPole-v1: env.image=resize:64 is for images, and there are none; leave it out",
     ),
-    ("plan classic -s env.image=resize", "is for images, and classic/cartpole has none"),
+    ("plan classic -s env.image=resize", "classic cartpole: env.image=resize is for images"),
+    ("env check classic/cartpole -s env.image=resize", "env.image=resize is for images, and there"),
+    (
+        "env check minigrid -s env.image=resize",
+        "env.image=resize makes no difference; leave it out",
+    ),
     (f"{TRAIN_TOY} -s __class__=1", "unknown setting"),
     (f"{TRAIN_TOY} -s 'a\x1b[2Jb=1'", "unknown setting"),
     (f"{TRAIN_TOY} --runs-dir ''", "--runs-dir needs the path of a directory"),

@@ -176,6 +176,7 @@ def test_a_run_of_episodes_goes_on_as_a_session(invoke: Invoke, tmp_path: Path) 
         ("learn data --updates 5 --env toyy", "did you mean"),
         ("learn data --updates 5 --actions now", "--actions must be after or before"),
         ("learn data --updates 5 --as zzz=image", "observation key"),
+        ("learn data --updates 5 -s env.image=resize", "env.image=resize is for images"),
         ("train toy --plain -s updates=5", "train.updates is for recorded experience"),
         ("train toy --plain -s source=data", "replay.source is for recorded experience"),
         ("train toy --plain --init nothing", "there is no run 'nothing'"),
