@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import as_view
 from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunRefs, RunsDir
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.words.task import find_task
+from dreamer_async.cli.words.view import with_view
 from dreamer_async.config import SUITES, ConfigError, EnvConfig, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 
@@ -138,7 +138,7 @@ def check_env(
 ) -> int:
     """Play random episodes; print what an agent would see, and what is wrong."""
     suite, task = find_task(name)
-    env = _viewed(suite, task, as_view(env_args, kinds) + (overrides or []))
+    env = _viewed(suite, task, with_view(env_args, kinds, overrides))
     from dreamer_async.envs import View
     from dreamer_async.envs.check import check
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +22,7 @@ from dreamer_async.config import (
     parse_overrides,
     resolve,
 )
-from dreamer_async.config.schema import SchemaError, parse, shown
+from dreamer_async.config.schema import shown
 from dreamer_async.machine import compiler, nvidia
 from dreamer_async.parallel.shares import check
 from dreamer_async.parallel.world import World
@@ -127,41 +125,6 @@ def as_overrides(flags: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in flags.items() if value is not None]
 
 
-def as_view(args: list[str] | None, kinds: list[str] | None) -> list[str]:
-    """Turn what was given by --env-arg and --as into settings.
-
-    Without a `;`, which would stand between the values of a sweep: JSON has another word for it.
-    """
-    given = {"env.args": _pairs("--env-arg", args or []), "env.kinds": _pairs("--as", kinds or [])}
-    texts = {
-        key: json.dumps(pairs).replace(";", "\\u003b") for key, pairs in given.items() if pairs
-    }
-    return [f"{key}={text}" for key, text in texts.items()]
-
-
-def _pairs(flag: str, given: list[str]) -> dict[str, Any]:
-    """Typed values of key=value; ConfigError for anything else."""
-    pairs: dict[str, Any] = {}
-    for text in given:
-        key, sign, value = text.partition("=")
-        if not (key and sign):
-            raise ConfigError(f"{flag} expects key=value, got {text!r}")
-        if key in pairs:
-            raise ConfigError(f"{flag} gives {key} twice")
-        kind = str if flag == "--as" else Any
-        try:
-            pairs[key] = parse(kind, value, f"{flag} {key}")
-        except SchemaError as error:
-            raise ConfigError(str(error)) from None
-    return pairs
-
-
-def shown_args(args: Mapping[str, Any]) -> str:
-    """Arguments as they are given on the command line."""
-    texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in args.items()}
-    return " ".join(f"{key}={text}" for key, text in texts.items())
-
-
 def initial_weights(root: Path, init: str | None, parts: str | None) -> dict[str, Any]:
     """What --init and --init-parts set; CheckpointError if nothing verifies there."""
     if init is None:
@@ -202,15 +165,19 @@ def configure(
     settings = as_overrides(flags) + (overrides or [])
     suite, name = find_task(suite, task)
     given = parse_overrides(settings)
-    for key in ("train.updates", "replay.source"):
+    for key in ("train.updates", "replay.source", "replay.source_actions"):
         if key in given:
             raise ConfigError(f"{key} is for recorded experience: see `dreamer-async learn --help`")
+    if "train.init_parts" in given and not given.get("train.init"):
+        raise ConfigError("train.init_parts needs train.init, as --init-parts needs --init RUN")
     build = partial(resolve, suite, name, size=size, overrides=settings, published=published)
     asked = build().train.device
     device = device_kind(asked)
     plan = "" if published or "train.steps" in given else _plan_on(device, suite)
     config = build(device=device, plan=plan)
     _check_resize(config.env)
+    if config.train.sync and given.get("env.batch_size", 0) not in (0, config.env.num_envs):
+        raise ConfigError("env.batch_size has no effect in lockstep (sync): leave it out")
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     rate = "" if "optim.lr" in given else _other_rate(config)
     notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate, _learns_nothing(config)]
@@ -313,6 +280,14 @@ def check_devices(config: Config, kind: str, devices: int) -> None:
             f"{here} ranks need a GPU each, and there {'is' if there == 1 else 'are'} {there}; "
             f"try --devices {there}, or --device cpu"
         )
+
+
+def check_restarts(restarts: int, devices: int) -> None:
+    """Raise ConfigError where nothing would start the ranks of a run again."""
+    if restarts and World.here().size > 1:
+        raise ConfigError("--max-restarts is torchrun's here: give it to torchrun")
+    if restarts and devices == 1:
+        raise ConfigError("--max-restarts needs --devices: it restarts the processes of such a run")
 
 
 def name_again(env: EnvConfig, given: str | None) -> None:

@@ -9,7 +9,6 @@ import typer
 from dreamer_async.cli.inputs import (
     as_overrides,
     as_settings,
-    as_view,
     device_kind,
     initial_weights,
     unused_gpu,
@@ -32,13 +31,13 @@ from dreamer_async.cli.options import (
     RunsDir,
     Seed,
     Size,
-    TaskAgain,
     Tensorboard,
     Threads,
 )
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.train import start
 from dreamer_async.cli.words.learn import Episodes, wanted
+from dreamer_async.cli.words.view import as_view
 
 
 def learn(
@@ -64,7 +63,14 @@ def learn(
     ] = None,
     env_args: EnvArgs = None,
     kinds: Kinds = None,
-    task: TaskAgain = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Task of --env; confirms the task of another run that is module:factory.",
+        ),
+    ] = None,
     size: Size = None,
     seed: Seed = None,
     device: Device = None,

@@ -10,7 +10,7 @@ import typer
 
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import as_settings, as_view, configure, try_spaces
+from dreamer_async.cli.inputs import as_settings, configure, try_spaces
 from dreamer_async.cli.options import (
     Compile,
     Device,
@@ -31,6 +31,7 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.cli.words.view import with_view
 from dreamer_async.config import SUITES, ConfigError
 from dreamer_async.machine import process
 
@@ -99,7 +100,7 @@ def bench(
         threads=threads,
         compile=compile_,
     )
-    settings = as_view(env_args, kinds) + (overrides or [])
+    settings = with_view(env_args, kinds, overrides)
     config = configure(suite, task, size, flags, settings).config
     try_spaces(config)
     from dreamer_async.bench import measure, report
@@ -148,7 +149,7 @@ def plan(
         precision=precision,
         threads=threads,
     )
-    settings = as_view(env_args, kinds) + (overrides or [])
+    settings = with_view(env_args, kinds, overrides)
     config, _, note = configure(suite, task, size, flags, settings, published=published)
     try_spaces(config)
     from dreamer_async.bench import report

@@ -73,6 +73,16 @@ Devices = Annotated[
         help="Learn on N devices of this machine at once: GPUs, or groups of CPU threads.",
     ),
 ]
+DevicesAgain = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Continue on N devices of this machine; default: as many as before.",
+    ),
+]
 MaxRestarts = Annotated[
     int,
     typer.Option(

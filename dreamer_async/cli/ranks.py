@@ -35,6 +35,18 @@ def _launch_of(run: RunDir) -> str | None:
     return found.get("launch") if isinstance(found, dict) else None
 
 
+def devices_of(run: RunDir, asked: int | None) -> tuple[int, str]:
+    """On how many devices a run is to continue, and a line that says so if nobody has asked.
+
+    As many as it had: each rank's replay is a share of the environments, and another number of
+    ranks has no use for it.
+    """
+    had = len(run.ranks())
+    if asked is not None or had < 2 or World.here().size > 1:
+        return asked or 1, ""
+    return had, f"on {had} devices, as before; another number (--devices N) drops the replays\n"
+
+
 def follow_run() -> int:
     """Be one of the ranks that do what rank 0 says, whatever run it makes."""
     from dreamer_async.run.pipeline import follow_main

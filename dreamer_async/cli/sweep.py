@@ -18,7 +18,6 @@ import typer
 from dreamer_async.cli.inputs import (
     as_overrides,
     as_settings,
-    as_view,
     check_devices,
     device_kind,
     need_extra,
@@ -27,6 +26,7 @@ from dreamer_async.cli.inputs import (
 from dreamer_async.cli.options import Device, EnvArgs, Kinds, Overrides, RunsDir, Steps
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.terminal import complain, on_terminal
+from dreamer_async.cli.words.view import with_view
 from dreamer_async.config import Config, ConfigError
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.console import printable
@@ -143,7 +143,7 @@ def sweep(
     from dreamer_async.sweep.work import stand
 
     flags = as_overrides(as_settings(steps=steps, device=device))
-    settings = (*flags, *as_view(env_args, kinds), *(overrides or []))
+    settings = (*flags, *with_view(env_args, kinds, overrides))
     words = Words(task, size, seeds, settings)
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
     plan = replace(plan, devices=devices or plan.devices)

@@ -16,13 +16,12 @@ import typer
 from dreamer_async.cli.inputs import (
     as_overrides,
     as_settings,
-    as_view,
     check_devices,
+    check_restarts,
     configure,
     device_kind,
     initial_weights,
     name_again,
-    shown_args,
     try_spaces,
     unused_gpu,
     wanted_trackers,
@@ -32,6 +31,7 @@ from dreamer_async.cli.options import (
     Compile,
     Device,
     Devices,
+    DevicesAgain,
     EnvArgs,
     Init,
     InitParts,
@@ -58,18 +58,11 @@ from dreamer_async.cli.options import (
     Threads,
 )
 from dreamer_async.cli.paths import runs_root
-from dreamer_async.cli.ranks import follow_run, made_before, remember_launch
+from dreamer_async.cli.ranks import devices_of, follow_run, made_before, remember_launch
 from dreamer_async.cli.terminal import complain, on_terminal, warn
-from dreamer_async.cli.words.task import find_task
-from dreamer_async.config import (
-    Config,
-    ConfigError,
-    EnvConfig,
-    changed_shapes,
-    override,
-    parse_overrides,
-    to_dict,
-)
+from dreamer_async.cli.words.resume import check_ends, refuse_an_end_behind, with_environment
+from dreamer_async.cli.words.view import shown_args, with_view
+from dreamer_async.config import ConfigError, changed_shapes, override, to_dict
 from dreamer_async.parallel.world import World
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
@@ -135,11 +128,12 @@ def train(
         replay_dir=replay_dir,
     )
     flags |= initial_weights(runs_root(runs_dir), init, init_parts)
-    settings = as_view(env_args, kinds) + (overrides or [])
+    settings = with_view(env_args, kinds, overrides)
     config, kind, note = configure(suite, task, size, flags, settings, published=published)
     trackers = wanted_trackers(log, tensorboard=tensorboard)
     try_spaces(config)
     check_devices(config, kind, devices)
+    check_restarts(max_restarts, devices)
     notes = [note, check_room(config, runs_root(runs_dir))]
     run, swept = create_run(runs_root(runs_dir), name, config, trackers=trackers)
     remember_launch(run)
@@ -166,7 +160,7 @@ def resume(
         ),
     ] = None,
     device: Device = None,
-    devices: Devices = 1,
+    devices: DevicesAgain = None,
     max_restarts: MaxRestarts = 0,
     task: TaskAgain = None,
     updates: Annotated[
@@ -213,21 +207,23 @@ def resume(
     drop_replay = drop_replay and not World.here().restarts  # the first life has done so
     old = load_config(run)
     if env is not None:
-        old = replace(old, env=_with_environment(run, old, env, env_args))
+        old = replace(old, env=with_environment(run, old, env, env_args))
     elif env_args:
         raise ConfigError("--env-arg needs --env SUITE; a run keeps the arguments it has")
     name_again(old.env, task)
-    if (online or env is not None) and updates is not None:
-        raise ConfigError("--updates is for learning without environments, not with them")
-    updates = "0" if online or env is not None else updates
     flags = as_settings(steps=steps, updates=updates, num_envs=num_envs, device=device)
     settings = as_overrides(flags) + (overrides or [])
+    check_ends(run, old, settings, moved=updates is not None, online=online or env is not None)
+    settings += ["train.updates=0"] * (online or env is not None)
     new = override(old, settings)
     for key, reason in changed_shapes(old, new, drop_replay=drop_replay).items():
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
-    _refuse_an_end_behind(run, new, moved=steps is not None)
+    refuse_an_end_behind(run, new, moved=steps is not None)
     kind = device_kind(new.train.device)
-    check_devices(new, kind, devices)
+    count, said = devices_of(run, devices)
+    print(said, end="", flush=True)
+    check_devices(new, kind, count)
+    check_restarts(max_restarts, count)
     trackers = wanted_trackers(log, tensorboard=tensorboard, run=run)
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
@@ -251,7 +247,7 @@ def resume(
         plain=plain,
         resume=True,
         overrides=settings,
-        devices=devices,
+        devices=count,
         restarts=max_restarts,
     )
 
@@ -318,52 +314,6 @@ def _stop_sweep(sweep: SweepDir, timeout: float) -> int:
         else f"{sweep.name} is not running"
     )
     return 0
-
-
-def _with_environment(run: RunDir, old: Config, word: str, args: list[str] | None) -> EnvConfig:
-    """The environment that a run from now on steps, which has learned from a folder so far."""
-    from dreamer_async import envs
-
-    if old.env.suite != "session" or not old.replay.source:
-        raise ConfigError(f"{run.name} has its environment, {old.env.suite}/{old.env.task}")
-    suite, task = find_task(word)
-    given = parse_overrides(as_view(args, None)).get("env.args", {})
-    new = replace(old.env, suite=suite, task=task, args=given)
-    try:
-        had, has = envs.spec_of(old.env), envs.spec_of(new)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    for what, before, now in (
-        ("observations", dict(had.obs), dict(has.obs)),
-        ("actions", had.action, has.action),
-    ):
-        if before != now:
-            raise ConfigError(
-                f"{suite}/{task} has other {what} than {run.name} has learned from: {now}, "
-                f"not {before}"
-            )
-    return new
-
-
-def _refuse_an_end_behind(run: RunDir, config: Config, *, moved: bool) -> None:
-    """Refuse to go on with a run that would end at once."""
-    from dreamer_async.store.summary import summarize
-
-    now = summarize(run)
-    if config.train.updates:
-        if now.updates < config.train.updates:
-            return
-        raise ConfigError(
-            f"{run.name} has done {now.updates:,} updates and would end at "
-            f"{config.train.updates:,}; give more, such as --updates {2 * now.updates}, or "
-            "--online to continue with environments"
-        )
-    if config.train.steps > now.env_steps or not (moved or now.state == "completed"):
-        return
-    raise ConfigError(
-        f"{run.name} has seen {now.env_steps:,} steps and would end at {config.train.steps:,}; "
-        f"give more, such as --steps {2 * max(now.env_steps, config.train.steps)}"
-    )
 
 
 def start(

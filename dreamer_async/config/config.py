@@ -385,6 +385,10 @@ def changed_shapes(old: Config, new: Config, *, drop_replay: bool = False) -> di
             refused[key] = "the checkpoint holds networks for what it saw; start a new run"
         elif key == "env.repeat":
             refused[key] = "what was learned is about steps of that length; start a new run"
+        elif key.startswith("train.init"):
+            refused[key] = "a run begins with other weights once; start a new run with --init"
+        elif key.startswith("replay.source"):
+            refused[key] = "its replay holds what it learns from; `learn` makes a new run"
         elif key in _RING_KEYS and not drop_replay:
             refused[key] = "the replay ring is laid out for it; add --drop-replay to start afresh"
     return refused

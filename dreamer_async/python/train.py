@@ -11,6 +11,7 @@ from dreamer_async.cli.inputs import (
     FLAGS,
     as_settings,
     check_devices,
+    check_restarts,
     configure,
     device_kind,
     initial_weights,
@@ -21,6 +22,7 @@ from dreamer_async.cli.inputs import (
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
 from dreamer_async.cli.words.learn import Episodes, wanted
+from dreamer_async.cli.words.view import refuse_twice
 from dreamer_async.config import SUITES, Config, ConfigError
 from dreamer_async.config.arguments import checked, in_python
 from dreamer_async.python.factory import allowed, named, refuse_in_worker
@@ -78,7 +80,6 @@ def train(
         flags = as_settings(
             steps=steps,
             num_envs=num_envs,
-            env_args=args or None,
             seed=seed,
             ratio=ratio,
             device=device,
@@ -91,11 +92,14 @@ def train(
             replay_dir=replay_dir,
         )
         flags |= _weights(root, init, init_parts)
-        words = [*as_words(flags), *known]
+        view = as_words({FLAGS["env_args"]: args or None})
+        refuse_twice(view, known)
+        words = [*as_words(flags), *view, *known]
         config, kind, note = configure(suite, task, size, {}, words, published=published)
         trackers = wanted_trackers(list(log), tensorboard=False)
         try_spaces(config)
         check_devices(config, kind, devices)
+        check_restarts(max_restarts, devices)
         return _start(config, root, name, note, trackers, devices=devices, restarts=max_restarts)
 
 

@@ -180,6 +180,13 @@ MISTAKES = [
         "env.image=resize makes no difference; leave it out",
     ),
     (f"{TRAIN_TOY} -s __class__=1", "unknown setting"),
+    (f"{TRAIN_TOY} --sync -s env.batch_size=4", "env.batch_size has no effect in lockstep"),
+    (f"{TRAIN_TOY} --max-restarts 2", "--max-restarts needs --devices"),
+    (
+        "train CartPole-v1 --plain --env-arg a=1 -s env.args={}",
+        "-s env.args would replace what --env-arg gives",
+    ),
+    ("plan classic --as a=image -s kinds={}", "-s kinds would replace what --as gives"),
     (f"{TRAIN_TOY} -s 'a\x1b[2Jb=1'", "unknown setting"),
     (f"{TRAIN_TOY} --runs-dir ''", "--runs-dir needs the path of a directory"),
     (f"{TRAIN_TOY} --runs-dir /dev/null", "is not a directory"),

@@ -98,7 +98,7 @@ def test_the_size_may_be_another_one(invoke: Invoke, trained: RunDir) -> None:
 
 
 def test_a_run_learns_from_episodes_of_an_environment(invoke: Invoke, folder: Path) -> None:
-    words = ["learn", "data", "--env", "toy/catch", "--size", "tiny", "--plain"]
+    words = ["learn", "data", "--env", "toy", "--task", "catch", "--size", "tiny", "--plain"]
     words += ["--updates", "9", "-s", "updates=5"]
     code, out = invoke(*words, *SMALL)
     assert code == 0 and str(folder) in out
@@ -183,7 +183,22 @@ def test_a_run_of_episodes_goes_on_as_a_session(invoke: Invoke, tmp_path: Path) 
         ("resume last --plain --env toy/catch", "has its environment, toy/catch"),
         ("resume last --plain --env-arg a=1", "--env-arg needs --env SUITE"),
         ("resume last --plain --online --updates 5", "--updates is for learning without"),
-        ("resume last --plain --updates 1", "and would end at 1"),
+        ("resume last --plain --updates 1", "--updates is for runs of `learn`"),
+        ("resume last --plain -s updates=1", "and would end at 1"),
+        ("resume last --plain -s updates=999 --steps 999", "--steps has no effect without env"),
+        ("resume last --plain --online -s updates=999", "--updates is for learning without"),
+        ("resume last --plain -s init=/nowhere", "train.init cannot change"),
+        ("resume last --plain -s replay.source=/nowhere", "replay.source cannot change"),
+        ("learn data --updates 5 --task catch", "--task needs --env SUITE"),
+        ("learn data --updates 5 --env toy/catch --task seek", "names a task already"),
+        ("learn data --updates 5 --env-arg a=1", "--env-arg needs --env SUITE"),
+        ("learn data --updates 5 -s replay.source=x", "replay.source cannot be set"),
+        ("learn last --updates 5 -s source_actions=before", "--actions says that"),
+        ("learn last --updates 5 -s env.repeat=3", "env.repeat cannot be set"),
+        ("learn data --updates 5 -s num_envs=900", "env.num_envs cannot be more than"),
+        ("learn data --updates 5 -s env.batch_size=2", "it counts with environments only"),
+        ("train toy --plain -s source_actions=before", "is for recorded experience"),
+        ("train toy --plain -s init_parts=world_model", "train.init_parts needs train.init"),
     ],
 )
 def test_mistakes_cost_a_line_and_nothing_is_created(

@@ -10,10 +10,10 @@ import pytest
 from tiny_run import TINY, read
 
 from dreamer_async import cli
-from dreamer_async.cli.inputs import as_view
 from dreamer_async.cli.sweep import _check_devices as check_devices
 from dreamer_async.cli.sweep import _share as share
 from dreamer_async.cli.words.sweep import Words, wanted
+from dreamer_async.cli.words.view import as_view
 from dreamer_async.config import ConfigError, from_dict
 from dreamer_async.store.events import RunFinished
 from dreamer_async.store.json_file import read_json

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dreamer_async.cli.inputs import configure, device_kind, name_again, readable
+from dreamer_async.cli.words.view import OPTIONS, refuse_twice
 from dreamer_async.config import Config, ConfigError, override, parse_overrides, resolve
 from dreamer_async.store.run_dir import RunDir
 
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 
 ROOM = 2
 """Steps that there is room for, for each recorded one of a folder: a run can go on online."""
-OPTIONS = {"env.args": "--env-arg", "env.kinds": "--as"}
-"""Settings of the view of an environment, and the options that give them."""
+WORDS = {
+    "replay.source": "what is learned from is said without -s: `learn SOURCE`",
+    "replay.source_actions": "--actions says that",
+    "env.batch_size": "it counts with environments only: give it to `resume --online`",
+}
+"""Settings that `learn` does not take, and why."""
+RECORDED = ("env.args", "env.kinds", "env.image", "env.repeat", "env.resize")
+"""Settings by which another run has recorded its steps."""
 
 
 class Episodes(NamedTuple):
@@ -50,13 +57,17 @@ def wanted(
 
     `words` are settings, train.updates among them.
     """
-    if not parse_overrides(words)["train.updates"]:
+    given = parse_overrides(words)
+    if not given["train.updates"]:
         raise ConfigError("--updates 0 leaves nothing to do; give at least 1")
+    for key in given.keys() & WORDS.keys():
+        raise ConfigError(f"{key} cannot be set: {WORDS[key]}")
+    refuse_twice(said.view, words)
     if (folder := _folder(root, source)) is None:
         _refuse(said)
         config = _of_run(RunDir.find(root, source), task, size, words)
     else:
-        config = _of_folder(folder, said.env, said.actions, size, [*said.view, *words])
+        config = _of_folder(folder, said, task, size, [*said.view, *words])
     return config, _check(config)
 
 
@@ -86,6 +97,8 @@ def _of_run(run: RunDir, task: str | None, size: str | None, words: Sequence[str
 
     old = load_config(run)
     name_again(old.env, task)
+    for key in (key for key in RECORDED if key in parse_overrides(words)):
+        raise ConfigError(f"{key} cannot be set: {run.name} has recorded its steps in its own way")
     if (owner := run.owner()) is not None:
         raise ConfigError(
             f"{run.name} is in training (pid {owner.get('pid')}), and its replay changes; "
@@ -121,20 +134,25 @@ def _bounded(config: Config, words: Sequence[str]) -> Config:
 
 
 def _of_folder(
-    folder: Path, env: str | None, actions: str | None, size: str | None, words: Sequence[str]
+    folder: Path, said: Episodes, task: str | None, size: str | None, words: Sequence[str]
 ) -> Config:
     """The settings of a run that learns from a folder of episodes."""
     from dreamer_async.replay.dataset import dataset_of
 
+    given = parse_overrides(words)
+    if said.env is None:
+        for option in ["--task"] * (task is not None) + ["--env-arg"] * ("env.args" in given):
+            raise ConfigError(f"{option} needs --env SUITE: without it there are only arrays")
     data = dataset_of(folder)
-    when = data.actions(actions)
-    if env is None:
+    when = data.actions(said.actions)
+    if said.env is None:
         config = _without_env(data, size, words)
     else:
         free = [word for word in words if "train.updates" not in parse_overrides([word])]
-        config = configure(env, None, size, {}, free).config
-    given = parse_overrides(words)
+        config = configure(said.env, task, size, {}, free).config
     rows = data.rows(config.env.num_envs, config.train.batch_length)
+    if rows < given.get("env.num_envs", rows):
+        raise ConfigError(f"env.num_envs cannot be more than {rows}, among which {folder} divides")
     replay: dict[str, Any] = {"source": str(folder), "source_actions": when}
     if not {"replay.capacity", "replay.capacity_gb"} & given.keys():
         replay["capacity"] = rows * max(ROOM * data.steps // rows, data.longest(rows))
