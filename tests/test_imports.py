@@ -371,6 +371,7 @@ def modules_after(statement: str) -> set[str]:
         ("import dreamer_async.cli", HEAVY),
         ("import dreamer_async.tui.app", HEAVY - {"numpy", "textual"}),
         ("from dreamer_async import envs", HEAVY - {"numpy"}),
+        ("from dreamer_async import Run, Session, learn, train", {"torch"}),
     ],
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:

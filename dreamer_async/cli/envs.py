@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamer_async.cli import completion
+from dreamer_async.cli.inputs import only_with
 from dreamer_async.cli.options import EnvArgs, Json, Kinds, RunRefs, RunsDir
 from dreamer_async.cli.paths import runs_root
 from dreamer_async.cli.words.task import find_task
@@ -48,6 +49,7 @@ def list_envs(
     """List the suites, or the tasks of one, with what each needs."""
     from dreamer_async import envs
 
+    only_with("a suite, whose tasks it lists", suite is not None, all=every)
     if suite is not None:
         try:
             suite = envs.find_suite(suite)

@@ -78,6 +78,16 @@ def need_extra(extra: str, what: str) -> None:
         raise ConfigError(f"{what} needs {package}: pip install 'dreamer-async[{extra}]'")
 
 
+def only_with(partner: str, there: bool, **options: object) -> None:
+    """Refuse options (by name) that were given, are no use without `partner`, and it is not there.
+
+    Not given is None, False and "auto".
+    """
+    for name, value in options.items():
+        if not there and value not in (None, False, "auto"):
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect without {partner}")
+
+
 def check_ending(path: Path, option: str, ending: str) -> None:
     """Refuse a file whose name says that it holds something else."""
     if path.suffix.lower() != ending:

@@ -22,6 +22,7 @@ from dreamer_async.cli.inputs import (
     device_kind,
     name_again,
     need_extra,
+    only_with,
     unused_gpu,
 )
 from dreamer_async.cli.options import (
@@ -54,9 +55,14 @@ def watch(
         Path | None, typer.Option(help="Write a picture of the dashboard (SVG) and exit.")
     ] = None,
     page: Annotated[str, typer.Option(metavar="PAGE", help="Page to open first.")] = "overview",
-    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the picture.")] = "120x40",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Size of the --screenshot; default: 120x40."),
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Show it in a browser.")] = False,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of --serve.")] = 8000,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of --serve; default: 8000.")
+    ] = None,
     ascii_: Annotated[bool, typer.Option("--ascii", help="ASCII characters only.")] = False,
     animate: Annotated[bool, typer.Option("--animate", help="Play films over ssh too.")] = False,
     graphics: Graphics = "auto",
@@ -68,6 +74,12 @@ def watch(
     """
     from dreamer_async.cli.launch import become_dashboard, find_shown
 
+    if serve and screenshot is not None:
+        raise ConfigError("--serve and --screenshot exclude each other")
+    only_with("--screenshot", screenshot is not None, size=size)
+    only_with("--serve", serve, port=port)
+    only_with("a terminal", screenshot is None, animate=animate, graphics=graphics)
+    only_with("a terminal", not serve, graphics=graphics)
     found = find_shown(runs_root(runs_dir), refs or ["last"])
     options = ["--ascii"] * ascii_ + ["--animate"] * animate
     options += ["--graphics", graphics] if graphics != "auto" else []
@@ -76,10 +88,10 @@ def watch(
         need_extra("serve", "watch --serve")
         from dreamer_async.cli.serve import serve_dashboard
 
-        return serve_dashboard(found, options, port)
+        return serve_dashboard(found, options, port or 8000)
     if screenshot is not None:
         check_target(screenshot, "--screenshot")
-        options += ["--screenshot", str(screenshot), "--size", size]
+        options += ["--screenshot", str(screenshot), "--size", size or "120x40"]
     become_dashboard(found, options, terminal=screenshot is None)
 
 
@@ -111,13 +123,17 @@ def evaluate(
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Write score and value below the picture.")
     ] = False,
-    fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 15,
+    fps: Annotated[
+        int | None,
+        typer.Option(min=1, max=120, help="Steps per second of a film; default: 15."),
+    ] = None,
     task: TaskAgain = None,
     as_json: Json = False,
     runs_dir: RunsDir = "runs",
 ) -> int:
     """Play full episodes with the newest checkpoint of a run or sweep, and print scores."""
     filmed = check_films(video, gif, overlay=overlay)
+    only_with("--video or --gif", filmed, fps=fps)
     runs = find_runs(runs_root(runs_dir), [ref])
     for run in runs:
         _name_again(run, task)
@@ -137,7 +153,7 @@ def evaluate(
     results: list[dict[str, Any]] = []
     for run in runs:
         if filmed:
-            looks = {"files": (video, gif), "fps": fps, "overlay": overlay}
+            looks = {"files": (video, gif), "fps": fps or 15, "overlay": overlay}
             played = _play_filmed(run.path, episodes, seed, **options, **looks)
         else:
             played = play(run.path, episodes, seed, **options)
@@ -190,14 +206,20 @@ def dream(
         bool,
         typer.Option("--numbers", help="Say how well the next steps are predicted, in numbers."),
     ] = False,
-    rows: Annotated[int, typer.Option(min=1, max=16, help="Sequences to show.")] = 3,
+    rows: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Sequences to show; default: 3.")
+    ] = None,
     context: Annotated[
-        int, typer.Option(min=1, help="Images the model sees before it dreams.")
-    ] = 5,
+        int | None,
+        typer.Option(min=1, help="Images the model sees before it dreams; default: 5."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31 - 1, help="Seed of sequences and samples.")
     ] = 0,
-    fps: Annotated[int, typer.Option(min=1, max=120, help="Steps per second of a film.")] = 6,
+    fps: Annotated[
+        int | None,
+        typer.Option(min=1, max=120, help="Steps per second of a film; default: 6."),
+    ] = None,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
 ) -> int:
@@ -208,9 +230,11 @@ def dream(
     if numbers and drawn:
         raise ConfigError("--numbers prints and draws nothing: leave out --out, --gif and --video")
     if numbers or not (drawn or _observes_images(run)):
+        only_with("a picture", False, rows=rows, context=context, fps=fps)
         return _foresee(run, seed)
     need_extra("pictures", "dream")
     moving = check_films(video, gif)
+    only_with("--video or --gif", moving, fps=fps)
     if out is None and not moving:
         out = Path("dream.png")
     if out is not None:
@@ -218,12 +242,13 @@ def dream(
         check_target(out, "--out")
     from dreamer_async.share.dream import draw
 
+    shown = {"rows": rows or 3, "context": context or 5, "seed": seed}
     with _seen():
-        skipped = () if out is None else draw(run, out, rows=rows, context=context, seed=seed)
+        skipped = () if out is None else draw(run, out, **shown)
         if moving:
             from dreamer_async.share.dream_film import film
 
-            skipped = film(run, gif, video, rows=rows, context=context, seed=seed, fps=fps)
+            skipped = film(run, gif, video, **shown, fps=fps or 6)
     _warn_of_skipped(skipped)
     written = " and ".join(str(path) for path in (out, gif, video) if path is not None)
     print(f"wrote {written}: real, reconstructed and dreamed images of {run.name}")

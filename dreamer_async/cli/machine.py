@@ -10,7 +10,7 @@ import typer
 
 from dreamer_async.bench import ALONE, PARTS
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import as_settings, configure, try_spaces
+from dreamer_async.cli.inputs import as_settings, configure, only_with, try_spaces
 from dreamer_async.cli.options import (
     Compile,
     Device,
@@ -74,11 +74,17 @@ def bench(
     precision: Precision = None,
     threads: Threads = None,
     compile_: Compile = None,
-    seconds: Annotated[float, typer.Option(min=0, max=3600, help="Seconds per part.")] = 10.0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, max=3600, help="Seconds per part; default: 10.")
+    ] = None,
     pairs: Annotated[
-        int,
-        typer.Option(min=0, max=1000, help="Times to train in turn with and without a dashboard."),
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Of the part dashboard: times to train in turn with and without one.",
+        ),
+    ] = None,
     trace: Annotated[
         Path | None,
         typer.Option("--profile", metavar="FILE", help="Write a trace of some updates instead."),
@@ -90,7 +96,10 @@ def bench(
     if part not in (known := (*PARTS, *ALONE, "all")):
         hint = f"; for another suite: bench --suite {part}" if part.lower() in SUITES else ""
         raise ConfigError(f"unknown part {part!r} (known: {', '.join(known)}){hint}")
+    only_with("the part dashboard", part == "dashboard", pairs=pairs)
     if trace is not None:
+        if part not in ("all", "learner") or seconds is not None:
+            raise ConfigError("--profile is of three updates: leave out PART and --seconds")
         check_target(trace, "--profile")
     suite = suite or ("toy" if part in ALONE else "atari")
     flags = as_settings(
@@ -113,7 +122,7 @@ def bench(
         result = profile(config, envs.spec_of(config.env), trace)
         lines = report.profile_lines(result)
     else:
-        result = measure(config, part, seconds, pairs)
+        result = measure(config, part, 10.0 if seconds is None else seconds, pairs or 0)
         lines = report.bench_lines(result, part)
     print(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines))
     return 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from dreamer_async.cli import completion
-from dreamer_async.cli.inputs import need_extra
+from dreamer_async.cli.inputs import need_extra, only_with
 from dreamer_async.cli.options import Json, RunsDir
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.config import ConfigError
@@ -67,6 +67,7 @@ def scores(
     if plot is not None:
         _plot(groups, plot)
     if as_json:
+        only_with("tables for people", False, curve=curve)
         print(json.dumps(_as_json(groups), allow_nan=False))
         return 0
     shown = sum(len(group.tasks) for group in groups) == 1 if curve is None else curve

@@ -24,6 +24,8 @@ def settings(
 ) -> int:
     """List the settings that `-s` takes, with their defaults and meanings."""
     if markdown:
+        if word or as_json:
+            raise ConfigError("--markdown prints the whole page: leave out WORD and --json")
         print(manual.markdown(), end="")
         return 0
     found = manual.find(word)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dreamer_async.cli.inputs import name_again, need_extra, readable
+from dreamer_async.cli.inputs import name_again, need_extra, only_with, readable
 from dreamer_async.cli.options import Graphics, RunRef, RunsDir, TaskAgain
 from dreamer_async.cli.paths import check_target, runs_root
 from dreamer_async.cli.terminal import complain, on_terminal, warn
@@ -23,12 +23,19 @@ if TYPE_CHECKING:
     from dreamer_async.play.world import World
     from dreamer_async.store.checkpoint import Checkpoint
 
+EPISODES = 10
 Best = Annotated[
     bool, typer.Option("--best", help="Use the checkpoint with the best training scores.")
 ]
 Episodes = Annotated[
-    int,
-    typer.Option("--episodes", "-n", min=0, max=1000, help="Episodes to play for the model card."),
+    int | None,
+    typer.Option(
+        "--episodes",
+        "-n",
+        min=0,
+        max=1000,
+        help=f"Episodes to play for the model card; default: {EPISODES}.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of environments and actions.")]
 
@@ -43,7 +50,7 @@ def export(
         typer.Option("--safetensors", metavar="DIR", help="Weights with a model card."),
     ] = None,
     best: Best = False,
-    episodes: Episodes = 10,
+    episodes: Episodes = None,
     seed: Seed = 0,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
@@ -52,6 +59,8 @@ def export(
     run = _run(ref, task, runs_dir)
     if onnx is None and safetensors is None:
         raise ConfigError("say what to export: --onnx FILE.onnx, --safetensors DIR, or both")
+    only_with("--safetensors", safetensors is not None, episodes=episodes)
+    episodes = EPISODES if episodes is None else episodes
     if safetensors is not None:
         _need_environment(run, episodes)
     if onnx is not None:
@@ -86,7 +95,7 @@ def push(
         bool, typer.Option("--private", help="Make the repository private if it is new.")
     ] = False,
     best: Best = False,
-    episodes: Episodes = 10,
+    episodes: Episodes = None,
     seed: Seed = 0,
     task: TaskAgain = None,
     runs_dir: RunsDir = "runs",
@@ -100,6 +109,7 @@ def push(
     except ValueError as error:
         raise ConfigError(str(error)) from None
     need_extra("hub", "push")
+    episodes = EPISODES if episodes is None else episodes
     _need_environment(run, episodes)
     from dreamer_async.share.push import PushFailed
     from dreamer_async.share.push import push as upload

@@ -31,7 +31,7 @@ from dreamer_async.config import Config, ConfigError
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.console import printable
 from dreamer_async.parallel.shares import check
-from dreamer_async.store.sizes import counted
+from dreamer_async.store.sizes import counted, in_words
 from dreamer_async.store.sweep_dir import MOST_DEVICES, Sweep, SweepDir
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ def sweep(
         need_extra("search", "a search")
         if remote:
             raise ConfigError("a search runs on this machine: --on local")
+    if speeds and (remote or plan.devices > 1):
+        raise ConfigError("--speeds measures runs on one device of this machine: leave it out")
     standings = [stand(directory, job) for job in plan.jobs]
     print("\n".join(plan_lines(directory, plan, standings)), flush=True)
     todo = [each for each in standings if each.to_do or (retry and _again(each))]
@@ -161,12 +163,16 @@ def sweep(
     new = plan.trials - len(plan.jobs) if plan.search else 0
     at_once = jobs or _places(plan)
     if todo or new:
-        measured = not dry_run if speeds is None else speeds
-        measured = measured and not remote and plan.devices == 1
+        here = not remote and plan.devices == 1
+        measured = here and not dry_run if speeds is None else speeds
         cost = _cost(directory, plan, todo, new, speeds=measured)
         print(cost.line(at_once), flush=True)
         _ask(cost, sure=yes or dry_run)
-    if dry_run or not (todo or running or new):
+    if dry_run:
+        return 0
+    if drop_replay:
+        _drop_replays(directory, standings)
+    if not (todo or running or new):
         return 0
     with _begun(directory, plan):
         if limits is not None:
@@ -178,6 +184,16 @@ def sweep(
 
 def _again(standing: Standing) -> bool:
     return standing.state == "failed" and not standing.reason
+
+
+def _drop_replays(directory: SweepDir, standings: Sequence[Standing]) -> None:
+    """Delete the replays of runs that are complete already; those of others go as they end."""
+    from dreamer_async.store.removal import remove
+
+    complete = [each.job for each in standings if each.state == "completed" and not each.running]
+    freed = [remove(directory.run(job), only_replay=True) for job in complete]
+    if any(freed):
+        print(f"deleted {in_words(sum(freed))} of replays of complete runs", flush=True)
 
 
 def _places(plan: Sweep) -> int:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from dreamer_async.cli.launch import log_tail
 from dreamer_async.config.arguments import checked
 from dreamer_async.python.settings import root_of
-from dreamer_async.store import checkpoint
 from dreamer_async.store.episodes import read_episodes
 from dreamer_async.store.events import (
     Checkpointed,
@@ -45,6 +44,18 @@ class Returns(NamedTuple):
     """[N] agent steps of the whole run when each episode ended."""
     returns: NDArray[np.float64]
     """[N] undiscounted sum of raw rewards; NaN where it was not finite."""
+
+
+class _Patience:
+    """How long to wait, from now on, whatever is waited for first and whatever then."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    @property
+    def over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
 
 
 class Run:
@@ -94,7 +105,10 @@ class Run:
         Raises RunFailed if the run failed or was killed, and TimeoutError after `timeout` seconds;
         the run then continues.
         """
-        self._until(lambda: not self.running, timeout, "has not ended")
+        return self._wait(_Patience(timeout))
+
+    def _wait(self, patience: _Patience) -> RunFinished:
+        self._until(lambda: not self.running, patience, "has not ended")
         code = 0 if self._trainer is None else self._trainer.wait()
         ended = self._end()
         if code or ended is None or ended.reason == "failed":
@@ -104,9 +118,10 @@ class Run:
     @checked
     def stop(self, timeout: float | None = 120.0) -> RunFinished:
         """Make the run save and end, wait for that and return how it ended, as `wait` does."""
-        if self._awaited():
+        patience = _Patience(timeout)
+        if self._awaited(patience):
             self._run_dir.request("stop")
-        return self.wait(timeout)
+        return self._wait(patience)
 
     def events(self) -> Iterator[Event]:
         """Iterate over all events so far and then over new ones as they come, until the run ends.
@@ -137,17 +152,20 @@ class Run:
         A run that is being trained saves one now; otherwise it is the newest that verifies.
         Raises TimeoutError, and CheckpointError where there is none.
         """
-        if self._awaited():
+        from dreamer_async.store import checkpoint  # which brings PyTorch
+
+        patience = _Patience(timeout)
+        if self._awaited(patience):
             reader = EventReader(self._run_dir.events_path)
             while reader.read():
                 pass
             self._run_dir.request("checkpoint")
-            saved = self._saved(reader, timeout)
+            saved = self._saved(reader, patience)
             if saved is not None:
                 return saved
         return checkpoint.need(self.path).path
 
-    def _saved(self, reader: EventReader, timeout: float | None) -> Path | None:
+    def _saved(self, reader: EventReader, patience: _Patience) -> Path | None:
         """The next checkpoint that is announced; None if the run ends instead."""
         found: list[Path] = []
 
@@ -157,19 +175,24 @@ class Run:
             found.extend(self.path / e.path for e in events if isinstance(e, Checkpointed))
             return bool(found) or not running
 
-        self._until(look, timeout, "has saved no checkpoint")
+        self._until(look, patience, "has saved no checkpoint")
         return found[-1] if found else None
 
-    def _awaited(self) -> bool:
+    def _awaited(self, patience: _Patience) -> bool:
         """Wait until a trainer that was started hears requests; False if there is none."""
-        self._until(lambda: self._run_dir.owner() is not None or not self.running, None, "")
+
+        def answered() -> bool:
+            return self._run_dir.owner() is not None or not self.running
+
+        self._until(answered, patience, "has not begun")
         return self._run_dir.owner() is not None
 
-    def _until(self, ready: Callable[[], bool], timeout: float | None, what: str) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _until(self, ready: Callable[[], bool], patience: _Patience, what: str) -> None:
         while not ready():
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError(f"{self.name} {what} after {timeout:g} s; it keeps running")
+            if patience.over:
+                raise TimeoutError(
+                    f"{self.name} {what} after {patience.seconds:g} s; it keeps running"
+                )
             time.sleep(POLL_SECONDS)
 
     def _end(self) -> RunFinished | None:

@@ -27,7 +27,14 @@ from dreamer_async import envs
 from dreamer_async.cli.inputs import as_settings, device_kind, readable, unused_gpu
 from dreamer_async.cli.launch import start_trainer
 from dreamer_async.cli.new_run import check_room, create_run
-from dreamer_async.config import Config, ConfigError, changed_shapes, override, resolve
+from dreamer_async.config import (
+    Config,
+    ConfigError,
+    changed_shapes,
+    override,
+    parse_overrides,
+    resolve,
+)
 from dreamer_async.config.arguments import checked
 from dreamer_async.envs.native import space_json
 from dreamer_async.envs.session import address
@@ -47,6 +54,14 @@ Space = gymnasium.Space[Any]
 Spaces = tuple[Space, Space]
 Trainer = subprocess.Popen[bytes]
 
+_OWN = {
+    "env.num_envs": "num_bodies says how many there are",
+    "env.batch_size": "all bodies act at once",
+    "env.args": "its spaces are given as such",
+    "env.repeat": "whoever steps it repeats its actions",
+    "replay.source": "it learns from its own steps; a session can go on with a run of `learn`",
+}
+"""Settings that a session has no use for, and why."""
 CALL_SECONDS = 0.02
 """How often a trainer that starts is called."""
 
@@ -316,6 +331,8 @@ def _config(
     name: str, seen: Space, done: Space, num_bodies: int, size: str | None, words: Sequence[str]
 ) -> Config:
     """The settings of a new session; ConfigError for spaces that no agent here can use."""
+    for key in parse_overrides(words).keys() & _OWN.keys():
+        raise ConfigError(f"{key} is not a session's to choose: {_OWN[key]}")
     wanted = resolve(suite.NAME, name, size=size, overrides=words).train.device
     kind = device_kind(wanted)
     config = resolve(suite.NAME, name, size=size, overrides=words, device=kind)
@@ -353,8 +370,8 @@ def _same(run_dir: RunDir, new: Config, size: str | None, words: Sequence[str]) 
             f"{run_dir.name} has {old.env.num_envs} bodies, not {new.env.num_envs}; its replay is "
             "laid out for them"
         )
-    if size is not None and size != old.size:
-        raise ConfigError(f"{run_dir.name} is of {old.size}, not {size}")
+    if size is not None and new.size != old.size:
+        raise ConfigError(f"{run_dir.name} is of {old.size}, not {new.size}")
     changed = override(old, words)
     for key, reason in changed_shapes(old, changed).items():
         raise ConfigError(f"{key} cannot change in {run_dir.name}: {reason}")

@@ -182,7 +182,8 @@ def load(
     """Load the agent of a run, or of one checkpoint.
 
     `run` is `last`, the name of a run in the runs directory (`runs_dir`, else DREAMER_RUNS_DIR,
-    else `runs`), or the path of a run or of a checkpoint. For a run it loads the newest valid
+    else `runs`), the path of a run or of a checkpoint, or what was pushed to the
+    Hugging Face Hub (`hf://USER/NAME`, or with `@REVISION`). For a run it loads the newest valid
     checkpoint, or with `best` the one with the highest mean score of the 20 training episodes
     before it. `device` is cpu, cuda, cuda:N or auto; `seed` is that of latents and actions.
 
@@ -190,11 +191,13 @@ def load(
     its environment. Checkpoints of earlier versions do not: if their task is `module:factory`,
     `task` has to name it again, since a file must not choose what is imported.
 
-    Raises ValueError (`RunNotFound`) for a run that cannot be found and `CheckpointError` where
-    nothing valid is saved.
+    Raises ValueError (`RunNotFound`) for a run that cannot be found, and for `best` of what is a
+    checkpoint itself, and `CheckpointError` where nothing valid is saved.
     """
     path = find(run, runs_dir)
     single = (path / checkpoint.MANIFEST).exists()
+    if single and best:
+        raise ValueError(f"best chooses among the checkpoints of a run, and {run} is one by itself")
     found = checkpoint.read(path) if single else checkpoint.need(path, of_best=best)
     return SavedAgent(found, device, seed, task)
 

@@ -9,6 +9,7 @@ Legend: B sequences, T time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +89,11 @@ def draw(
     return found.skipped
 
 
-def trainer_of(found: checkpoint.Checkpoint) -> Trainer:
-    """What a checkpoint holds, on the CPU."""
+def trainer_of(found: checkpoint.Checkpoint, rows: int = 0) -> Trainer:
+    """What a checkpoint holds, on the CPU, with batches of at least so many rows."""
     config = from_dict(found.manifest["config"])
+    if rows > config.train.batch_size:
+        config = replace(config, train=replace(config.train, batch_size=rows))
     trainer = Trainer(saved_spec.of(found.manifest, config.env), config)
     trainer.load_state_dict(under(found.tensors, TRAINER))
     return trainer
@@ -101,7 +104,7 @@ def dreams(
     run_dir: RunDir, found: checkpoint.Checkpoint, rows: int, context: int, seed: int
 ) -> Dreams:
     """Dream `rows` sequences of a run on the CPU."""
-    trainer = trainer_of(found)
+    trainer = trainer_of(found, rows)
     agent, spec = trainer.agent, trainer.spec
     images = [name for name, obs in spec.obs.items() if obs.is_image]
     if not images:

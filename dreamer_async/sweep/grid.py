@@ -172,7 +172,11 @@ def from_file(path: Path) -> dict[str, Any]:
     settings = data.get("settings", {})
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: settings is a table, such as [settings]")
-    return {"suite": data["suite"], **words, "settings": dict(_settings(path, settings, ""))}
+    given = list(_settings(path, settings, ""))
+    if len(found := dict(given)) < len(given):
+        twice = next(key for key in found if sum(key == other for other, _ in given) > 1)
+        raise ConfigError(f"{path}: {twice} is given twice: give all its values at once, in a list")
+    return {"suite": data["suite"], **words, "settings": found}
 
 
 def _joined(path: Path, name: str, value: Any) -> str:

@@ -140,7 +140,10 @@ def test_no_command_begins_a_session(tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"spaces": (SEEN, spaces.Discrete(3))}, "another action_space"),
         ({"spaces": (spaces.Box(0, 1, (2,)), DONE)}, "another observation_space"),
         ({"num_bodies": 2}, "has 1 bodies, not 2"),
-        ({"size": "size1m"}, "is of tiny, not size1m"),
+        ({"size": "1m"}, "is of tiny, not size1m"),
+        ({"settings": {"env.num_envs": 4}}, "num_bodies says how many"),
+        ({"run": "new", "settings": {"env.args": {"level": 3}}}, "its spaces are given as such"),
+        ({"run": "new", "settings": {"replay.source": "runs/a"}}, "it learns from its own steps"),
         ({"settings": {"model.units": 64}}, "model.units cannot change"),
         ({"settings": {"train.sync": True}}, "lockstep"),
         ({"run": "../robot"}, "not a name for a run"),
@@ -172,7 +175,7 @@ def test_it_goes_on_where_it_ended(lived: tuple[RunDir, list[Any], str]) -> None
     """Last of those that share the session: it changes it."""
     run, _, root = lived
     before = len(stored(run)["count"])
-    with begin(Path(root), run="robot", size=None, settings={"optim.lr": 1e-3}) as session:
+    with begin(Path(root), run="robot", size="TINY", settings={"optim.lr": 1e-3}) as session:
         robot = Robot(before)
         robot.live(session, 2 * LENGTH + 2)
         for wrong in ({"count": [1.0, 2.0], "room": 4}, {"count": [1.0], "room": 99}, None):

@@ -68,6 +68,8 @@ def test_a_run_is_started_followed_and_read(
 
 def test_a_live_run_tells_saves_and_stops(tmp_path: Path) -> None:
     run = begin(tmp_path, "toy", task="catch", steps=ENDLESS)
+    with pytest.raises(TimeoutError, match=r"has not begun after 0\.01 s"):
+        run.checkpoint(timeout=0.01)
     for event in run.events():  # live: this run does not end by itself
         if isinstance(event, PhaseChanged) and event.phase == "training":
             break

@@ -61,6 +61,8 @@ def test_scores_are_complete_and_repeatable(run: RunDir) -> None:
 
 def test_the_best_checkpoint_can_be_played(run: RunDir, tmp_path: Path) -> None:
     only = evaluate(run.path, episodes=3, seed=5, device="cpu", best=True)
+    with pytest.raises(ValueError, match="best chooses among the checkpoints of a run"):
+        evaluate(next(run.checkpoints.glob("step-*")), episodes=3, device="cpu", best=True)
     assert only == evaluate(run.path, episodes=3, seed=5, device="cpu"), "there is but one"
     copy = tmp_path / run.name
     shutil.copytree(run.path, copy)

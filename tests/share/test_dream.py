@@ -15,6 +15,7 @@ from dreamer_async.cli import main
 from dreamer_async.run import pipeline
 from dreamer_async.share.dream import GAP, NothingToSee, compose, draw, dreams, labelled, load
 from dreamer_async.store.checkpoint import CheckpointError
+from dreamer_async.store.summary import load_config
 
 
 def test_images_stand_in_three_lines_with_time_to_the_right() -> None:
@@ -48,8 +49,17 @@ def test_a_run_is_drawn_and_its_replay_stays_as_it_was(
     picture = np.asarray(image.open(out))
     assert picture.shape[2] == 3 and picture.max() == 255
     assert run.replay_path.read_bytes() == before
+    many = "12"
+    assert int(many) > load_config(run).train.batch_size
+    assert main([*words[:4], "--rows", many, "--context", "3"]) == 0
+    assert len(np.asarray(image.open(out))) > 5 * len(picture), "as many as were asked for"
+    capsys.readouterr()
     assert main([*words[:-1], "99"]) == 2
     assert "context" in capsys.readouterr().err
+    assert main([*words, "--fps", "9"]) == 2
+    assert "--fps has no effect" in capsys.readouterr().err
+    assert main(["dream", str(run.path), "--numbers", "--rows", "2"]) == 2
+    assert "--rows has no effect without a picture" in capsys.readouterr().err
 
 
 def test_a_run_is_drawn_after_its_environment_is_gone(

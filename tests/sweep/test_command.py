@@ -57,6 +57,11 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         assert not run.replay_path.exists() and any(run.checkpoints.glob("step-*"))
     code, out, _ = call("sweep", "sweep-toy")
     assert code == 0 and "2 completed" in out and "to do" not in out
+    kept = directory.runs()[0].replay_path
+    kept.write_bytes(bytes(4096))  # as without --drop-replay
+    assert call("sweep", "sweep-toy", "--drop-replay", "--dry-run")[0] == 0 and kept.exists()
+    code, out, _ = call("sweep", "sweep-toy", "--drop-replay")
+    assert code == 0 and "of replays of complete runs" in out and not kept.exists()
     code, out, _ = call(*words, "--seeds", "2", "--dry-run")
     assert code == 0 and "4 runs" in out and "2 completed, 2 waiting" in out
     assert "2 runs to do: 0.0 GB of disk" in out and "hours not measured" in out
@@ -104,6 +109,9 @@ def test_a_real_sweep_is_done_and_then_skipped_and_then_enlarged(call: Call) -> 
         (("toy", "-s", "batch_size=4"), "could be env.batch_size or train.batch_size"),
         (("toy", "-s", "env.task=pong,catch"), "env.task is set by --task"),
         (("toy", "-s", "lr"), "expected key=value"),
+        (("toy", "-s", "lr=1e-4", "-s", "optim.lr=3e-4"), "optim.lr is given twice"),
+        (("toy", "--steps", "9", "-s", "train.steps=8"), "train.steps is given twice"),
+        (("toy", "--speeds", "--devices", "2"), "--speeds measures runs on one device"),
     ],
 )
 def test_a_mistake_is_one_line_and_creates_nothing(

@@ -142,6 +142,10 @@ def test_a_flat_list_is_one_value_of_a_setting_that_is_a_list(tmp_path: Path) ->
         ('suite = "toy"\nsettings = 3', "settings is a table"),
         ('suite = "toy"\n[settings]\nbatch_size = 3', "sweep.toml: 'batch_size' could be"),
         ('suite = "toy"\n[settings]\nsize = "tiny"', "sweep.toml: size is set by --size"),
+        (
+            'suite = "toy"\n[settings]\nlr = 1e-4\n"optim.lr" = 3e-4',
+            "sweep.toml: optim.lr is given twice",
+        ),
         ('suite = "toy"\n[settings]\nseed = [3]', "sweep.toml: seeds of a sweep are given"),
         ('suite = "toy"\n[settings.optim]\nrl = 3', "unknown setting 'optim.rl'"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,10 +49,10 @@ def wanted(
     found = None if what in SUITES or what.endswith(".toml") else SweepDir.find(root, what)
     if found is not None:
         return found, _known(found, words, name, search)
+    words = replace(words, settings=_each_once(map(_whole, words.settings)))
     if what.endswith(".toml"):
         words, what = _from_file(Path(what), words)
     what = _suite(root, what)
-    words = replace(words, settings=tuple(map(_whole, words.settings)))
     directory = SweepDir(root / _name(f"sweep-{what}" if name is None else name))
     sweep = _search(what, words, search, remote) if search else _grid(what, words, remote)
     for job in sweep.jobs or [typical(sweep)]:
@@ -141,6 +143,15 @@ def _whole(text: str) -> str:
     return "=".join(grid.parse_key(text))
 
 
+def _each_once(settings: Iterable[str]) -> tuple[str, ...]:
+    """The settings; ConfigError for a key that is there twice, of which one would be lost."""
+    settings = tuple(settings)
+    counts = Counter(text.partition("=")[0] for text in settings)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise ConfigError(f"{twice[0]} is given twice: give all its values at once, with commas")
+    return settings
+
+
 # -- new ones --------------------------------------------------------------------------------
 
 
@@ -226,5 +237,9 @@ def _larger(directory: SweepDir, sweep: Sweep) -> Sweep:
             "tasks, values and seeds, or another --name"
         )
     jobs = tuple(known.get(job.name, job) for job in sweep.jobs) or old.jobs
-    trials = max(old.trials, sweep.trials)
+    if sweep.trials < old.trials:
+        raise ConfigError(
+            f"{directory.name} has {old.trials} runs: --search takes as many, or a larger number"
+        )
+    trials = sweep.trials
     return replace(sweep, jobs=jobs, trials=trials, devices=old.devices)
