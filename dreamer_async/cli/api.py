@@ -93,8 +93,8 @@ def _function(offered: Any) -> str:
     """The section of a function; what is a class has one below."""
     if inspect.isclass(offered):
         return f"## {PACKAGE}.{offered.__name__}\n\nSee [{offered.__name__}](#{_anchor(offered)})."
-    declared = _declaration(offered, f"{PACKAGE}.{offered.__name__}")
-    return f"## {PACKAGE}.{offered.__name__}\n\n{_code(declared)}\n\n{_about(offered)}"
+    name = f"{PACKAGE}.{offered.__name__}"
+    return f"## {name}\n\n{_code(_declaration(offered, name))}\n\n{_about(offered)}"
 
 
 def _class(kind: type) -> str:
@@ -105,8 +105,16 @@ def _class(kind: type) -> str:
         for name, method in _functions(kind)
         if not isinstance(vars(kind)[name], property)
     ]
-    parts = [f"## {kind.__name__}", _about(kind), "\n".join(values), *methods]
+    parts = [f"## {kind.__name__}", _about(kind), *_maker(kind), "\n".join(values), *methods]
     return "\n\n".join(filter(None, parts))
+
+
+def _maker(kind: type) -> Iterator[str]:
+    """How a class is called, if that is explained: then anyone may do so."""
+    maker = vars(kind).get("__init__")
+    if inspect.isfunction(maker) and maker.__doc__:
+        yield _code(_declaration(maker, kind.__name__).removesuffix(" -> None"))
+        yield _about(maker)
 
 
 def _row(entry: Entry) -> str:

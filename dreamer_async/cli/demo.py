@@ -65,7 +65,7 @@ def _about(what: str, name: str) -> list[str]:
     return [
         f"{what}, seen as images of 32x32 pixels: chance scores {random:g}, the best is {best:g}",
         "a few minutes on one core, under 0.1 GB of disk; on the dashboard, 4 shows what it dreams "
-        "and ? lists all keys",
+        "and ? lists all keys; when the run has ended, q closes it, and the agent is scored",
     ]
 
 

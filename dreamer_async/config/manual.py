@@ -128,7 +128,8 @@ Generated from the dataclasses in `dreamer_async/config/settings.py` by `just do
 
 Every setting of a run, as `-s KEY=VALUE` takes it; a run's `config.json` has the same keys.
 `dreamer-async settings WORD` searches this list. Later sources win: these defaults, the suite's
-preset, the size preset, flags and `-s`. Defaults are those of the official code; the column
+preset, the size preset, flags and `-s`. Defaults are those of the official code, except for
+`env.resize`; those of `model.*` are size1m's, which every size replaces. The column
 *paper* has the value of the paper's table of hyperparameters where that table has one."""
 
 

@@ -1,6 +1,7 @@
 """Every setting of a run, as frozen dataclasses that refuse what cannot work.
 
-Defaults are those of the official code. `config.resolve` builds a `Config`; each component
+Defaults are those of the official code, except for `env.resize`; those of `model.*` are size1m's,
+which every size replaces. `config.resolve` builds a `Config`; each component
 gets its own part of it, and nobody writes to one.
 """
 
@@ -365,7 +366,8 @@ class TrainConfig:
     """Let compiled kernels start while those before them end (PDL of CUDA); compiled updates on
     GPUs of compute capability 9.0 or newer. Not yet measured on one."""
     threads: int = 0
-    """CPU threads of the learner; 0 means up to 8, and 1 for networks narrower than size1m."""
+    """CPU threads of the learner; 0 means all cores up to 8, and without native functions 1 for
+    networks narrower than size1m."""
     checkpoint_seconds: float = 300.0
     """Seconds between two checkpoints."""
     keep_checkpoints: int = 3

@@ -67,7 +67,7 @@ class Run:
         trainer: subprocess.Popen[bytes] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        """Use `Run.find` for a run that exists; `trainer` is a process that was just started."""
+        # `find` is for others; `trainer` is a process that was just started
         self.notes = notes
         """Lines about settings that differ on this machine or deserve a look; mostly empty."""
         self._run_dir = run_dir

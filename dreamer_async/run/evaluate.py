@@ -148,9 +148,9 @@ def evaluate(
     `run`, `device`, `best`, `task` and `runs_dir` are those of `load`; the code that
     `task` names is imported. The environments are as in training, several in parallel, and actions
     are sampled as in the official code. The same seed gives the same scores on one machine if the
-    environments allow it. Episodes of `longest` agent steps are cut off and their environments are
-    not used again, so there may be fewer episodes than asked for. `say` gets lines of progress, and
-    a `spectator` sees every step.
+    environments allow it. Episodes of `longest` agent steps (100,000 unless given) are cut off and
+    their environments are not used again, so there may be fewer episodes than asked for. `say`, a
+    function of a text, gets lines of progress, and a `spectator` sees every step.
 
     Raises ValueError for a run or task that cannot be found or built, or that has other spaces
     than the run was trained in, `CheckpointError` where nothing valid is saved, and `EnvError`

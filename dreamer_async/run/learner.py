@@ -255,16 +255,21 @@ class Learner:
 
 
 class MetricMeans:
-    """Means over the finite updates since the last `take`, kept on the device until then."""
+    """Means over the finite updates since the last `take`, kept on the device until then.
+
+    `opt/finite` alone is a share of all of them.
+    """
 
     def __init__(self) -> None:
         self._names: list[str] = []
+        self._added = 0
         self._sum: Tensor | None = None
         self._count: Tensor | None = None
 
     def add(self, metrics: dict[str, Tensor], finite: Tensor) -> None:
         """Count the scalars of one update, unless it was not `finite` (a scalar, too)."""
         self._names = list(metrics)
+        self._added += 1
         values = torch.stack([value.detach().float() for value in metrics.values()])
         values = torch.where(finite, values, 0.0)
         count = finite.float()
@@ -275,9 +280,10 @@ class MetricMeans:
         """Return the means and start anew; None when no finite update came in."""
         if self._sum is None or self._count is None or float(self._count) == 0:
             return None
-        means = (self._sum / self._count).tolist()
-        self._sum = self._count = None
-        return dict(zip(self._names, means, strict=True))
+        means = dict(zip(self._names, (self._sum / self._count).tolist(), strict=True))
+        finite = float(self._count) / self._added
+        self._sum, self._count, self._added = None, None, 0
+        return means | ({"opt/finite": finite} if "opt/finite" in means else {})
 
 
 async def learn(

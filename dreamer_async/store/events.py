@@ -46,6 +46,7 @@ class RunStarted:
     seed: int
     sync: bool
     compiled: bool
+    """Updates are compiled, or computed by native functions."""
     replay_capacity: int
     """Steps."""
     replay_bytes: int
@@ -71,9 +72,10 @@ class PhaseChanged:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Numbers of the learner at one update."""
+    """Means over the finite updates since the last of these events."""
 
     update: int
+    """The newest of them, counted from the beginning of the run."""
     env_steps: int
     values: Mapping[str, float | None] = field(default_factory=dict)
     """Flat, slashed names: loss/image, loss/reward, return/S, return/p5, opt/grad_norm, ..."""
@@ -172,9 +174,13 @@ class RunFinished:
     reason: str
     """completed, stopped or failed."""
     env_steps: int
+    """Agent steps of the whole run."""
     updates: int
+    """Updates of the whole run."""
     exit_code: int
+    """Of the trainer; docs/cli.md says what each one means."""
     message: str = ""
+    """Why it ended; empty where there is nothing to say."""
 
 
 Event = (

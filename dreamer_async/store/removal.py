@@ -28,7 +28,7 @@ _OURS = re.compile(
     r"|checkpoints(/step-[0-9]+(\.[0-9]+)?(/(state\.safetensors|manifest\.json))?)?"
     r"|checkpoints/\.(tmp|del)-.*"
     r"|control(/([^/]+\.json|session\.sock))?"
-    r"|pictures(/film\.npz)?"
+    r"|pictures(/(film\.npz|dream\.gif))?"
     r"|ranks(/launch\.json|/[0-9]+(/replay\.(ring|latents)(\.tmp)?)?)?"
     r"|tensorboard(/events\.out\.tfevents[^/]*)?"
     r"|(wandb|trackio|mlflow)(/.*)?"

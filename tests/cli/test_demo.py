@@ -30,6 +30,8 @@ def test_it_trains_scores_and_films(
     assert "chance scores 1.79, the best is 6.75" in said.splitlines()[0]
     assert "3 episodes: mean" in said and f"dreamer-async play {run.name}" in said
     assert (run.pictures / "dream.gif").read_bytes()[:3] == b"GIF"
+    assert main(["runs", "rm", run.name, "--yes", "--runs-dir", str(tmp_path)]) == 0
+    assert not run.path.exists(), "all of it is its own"
 
 
 def test_a_task_that_it_lacks_creates_nothing(

@@ -44,6 +44,15 @@ def test_means_leave_out_what_was_not_finite() -> None:
     assert means.take() is None
 
 
+def test_the_share_of_finite_updates_is_of_all_of_them() -> None:
+    means = MetricMeans()
+    for fine in (True, False, True, True):
+        means.add({"opt/finite": torch.tensor(float(fine))}, finite(fine))
+    assert means.take() == {"opt/finite": 0.75}
+    means.add({"opt/finite": torch.tensor(1.0)}, finite(True))
+    assert means.take() == {"opt/finite": 1.0}, "since the last report"
+
+
 def test_nothing_finite_means_no_report() -> None:
     means = MetricMeans()
     means.add({"a": torch.tensor(float("inf"))}, finite(False))
