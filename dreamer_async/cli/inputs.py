@@ -191,6 +191,11 @@ def configure(
     lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     rate = "" if "optim.lr" in given else _other_rate(config)
     notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate, _learns_nothing(config)]
+    if given.get("train.compile") and device == "cpu" and config.train.native:
+        notes.append(
+            "where native functions compute, as on CPUs, --compile has no effect; "
+            "-s train.native=false leaves them out"
+        )
     if lacking:
         builds = device == "cpu" and config.train.native  # and says so, where nothing is prebuilt
         if not builds:

@@ -480,9 +480,10 @@ def test_without_a_compiler_updates_run_eagerly_unless_compiling_was_asked_for(
     assert said in invoke("train", "toy", "-s", "train.native=false")[1]
     assert said not in invoke("train", "toy")[1], "the run says it, of native functions"
     assert "compiler" not in invoke("train", "toy", "--compile")[1]
+    assert "--compile has no effect" in invoke("train", "toy", "--compile", "--name", "b")[1]
     assert "compiler" not in invoke("train", "toy", "--no-compile")[1]
     compiled = [load_config(run).train.compile for run, _, _ in trained]
-    assert compiled == [False, False, True, False]
+    assert compiled == [False, False, True, True, False]
     findings = json.loads(invoke("doctor", "--json")[1])
     assert {"missing"} == {f["status"] for f in findings if f["name"] in ("compiler", "native")}
 
