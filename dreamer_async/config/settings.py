@@ -258,7 +258,7 @@ class EnvConfig:
     batch_size: int = 0
     """Environments per policy call; 0 means half of them (all of them with sync)."""
     threads: int = 0
-    """Stepping threads of an envpool; 0 lets it choose. Where Mesa draws in software there is one."""
+    """Stepping threads of an envpool; 0 lets it choose. Where Mesa draws in software it is one."""
     resize: str = "area"
     """How Atari's images are scaled: area (envpool), or exact (Pillow, as the official code)."""
     args: Mapping[str, Any] = field(default_factory=dict)
