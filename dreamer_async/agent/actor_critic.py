@@ -66,7 +66,7 @@ class ActorCriticLosses(NamedTuple):
     reward: Tensor
     """[R, H+1] predicted reward."""
     cont: Tensor
-    """[R, H+1] predicted probability of going on."""
+    """[R, H+1] predicted probability of going on, times the discount if `discount_in_cont`."""
     value: Tensor
     """[R, H+1] critic."""
     slow: Tensor

@@ -2,7 +2,8 @@
 
 `PYTORCH` is the readable one, which every other is tested against: its loops are those of `RSSM`,
 `Agent` and `LaProp`, and its operations those of `ops`. The others are in `dreamer_async.fast`,
-whose `choose` is where one is picked. Nothing of the paper is here.
+whose `place` is where one is picked: `-s train.backend=pytorch` takes this one. Nothing of the
+paper is here.
 
 Legend: N rows, E embed, W action as the world model reads it.
 """

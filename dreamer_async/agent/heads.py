@@ -106,7 +106,8 @@ class ActionHead(Outputs):
     """The distribution of one action: categorical, or a bounded normal.
 
     `params` gives its parameters, which the other methods take: log probabilities [..., A], or
-    mean and standard deviation, each [..., A].
+    mean and standard deviation, each [..., A]. Native functions sample by themselves: with another
+    distribution here alone, actions would come from the old one (`fast.copies`).
     """
 
     def __init__(self, inputs: int, action: ActionSpec, config: ModelConfig) -> None:

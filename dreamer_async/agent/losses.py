@@ -3,7 +3,7 @@
 Eq. 5 is the world model's, its reconstructions being in `coders`; eq. 7, 10 and 11 are those of the
 actor and the critic. Which weight each gets is in `trainer.weighted_total` (eq. 4).
 
-Read `distributions` before, and `normalize` next, the scale that eq. 11 divides by.
+Read `distributions` before, and `normalize` next, the scale S that eq. 11 divides by.
 
 Legend: B batch, T time, N rows of any kind, H horizon, R imagined rows, L replayed steps that start
 an imagination, S stoch, K classes, M bins.
@@ -101,23 +101,24 @@ def replay_return(
 
 
 def imagined_weight(cont: Tensor, discount: float = 1.0) -> Tensor:
-    """Probability that an imagined step is reached: [R, H+1].
+    """How much an imagined step counts: [R, H+1], its probability to be reached, discounted.
 
-    weight_t = cont_0 cont_1 .. cont_t, so that what is imagined after an end hardly counts.
+    weight_t = discount^t cont_0 cont_1 .. cont_t, so that what is imagined after an end hardly
+    counts. With gamma in cont already (`loss.discount_in_cont`), discount is 1.
     """
     return torch.cumprod(discount * cont, 1) / discount
 
 
 def actor_loss(
-    logprob: Tensor, entropy: Tensor, advantage: Tensor, weight: Tensor, scale: float
+    logprob: Tensor, entropy: Tensor, advantage: Tensor, weight: Tensor, entropy_weight: float
 ) -> Tensor:
-    """Eq. 11: -sg(weight) (log pi(a) sg(advantage) + scale entropy), each [R, H].
+    """Eq. 11: -sg(weight) (log pi(a) sg(advantage) + entropy_weight entropy), each [R, H].
 
     Reinforce for discrete and continuous actions alike, with the critic as the baseline (later
     versions do so as well): advantage = (ret - value) / S, of eq. 7, 8 and 12.
     """
     assert logprob.shape == advantage.shape == weight.shape, (logprob.shape, weight.shape)
-    return -weight.detach() * (logprob * advantage.detach() + scale * entropy)
+    return -weight.detach() * (logprob * advantage.detach() + entropy_weight * entropy)
 
 
 def twohot_loss(logits: Tensor, bins: Tensor, *targets: tuple[float, Tensor]) -> Tensor:

@@ -5,6 +5,9 @@ Sequence model, posterior (which the paper calls encoder, together with that of 
 observations, and the loop over it is `actor_critic.roll_out`. Layers have the names of the official
 code: dynin, dynhid, dyngru, obs and prior.
 
+h is kept in the replay as float16: a sequence model of another kind has to stay below 65,504.
+Whatever computes these equations once more is in `fast.copies`.
+
 Read `nets` and `states` before, `world_model` next.
 
 Legend: B batch, T time, N rows, D deter, S stoch, K classes, E embed, W action as the world model

@@ -61,6 +61,6 @@ class Imagined(NamedTuple):
     reward: Tensor
     """[R, H+1] predicted reward, which arrives with the state."""
     cont: Tensor
-    """[R, H+1] predicted probability of going on, times the discount (see `cont_target`)."""
+    """[R, H+1] predicted probability of going on, times the discount if `discount_in_cont`."""
     slow: Tensor
     """[R, H+1] slow critic."""

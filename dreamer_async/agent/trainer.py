@@ -63,7 +63,7 @@ class Forward(NamedTuple):
     maps: dict[str, Tensor]
     """{name: loss map} before weights: [B, T], [R, H] or [B, L-1]."""
     embed: Tensor
-    """[B, T, E] encoded observations, called embed elsewhere."""
+    """[B, T, E] encoded observations."""
     observed: Observed
     """[B, T, ...] posterior states."""
     imagined: Trajectory
@@ -78,6 +78,10 @@ Behaviour = Callable[
     [RSSMState, Noise, Replayed, ReturnRange], tuple[Trajectory, ActorCriticLosses]
 ]
 """Imagines from states [R, ...] and learns from it, as `Trainer` does."""
+
+
+LOSSES = ("reward", "cont", "dyn", "rep", "actor", "critic", "replay_critic")
+"""Beside reconstructions; each has its weight in `LossConfig`, under its name."""
 
 
 class Regions(NamedTuple):
@@ -130,6 +134,7 @@ class Trainer:
         self.range = ReturnRange.initial(self.device)
         self.observe = backend.filtering(self.agent.dyn)
         self.imagine = backend.imagination(self.agent)
+        self._weighted = {*spec.obs, *LOSSES}
         self._slow: list[Tensor] = list(self.agent.slowval.parameters())
         self._critic: list[Tensor] = list(self.agent.val.parameters())
         self.regions = self.plain_regions()
@@ -209,6 +214,7 @@ class Trainer:
             "critic": actor_critic.critic,
             "replay_critic": actor_critic.replay_critic,
         }
+        assert maps.keys() <= self._weighted, f"{maps.keys() - self._weighted} have no weight"
         total = regions.total(maps, self.config.loss)
         return Forward(total, maps, embed, observed, imagined, world_model, actor_critic)
 
@@ -309,6 +315,8 @@ def build_agent(
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is unknown; use one of {sorted(PRECISIONS)}")
     agent = Agent(spec, config.model, config.loss)
+    lost = agent.state_dict().keys() - dict(agent.named_parameters()).keys()
+    assert not lost, f"{lost}: only parameters are saved and given to the policy"
     compute_with(agent, ops)
     initialize(agent, torch.Generator().manual_seed(config.train.seed))
     agent.slowval.load_state_dict(agent.val.state_dict())
@@ -325,17 +333,10 @@ def all_finite(total: Tensor, grad_norm: Tensor) -> Tensor:
 def weighted_total(maps: Mapping[str, Tensor], loss: LossConfig) -> Tensor:
     """Eq. 4, with actor and critic: sum of weight * mean over all loss maps, [].
 
-    Observation keys share one weight. Means, where the paper sums over time.
+    Observation keys share one weight; all other losses are LOSSES. Means, where the paper sums over
+    time.
     """
-    weights = {
-        "reward": loss.reward,
-        "cont": loss.cont,
-        "dyn": loss.dyn,
-        "rep": loss.rep,
-        "actor": loss.actor,
-        "critic": loss.critic,
-        "replay_critic": loss.replay_critic,
-    }
+    weights = {name: getattr(loss, name) for name in LOSSES}
     terms = [weights.get(name, loss.reconstruction) * m.mean() for name, m in maps.items()]
     return torch.stack(terms).sum()
 

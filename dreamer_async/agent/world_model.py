@@ -1,4 +1,4 @@
-"""The world model of eq. 3, all parts together, and the losses that train it, eq. 4 and 5.
+"""The world model of eq. 3, all parts together, and the losses that train it, eq. 5.
 
 Its parts have the official names: enc, dyn, dec, rew and con. Read `rssm`, `coders` and `heads`
 before, `actor_critic` next.

@@ -53,7 +53,7 @@ def measure(config: Config, part: str, seconds: float, pairs: int = 0) -> dict[s
         "sees": _sees(spec),
         "load": load,
         "device": _device_name(device),
-        "precision": choose_precision(train.precision, device, native=train.native),
+        "precision": choose_precision(train.precision, device, native=train.wants_native),
         "threads": cpu_threads(config),
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor(),
@@ -118,7 +118,7 @@ def _library(parts: Sequence[str], device: Any, train: TrainConfig) -> str:
     """The library of native functions that parts computed with; none is built just to name it."""
     from dreamer_async.fast.native.load import load
 
-    used = device.type == "cpu" and train.native and {"policy", "learner"} & set(parts)
+    used = device.type == "cpu" and train.wants_native and {"policy", "learner"} & set(parts)
     return load().name if used else ""
 
 

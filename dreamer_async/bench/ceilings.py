@@ -30,7 +30,7 @@ def ceilings(config: Config, seconds: float) -> list[Timing]:
     use_cpu_threads(cpu_threads(config))
     device = choose_device(config.train.device)
     use_device(device)
-    chosen = choose_precision(config.train.precision, device, native=config.train.native)
+    chosen = choose_precision(config.train.precision, device, native=config.train.wants_native)
     source = torch.ones(NBYTES[device.type], dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     rows = [_copy(source, target, seconds / 3)]

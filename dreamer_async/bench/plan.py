@@ -48,7 +48,7 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,
         "device": str(device),
-        "precision": choose_precision(train.precision, device, native=train.native),
+        "precision": choose_precision(train.precision, device, native=train.wants_native),
         "parameters": parameters(spec, config),
         "steps": train.steps,
         "frames": train.steps * spec.frames_per_step,

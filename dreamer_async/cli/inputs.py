@@ -188,18 +188,13 @@ def configure(
     _check_resize(config.env)
     if config.train.sync and given.get("env.batch_size", 0) not in (0, config.env.num_envs):
         raise ConfigError("env.batch_size has no effect in lockstep (sync): leave it out")
-    lacking = compiler.missing() if config.train.compile and "train.compile" not in given else ""
     rate = "" if "optim.lr" in given else _other_rate(config)
     notes = [unused_gpu(asked, device), _other_plan(suite, plan), rate, _learns_nothing(config)]
-    if given.get("train.compile") and device == "cpu" and config.train.native:
-        notes.append(
-            "where native functions compute, as on CPUs, --compile has no effect; "
-            "-s train.native=false leaves them out"
-        )
-    if lacking:
-        builds = device == "cpu" and config.train.native  # and says so, where nothing is prebuilt
-        if not builds:
-            notes.append(f"{lacking}: updates run without compiling")
+    if given.get("train.compile") and device == "cpu":
+        notes.append("--compile has no effect on a CPU")
+    wanted = device == "cuda" and config.train.compile and "train.compile" not in given
+    if wanted and (lacking := compiler.missing()):
+        notes.append(f"{lacking}: updates run without compiling")
         config = override(config, ["train.compile=false"])
     return Wanted(config, device, "\n".join(filter(None, notes)))
 

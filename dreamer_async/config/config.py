@@ -294,7 +294,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 LATER = frozenset(
-    {"train.native", "train.capture", "train.fused_filtering", "env.resize"}
+    {"train.backend", "train.native", "train.capture", "train.fused_filtering", "env.resize"}
     | {"env.args", "env.kinds", "env.image", "env.repeat"}
     | {"train.fused_imagination", "train.dependent_launch"}
     | {"train.updates", "train.init", "train.init_parts", "replay.source", "replay.source_actions"}

@@ -136,7 +136,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and constants of the losses (paper, equations 5 to 11)."""
+    """Weights and constants of the losses (paper, equations 4 to 12)."""
 
     PREFIX: ClassVar[str] = "loss"
 
@@ -352,6 +352,9 @@ class TrainConfig:
     functions where the hardware has bfloat16."""
     compile: bool = True
     """Compile the update; GPUs only."""
+    backend: str = "auto"
+    """auto: native functions on CPUs, kernels for GPUs there; or pytorch: what dreamer_async/agent/
+    says and nothing else, for whoever changes it (several times slower)."""
     native: bool = True
     """Compute with native functions, prebuilt or built at the first start; CPUs only."""
     capture: bool = True
@@ -386,6 +389,7 @@ class TrainConfig:
         _need(self, "init", str.isprintable, "a path of printable characters")
         _need(self, "init_parts", INIT_PARTS.__contains__, " or ".join(INIT_PARTS))
         _need(self, "batch_length", lambda n: n >= 2, "at least 2")
+        _need(self, "backend", ("auto", "pytorch").__contains__, "auto or pytorch")
         _need(self, "seed", lambda n: 0 <= n < 2**31, "from 0 to 2147483647")
         _need(self, "device", _DEVICE.fullmatch, "auto, cpu, cuda or cuda:N")
         _need(
@@ -398,6 +402,11 @@ class TrainConfig:
         _need(self, "checkpoint_seconds metrics_seconds grace_seconds", _positive, "positive")
         _need(self, "keep_checkpoints", lambda n: n >= 2, "at least 2 (one may be being written)")
         _need(self, "skip_limit", _positive, "positive")
+
+    @property
+    def wants_native(self) -> bool:
+        """Whether CPUs are to compute with native functions, if these can be had."""
+        return self.native and self.backend == "auto"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from dreamer_async.agent.backend import Backend
+from dreamer_async.agent.backend import PYTORCH, Backend
 from dreamer_async.config import TrainConfig
 from dreamer_async.fast.choose import NATIVE, NATIVE_BFLOAT16, choose
 from dreamer_async.fast.native.library import permits_bfloat16
@@ -45,8 +45,9 @@ def take_place(train: TrainConfig) -> Place:
     ValueError for a device that is absent.
     """
     device = choose_device(train.device)
-    backend, problem = choose(device, native=train.native)
-    native = train.native and not problem
+    fast = train.backend == "auto"
+    backend, problem = choose(device, native=train.native) if fast else (PYTORCH, "")
+    native = train.wants_native and not problem
     precision = choose_precision(train.precision, device, native=native)
     low = train.precision == "bfloat16-dense"
     replaced = lacks_bfloat16(device, native=native) if low else ""

@@ -135,7 +135,7 @@ def cpu_threads(config: Config) -> int:
     Without native functions a second one costs networks narrower than size1m's more than it does
     (measured); more than 8 were never tried.
     """
-    narrow = config.model.deter < WIDE and not config.train.native
+    narrow = config.model.deter < WIDE and not config.train.wants_native
     most = 1 if narrow else MOST_THREADS
     return config.train.threads or min(most, len(os.sched_getaffinity(0)))
 

@@ -18,6 +18,7 @@ from dreamer_async.envs.session.server import Server
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.envs.suites import session
 from dreamer_async.envs.vector import Absent, VectorEnv
+from dreamer_async.fast import copies
 from dreamer_async.fast.place import Place, take_place
 from dreamer_async.machine import process
 from dreamer_async.machine.device import choose_device, cpu_threads, use_cpu_threads, use_own_stream
@@ -205,7 +206,8 @@ async def _place(
         place = place._replace(problem=lacking)
     if place.problem:
         telemetry.warn(f"updates are slower without native functions: {place.problem}")
-    for known in (place.emulated, place.replaced, place.backend.gaps(config.model)):
+    gaps = place.backend.gaps(config.model)
+    for known in (place.emulated, place.replaced, gaps, copies.edited(place.backend)):
         if known:
             telemetry.warn(known)
     return place

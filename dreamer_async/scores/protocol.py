@@ -45,7 +45,7 @@ CAPPED = frozenset({"dmlab"})
 """Suites in which no task counts for more than the reference player."""
 INDIFFERENT = (
     *("train.steps", "train.seed", "train.sync", "train.device", "train.precision"),
-    *("train.compile", "train.native", "train.capture", "train.threads"),
+    *("train.compile", "train.backend", "train.native", "train.capture", "train.threads"),
     *("train.fused_filtering", "train.fused_imagination", "train.dependent_launch"),
     *("train.checkpoint_seconds", "train.keep_checkpoints", "train.metrics_seconds"),
     *("train.skip_limit", "train.grace_seconds", "replay.directory", "env.threads"),

@@ -11,8 +11,9 @@ import torch
 from agent_cases import IMAGE, MIXED, VECTOR, make_batch, make_config, make_spec
 from torch import Tensor
 
-from dreamer_async.agent import Noise, Trainer
+from dreamer_async.agent import Agent, Noise, Trainer
 from dreamer_async.agent.trainer import weighted_total
+from dreamer_async.agent.world_model import WorldModel, WorldModelLosses
 from dreamer_async.config import Config, LossConfig, TrainConfig
 
 NAMES = {
@@ -281,6 +282,34 @@ def test_total_weighs_each_loss_once_and_observations_alike() -> None:
     names = ("dyn", "rep", "actor", "critic", "replay_critic", "cont")
     total = weighted_total(dict.fromkeys(names, one), loss)
     assert total.item() == pytest.approx(1.0 + 0.1 + 1.0 + 1.0 + 0.3 + 1.0)
+
+
+def test_a_loss_without_a_weight_is_not_weighed_as_a_reconstruction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = WorldModel.world_model_losses
+
+    def with_another(*args: Any) -> WorldModelLosses:
+        made = plain(*args)
+        return made._replace(maps=made.maps | {"aux": made.maps["reward"]})
+
+    monkeypatch.setattr(WorldModel, "world_model_losses", with_another)
+    trainer = Trainer(make_spec(), make_config())
+    batch, noise = make_batch(trainer.spec, trainer.config), trainer.draw_noise(generator())
+    with pytest.raises(AssertionError, match=r"{'aux'} have no weight"):
+        trainer.update(batch, noise)
+
+
+def test_state_that_would_be_lost_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Agent.__init__
+
+    def with_statistics(self: Agent, *args: Any) -> None:
+        made(self, *args)
+        self.register_buffer("seen", torch.zeros(1))
+
+    monkeypatch.setattr(Agent, "__init__", with_statistics)
+    with pytest.raises(AssertionError, match="only parameters are saved"):
+        Trainer(make_spec(), make_config())
 
 
 def test_unusable_settings_are_refused() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tiny_run import STARTED
 
 from dreamer_async import __version__, cli
-from dreamer_async.cli import entry, launch
+from dreamer_async.cli import entry, inputs, launch
 from dreamer_async.cli.inputs import SOONER
 from dreamer_async.cli.words.task import find_task
 from dreamer_async.config import from_dict, override, resolve, to_dict
@@ -477,13 +477,14 @@ def test_without_a_compiler_updates_run_eagerly_unless_compiling_was_asked_for(
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("CXX", raising=False)
     said = "no C++ compiler (apt install g++): updates run without"
-    assert said in invoke("train", "toy", "-s", "train.native=false")[1]
     assert said not in invoke("train", "toy")[1], "the run says it, of native functions"
-    assert "compiler" not in invoke("train", "toy", "--compile")[1]
-    assert "--compile has no effect" in invoke("train", "toy", "--compile", "--name", "b")[1]
-    assert "compiler" not in invoke("train", "toy", "--no-compile")[1]
+    assert "--compile has no effect on a CPU" in invoke("train", "toy", "--compile")[1]
+    monkeypatch.setattr(inputs, "device_kind", lambda device: "cuda")
+    assert said in invoke("train", "toy")[1]
+    assert "compil" not in invoke("train", "toy", "--compile")[1]
+    assert "compil" not in invoke("train", "toy", "--no-compile")[1]
     compiled = [load_config(run).train.compile for run, _, _ in trained]
-    assert compiled == [False, False, True, True, False]
+    assert compiled == [True, True, False, True, False]
     findings = json.loads(invoke("doctor", "--json")[1])
     assert {"missing"} == {f["status"] for f in findings if f["name"] in ("compiler", "native")}
 

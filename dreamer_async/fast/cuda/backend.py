@@ -51,8 +51,9 @@ def gaps(model: ModelConfig) -> str:
     """What of a model is not laid out for few kernels, and so takes more of them."""
     if model.dyn_layers == model.posterior_layers == 1:
         return ""
+    imagining = "and imagining take" if model.dyn_layers > 1 else "takes"
     return (
-        "filtering and imagining take many small kernels: few are known for one layer in front of "
+        f"filtering {imagining} many small kernels: few are known for one layer in front of "
         f"the GRU and one in the posterior (model.dyn_layers={model.dyn_layers}, "
         f"model.posterior_layers={model.posterior_layers})"
     )
@@ -79,6 +80,7 @@ CUDA = backend.Backend(
     gaps,
 )
 WITHOUT_NATIVE = backend.PYTORCH._replace(
+    name="PyTorch with a written-out gradient of filtering",
     filtering=scan.filtering,
     imagination=lambda agent: Dreams(agent, casting_once(agent)),
 )

@@ -5,7 +5,7 @@ another program. It reads all weights once a step, from the second cache, which 
 to be narrow. What a step keeps for its gradient is stored anyway, and what one part of it hands to
 the next goes through that memory, behind a barrier of the program.
 
-The equations are those of `RSSM.observe_step`, the names those of `agent.step`.
+The equations are those of `RSSM.observe_step`, the names those of `step`.
 
 Legend: B batch, T time, D deter, Hd hidden, S stoch, K classes, G blocks, R rows of a tile.
 """
