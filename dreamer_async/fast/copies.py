@@ -108,7 +108,8 @@ def _function(name: str) -> Callable[..., Any]:
     found: Any = importlib.import_module(f"{AGENT}.{module}")
     for part in path:
         found = inspect.getattr_static(found, part)
-    return found.fget if isinstance(found, property) else found
+    function: Any = found.fget if isinstance(found, property) else found
+    return function
 
 
 def _code(source: str) -> Iterator[str]:

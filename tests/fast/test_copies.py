@@ -58,7 +58,7 @@ def test_what_a_backend_does_not_call_is_known_as_copied(
 def called(backend: Backend, kind: str) -> tuple[set[str], set[str]]:
     """Functions of `agent/` that run in one update, and in one acting step."""
     spec, config = make_spec(MIXED, kind), make_config()
-    trainer, policy = (part(spec, config, backend=backend) for part in (Trainer, Policy))
+    trainer, policy = Trainer(spec, config, backend=backend), Policy(spec, config, backend=backend)
     if backend is CUDA:
         Updates(trainer).interpret()
     batch, generator = make_batch(spec, config), torch.Generator().manual_seed(0)

@@ -264,7 +264,7 @@ def test_a_compiler_that_is_none_is_named(
     assert said in problem().replace("\\", "\\\\")
 
 
-def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
+def test_what_a_killed_build_left_goes(
     unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", str(compiler_script(tmp_path, "exit 1")))
@@ -275,6 +275,37 @@ def test_what_a_killed_build_left_goes_and_a_library_of_others_is_not_loaded(
     living = compile_cache.scratch(unbuilt, build.SCRATCH)
     assert "failed" in problem()
     assert list(unbuilt.iterdir()) == [living]
+
+
+def writable(path: Path, mode: int = 0o777) -> None:
+    path.write_text("theirs")
+    path.chmod(mode)
+
+
+def linked(path: Path) -> None:
+    path.symlink_to(path.with_name("elsewhere"))
+    writable(path.with_name("elsewhere"), 0o700)
+
+
+def ours_alone(path: Path) -> None:
+    writable(path, 0o700)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kept"), [(writable, False), (linked, False), (ours_alone, True)]
+)
+def test_a_library_of_others_is_not_loaded_but_built_anew(
+    unbuilt: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path], None], kept: bool
+) -> None:
+    """Under the very name that this processor's has; the control is one that nobody else wrote."""
+    monkeypatch.setattr(build, "compile_to", lambda path, *_, **__: path.write_text("ours"))
+    path = build.built("g++")
+    assert path.parent == unbuilt and path.read_text() == "ours"
+    path.unlink()
+    plant(path)
+    assert build.built("g++") == path
+    assert path.read_text() == ("theirs" if kept else "ours")
+    assert compile_cache.is_trusted(path)
 
 
 @pytest.mark.parametrize("patience", [60.0, 0.0], ids=["", "control"])
