@@ -130,6 +130,11 @@ def summarize(suite: str, logs: Sequence[Mapping[str, float]]) -> dict[str, floa
     return {} if scores is None else scores(logs)
 
 
+def has_scores(suite: str) -> bool:
+    """Whether a benchmark scores logged values of its own kind."""
+    return _suite(suite).summarize is not None
+
+
 def scored_steps(suite: str) -> int:
     """Agent steps of a run whose episodes count in the benchmark's own scores; 0 if all do."""
     return _suite(suite).scored_steps

@@ -104,7 +104,7 @@ class Progress:
 
     def _since_the_first(self, index: int) -> Any:
         for record in self._reader.read():
-            if isinstance(record.event, events.Metrics):
+            if isinstance(record.event, events.Metrics) and "loss/total" in record.event.values:
                 self._seen.append((record.mono, record.event.update))
             elif isinstance(record.event, events.Gauges) and self._seen:
                 self._stages.append(

@@ -14,7 +14,7 @@ from dreamer_async.bench.vram import estimate
 from dreamer_async.config import Config
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.machine.device import choose_device, choose_precision
-from dreamer_async.replay.setup import bytes_per_step, ring_spec, steps_to_keep
+from dreamer_async.replay.setup import bytes_per_step, prefill_steps, ring_spec, steps_to_keep
 from dreamer_async.run.checkpoint_room import checkpoint_bytes
 from dreamer_async.store.directory import existing
 
@@ -43,7 +43,8 @@ def plan(config: Config, directory: Path, *, speeds: bool) -> dict[str, Any]:
     ring = ring_spec(config, spec, steps_to_keep(config, spec, directory))
     kept = ring.capacity * ring.num_envs
     train = config.train
-    updates = train.steps * train.train_ratio / (train.batch_size * train.batch_length)
+    after = max(0, train.steps - prefill_steps(config))  # the first update comes with the prefill
+    updates = after * train.train_ratio / (train.batch_size * train.batch_length)
     needed = {
         "task": f"{config.env.suite}/{config.env.task}",
         "size": config.size,

@@ -158,7 +158,8 @@ class Collector:
         self._episodes = EpisodeTracker(env.num_envs)
         self._scores: deque[float] = deque(maxlen=SCORED_EPISODES)
         """Of the newest episodes of this process."""
-        self._suite_scores = SuiteScores(env.spec.suite)
+        self.suite_scores = SuiteScores(env.spec.suite)
+        """By the rules of a benchmark that has scores of its own."""
         self._awaited = awaited
         self._prepared = -math.inf
         """When the policy took weights over, while it waited for rows."""
@@ -238,6 +239,6 @@ class Collector:
     def finished(self, episode: Episode) -> None:
         """Tell of an episode, of this rank or another one, and count it."""
         self._telemetry.emit(episode)
-        if scores := self._suite_scores.add(episode, self._telemetry.position.updates):
+        if scores := self.suite_scores.add(episode, self._telemetry.position.updates):
             self._telemetry.emit(scores)
         self._scores.append(episode.score or 0.0)

@@ -61,9 +61,9 @@ class RunGauges:
             **({} if ratio.own is None else {"rate/own_steps": rates["own_steps"]}),
             "cpu/percent": 100.0 * rates["cpu"] / self._cores,
             "ratio/target": ratio.ratio,
-            "ratio/actual": self._actual_ratio(),
+            **self._actual_ratio(),
             "ratio/debt": ratio.debt,
-            "policy/lag": float(learner.updates - max(0, self._player.version)),
+            **self._lag(),
             "opt/skipped": float(learner.skipped),
             "replay/gb": self._replay.bytes / 1e9,
             **self._disk(),
@@ -82,7 +82,14 @@ class RunGauges:
         except OSError:
             return {}
 
-    def _actual_ratio(self) -> float:
-        """Replayed steps per agent step since the prefill of this process."""
+    def _actual_ratio(self) -> dict[str, float]:
+        """Replayed steps per agent step since the prefill of this process; none before, and none
+        of a run that learns without environments.
+        """
         trained_on = self._ratio.steps_since_start
-        return self._ratio.sampled / trained_on if trained_on else 0.0
+        return {"ratio/actual": self._ratio.sampled / trained_on} if trained_on else {}
+
+    def _lag(self) -> dict[str, float]:
+        """Updates that the acting policy is behind; nothing before it acts in this process."""
+        version = self._player.version
+        return {"policy/lag": float(self._learner.updates - version)} if version >= 0 else {}

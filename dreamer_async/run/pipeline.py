@@ -189,6 +189,8 @@ async def begin(parts: Parts, *, resume: bool) -> None:
         telemetry.emit(resumption.resumed)
         for message in resumption.warnings:
             telemetry.warn(message)
+        recall, steps = parts.collector.suite_scores.recall, resumption.resumed.env_steps
+        await parts.writer_thread.run(recall, run_dir.events_path, steps)
 
 
 async def train(parts: Parts, stop: Stop) -> None:

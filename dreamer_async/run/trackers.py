@@ -211,14 +211,15 @@ TRACKERS: dict[str, Callable[[RunDir, Config], Backend]] = {
 """By the words of `--log`, which are also the names of extras and of folders of a run."""
 
 
-def numbers_of(event: Event, frames_per_step: int) -> Numbers | None:
+def numbers_of(event: Event, frames_per_step: int, *, by_updates: bool = False) -> Numbers | None:
     """The numbers of an event: metrics, gauges, episodes and evaluations; None of others."""
     match event:
         case Metrics():
             values: Mapping[str, float | None] = event.values
         case Gauges():
             frames = float(event.env_steps * frames_per_step)
-            values = {**event.values, "progress/frames": frames}
+            updates = float(event.updates)
+            values = {**event.values, "progress/frames": frames, "progress/updates": updates}
         case Episode():
             values = {"episode/score": event.score, "episode/length": float(event.length)}
         case Evaluated() if event.scores:
@@ -226,7 +227,14 @@ def numbers_of(event: Event, frames_per_step: int) -> Numbers | None:
         case _:
             return None
     known = {name: value for name, value in values.items() if value is not None}
-    return Numbers(known, event.env_steps)
+    return Numbers(known, _updates(event) if by_updates else event.env_steps)
+
+
+def _updates(event: Metrics | Gauges | Episode | Evaluated) -> int:
+    """How many updates there were, where an event says so."""
+    if isinstance(event, Metrics):
+        return event.update
+    return 0 if isinstance(event, Episode) else event.updates
 
 
 class Tracker:
@@ -250,6 +258,8 @@ class Tracker:
         self._failure: Exception | None = None
         self._ended = False
         self._frames_per_step = 1
+        self._by_updates = False
+        """Whether the run learns without environments, so that only updates tell how far it is."""
         self._thread: threading.Thread | None = None
 
     def show(self, event: Event) -> None:
@@ -258,7 +268,8 @@ class Tracker:
             raise self._failure
         if isinstance(event, RunStarted):
             self._frames_per_step = event.frames_per_step
-        numbers = numbers_of(event, self._frames_per_step)
+            self._by_updates = event.updates > 0
+        numbers = numbers_of(event, self._frames_per_step, by_updates=self._by_updates)
         if numbers is None:
             return
         if self._thread is None:

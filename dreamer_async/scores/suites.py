@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamer_async import envs
@@ -22,12 +23,20 @@ SECONDS = 30.0
 
 
 class SuiteScores:
-    """Sums up the finished episodes of this process."""
+    """Sums up the finished episodes of a run."""
 
     def __init__(self, suite: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._suite, self._clock = suite, clock
         self._logs: list[Mapping[str, float]] = []
         self._next = clock()
+
+    def recall(self, events: Path, env_steps: int) -> None:
+        """Take in those of earlier processes of a run that goes on at a step."""
+        if not envs.has_scores(self._suite):
+            return  # a stream may have gigabytes
+        for each in read_episodes(events):
+            if each.log and each.env_steps <= env_steps and not beyond(self._suite, each):
+                self._logs.append(numbers(each.log))
 
     def add(self, episode: Episode, updates: int) -> Metrics | None:
         """Take in an episode; return the scores so far, now and then, if the suite has any."""

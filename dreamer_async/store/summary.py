@@ -28,6 +28,8 @@ REASONS = ("completed", "stopped", "failed")
 """How a run says that it ended."""
 RECENT = 20
 """Episodes that the shown return is the mean of."""
+LAST_BYTES = 4 * MAX_LINE
+"""Of a stream, in which its newest episodes are looked for first."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def summarize(run: RunDir) -> Summary:
     """Sum a run up from its config and the last few MB of its events."""
     config, owner = load_config(run), run.owner()
     records = last_records(run)
+    if not config.train.updates and not episodes_of(records):  # a pause, or long episodes
+        records = last_records(run, 16 * LAST_BYTES)
     state, env_steps, updates = _state(records, running=owner is not None)
     scores = [episode.score for episode in episodes_of(records)][-RECENT:]
     known = [score for score in scores if score is not None]
@@ -87,13 +91,13 @@ def summarize(run: RunDir) -> Summary:
     )
 
 
-def last_records(run: RunDir) -> list[Record]:
+def last_records(run: RunDir, most: int = LAST_BYTES) -> list[Record]:
     """The records of the last few MB of the stream: a run of weeks has some GB of them."""
     try:
         size = run.events_path.lstat().st_size
     except FileNotFoundError:
         return []
-    return read_events(run.events_path, max(0, size - 4 * MAX_LINE))[0]
+    return read_events(run.events_path, max(0, size - most))[0]
 
 
 def _frames_per_step(run: RunDir) -> int:
@@ -126,7 +130,8 @@ def _state(records: list[Record], *, running: bool) -> tuple[str, int, int]:
 def disk_usage(run: RunDir, replay_directory: str = "") -> int:
     """Bytes that a run takes, its replay elsewhere included; files may vanish meanwhile."""
     files = {Path(d) / name for d, _, names in os.walk(run.path) for name in names}
-    files |= set(run.replay_paths(replay_directory))
+    for each in (run, *run.ranks()):
+        files |= set(each.replay_paths(replay_directory))
     return sum(map(bytes_of, files))
 
 

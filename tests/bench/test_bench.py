@@ -28,7 +28,7 @@ from dreamer_async.cli import main
 from dreamer_async.config import SIZES, Config, resolve
 from dreamer_async.envs import spec
 from dreamer_async.envs.spec import ActionSpec
-from dreamer_async.replay.setup import open_replay, ring_spec
+from dreamer_async.replay.setup import open_replay, prefill_steps, ring_spec
 from dreamer_async.store.events import EventWriter, Gauges, Metrics, read_events
 from dreamer_async.store.run_dir import RunDir
 from tests.tiny_run import TINY, make_run
@@ -106,9 +106,10 @@ def test_the_pipeline_runs_for_real_and_is_compared_with_its_learner() -> None:
 def test_stages_of_a_run_are_averaged_after_its_first_update(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     writer = EventWriter(run.events_path, 0)
+    writer.emit(Metrics(0, 5, {"suite/score": 1.0}))  # of an episode, long before an update
     for update, share in ((0, 0.9), (1, 0.2), (3, 0.4)):
         if update:
-            writer.emit(Metrics(update, 10, {}))
+            writer.emit(Metrics(update, 10, {"loss/total": 1.0}))
         writer.emit(Gauges(10, update, {"stage/update": share, "rate/updates": 1.0}))
     writer.close()
     progress = Progress(run)
@@ -148,7 +149,7 @@ def test_plan_counts_parameters_and_replay_as_a_run_has_them(size: str, tmp_path
         assert needed["replay_steps"] == replay.spec.capacity * replay.spec.num_envs
         assert needed["replay_gb"] * 1e9 == pytest.approx(replay.bytes, rel=0.05)
     assert not (tmp_path / "not").exists()
-    assert needed["updates"] == 5000 * 32 // (8 * 16)
+    assert needed["updates"] == (5000 - prefill_steps(config)) * 32 // (8 * 16)
     assert "not measured" in "\n".join(report.plan_lines(needed))
 
 

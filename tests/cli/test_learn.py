@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,15 @@ def test_a_run_learns_from_episodes_of_an_environment(invoke: Invoke, folder: Pa
     assert (config.env.suite, config.env.task) == ("toy", "catch")
     steps = sum(len(episode["reward"]) for episode in recorded_episodes())
     assert newest(run).manifest["replay_steps"] == steps
+    assert not {"policy/lag", "ratio/actual"} & gauges(run).keys(), "nobody acts"
     assert invoke("resume", name, "--plain", "--online", "--steps", "40")[0] == 0
     assert end(run).env_steps >= 40
+    assert {"policy/lag", "ratio/actual"} <= gauges(run).keys()
+
+
+def gauges(run: RunDir) -> Mapping[str, float | None]:
+    """The newest ones of a run."""
+    return [each.values for each in read(run) if isinstance(each, events.Gauges)][-1]
 
 
 def test_a_run_learns_from_episodes_alone_and_then_steps_an_environment(

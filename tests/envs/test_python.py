@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -149,6 +150,18 @@ def test_scores_become_metrics_now_and_then() -> None:
     assert scores.add(episode(wood=0), 6) is None
     third = scores.add(episode(wood=0), 7)
     assert third is not None and third.values["suite/success/wood"] == pytest.approx(100 / 3)
+
+
+def test_scores_go_on_with_the_episodes_of_earlier_processes(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventWriter(path, 0) as writer:
+        for _ in range(3):
+            writer.emit(episode(wood=1))
+        writer.emit(replace(episode(wood=0), env_steps=999))  # beyond where the run goes on
+    scores = SuiteScores("crafter", clock=lambda: 0.0)
+    scores.recall(path, 100)
+    said = scores.add(episode(wood=0), 5)
+    assert said is not None and said.values["suite/success/wood"] == 75
 
 
 def recorded(root: Path, suite: str, task: str, episodes: list[Episode]) -> str:

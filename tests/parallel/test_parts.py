@@ -329,9 +329,14 @@ def test_replays_of_ranks_in_another_directory_are_found_again(tmp_path: Path) -
 def test_gauges_of_all_ranks() -> None:
     one = {"replay/steps": 10.0, "replay/fill": 0.5, "policy/lag": 1.0, "stage/learner_wait": 0.25}
     two = {"replay/steps": 30.0, "replay/fill": 0.1, "policy/lag": 2.0, "rate/own_steps": 7.0}
+    one |= {"replay/sample_age": 5.0, "replay/sampled": 64.0}  # half of its own 10 steps
+    two |= {"replay/sample_age": 15.0, "replay/sampled": 64.0}
     merged = of_all_ranks({0: one, 1: two})
+    assert merged["replay/sample_age"] == 20.0, "half of all 40"
+    assert merged["replay/sampled"] == 128.0
     assert merged["replay/steps"] == 40.0 and merged["replay/fill"] == pytest.approx(0.3)
     assert merged["rank/0/busy"] == 0.75 and merged["rank/1/env_steps"] == 7.0
+    assert "rank/1/busy" not in merged, "it has not said how long it waits"
     assert Team().gauges(one) == {}, "one process shows what it has"
 
 
@@ -341,10 +346,11 @@ def test_gauges_of_all_ranks() -> None:
 def test_ranks_have_a_row_and_one_process_has_none() -> None:
     view = RunView()
     assert shown_ranks.rows(view) == ((),)
-    view.gauges |= of_all_ranks({n: {"rate/own_steps": 10.0 * n} for n in range(2)})
+    waits = {"stage/learner_wait": 0.6}
+    view.gauges |= of_all_ranks({n: {"rate/own_steps": 10.0 * n} | waits for n in range(2)})
     full, brief = ("".join(part.text for part in row) for row in shown_ranks.rows(view))
-    assert full.startswith("2 ranks  steps/s 0 10") and "busy % 100 100" in full
-    assert brief == "2 ranks  steps/s 0–10.0  busy % 100  lag 0"
+    assert full.startswith("2 ranks  steps/s 0 10") and "busy % 40 40" in full
+    assert brief == "2 ranks  steps/s 0–10.0  busy % 40  lag 0"
     view.gauges |= of_all_ranks({n: {"rate/own_steps": 10.0 * n} for n in range(64)})
     (only,) = shown_ranks.rows(view)
     assert cells(only) < 60

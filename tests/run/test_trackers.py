@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_words_of_the_command_are_the_folders_of_a_run() -> None:
 def test_numbers_have_the_names_and_steps_of_the_stream() -> None:
     assert numbers_of(STARTED, 4) is None
     gauges = numbers_of(events.Gauges(250, 4, {"a/b": 1.0, "c": None}), 4)
-    assert gauges == Numbers({"a/b": 1.0, "progress/frames": 1000.0}, 250)
+    assert gauges == Numbers({"a/b": 1.0, "progress/frames": 1000.0, "progress/updates": 4.0}, 250)
     played = events.Evaluated(9, 1, (1.0, 2.0), (3, 4), 1.0)
     assert numbers_of(played, 1) == Numbers({"evaluation/mean": 1.5}, 9)
 
@@ -81,8 +82,19 @@ def test_a_tracker_gets_all_numbers_and_films_in_order() -> None:
     tracker.show(events.Metrics(update=1, env_steps=3, values={"loss/dyn": 2.0}))
     assert tracker.close() == ""
     assert [numbers.step for numbers in recorder.seen] == [0, 1, 2, 3]
-    assert recorder.seen[1].values == {"progress/frames": 4.0}
+    assert recorder.seen[1].values == {"progress/frames": 4.0, "progress/updates": 0.0}
     assert recorder.films == [(b"gif", 7)] and recorder.closed
+
+
+def test_a_run_without_environments_is_tracked_over_its_updates() -> None:
+    recorder = Recorder()
+    tracker = Tracker("x", lambda: recorder)
+    tracker.show(replace(STARTED, updates=100))
+    tracker.show(events.Gauges(0, 7, {}))
+    tracker.show(events.Metrics(update=8, env_steps=0, values={"loss/dyn": 2.0}))
+    tracker.show(events.Evaluated(0, 9, (1.0,), (3,), 1.0))
+    assert tracker.close() == ""
+    assert [numbers.step for numbers in recorder.seen] == [7, 8, 9]
 
 
 def test_one_that_hangs_is_left_and_what_it_lost_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

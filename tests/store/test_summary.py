@@ -12,11 +12,12 @@ from dreamer_async.store.events import (
     Episode,
     EventWriter,
     Gauges,
+    PhaseChanged,
     Resumed,
     RunFinished,
     Warned,
 )
-from dreamer_async.store.summary import last_records, summarize
+from dreamer_async.store.summary import disk_usage, last_records, summarize
 
 
 def test_frames_count_the_action_repeat_whatever_was_said_first(tmp_path: Path) -> None:
@@ -39,6 +40,28 @@ def test_episodes_that_a_resume_has_lost_count_no_more(tmp_path: Path) -> None:
     assert summarize(run).recent_return == 3.0
     returns = Run(run).returns()
     assert (returns.env_steps.tolist(), returns.returns.tolist()) == ([100, 200, 310], [1, 3, 5])
+
+
+def test_a_return_is_found_behind_a_long_pause(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    with EventWriter(run.events_path, 0) as writer:
+        writer.emit(PhaseChanged("paused", 100, 5))
+        writer.emit(Episode(100, 0, 4.0, 100))
+        for _ in range(6):
+            writer.emit(Warned("warning", "x" * (MAX_LINE - 1000)))
+    assert not [r for r in last_records(run) if isinstance(r.event, Episode)], "control"
+    assert summarize(run).recent_return == 4.0
+
+
+def test_replays_of_ranks_elsewhere_are_counted(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "scratch"
+    elsewhere.mkdir()
+    run, before = make_run(tmp_path), 0
+    for rank in range(2):
+        run.rank(rank).path.mkdir(parents=True)
+        before = disk_usage(run, str(elsewhere))
+        run.rank(rank).replay_paths(str(elsewhere))[0].write_bytes(bytes(8192))
+        assert disk_usage(run, str(elsewhere)) >= before + 8192
 
 
 def test_the_end_of_a_long_stream_is_enough(tmp_path: Path) -> None:

@@ -278,4 +278,4 @@ async def test_evaluations_and_explanations_are_shown(run: RunDir) -> None:
             await pilot.press("3", "i")
             await pilot.pause()
             shown = " ".join(screen(pilot))
-            assert "ratio/actual (replayed per step)" in shown and "keep up" in shown
+            assert "ratio/actual (replayed per step)" in shown and "the slower side" in shown

@@ -175,6 +175,12 @@ def test_evaluations_of_a_run_that_learns_from_what_was_recorded_are_lost_with_u
     assert [e.updates for e in view.evaluations] == [10, 20]
 
 
+def test_evaluations_of_lost_weights_go_though_their_steps_are_kept() -> None:
+    done = [Evaluated(10 * n, n, (1.0,), (5,), 1.0) for n in (10, 20, 30)]
+    view = view_of(started(), *done, Resumed("", 300, 20, 0.0))
+    assert [e.updates for e in view.evaluations] == [10, 20]
+
+
 def test_late_lines_of_the_old_generation_are_dropped_too() -> None:
     view = RunView()
     reduce(view, record(loss(5)))

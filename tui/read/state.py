@@ -234,7 +234,7 @@ def _forget_episodes(view: RunView) -> None:
         series.cut(steps, "steps")
         series.hold_updates(updates)
     recorded = view.started is not None and view.started.updates > 0
-    _keep(view.evaluations, lambda e: e.updates <= updates if recorded else e.env_steps <= steps)
+    _keep(view.evaluations, lambda e: e.updates <= updates and (recorded or e.env_steps <= steps))
     if _keep(view.rows, lambda row: row.env_steps <= steps):
         view.episode_count = view.rows[-1].number if view.rows else view.lengths.points
         view.last_length = view.rows[-1].length if view.rows else int(view.lengths.last or 0)

@@ -68,7 +68,7 @@ def returns(view: RunView, options: Options, others: Sequence[Named] = ()) -> Pi
         short_note=f"mean of {span}" if span > 1 else "",
         value=full,
         brief=brief,
-        legend=_returns_legend(view, others, float(mean[-1])) if len(series) else [],
+        legend=_returns_legend(view, others, options.smoothing) if len(series) else [],
         curves=curves,
         grounds=grounds,
         references=[top.value] if top is not None and _has_room(top.value, series) else [],
@@ -121,10 +121,11 @@ def _has_room(value: float, series: Series) -> bool:
     return low - value <= CEILING_ROOM * (high - low) >= value - high
 
 
-def _returns_legend(view: RunView, others: Sequence[Named], mean: float) -> list[Entry]:
+def _returns_legend(view: RunView, others: Sequence[Named], span: int) -> list[Entry]:
+    mean = float(view.episodes.rolling_mean(span)[-1])
     legend = [_entry("line", "━ ", "mean", mean)]
     for name, other, look in others:
-        latest = other.episodes.rolling_mean(20)
+        latest = other.episodes.rolling_mean(span)
         value = float(latest[-1]) if len(latest) else None
         legend.append(_entry(look, f"{MARKS.get(look, '━')} ", name, value))
     legend += _published_legend(view, mean)

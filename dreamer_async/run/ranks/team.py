@@ -124,15 +124,17 @@ def of_all_ranks(values: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
     for name in MEANS:
         merged |= {name: sum(v.get(name, 0.0) for v in values.values()) / len(values)}
     for rank, gauges in values.items():
-        busy = 1.0 - gauges.get("stage/learner_wait", 0.0)
         merged[f"rank/{rank}/env_steps"] = gauges.get("rate/own_steps", 0.0)
-        merged[f"rank/{rank}/busy"] = min(1.0, max(0.0, busy))
+        if (waits := gauges.get("stage/learner_wait")) is not None:  # in lockstep nobody measures
+            merged[f"rank/{rank}/busy"] = min(1.0, max(0.0, 1.0 - waits))
         merged[f"rank/{rank}/lag"] = gauges.get("policy/lag", 0.0)
     return merged
 
 
 SUMS = (
     *("replay/gb", "replay/steps", "replay/windows", "replay/torn", "replay/online_queue"),
+    *("replay/sampled", "replay/online_served", "replay/online_dropped", "replay/contexts_lost"),
+    "replay/sample_age",  # each counts in steps of its own environments
     *("memory/rss_gb", "memory/workers_gb", "cpu/percent"),
 )
-MEANS = ("replay/fill", "replay/sample_age")
+MEANS = ("replay/fill",)
