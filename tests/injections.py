@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import json
 import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -220,13 +221,15 @@ def environment_hangs(after: int) -> None:
     _break_environment(after, _hang)
 
 
-def dies_filling_the_replay(_: Any) -> None:
-    """kill -9 as soon as something that was recorded is to be written into the ring."""
+def dies_filling_the_replay(after: int) -> None:
+    """kill -9 when so many pieces of what was recorded are in the ring, and the next is wanted."""
+    fill = Replay.fill
 
-    def die(self: ring.RingFile, name: str, values: Any) -> None:
+    def some(pieces: Iterable[Any]) -> Iterator[Any]:
+        yield from itertools.islice(pieces, after)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    ring.RingFile.write_array = die
+    Replay.fill = lambda self, pieces: fill(self, some(pieces))
 
 
 def update_hangs(after: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dreamer_async.config import from_dict, override, resolve, to_dict
 from dreamer_async.store import checkpoint, events
@@ -35,7 +37,9 @@ TINY = (
 )
 AS_OPTIONS = [word for setting in TINY for word in ("-s", setting)]
 """The same as words of a command line."""
-UPDATES_PER_STEP = 8 / (4 * 8)
+COST = 4 * 8
+"""Steps of a batch."""
+UPDATES_PER_STEP = 8 / COST
 """The train ratio over the steps of a batch."""
 
 STARTED = events.RunStarted(
@@ -66,6 +70,14 @@ def newest(run: RunDir) -> checkpoint.Checkpoint:
     found, skipped = checkpoint.newest(run.checkpoints)
     assert found is not None, skipped
     return found
+
+
+def lacking_updates(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    """Updates that a run made too few from one manifest to a later one, by steps and debts."""
+    steps, updates, debt = (
+        second[name] - first[name] for name in ("env_steps", "updates", "ratio_debt")
+    )
+    return UPDATES_PER_STEP * steps - updates - debt / COST
 
 
 def kill_trainers(root: Path) -> None:

@@ -34,7 +34,7 @@ from dreamer_async.cli.options import (
     TaskAgain,
     Video,
 )
-from dreamer_async.cli.paths import check_target, runs_root
+from dreamer_async.cli.paths import check_target, runs_root, unused
 from dreamer_async.cli.terminal import warn
 from dreamer_async.config import ConfigError
 from dreamer_async.store.run_dir import RunDir
@@ -236,7 +236,7 @@ def dream(
     moving = check_films(video, gif)
     only_with("--video or --gif", moving, fps=fps)
     if out is None and not moving:
-        out = Path("dream.png")
+        out = unused(Path("dream.png"))
     if out is not None:
         check_ending(out, "--out", ".png")
         check_target(out, "--out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain, count
 from pathlib import Path
 
 from dreamer_async.config.schema import ConfigError, shown
@@ -42,3 +43,9 @@ def check_target(path: Path, option: str) -> None:
         raise ConfigError(f"{option} needs a file, but {str(path)!r} is a directory")
     if not path.absolute().parent.is_dir():
         raise ConfigError(f"{option} needs a file in an existing directory, got {str(path)!r}")
+
+
+def unused(path: Path) -> Path:
+    """The path, or with a number behind its name where there is such a file: nobody chose it."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(each for each in chain([path], others) if not each.exists())

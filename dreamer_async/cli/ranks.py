@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dreamer_async.config import ConfigError
 from dreamer_async.parallel.world import World, launch_id
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir, list_runs
+from dreamer_async.store.sizes import counted
 
 LAUNCH = Path("ranks", "launch.json")
 """In a run that torchrun has made: which launch it was."""
@@ -35,16 +37,21 @@ def _launch_of(run: RunDir) -> str | None:
     return found.get("launch") if isinstance(found, dict) else None
 
 
-def devices_of(run: RunDir, asked: int | None) -> tuple[int, str]:
-    """On how many devices a run is to continue, and a line that says so if nobody has asked.
+def devices_of(run: RunDir, asked: int | None, directory: str, *, drop_replay: bool) -> int:
+    """On how many devices a run is to continue; ConfigError where its replays would be lost.
 
-    As many as it had: each rank's replay is a share of the environments, and another number of
-    ranks has no use for it.
+    As many as it had, unless it is said: each rank's replay, in `directory` if that is given, is a
+    share of the environments, and another number of ranks has no use for it.
     """
-    had = len(run.ranks())
-    if asked is not None or had < 2 or World.here().size > 1:
-        return asked or 1, ""
-    return had, f"on {had} devices, as before; another number (--devices N) drops the replays\n"
+    had, ranks = run.shares(directory), World.here().size
+    wanted = ranks if ranks > 1 else asked or had or 1
+    again = World.here().restarts > 0  # in its first life this was refused, or asked for
+    if had not in (0, wanted) and not (drop_replay or again):
+        raise ConfigError(
+            f"{run.name} has {counted(had, 'replay')}, and {counted(wanted, 'device')} would "
+            "divide the environments in another way: add --drop-replay to start with empty ones"
+        )
+    return 1 if ranks > 1 else wanted
 
 
 def follow_run() -> int:

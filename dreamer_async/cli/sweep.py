@@ -146,6 +146,7 @@ def sweep(
     settings = (*flags, *with_view(env_args, kinds, overrides))
     words = Words(task, size, seeds, settings)
     directory, plan = wanted(runs_root(runs_dir), what, words, name, search, remote=remote)
+    before = directory.read() if directory.exists() else None
     plan = replace(plan, devices=devices or plan.devices)
     _check_devices(plan, remote)
     time = TIME if time is None else time
@@ -159,6 +160,8 @@ def sweep(
     standings = [stand(directory, job) for job in plan.jobs]
     print("\n".join(plan_lines(directory, plan, standings)), flush=True)
     todo = [each for each in standings if each.to_do or (retry and _again(each))]
+    if devices is not None:
+        _refuse_other_shares(directory, todo, devices)
     running = [each for each in standings if each.running]
     new = plan.trials - len(plan.jobs) if plan.search else 0
     at_once = jobs or _places(plan)
@@ -174,7 +177,7 @@ def sweep(
         _drop_replays(directory, standings)
     if not (todo or running or new):
         return 0
-    with _begun(directory, plan):
+    with _begun(directory, plan, before):
         if limits is not None:
             from dreamer_async.sweep.slurm import submit
 
@@ -184,6 +187,20 @@ def sweep(
 
 def _again(standing: Standing) -> bool:
     return standing.state == "failed" and not standing.reason
+
+
+def _refuse_other_shares(directory: SweepDir, todo: Sequence[Standing], devices: int) -> None:
+    """Refuse a number of devices for which runs that go on would lose their replays."""
+    from dreamer_async.store.summary import load_config
+
+    for run in (directory.run(each.job) for each in todo):
+        had = run.shares(load_config(run).replay.directory) if run.exists() else 0
+        if had not in (0, devices):
+            raise ConfigError(
+                f"{run.name} has {counted(had, 'replay')}, of no use to --devices {devices}: "
+                f"leave it out, or delete them with `dreamer-async runs rm {directory.name}/"
+                f"{run.name} --replay`"
+            )
 
 
 def _drop_replays(directory: SweepDir, standings: Sequence[Standing]) -> None:
@@ -288,10 +305,12 @@ def _ask(cost: Cost, *, sure: bool) -> None:
 
 
 @contextlib.contextmanager
-def _begun(directory: SweepDir, plan: Sweep) -> Iterator[None]:
-    """Keep the sweep for this process, and on the disk."""
+def _begun(directory: SweepDir, plan: Sweep, before: Sweep | None) -> Iterator[None]:
+    """Keep the sweep for this process, and on the disk, if it still is what it was before."""
     directory.path.mkdir(parents=True, exist_ok=True)
     with directory.lock():
+        if (directory.read() if directory.exists() else None) != before:
+            raise ConfigError(f"{directory.name} was changed meanwhile: give the command again")
         if not directory.exists() or directory.read() != plan:
             directory.write(plan)
         yield

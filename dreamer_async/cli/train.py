@@ -197,6 +197,7 @@ def resume(
     """
     if not World.here().leads:
         return follow_run()
+    from dreamer_async.cli.words.learn import check_source
     from dreamer_async.store.removal import remove
     from dreamer_async.store.summary import load_config
 
@@ -220,17 +221,23 @@ def resume(
         raise ConfigError(f"{key} cannot change in {run.name}: {reason}")
     refuse_an_end_behind(run, new, moved=steps is not None)
     kind = device_kind(new.train.device)
-    count, said = devices_of(run, devices)
-    print(said, end="", flush=True)
+    kept = old.replay.directory
+    count = devices_of(run, devices, kept, drop_replay=drop_replay)
+    if devices is None and count > 1:
+        print(f"on {count} devices, as before", flush=True)
     check_devices(new, kind, count)
     check_restarts(max_restarts, count)
     trackers = wanted_trackers(log, tensorboard=tensorboard, run=run)
     if note := unused_gpu(new.train.device, kind):
         print(note, flush=True)
     if drop_replay:
+        from dreamer_async.replay.setup import check_directory
         from dreamer_async.store.checkpoint import to_resume
 
-        to_resume(run.checkpoints)  # its error comes before anything is lost
+        to_resume(run.checkpoints)  # its error comes before anything is lost, as the next two
+        check_directory(new)
+        if new.train.updates:
+            check_source(new)
         freed = remove(run, only_replay=True)
         print(f"deleted a replay of {in_words(freed)}", flush=True)
     if warning := checkpoint_room.room_to_resume(new, run.checkpoints):

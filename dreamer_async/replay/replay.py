@@ -401,14 +401,15 @@ class Replay:
     # -- checkpoints -------------------------------------------------------------------------
 
     @property
-    def _identity(self) -> str:
+    def identity(self) -> str:
+        """What tells this ring from all others; it stays the same wherever the file is moved."""
         return self._files.ring.spec.identity
 
     def state(self) -> dict[str, Any]:
         """Describe everything that the next samples depend on besides the files, as JSON."""
         with self._lock:
             return {
-                "ring": self._identity,
+                "ring": self.identity,
                 "generation": self.generation,
                 "length": self.spec.length,
                 "heads": self._cursors.head.tolist(),
@@ -425,7 +426,7 @@ class Replay:
         ring only the generator and the counters are taken. Raises ValueError if the state is
         damaged; nothing is changed then.
         """
-        same_ring = isinstance(state, Mapping) and state.get("ring") == self._identity
+        same_ring = isinstance(state, Mapping) and state.get("ring") == self.identity
         state = parse_state(state, self.spec.num_envs if same_ring else None)
         fits = same_ring and state["length"] == self.spec.length
         with self._lock:

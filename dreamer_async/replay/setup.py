@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from dreamer_async.config import Config
+from dreamer_async.config import Config, ConfigError
 from dreamer_async.envs.spec import EnvSpec
 from dreamer_async.replay.capacity import (
     capacity_per_env,
@@ -28,9 +28,12 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
     """Create the ring, or open the one that a stopped run left behind, without a claim to it.
 
     Nothing on the disk is changed (a ring that was created goes again) before `claim`. Raises
-    ReplaySpaceError (needed and free bytes) with nothing left behind, and RingMismatch when the
-    ring on disk belongs to other settings or holds what no step can be.
+    ReplaySpaceError (needed and free bytes) with nothing left behind, RingMismatch when the ring
+    on disk belongs to other settings or holds what no step can be, and, with `resume`, ConfigError
+    as `check_directory`.
     """
+    if resume:
+        check_directory(config)
     ring, latents = run_dir.replay_paths(config.replay.directory)
     run_dir.path.mkdir(parents=True, exist_ok=True)  # a rank's says that it has a ring elsewhere
     seed, online = config.train.seed + 3, config.replay.online
@@ -49,12 +52,30 @@ def open_replay(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool)
 
 
 def room_of(config: Config, spec: EnvSpec, run_dir: RunDir, *, resume: bool) -> int:
-    """Steps that the replay of a whole run is to hold, where several rings share them."""
+    """Steps that the replay of a whole run is to hold, where several rings share them.
+
+    With `resume`, raises ConfigError as `check_directory`.
+    """
+    if resume:
+        check_directory(config)
     ring, _ = run_dir.replay_paths(config.replay.directory)
     if resume and ring.exists():
         return 0  # the file knows
     ring.parent.mkdir(parents=True, exist_ok=True)
     return steps_to_keep(config, spec, ring.parent)
+
+
+def check_directory(config: Config) -> None:
+    """Refuse to continue where the directory of the replay is gone, as its disk is; ConfigError.
+
+    A run that made it anew would continue without what it has collected.
+    """
+    directory = config.replay.directory
+    if directory and not Path(directory).is_dir():
+        raise ConfigError(
+            f"the directory of the replay, {Path(directory).absolute()}, does not exist: mount its "
+            "disk, or make the directory to continue with an empty replay"
+        )
 
 
 def check_room(config: Config, spec: EnvSpec, directory: Path) -> int:

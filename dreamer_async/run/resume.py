@@ -15,6 +15,7 @@ from torch import Tensor
 from dreamer_async.config import Config, changed, from_dict
 from dreamer_async.config.schema import shown
 from dreamer_async.machine.device import cpu_threads
+from dreamer_async.replay.setup import check_directory
 from dreamer_async.run.learner import Learner
 from dreamer_async.run.run_state import RunState
 from dreamer_async.store import checkpoint
@@ -58,8 +59,8 @@ def go_on(run_dir: RunDir, config: Config, state: RunState) -> Resumption:
     path = str(found.path.relative_to(run_dir.path))
     edited = _edited(run_dir, config, found.manifest)
     differences = _differences(config, Counters.read(found.manifest), state.library)
-    elsewhere = _elsewhere(run_dir, config) if state.other_ring else []
-    warnings = [*edited, *differences, *elsewhere]
+    another = _another_ring(run_dir, config, state)
+    warnings = [*edited, *differences, *another]
     return Resumption(_resumed(path, state, lost, found.skipped), warnings)
 
 
@@ -67,8 +68,10 @@ def drop_other_layout(run_dir: RunDir, config: Config, ranks: int) -> str:
     """Delete replays that so many ranks cannot use, and say so; mostly there are none.
 
     Every rank's ring holds its share of the environments, so that another number of ranks needs
-    other rings. Raises CheckpointError, with nothing deleted, where no checkpoint verifies.
+    other rings. Raises CheckpointError, with nothing deleted, where no checkpoint verifies, and
+    ConfigError where the directory of the replays is not there.
     """
+    check_directory(config)
     directory = config.replay.directory
     have = len(run_dir.ranks())
     whole = run_dir.replay_paths(directory)[0].exists()
@@ -149,18 +152,34 @@ def _edited(run_dir: RunDir, config: Config, manifest: Mapping[str, Any]) -> lis
     ]
 
 
+def _another_ring(run_dir: RunDir, config: Config, state: RunState) -> list[str]:
+    """What became of the replay of the checkpoint where the run goes on with another one."""
+    if not state.other_ring:
+        return []
+    if not state.earlier_ring:
+        return _elsewhere(run_dir, config)
+    return [
+        f"the replay at {_rings(run_dir, config)} is an earlier one of the run, not that of the "
+        "checkpoint: the run goes on with it, and without what it has collected in others since"
+    ]
+
+
 def _elsewhere(run_dir: RunDir, config: Config) -> list[str]:
     """What became of a replay outside of the run, whose name has the run's name and place."""
-    directory = config.replay.directory
-    if not directory:
+    if not config.replay.directory:
         return []
-    homes = sorted(run_dir.ranks(), key=lambda rank: int(rank.name)) or [run_dir]
-    rings = ", ".join(str(home.replay_paths(directory)[0]) for home in homes)
     return [
-        f"the replay of the checkpoint is not at {rings}: the run goes on with another one. If you "
-        "have moved or renamed the run, the old one is still there under the old name: stop the "
-        "run and give its files (.ring and .latents) the new name to keep it, or delete them"
+        f"the replay of the checkpoint is not at {_rings(run_dir, config)}: the run goes on with "
+        "another one. If you have moved or renamed the run, the old one is still there under the "
+        "old name: to continue with it, stop the run and give its files (.ring and .latents) the "
+        "new name, in place of the files that have it now, whose steps stay counted; or delete it"
     ]
+
+
+def _rings(run_dir: RunDir, config: Config) -> str:
+    """Where the replay is expected, or that of each rank."""
+    homes = sorted(run_dir.ranks(), key=lambda rank: int(rank.name)) or [run_dir]
+    return ", ".join(str(home.replay_paths(config.replay.directory)[0]) for home in homes)
 
 
 def _differences(config: Config, counters: Counters, library: str) -> list[str]:

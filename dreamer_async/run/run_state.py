@@ -4,6 +4,10 @@ A checkpoint is newer or older than the replay ring: the ring is an mmapped file
 kill -9 up to its last step, a checkpoint is a moment in the past. So env_steps grows by what
 the ring holds beyond the checkpoint, the limiter's debt comes from the checkpoint, and the
 updates that those extra steps had paid for are forgiven and counted.
+
+Nor is the ring always that of the checkpoint: a run that moves between machines, or whose disk was
+away, may come back to an earlier one. So a checkpoint says of every ring that the run has had how
+many of its steps are in env_steps.
 """
 
 from __future__ import annotations
@@ -25,14 +29,17 @@ from dreamer_async.run.limiter import TrainRatio
 from dreamer_async.run.telemetry import Position
 from dreamer_async.store.checkpoint import Checkpoint, CheckpointError
 from dreamer_async.store.checkpoint_layout import (
+    COUNTED,
     ENV,
     EPISODES,
     LEARNER_GENERATOR,
     POLICY,
     POLICY_GENERATOR,
     Counters,
+    counted_steps,
     keyed,
     under,
+    with_counted,
 )
 
 
@@ -65,6 +72,10 @@ class RunState:
         self._only_learns = only_learns
         self.other_ring = False
         """Whether the checkpoint that was loaded was made with another replay."""
+        self.earlier_ring = False
+        """Whether the replay is then one that the run has had before."""
+        self._counted: dict[str, int] = {}
+        """Steps of each replay that were counted before this process, see `counted_steps`."""
         self.others: list[Mapping[str, Any]] = []
         """What the checkpoint that was loaded holds of other ranks."""
 
@@ -90,8 +101,14 @@ class RunState:
             "ratio_started": self._ratio.started,
             "ratio_debt": self._ratio.debt,
             "replay_steps": self._replay.steps,
-            "replay": self._replay.state(),
+            **self.kept_of_replay(),
         }
+
+    def kept_of_replay(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this rank's replay beside its files, as JSON."""
+        replay = self._replay
+        counted = with_counted(self._counted, replay.identity, replay.steps)
+        return {"replay": replay.state(), COUNTED: counted}
 
     def learned(self) -> tuple[dict[str, Tensor], dict[str, int]]:
         """What the learner knows, and its own counters then; in the learner's thread."""
@@ -122,9 +139,10 @@ class RunState:
             counters = Counters.read(found.manifest)
             _check_generator(found.tensors, LEARNER_GENERATOR)
             self._learner.load_state(found.tensors, found.manifest)
-            lost, ahead = self._load_counters(counters, found.manifest["replay"])
+            lost, exact = self._load_counters(counters, found.manifest)
             self.others = found.manifest.get("ranks", [])
-            if self._lockstep and not lost and not ahead and POLICY_GENERATOR in found.tensors:
+            acts = self._lockstep and not self._only_learns
+            if acts and not lost and exact and POLICY_GENERATOR in found.tensors:
                 self._load_acting(found.tensors)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{found.path.name}: {error}") from error
@@ -147,20 +165,30 @@ class RunState:
         before = steps_holding(self._collector.prefill, spec.num_envs, spec.length)
         return max(0, self._replay.steps - before)
 
-    def _load_counters(self, counters: Counters, state: Any) -> tuple[float, int]:
-        """Restore replay cursors and limiter; return the updates that are forgiven, and for how
-        many steps the ring is ahead of the checkpoint.
+    def load_replay(self, kept: Mapping[str, Any]) -> int:
+        """Go on from `kept_of_replay`; returns how many steps of the ring were not counted yet.
 
-        Forgiven is what these steps had paid for, and a debt larger than any that this run can get
-        into (the batch was larger, or somebody wrote it there).
+        Negative where a power failure has left the ring behind its checkpoint. Raises ValueError
+        if what was kept is damaged.
+        """
+        replay, then = self._replay, kept["replay"]
+        same_ring = replay.load_state(then)
+        self._counted = counted_steps(kept)
+        self.other_ring = not same_ring and any(then["heads"])
+        self.earlier_ring = not same_ring and replay.identity in self._counted
+        return replay.steps - self._counted.get(replay.identity, 0)
+
+    def _load_counters(self, counters: Counters, kept: Mapping[str, Any]) -> tuple[float, bool]:
+        """Restore replay cursors and limiter; return the updates that are forgiven, and whether
+        the ring ends where acting did when the checkpoint was made.
+
+        Forgiven is what steps that were not counted had paid for, and a debt larger than any that
+        this run can get into (the batch was larger, or somebody wrote it there).
         """
         ratio, replay = self._ratio, self._replay
-        same_ring = replay.load_state(state)
-        self.other_ring = not same_ring and counters.replay_steps > 0
-        # A power failure may leave the ring behind its checkpoint. Where a run takes no steps of
-        # its own, those of a new ring are recorded ones.
-        behind = replay.steps - (counters.replay_steps if same_ring else 0)
-        fresh = 0 if self._only_learns else max(0, behind)
+        beyond = self.load_replay(kept)
+        # Where a run takes no steps of its own, those of a new ring are recorded ones.
+        fresh = 0 if self._only_learns else max(0, beyond)
         ratio.inserted = counters.env_steps + fresh
         most = ratio.bound + self._env.num_envs * ratio.ratio
         debt = min(max(0.0, counters.ratio_debt), most)
@@ -168,7 +196,8 @@ class RunState:
             ratio.start(debt if counters.ratio_started else None)
         forgiven = max(0.0, counters.ratio_debt - debt)
         paid = fresh if counters.ratio_started else min(fresh, self._beyond_prefill())
-        return (paid * ratio.ratio + forgiven) / ratio.cost, fresh
+        exact = not beyond and not self.earlier_ring
+        return (paid * ratio.ratio + forgiven) / ratio.cost, exact
 
     def _load_acting(self, tensors: Mapping[str, Tensor]) -> None:
         own = self._own()

@@ -189,7 +189,8 @@ class Saver:
         if error.errno not in FULL:
             return 0
         freed = checkpoint.make_room(self._run_dir.checkpoints)
-        for film in self._run_dir.pictures.glob("*"):
+        for name in ("film.npz", "dream.gif"):  # what else is there is not ours
+            film = self._run_dir.pictures / name
             with contextlib.suppress(OSError):
                 freed += film.stat().st_size
                 film.unlink()

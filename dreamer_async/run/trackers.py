@@ -13,11 +13,13 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from dreamer_async.config import Config, to_dict
@@ -87,6 +89,18 @@ class Tensorboard:
             self._writer.close()
 
 
+def own_name(run: RunDir, folder: Path) -> str:
+    """What a service knows a run by: no other run may have it, in another directory of runs either.
+
+    It is made once and kept in the tracker's folder. One that was begun without has the run's name.
+    """
+    file = folder / "run_id"
+    if not file.exists():
+        new = not any(folder.iterdir())
+        file.write_text(f"{run.name}-{secrets.token_hex(3)}" if new else run.name)
+    return file.read_text().strip()
+
+
 class Wandb:
     """Weights & Biases, offline with WANDB_MODE=offline; local files in `wandb/` of the run."""
 
@@ -95,7 +109,7 @@ class Wandb:
         self._folder = run.tracker("wandb")
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=run.name,
+            id=own_name(run, self._folder),
             name=run.name,
             dir=str(self._folder),
             config=flat(config),
@@ -125,7 +139,7 @@ class Trackio:
         self._folder = run.tracker("trackio")
         self._run = self._trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", PROJECT),
-            name=run.name,
+            name=own_name(run, self._folder),
             config=flat(config),
             resume="allow",
             embed=False,

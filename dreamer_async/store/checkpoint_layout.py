@@ -27,6 +27,11 @@ POLICY = "policy/"
 EPISODES = "episodes/"
 ENV = "env/"
 
+COUNTED = "counted"
+"""Key of the steps of each replay that are in `env_steps`, in a manifest and of each other rank."""
+MOST_RINGS = 64
+"""Replays of one rank whose counted steps are kept: those that it used last."""
+
 LEARNER_GENERATOR = "learner/generator"
 POLICY_GENERATOR = f"{POLICY}generator"
 
@@ -39,6 +44,31 @@ def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def keyed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put the prefix of their owner in front of the names of tensors; `under` undoes it."""
     return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def counted_steps(kept: Mapping[str, Any]) -> dict[str, int]:
+    """How many steps of each replay of a rank are counted, {identity of its ring: steps}.
+
+    The one that was used last comes last, and earlier versions have kept no other. `kept` is a
+    manifest, or what it holds of another rank. Raises ValueError where no run can have counted
+    like that.
+    """
+    if COUNTED not in kept:
+        replay = kept["replay"]
+        return {str(replay["ring"]): kept.get("replay_steps", sum(map(int, replay["heads"])))}
+    counted = kept[COUNTED]
+    if not isinstance(counted, Mapping):
+        raise ValueError(f"{COUNTED}: expected an object, got {shown(counted)}")
+    for ring, steps in counted.items():
+        if type(steps) is not int or not 0 <= steps <= LARGEST:
+            raise ValueError(f"{COUNTED}: {shown(steps)} steps of {shown(ring)} cannot be")
+    return dict(counted)
+
+
+def with_counted(counted: Mapping[str, int], ring: str, steps: int) -> dict[str, int]:
+    """The same once so many steps of a ring, the one in use, are counted."""
+    others = [(other, then) for other, then in counted.items() if other != ring]
+    return dict([*others, (ring, steps)][-MOST_RINGS:])
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,10 @@ class RunDir:
             return []
         return [self.rank(int(name)) for name in names if name.isascii() and name.isdigit()]
 
+    def shares(self, directory: str = "") -> int:
+        """How many rings the environments of the run are divided among; 0 without a replay."""
+        return len(self.ranks()) or int(self.replay_paths(directory)[0].exists())
+
     def free_replay(self, directory: str = "") -> int:
         """Delete the ring and the latents, wherever they are; returns the bytes freed."""
         freed = 0

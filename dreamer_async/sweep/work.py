@@ -11,7 +11,7 @@ from dreamer_async.config import Config, ConfigError, resolve, to_dict
 from dreamer_async.machine.interpreter import command
 from dreamer_async.store.regular_file import open_regular
 from dreamer_async.store.run_dir import RunDir
-from dreamer_async.store.summary import summarize
+from dreamer_async.store.summary import load_config, summarize
 from dreamer_async.store.sweep_dir import Job, Sweep, SweepDir
 
 WAITING = "waiting"
@@ -79,9 +79,11 @@ def make(directory: SweepDir, sweep: Sweep, job: Job) -> RunDir:
 def trainer(run: RunDir, overrides: Sequence[str] = (), devices: int = 1) -> list[str]:
     """Command line of a run's trainer, which goes on with it where it has begun.
 
-    On several devices it is a launcher of ranks.
+    On several devices it is a launcher of ranks. A run that has replays goes on with as many
+    devices as these are for.
     """
     begun = run.events_path.exists()
+    devices = (begun and run.shares(load_config(run).replay.directory)) or devices
     ranks = [f"--devices={devices}"] if devices > 1 else []
     options = [*(["--resume"] if begun else []), *(f"--set={text}" for text in overrides)]
     return command("dreamer_async", "trainer", *ranks, *options, run.path)

@@ -88,6 +88,31 @@ def test_a_run_learns_from_another_and_then_from_environments(
     assert invoke("eval", name, "--episodes", "1")[0] == 0
 
 
+@pytest.mark.parametrize("sync", ["true", "false"])
+def test_any_run_continues_without_its_environments(
+    invoke: Invoke, tmp_path: Path, sync: str
+) -> None:
+    run = make_run(tmp_path, "train.steps=120", f"train.sync={sync}")
+    assert pipeline.main(run, plain=False, resume=False) == 0
+    done = end(run).updates
+    words = ["resume", str(run.path), "--plain", "-s", f"train.updates={done + 4}"]
+    assert invoke(*words)[0] == 0
+    assert (end(run).updates, end(run).env_steps) == (done + 4, 120)
+
+
+def test_recorded_data_is_not_deleted_where_it_is_the_only_copy(
+    invoke: Invoke, folder: Path
+) -> None:
+    words = ["learn", "data", "--size", "tiny", "--updates", "5", "--plain", *SMALL]
+    assert invoke(*words, "--actions", "after")[0] == 0
+    [name] = runs()
+    ring = RunDir(Path("runs") / name).replay_path
+    shutil.rmtree(folder)
+    words = ["resume", name, "--plain", "--updates", "9", "--drop-replay"]
+    code, said = invoke(*words)
+    assert code == 2 and "is neither a run nor a folder of episodes" in said and ring.exists()
+
+
 def test_the_size_may_be_another_one(invoke: Invoke, trained: RunDir) -> None:
     words = ["learn", "last", "--updates", "2", "--plain", "--size", "toy"]
     assert invoke(*words, "-s", "replay.capacity=60")[0] == 0

@@ -13,6 +13,7 @@ from dreamer_async.config import resolve, to_dict
 from dreamer_async.parallel import launch
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
+from dreamer_async.sweep.work import trainer
 
 Resume = Callable[..., tuple[int, list[int]]]
 
@@ -50,11 +51,27 @@ def test_as_many_as_before(resume: Resume, capsys: pytest.CaptureFixture[str]) -
     assert "on 2 devices, as before" in capsys.readouterr().out
 
 
-def test_another_number_is_taken_without_a_word(
-    resume: Resume, capsys: pytest.CaptureFixture[str]
+def test_another_number_deletes_no_replay_unless_that_is_asked_for(
+    resume: Resume, run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert resume("--devices", "4") == (0, [4])
-    assert "as before" not in capsys.readouterr().out
+    rings = [run.rank(n).replay_paths()[0] for n in range(2)]
+    for ring in rings:
+        ring.write_bytes(bytes(64))
+    for words in (["--devices", "4"], ["--devices", "1"]):
+        assert resume(*words)[0] == 2
+        said = capsys.readouterr().err
+        assert "has 2 replays" in said and "add --drop-replay" in said
+        assert all(ring.exists() for ring in rings)
+    assert resume("--devices", "4", "--drop-replay") == (0, [4])
+    assert not any(ring.exists() for ring in rings)
+
+
+def test_a_sweep_continues_a_run_on_as_many_devices_as_it_has_replays(run: RunDir) -> None:
+    run.events_path.touch()
+    for devices in (1, 4):
+        assert "--devices=2" in trainer(run, devices=devices)
+    run.free_replay()
+    assert "--devices=4" in trainer(run, devices=4)
 
 
 def test_restarts_are_of_such_runs_only(resume: Resume, run: RunDir) -> None:

@@ -264,10 +264,13 @@ def test_a_replaced_worker_does_not_repeat_its_stream() -> None:
 def test_workers_leave_signals_of_the_terminal_to_the_trainer() -> None:
     with make(num_envs=1) as env:
         env.start()
+        step(env, 2)
+        before = env.workers()
         for terminal in (signal.SIGINT, signal.SIGHUP):
-            os.kill(env._workers[0].process.pid, terminal)
+            os.kill(before[0], terminal)
         step(env, 2)
         assert not env.recv().is_first[0]
+        assert env.workers() == before and env.notices() == []
 
 
 @pytest.mark.faults

@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 from experience import Experience, make_spec
 from gymnasium.spaces import Dict
-from hostile import JSON, spoiled
+from hostile import JSON, exchanged, ill_typed, spoiled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import make_run, newest
 
 from dreamer_async import cli, envs
-from dreamer_async.config import ConfigError, from_dict, resolve, to_dict
+from dreamer_async.config import Config, ConfigError, from_dict, resolve, to_dict
 from dreamer_async.replay.replay import Replay
 from dreamer_async.replay.ring import Record as WriterRecord
 from dreamer_async.replay.ring import RingFile, RingMismatch, stored_file_spec
 from dreamer_async.run import checkpoint_room, pipeline, saved_spec
-from dreamer_async.store import checkpoint
+from dreamer_async.store import checkpoint, exit_codes
 from dreamer_async.store.checkpoint_layout import Counters
 from dreamer_async.store.events import Record, RunFinished, Warned, decode_line, encode_line
 from dreamer_async.store.json_file import write_json_atomic
@@ -57,6 +57,7 @@ def test_a_spoiled_config_is_a_config_or_a_line(data: Any) -> None:
     except ConfigError as error:
         assert str(error).isprintable() and len(str(error)) < 500
     else:
+        assert ill_typed(Config, config) == []
         assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -70,6 +71,7 @@ def test_a_spoiled_event_is_skipped_or_well_typed(data: Any) -> None:
         record = decode_line(json.dumps(data).encode())
     except ValueError:
         return
+    assert ill_typed(RunFinished, record.event) == []
     again = encode_line(record.event, record.time, record.mono, record.generation)
     assert decode_line(again) == record
 
@@ -102,9 +104,28 @@ def test_spoiled_counters_are_refused_or_sane(data: Any) -> None:
     except ValueError as error:
         assert str(error).isprintable()
     else:
+        assert ill_typed(Counters, counters) == []
         whole = counters.env_steps, counters.updates, counters.skipped, counters.threads
-        assert all(type(n) is int and 0 <= n <= 1 << 53 for n in whole)
+        assert all(0 <= n <= 1 << 53 for n in whole)
         assert abs(counters.ratio_debt) < float("inf")
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "fits"), [(Config, from_dict, CONFIG), (Counters, Counters.read, COUNTERS)]
+)
+def test_every_field_refuses_every_other_type(
+    kind: type, read: Callable[[Any], Any], fits: dict[str, Any]
+) -> None:
+    """True is no number, 1 is no truth; only a whole number may stand for one that need not be."""
+    refused = 0
+    for data in exchanged(fits):
+        try:
+            value = read(data)
+        except ValueError:
+            refused += 1
+        else:
+            assert ill_typed(kind, value) == []
+    assert ill_typed(kind, read(fits)) == [] and refused > 5 * len(fits)
 
 
 NATIVE = saved_spec.encode(described(Dict(EXAMPLES), Dict(EXAMPLES)))
@@ -425,6 +446,30 @@ def test_a_hostile_run_is_a_line_at_worst_and_runs_no_code(
     assert {path.name for path in here.iterdir()} <= allowed, "no file outside the run"
 
 
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        *((replaced("events.jsonl", make), exit_codes.CANNOT) for make in (os.mkfifo, os.mkdir)),
+        *((replaced("lock", make), exit_codes.CANNOT) for make in (os.mkfifo, os.mkdir)),
+        (replaced("replay.ring", os.mkfifo), exit_codes.CANNOT),
+        (replaced("replay.latents", os.mkfifo), exit_codes.CANNOT),
+        (replaced("events.jsonl", link), exit_codes.WRONG_INPUT),
+        (replaced("replay.ring", link), exit_codes.WRONG_INPUT),
+        (linked_checkpoint, exit_codes.UNUSABLE),
+        (a_pipe_for_a_config, exit_codes.WRONG_INPUT),
+        (replaced("log.txt", os.mkfifo), 0),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_stands_in_the_place_of_a_file_is_told_apart_by_exit_codes(
+    trained: RunDir, here: Path, spoil: Callable[[RunDir], None], code: int
+) -> None:
+    """A path that cannot be used, a run that is refused, no checkpoint; a log is no matter."""
+    run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / trained.name)))
+    spoil(run)
+    assert cli.main(["resume", run.name, "--plain", "--steps", "44"]) == code
+
+
 @pytest.mark.parametrize("spoil", RING, ids=lambda spoil: spoil.__name__)
 def test_steps_that_cannot_be_are_named_and_nothing_is_changed(
     trained: RunDir, here: Path, capfd: pytest.CaptureFixture[str], spoil: Callable[[RunDir], None]
@@ -483,20 +528,21 @@ def test_settings_edited_since_are_said_and_count(
 def test_one_bad_run_is_one_line_among_the_others(
     trained: RunDir, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    names = []
+    runs = []
     for number, spoil in enumerate(HOSTILE):
         run = RunDir(Path(shutil.copytree(trained.path, here / "runs" / f"bad-{number}")))
         spoil(run)
-        names.append(run.name)
+        runs.append(run)
         shutil.rmtree(here / "x.png", ignore_errors=True)  # where a spoiler puts what it replaces
     shutil.copytree(trained.path, here / "runs" / "good")
     assert cli.main(["runs"]) == 0
     out, err = capfd.readouterr()
     assert out.count("good ") == 1
-    for name in names:
-        lines = [line for line in (out + err).splitlines() if f"{name} " in line or f"{name}/" in
-                 line or f"{name}:" in line]  # fmt: skip
-        assert len(lines) <= 1, lines
+    for run in runs:
+        lines = [line for line in (out + err).splitlines() if f"{run.name} " in line or
+                 f"{run.name}/" in line or f"{run.name}:" in line]  # fmt: skip
+        is_run = run.config_path.is_file()  # where it is a pipe there is none
+        assert len(lines) == is_run, (run.name, lines)
 
 
 def test_the_canaries_can_die(here: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from fault_runs import SEEK, Ledger, Server, log, until
 from injections import CANNOT, HANGS
-from tiny_run import UPDATES_PER_STEP, make_run, newest, read
+from tiny_run import UPDATES_PER_STEP, lacking_updates, make_run, newest, read
 
 from dreamer_async.run import pipeline
 from dreamer_async.store import checkpoint, events
@@ -360,9 +360,9 @@ def test_updates_after_a_kill_come_at_the_train_ratio(
     ledger = Ledger(run)
     with server.start(run) as trainer:
         trainer.wait_for(saves_updates)
+    saved = newest(run).manifest
     assert server.train(*until(run, ledger), wrong, resume=True) == 0
     resumed = next(e for e in read(run) if isinstance(e, events.Resumed))
-    last = newest(run).manifest
-    updates = last["updates"] - resumed.updates
-    expected = UPDATES_PER_STEP * (last["env_steps"] - resumed.env_steps)
-    assert (abs(updates - expected) <= 4) == (not wrong), (updates, expected)
+    assert resumed.updates == saved["updates"] and resumed.env_steps >= saved["env_steps"]
+    lacking = lacking_updates(saved | {"env_steps": resumed.env_steps}, newest(run).manifest)
+    assert (lacking in (0, 1)) == (not wrong), "at most the update that the stop cut short"

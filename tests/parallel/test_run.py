@@ -81,6 +81,22 @@ def test_a_run_goes_on_with_another_number_of_ranks(ranks: RankServer, tmp_path:
     assert "the replay of 1 rank was dropped" in log(run)
 
 
+def test_earlier_replays_of_ranks_are_not_counted_again(ranks: RankServer, tmp_path: Path) -> None:
+    """As on machines with a disk each, between which a queue moves the run."""
+    run, away = make_run(tmp_path, *SHORT, task="seek"), tmp_path / "away"
+    assert ranks.train(run) == [0, 0], log(run)
+    (run.path / "ranks").rename(away)
+    for steps in (160, 200):
+        extend(run, f"train.steps={steps}")
+        assert ranks.train(run, resume=True) == [0, 0], log(run)
+        (run.path / "ranks").rename(tmp_path / f"of {steps}")
+        away.rename(run.path / "ranks")
+        away = tmp_path / f"of {steps}"
+    at = [event.env_steps for event in read(run) if isinstance(event, events.Resumed)]
+    assert at == [120, 160] and newest(run).manifest["env_steps"] == 200
+    assert list(newest(run).manifest["ranks"][0]["counted"].values()) == [20, 60 + 20]
+
+
 def test_what_fails_on_one_rank_is_saved_and_told_by_rank_0(
     ranks: RankServer, tmp_path: Path
 ) -> None:

@@ -37,18 +37,21 @@ def test_updates_match_the_official_accounting(
     assert updates_after(ratio, steps) == expected
 
 
-def test_debt_survives_a_resume_without_burst_or_stall() -> None:
-    first = TrainRatio(32, cost=1024)
-    first.insert(2048)
-    first.start()
+@pytest.mark.parametrize("owed", [0, 99, 1000])
+def test_debt_survives_a_resume_without_burst_or_stall(owed: int) -> None:
+    """Also that of steps whose updates were all to come."""
+    first, second, whole = (TrainRatio(32, cost=1024) for _ in range(3))
+    for ratio in (first, whole):
+        ratio.insert(2048)
+        ratio.start()
     updates = updates_after(first, 100)
-    second = TrainRatio(32, cost=1024)
+    first.insert(owed)
     second.inserted = first.inserted
     second.start(first.debt)
-    whole = TrainRatio(32, cost=1024)
-    whole.insert(2048)
-    whole.start()
-    assert updates + updates_after(second, 100) == updates_after(whole, 200)
+    assert second.debt == first.debt
+    burst = updates_after(second, 0)
+    assert burst == first.debt // 1024
+    assert updates + burst + updates_after(second, 100) == updates_after(whole, 200 + owed)
 
 
 def test_the_phase_of_a_paused_run_is_paused_whatever_happens_meanwhile() -> None:

@@ -148,12 +148,14 @@ def test_recorded_steps_that_are_filled_in_again_are_none_of_the_run(
     assert (resumed.env_steps, resumed.lost_updates) == (0, 0.0)
 
 
+@pytest.mark.parametrize("pieces", [0, 1, 3, 4])
 def test_a_kill_while_the_replay_is_filled_leaves_an_empty_one_which_is_filled_again(
-    server: Server, source: RunDir, tmp_path: Path
+    server: Server, source: RunDir, tmp_path: Path, pieces: int
 ) -> None:
+    """Wherever between the steps of one environment and those of the next, and after the last."""
     run = learner_of(source, tmp_path)
-    assert server.train(run, {"dies_filling_the_replay": 1}) == -signal.SIGKILL, log(run)
-    assert run.replay_path.exists() and len(stored(run)["reward"][0]) == 0
+    assert server.train(run, {"dies_filling_the_replay": pieces}) == -signal.SIGKILL, log(run)
+    assert run.replay_path.exists() and [len(r) for r in stored(run)["reward"]] == [0, 0, 0, 0]
     assert pipeline.main(run, plain=False, resume=True) == 0
     assert ends(run) == [("completed", 0, 20)] and same_steps(run, source)
 

@@ -307,12 +307,30 @@ def test_trackio_has_the_numbers_of_the_stream(
     pytest.importorskip("trackio")
     run = tracked(tmp_path, "trackio")
     with sqlite3.connect(tmp_path / "trackio" / "dreamer-async.db") as base:
-        rows = base.execute("select step, metrics from metrics where run_name = ?", [run.name])
+        rows = base.execute(
+            "select step, metrics from metrics where run_name = ?", [known_as(run, "trackio")]
+        )
         found = {}
         for step, metrics in rows.fetchall():
             if "loss/dyn" in (values := json.loads(metrics)):
                 found[step] = values["loss/dyn"]
     assert found == pytest.approx(losses(run))
+
+
+def known_as(run: RunDir, tracker: str) -> str:
+    return trackers.own_name(run, run.tracker(tracker))
+
+
+def test_runs_of_one_name_stay_apart_and_each_keeps_its_own(tmp_path: Path) -> None:
+    names = set()
+    for root in ("a", "b"):
+        run = RunDir(tmp_path / root / "20260101-000000-pong")
+        run.tracker("wandb").mkdir(parents=True)
+        names |= {known_as(run, "wandb") for _ in range(2)}
+    assert len(names) == 2 and all(name.startswith("20260101-000000-pong-") for name in names)
+    old = RunDir(tmp_path / "c" / "20260101-000000-pong")
+    (old.tracker("wandb") / "wandb").mkdir(parents=True)
+    assert known_as(old, "wandb") == old.name, "as before there were such names"
 
 
 def test_wandb_has_the_numbers_of_the_stream_offline(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile import exchanged, ill_typed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -222,8 +223,43 @@ def test_a_flipped_byte_is_skipped_or_still_well_typed(event: Event, at: int, by
         record = decode_line(bytes(data))
     except ValueError:
         return
+    assert well_typed(record)
     again = encode_line(record.event, record.time, record.mono, record.generation)
     assert decode_line(again) == record
+
+
+def well_typed(record: Record) -> bool:
+    head = all(type(number) is float for number in (record.time, record.mono))
+    whole = type(record.generation) is int
+    return head and whole and ill_typed(type(record.event), record.event) == []
+
+
+SAMPLES: Mapping[Any, Any] = {
+    int: 3,
+    float: 0.5,
+    bool: True,
+    str: "x",
+    float | None: 0.5,
+    tuple[str, ...]: ("x",),
+    tuple[int, ...]: (3,),
+    tuple[float, ...]: (0.5,),
+    Mapping[str, float | None]: {"x": 0.5},
+}
+
+
+@pytest.mark.parametrize("kind", EVENT_TYPES.values())
+def test_every_field_refuses_every_other_type(kind: type[Event]) -> None:
+    """True is no number, 1 is no truth; only a whole number may stand for one that need not be."""
+    event = kind(**{name: SAMPLES[t] for name, t in field_types(kind).items()})
+    refused = 0
+    for data in exchanged(json.loads(line(event))):
+        try:
+            record = decode_line(json.dumps(data).encode())
+        except ValueError:
+            refused += 1
+        else:
+            assert well_typed(record), record
+    assert well_typed(decode_line(line(event))) and refused > 5 * len(fields(kind))
 
 
 def test_generations_count_up_over_torn_tails(tmp_path: Path) -> None:

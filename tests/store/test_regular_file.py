@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dreamer_async.store import exit_codes
 from dreamer_async.store.regular_file import NotRegular, open_regular, read_regular, reading
 
 
@@ -58,6 +59,7 @@ def test_what_is_no_file_is_not_opened(
     with pytest.raises(NotRegular, match=r"^x is a") as caught:
         open_regular(path, flags)
     assert caught.value.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO)
+    assert exit_codes.of_system(caught.value) == exit_codes.CANNOT == 73
     assert sorted(os.listdir()) == before, "nothing is made behind a link"
     assert len(os.listdir("/proc/self/fd")) == files, "nothing stays open"
 

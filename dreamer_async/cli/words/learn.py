@@ -68,7 +68,7 @@ def wanted(
         config = _of_run(RunDir.find(root, source), task, size, words)
     else:
         config = _of_folder(folder, said, task, size, [*said.view, *words])
-    return config, _check(config)
+    return config, check_source(config)
 
 
 def _refuse(said: Episodes) -> None:
@@ -176,7 +176,7 @@ def _without_env(data: Dataset, size: str | None, words: Sequence[str]) -> Confi
     return replace(config, env=replace(config.env, args=args, kinds=kinds))
 
 
-def _check(config: Config) -> int:
+def check_source(config: Config) -> int:
     """Refuse what was recorded if it cannot be learned from; how many steps there are."""
     from dreamer_async.replay.recorded import check_length, open_source
 

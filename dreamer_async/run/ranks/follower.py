@@ -269,21 +269,20 @@ async def begin(parts: Parts, team: Follower) -> None:
     known: Mapping[str, Any] | None = message["known"]
     learner, replay = parts.learner, parts.replay
     learner.updates, learner.skipped = message["updates"], message["skipped"]
-    before = 0
+    beyond = replay.steps
     if known is not None:
         generator = torch.from_numpy(
             np.frombuffer(base64.b64decode(known["generator"]), np.uint8).copy()
         )
         await parts.learner_thread.run(learner.restore_generator, generator)
-        if replay.load_state(known["replay"]):
-            before = sum(known["replay"]["heads"])
+        beyond = parts.state.load_replay(known)
     elif learner.updates:
         await parts.learner_thread.run(learner.restore_generator, torch.empty(0))
     replay.claim()
     ready = replay.windows >= parts.collector.prefill
     if ready:
         parts.ratio.start()
-    team.send("begun", number=0, steps=max(0, replay.steps - before), ready=ready)
+    team.send("begun", number=0, steps=max(0, beyond), ready=ready)
     await parts.learner_thread.run(team.same_weights, learner.trainer)
     await parts.learner_thread.run(learner.publish)
 
@@ -345,7 +344,8 @@ async def compile_and_obey(parts: Parts, team: Follower) -> None:
 async def obey(parts: Parts, team: Follower) -> Any:
     """Do what rank 0 says, in its order, until cancelled."""
     while True:
-        order = await team.order()
+        with parts.learner.stages.measure("learner_wait"):
+            order = await team.order()
         if order["kind"] == UPDATE:
             await parts.learner_thread.run(parts.learner.step)
         elif order["kind"] == COLLECT:
@@ -361,7 +361,7 @@ async def answer(parts: Parts, team: Follower, number: int) -> None:
     generator = base64.b64encode(tensors[LEARNER_GENERATOR].numpy().tobytes()).decode()
     ratio = parts.ratio
     assert isinstance(ratio, MirrorRatio)
-    kept = {"replay": parts.replay.state(), "generator": generator}
+    kept = parts.state.kept_of_replay() | {"generator": generator}
     team.send("saved", number=number, digest=found, inserted=ratio.own, kept=kept)
 
 
