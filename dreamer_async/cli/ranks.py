@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from dreamer_async.config import ConfigError
-from dreamer_async.parallel.world import World, launch_id
+from dreamer_async.parallel.world import World, launch_id, launched_seconds
 from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir, list_runs
 from dreamer_async.store.sizes import counted
 
 LAUNCH = Path("ranks", "launch.json")
 """In a run that torchrun has made: which launch it was."""
+CLOCKS_SECONDS = 60.0
+"""By how much the clocks of machines that share a disk may differ."""
 
 
 def remember_launch(run: RunDir) -> None:
@@ -26,7 +29,9 @@ def made_before(root: Path) -> RunDir | None:
     """The run that this launch made before its ranks were started anew; None in its first life."""
     if World.here().restarts == 0:
         return None
-    return next((run for run in list_runs(root) if _launch_of(run) == launch_id()), None)
+    since = time.time() - launched_seconds() - CLOCKS_SECONDS
+    made = (run for run in list_runs(root) if _launch_of(run) == launch_id())
+    return next((run for run in made if (run.path / LAUNCH).stat().st_mtime >= since), None)
 
 
 def _launch_of(run: RunDir) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Mapping
@@ -48,10 +49,25 @@ def launch_id(environment: Mapping[str, str] | None = None) -> str:
     named = given.get("TORCHELASTIC_RUN_ID", "none")
     if named != "none":
         return named
-    launcher = os.getppid()
+    return f"{socket.gethostname()}:{os.getppid()}:{_launcher_began()}"
+
+
+def launched_seconds() -> float:
+    """How long ago the launcher, our parent, was started; infinite where the system does not tell.
+
+    An id that somebody gave is that of earlier launches, too.
+    """
     try:
-        fields = Path(f"/proc/{launcher}/stat").read_text().rpartition(") ")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return uptime - int(_launcher_began()) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _launcher_began() -> str:
+    """When it was started, in ticks since the machine was; `?` where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(") ")[2].split()
     except OSError:
-        fields = []
-    since = fields[19] if len(fields) > 19 else "?"
-    return f"{socket.gethostname()}:{launcher}:{since}"
+        return "?"
+    return fields[19] if len(fields) > 19 else "?"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from dreamer_async import cli
+from dreamer_async.cli.ranks import CLOCKS_SECONDS, LAUNCH, made_before, remember_launch
 from dreamer_async.config import resolve, to_dict
 from dreamer_async.parallel import launch
+from dreamer_async.parallel.world import launched_seconds
 from dreamer_async.store.json_file import write_json_atomic
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.sweep.work import trainer
@@ -78,3 +82,19 @@ def test_restarts_are_of_such_runs_only(resume: Resume, run: RunDir) -> None:
     assert resume("--max-restarts", "3") == (0, [2])
     run.free_replay()
     assert resume("--max-restarts", "3")[0] == 2
+
+
+def test_a_launch_finds_the_run_that_it_has_made_and_none_of_an_earlier_launch(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun's --rdzv-id may be the same for all launches of a job."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "breakout")
+    names = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in (names | {"TORCHELASTIC_RESTART_COUNT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    remember_launch(run)
+    found = made_before(Path("runs"))
+    assert found is not None and found.path == run.path
+    before = time.time() - launched_seconds() - 2 * CLOCKS_SECONDS
+    os.utime(run.path / LAUNCH, (before, before))
+    assert made_before(Path("runs")) is None
