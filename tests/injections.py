@@ -269,6 +269,17 @@ def waits_for_environments(_: Any) -> None:
     aio.OwnedThread.leave = lambda self: None
 
 
+def slow_updates(seconds: float) -> None:
+    """Updates that take at least so long."""
+    step = learner.Learner.step
+
+    def slow(self: learner.Learner) -> learner.Report:
+        time.sleep(seconds)
+        return step(self)
+
+    learner.Learner.step = slow
+
+
 def slow_environments(seconds: float) -> None:
     """Environments that take long to build; somebody asks for a stop meanwhile."""
 

@@ -12,12 +12,13 @@ from dreamer_async.parallel.link import RankFailed, RankLost, RanksDiffer
 from dreamer_async.replay.ring import RingMismatch
 from dreamer_async.run.learner import Diverged
 from dreamer_async.store import checkpoint, exit_codes
-from dreamer_async.store.checkpoint import CheckpointError
+from dreamer_async.store.checkpoint import CheckpointError, NotFinite
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.run_lock import RunInUse
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ConfigError, exit_codes.WRONG_INPUT),
+    (NotFinite, exit_codes.DIVERGED),
     (CheckpointError, exit_codes.UNUSABLE),
     (RingMismatch, exit_codes.UNUSABLE),
     (EnvError, exit_codes.ENVIRONMENT),
@@ -58,7 +59,7 @@ def describe(error: BaseException, run: RunDir | None = None) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, RingMismatch):
         return f"{text}; `resume --drop-replay` continues with an empty replay"
-    if isinstance(error, Diverged) and run is not None:
+    if isinstance(error, Diverged | NotFinite) and run is not None:
         return f"{text}; {_what_stands(run)}"
     if isinstance(error, RankFailed) or exit_code(error) != exit_codes.MEMORY:
         return text

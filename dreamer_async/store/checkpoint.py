@@ -51,6 +51,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be written or does not verify; the message names file and reason."""
 
 
+class NotFinite(CheckpointError):
+    """What was to be saved holds numbers that are not finite."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A verified checkpoint, copied into memory."""
@@ -229,7 +233,7 @@ def read(path: Path) -> Checkpoint:
         tensors = load(data)
     except SafetensorError as error:
         raise CheckpointError(f"{path.name}: {STATE} is not valid ({error})") from error
-    _refuse_non_finite(tensors, path.name)
+    _refuse_non_finite(tensors, path.name, CheckpointError)
     return Checkpoint(path, tensors, manifest)
 
 
@@ -278,10 +282,14 @@ def _manifest_hash(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_non_finite(tensors: dict[str, Tensor], where: str = "state") -> None:
+def _refuse_non_finite(
+    tensors: dict[str, Tensor],
+    where: str = "state",
+    kind: type[CheckpointError] = NotFinite,
+) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{where}: {name} is not finite")
+            raise kind(f"{where}: {name} is not finite")
 
 
 def _write(directory: Path, tensors: dict[str, Tensor], manifest: dict[str, Any]) -> None:

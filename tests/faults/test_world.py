@@ -5,6 +5,7 @@ Every check has a control: a wrong program that the same check catches.
 
 from __future__ import annotations
 
+import ast
 import json
 import signal
 import time
@@ -17,6 +18,7 @@ from fault_runs import SEEK, Ledger, Server, log, until
 from injections import CANNOT, HANGS
 from tiny_run import UPDATES_PER_STEP, lacking_updates, make_run, newest, read
 
+import dreamer_async
 from dreamer_async.run import pipeline
 from dreamer_async.store import checkpoint, events
 from dreamer_async.store.run_dir import RunDir
@@ -142,6 +144,43 @@ def test_a_wall_clock_that_jumps_changes_no_rate_and_no_save(
     assert monos == sorted(monos)
     fine = impossible(run) == [] and saves(run) == 1
     assert fine == (not wrong)
+
+
+WALL_CLOCK = {
+    "store/events.py": 1,  # when an event was written, which people read
+    "store/checkpoint.py": 1,  # as much of a checkpoint
+    "store/control_dir.py": 2,  # requests in the order of their names
+    "store/run_lock.py": 1,  # since when a run is in use
+    "store/run_dir.py": 1,  # the name of a new run
+    "store/removal.py": 1,  # how old files are that nobody seems to write any more
+    "run/films/film.py": 1,  # when a film was made
+    "run/trackers.py": 1,  # what a tracker's server is told
+}
+"""How often modules of a trainer name the wall clock; its intervals have the monotonic one."""
+COMMANDS = ("bench", "cli", "play")
+"""Packages of which nothing runs while a trainer trains."""
+
+
+def wall_clocks(source: str) -> int:
+    """How often a module names the wall clock, whether it reads it there or passes it on."""
+    words = "time.time", "time.time_ns", "datetime.now", "datetime.datetime.now"
+    nodes = list(ast.walk(ast.parse(source)))
+    named = sum(isinstance(n, ast.Attribute) and ast.unparse(n) in words for n in nodes)
+    taken = [n.names for n in nodes if isinstance(n, ast.ImportFrom) and n.module == "time"]
+    return named + sum(alias.name in ("time", "time_ns") for names in taken for alias in names)
+
+
+def test_only_what_is_told_to_people_has_the_time_of_the_wall_clock() -> None:
+    package = Path(dreamer_async.__file__).parent
+    paths = {str(p.relative_to(package)): p for p in package.rglob("*.py")}
+    found = {
+        name: wall_clocks(path.read_text())
+        for name, path in paths.items()
+        if not name.startswith(COMMANDS)
+    }
+    assert {name: count for name, count in found.items() if count} == WALL_CLOCK
+    wrong = "from time import time", "def f(clock=time.time): ...", "datetime.now()"
+    assert [wall_clocks(text) for text in wrong] == [1, 1, 1], "the control"
 
 
 # -- 5, 6, 16, 20: disks -------------------------------------------------------------------------
@@ -271,7 +310,11 @@ def test_a_crash_in_c_says_where_every_thread_was(
     run = make_run(tmp_path, *SEEK, task="seek")
     inject = {"environment_aborts": 20} | ({} if told else {"silent_crash": 1})
     assert server.train(run, inject) == -signal.SIGABRT
-    assert ("Fatal Python error: Aborted" in log(run) and "in broken" in log(run)) == told
+    said = log(run)
+    assert ("Fatal Python error: Aborted" in said and "in broken" in said) == told
+    others = said.split("\nThread 0x")[1:]
+    assert any("in child" in each for each in others) == told, "that of the event loop, too"
+    assert (sum("in _serve" in each for each in others) > 1) == told, "and those that wait"
 
 
 # -- 11: losses that are not finite --------------------------------------------------------------

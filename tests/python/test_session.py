@@ -258,9 +258,12 @@ def test_a_trainer_that_dies_is_said_and_loses_nothing(tmp_path: Path) -> None:
     owner = RunDir(session.run.path).owner()
     assert owner is not None
     os.kill(owner["pid"], signal.SIGKILL)
-    with pytest.raises(RunFailed, match="killed by signal 9"):
+    with open(RunDir(session.run.path).log_path, "a") as file:
+        file.write("the last words\n")
+    said = r"(?s)killed by signal 9; its log, .*log\.txt, ends with:\n.*the last words$"
+    with pytest.raises(RunFailed, match=said):
         robot.live(session, 2)
-    with pytest.raises(RunFailed, match="killed by signal 9"):
+    with pytest.raises(RunFailed, match=said):
         session.close()
     session.close()
     with begin(tmp_path, run="robot") as again:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dreamer_async.run import aio
-from dreamer_async.run.aio import Left, OwnedThread, first, hanging
+from dreamer_async.run.aio import Left, OwnedThread, Stop, first, hanging
 from dreamer_async.store.exit_codes import STUCK
 
 
@@ -84,6 +84,34 @@ def test_cancellation_waits_for_the_running_call() -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert ended.is_set()
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+@pytest.mark.faults
+def test_what_hangs_is_left_behind_a_second_after_the_stop() -> None:
+    """Whoever waits for it at a terminal presses ctrl+c again when it takes much longer."""
+
+    async def scenario() -> None:
+        started, release = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            started.set()
+            release.wait(60)
+
+        with OwnedThread("worker") as thread:
+            task = asyncio.create_task(thread.run_or_leave(hang))
+            await asyncio.to_thread(started.wait, 60)
+            stop, began = Stop(grace=60.0), time.monotonic()
+            task.cancel()
+            stop.request("enough")
+            await asyncio.gather(asyncio.wait([task]), stop.overdue())
+            assert 0.9 < time.monotonic() - began < 6.0
+            stop.close()
+            assert task.cancelled() and thread.left
+            release.set()
+        while hanging():
+            await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
 

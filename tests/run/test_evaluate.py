@@ -20,6 +20,7 @@ from tiny_run import TINY
 import dreamer_async
 from dreamer_async import cli
 from dreamer_async.config import Config, ConfigError, from_dict, resolve, to_dict
+from dreamer_async.envs.spec import StepBatch
 from dreamer_async.fast.place import take_place
 from dreamer_async.run import pipeline
 from dreamer_async.run.aio import OwnedThread
@@ -28,7 +29,7 @@ from dreamer_async.run.saved_agent import SavedAgent
 from dreamer_async.run.telemetry import Telemetry
 from dreamer_async.run.weights import PolicyWeights
 from dreamer_async.store import checkpoint
-from dreamer_async.store.events import Controlled, Event
+from dreamer_async.store.events import Controlled, Evaluated, Event
 from dreamer_async.store.run_dir import RunDir
 
 
@@ -108,6 +109,40 @@ def test_an_episode_that_does_not_end_is_cut_off_and_counted_as_far_as_it_went(
     assert "1 episode did not end within 4 steps" in said.err and "--longest" in said.err
     assert cli.main([*words, "-n", "1"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_an_episode_without_end_is_cut_off_in_the_evaluation_of_a_trainer_too(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody says how long to wait. Environments and actions take their time: without."""
+
+    def endless(policy: Any, noise: Any, env: Any, tally: Scores, seed: int, **_: Any) -> None:
+        no = np.zeros(1, bool)
+        step = StepBatch(np.zeros(1, np.int32), {}, np.ones(1, np.float32), ~no, no, no)
+        while not tally.complete and tally.steps < LONGEST + 10:
+            tally.add(step)
+            step = step._replace(is_first=no)
+
+    monkeypatch.setattr("dreamer_async.run.evaluate.play", endless)
+    agent, kept = dreamer_async.load(run.path, device="cpu"), Kept()
+    evaluator = evaluator_of(agent, agent.config, kept)
+
+    async def ask_once() -> None:
+        with OwnedThread("evaluation", lambda: torch.set_num_threads(1)) as thread:
+            serving = asyncio.create_task(evaluator.serve(thread))
+            assert evaluator.ask(1) == ""
+            while not kept.events:
+                await asyncio.sleep(0.01)
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+
+    asyncio.run(asyncio.wait_for(ask_once(), 60))
+    answer, *told = kept.events
+    assert isinstance(answer, Evaluated)
+    assert (answer.lengths, answer.scores) == ((LONGEST,), (float(LONGEST) + 1,))
+    why = f"1 of its episodes cut off after {LONGEST:,} steps"
+    assert told == [Controlled("evaluate", "done", why)]
 
 
 def test_a_long_evaluation_says_how_far_it_is(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

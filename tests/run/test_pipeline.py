@@ -538,7 +538,7 @@ def test_a_checkpoint_that_is_due_while_the_weights_are_poisoned_is_not_saved(
         return step(self)
 
     monkeypatch.setattr(Learner, "step", poisoned)
-    assert pipeline.main(run, plain=False, resume=False) == 65
+    assert pipeline.main(run, plain=False, resume=False) == 70
     assert "is not finite" in capfd.readouterr().err
     kept = [checkpoint.read(path) for path in checkpoint.candidates(run.checkpoints)]
     assert kept and all(found.manifest["updates"] <= 10 for found in kept)
@@ -565,8 +565,9 @@ def test_every_way_to_stop_saves_and_exits_cleanly(
     server: Server, tmp_path: Path, how: int | str
 ) -> None:
     run = make_run(tmp_path, "train.steps=10_000_000")
-    with server.start(run) as trainer:
-        trainer.wait_for(is_metrics)
+    with server.start(run, {"slow_updates": 0.2, "gauges_often": 0.05}) as trainer:
+        trainer.wait_for(is_metrics, 2)
+        sent = time.monotonic()
         if isinstance(how, str):
             run.request("stop")
         else:
@@ -575,10 +576,10 @@ def test_every_way_to_stop_saves_and_exits_cleanly(
     finished = read(run)[-1]
     assert isinstance(finished, events.RunFinished) and finished.reason == "stopped"
     assert newest(run).manifest["updates"] == finished.updates > 0
-    begun = next(
-        e for e in read(run) if isinstance(e, events.PhaseChanged) and e.phase == "stopping"
-    )
-    assert finished.updates <= begun.updates + 1, "at most the update that was running"
+    records, _ = events.read_events(run.events_path)
+    before = [record.event for record in records if record.mono < sent]
+    done = max(event.update for event in before if isinstance(event, events.Metrics))
+    assert finished.updates <= done + 4, "the one that ran, and few until it was heard"
 
 
 @pytest.mark.parametrize("sync", ["true", "false"])
