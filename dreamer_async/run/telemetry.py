@@ -74,6 +74,10 @@ class Stages:
         }
 
 
+LEAST_SECONDS = 0.2
+"""Over which a rate is taken."""
+
+
 class Rates:
     """Turns running totals into changes per second between two calls."""
 
@@ -81,12 +85,19 @@ class Rates:
         self._clock = clock
         self._time = clock()
         self._totals: dict[str, float] = {}
+        self._rates: dict[str, float] = {}
 
     def update(self, totals: Mapping[str, float]) -> dict[str, float]:
-        """Return each total's growth per second since the last call; 0 without a past."""
+        """Return each total's growth per second since the last call; 0 without a past.
+
+        A moment after it, as at the end of a run, the same rates once more: a row or two in some
+        milliseconds would be hundreds a second.
+        """
         now = self._clock()
         elapsed = max(1e-9, now - self._time)
-        rates = {
+        if elapsed < LEAST_SECONDS and self._rates.keys() >= totals.keys():
+            return {name: self._rates[name] for name in totals}
+        self._rates = rates = {
             name: (value - self._totals.get(name, value)) / elapsed
             for name, value in totals.items()
         }

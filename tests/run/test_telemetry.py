@@ -52,6 +52,10 @@ def test_rates_are_growth_per_second() -> None:
     assert rates.update({"steps": 10.0}) == {"steps": 0.0}
     clock.now += 2.0
     assert rates.update({"steps": 30.0, "new": 5.0}) == {"steps": 10.0, "new": 0.0}
+    clock.now += 0.01
+    assert rates.update({"steps": 38.0}) == {"steps": 10.0}, "not 800 a second"
+    clock.now += 0.99
+    assert rates.update({"steps": 40.0}) == {"steps": 10.0}, "what was not counted then is now"
 
 
 def test_stages_add_up_their_blocks() -> None:
