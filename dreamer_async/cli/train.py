@@ -66,7 +66,8 @@ from dreamer_async.config import ConfigError, changed_shapes, override, to_dict
 from dreamer_async.parallel.world import World
 from dreamer_async.run import checkpoint_room
 from dreamer_async.store import exit_codes
-from dreamer_async.store.json_file import write_json_atomic
+from dreamer_async.store.events import next_generation
+from dreamer_async.store.json_file import read_json, write_json_atomic
 from dreamer_async.store.run_dir import RunDir
 from dreamer_async.store.sizes import in_words
 from dreamer_async.store.sweep_dir import SweepDir
@@ -245,11 +246,12 @@ def resume(
     if new.env.args:
         print(f"arguments of the environment: {shown_args(new.env.args)}", flush=True)
     with run.lock():  # refuses here, in words, what the trainer would refuse in its log
+        before, lives = read_json(run.config_path), next_generation(run.events_path)
         if env is not None:
             write_json_atomic(run.config_path, to_dict(old))
         for tracker in trackers:
             run.tracker(tracker).mkdir(exist_ok=True)
-    return start(
+    code = start(
         run,
         plain=plain,
         resume=True,
@@ -257,6 +259,9 @@ def resume(
         devices=count,
         restarts=max_restarts,
     )
+    if env is not None and code and next_generation(run.events_path) == lives:  # not begun
+        write_json_atomic(run.config_path, before)
+    return code
 
 
 def trainer(

@@ -164,6 +164,23 @@ def test_a_run_learns_from_episodes_alone_and_then_steps_an_environment(
     assert code == 2 and "has its environment, toy/catch" in said
 
 
+def test_a_run_keeps_its_settings_where_an_environment_cannot_be_taken_up(
+    invoke: Invoke, folder: Path
+) -> None:
+    words = ["learn", "data", "--size", "tiny", "--updates", "5", "--plain", *SMALL]
+    assert invoke(*words, "--actions", "after")[0] == 0
+    [name] = runs()
+    run = RunDir(Path("runs") / name)
+    state = newest(run).path / "state.safetensors"
+    whole = state.read_bytes()
+    state.write_bytes(bytes(len(whole)))
+    resume = ["resume", name, "--plain", "--env", "toy/catch", "--steps", "40"]
+    assert invoke(*resume)[0] == 65
+    assert load_config(run).env.suite == "session", "a Session could still take it"
+    state.write_bytes(whole)
+    assert invoke(*resume)[0] == 0 and load_config(run).env.suite == "toy"
+
+
 def test_a_run_of_episodes_goes_on_as_a_session(invoke: Invoke, tmp_path: Path) -> None:
     """Its spaces are those of the arrays."""
     arrays: dict[str, Any] = {
