@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
 import inspect
 import io
 import json
@@ -21,11 +20,30 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+from dreamer_async.agent import (
+    actions,
+    actor_critic,
+    distributions,
+    heads,
+    losses,
+    nets,
+    ops,
+    optim,
+    rssm,
+    states,
+    trainer,
+)
 from dreamer_async.agent.backend import Backend
 from dreamer_async.fast.choose import NATIVE, NATIVE_BFLOAT16
 from dreamer_async.fast.cuda.backend import CUDA, WITHOUT_NATIVE
 
-AGENT = "dreamer_async.agent"
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        *(actions, actor_critic, distributions, heads, losses, nets, ops, optim, rssm, states),
+        trainer,
+    )
+}
 RECORD = Path(__file__).with_name("copies.json")
 FILTERING = (
     *("rssm.RSSM.observe", "rssm.RSSM.observe_step", "rssm.RSSM.sequence_model"),
@@ -105,7 +123,7 @@ def digest_of(name: str) -> str:
 
 def _function(name: str) -> Callable[..., Any]:
     module, *path = name.split(".")
-    found: Any = importlib.import_module(f"{AGENT}.{module}")
+    found: Any = MODULES[module]
     for part in path:
         found = inspect.getattr_static(found, part)
     function: Any = found.fget if isinstance(found, property) else found

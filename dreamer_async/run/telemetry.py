@@ -95,7 +95,7 @@ class Rates:
         """
         now = self._clock()
         elapsed = max(1e-9, now - self._time)
-        if elapsed < LEAST_SECONDS and self._rates.keys() >= totals.keys():
+        if 1e-9 < elapsed < LEAST_SECONDS and self._rates.keys() >= totals.keys():
             return {name: self._rates[name] for name in totals}
         self._rates = rates = {
             name: (value - self._totals.get(name, value)) / elapsed
