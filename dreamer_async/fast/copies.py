@@ -82,6 +82,7 @@ COPIES: Mapping[str, frozenset[str]] = {
     WITHOUT_NATIVE.name: frozenset((*FILTERING, "actor_critic.Agent.imagine")),
     CUDA.name: EVERYWHERE | {"losses.lambda_return", "trainer.Trainer._behave"},
     NATIVE.name: EVERYWHERE.union(ON_CPUS),
+    NATIVE_BFLOAT16.name: EVERYWHERE.union(ON_CPUS),
 }
 """Name of a backend -> functions of `agent/` that it computes, at least in one place, by code of
 its own."""
@@ -89,8 +90,7 @@ its own."""
 
 def edited(backend: Backend) -> str:
     """Which functions of `agent/` a backend computes as they were before an edit; mostly none."""
-    name = NATIVE.name if backend is NATIVE_BFLOAT16 else backend.name
-    copied, known = COPIES.get(name, ()), recorded()
+    copied, known = COPIES.get(backend.name, ()), recorded()
     changed = sorted(each for each in copied if digest_of(each) not in ("", known.get(each)))
     if not changed:
         return ""

@@ -73,9 +73,8 @@ def drop_other_layout(run_dir: RunDir, config: Config, ranks: int) -> str:
     """
     check_directory(config)
     directory = config.replay.directory
-    have = len(run_dir.ranks())
+    there = run_dir.shares(directory)
     whole = run_dir.replay_paths(directory)[0].exists()
-    there = have or int(whole)
     if there in (0, ranks) and not (whole and ranks > 1):
         return ""
     checkpoint.to_resume(run_dir.checkpoints)

@@ -69,7 +69,8 @@ def summarize(run: RunDir) -> Summary:
     """Sum a run up from its config and the last few MB of its events."""
     config, owner = load_config(run), run.owner()
     records = last_records(run)
-    if not config.train.updates and not episodes_of(records):  # a pause, or long episodes
+    longer = _bytes(run) > LAST_BYTES and not config.train.updates
+    if longer and not episodes_of(records):  # a pause, or long episodes
         records = last_records(run, 16 * LAST_BYTES)
     state, env_steps, updates = _state(records, running=owner is not None)
     scores = [episode.score for episode in episodes_of(records)][-RECENT:]
@@ -93,11 +94,16 @@ def summarize(run: RunDir) -> Summary:
 
 def last_records(run: RunDir, most: int = LAST_BYTES) -> list[Record]:
     """The records of the last few MB of the stream: a run of weeks has some GB of them."""
+    size = _bytes(run)
+    return read_events(run.events_path, max(0, size - most))[0] if size else []
+
+
+def _bytes(run: RunDir) -> int:
+    """Of the whole stream, 0 before there is one."""
     try:
-        size = run.events_path.lstat().st_size
+        return run.events_path.lstat().st_size
     except FileNotFoundError:
-        return []
-    return read_events(run.events_path, max(0, size - most))[0]
+        return 0
 
 
 def _frames_per_step(run: RunDir) -> int:

@@ -88,6 +88,14 @@ def test_a_run_learns_from_another_and_then_from_environments(
     assert invoke("eval", name, "--episodes", "1")[0] == 0
 
 
+def learned(invoke: Invoke) -> str:
+    """The only run: it has learned from the folder, which says all that it knows."""
+    words = ["learn", "data", "--size", "tiny", "--updates", "5", "--plain", *SMALL]
+    assert invoke(*words, "--actions", "after")[0] == 0
+    [name] = runs()
+    return name
+
+
 @pytest.mark.parametrize("sync", ["true", "false"])
 def test_any_run_continues_without_its_environments(
     invoke: Invoke, tmp_path: Path, sync: str
@@ -103,9 +111,7 @@ def test_any_run_continues_without_its_environments(
 def test_recorded_data_is_not_deleted_where_it_is_the_only_copy(
     invoke: Invoke, folder: Path
 ) -> None:
-    words = ["learn", "data", "--size", "tiny", "--updates", "5", "--plain", *SMALL]
-    assert invoke(*words, "--actions", "after")[0] == 0
-    [name] = runs()
+    name = learned(invoke)
     ring = RunDir(Path("runs") / name).replay_path
     shutil.rmtree(folder)
     words = ["resume", name, "--plain", "--updates", "9", "--drop-replay"]
@@ -167,9 +173,7 @@ def test_a_run_learns_from_episodes_alone_and_then_steps_an_environment(
 def test_a_run_keeps_its_settings_where_an_environment_cannot_be_taken_up(
     invoke: Invoke, folder: Path
 ) -> None:
-    words = ["learn", "data", "--size", "tiny", "--updates", "5", "--plain", *SMALL]
-    assert invoke(*words, "--actions", "after")[0] == 0
-    [name] = runs()
+    name = learned(invoke)
     run = RunDir(Path("runs") / name)
     state = newest(run).path / "state.safetensors"
     whole = state.read_bytes()

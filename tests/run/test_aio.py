@@ -19,6 +19,17 @@ from dreamer_async.run.aio import Left, OwnedThread, Stop, first, hanging
 from dreamer_async.store.exit_codes import STUCK
 
 
+class Hang:
+    """A call that does not return until it is released."""
+
+    def __init__(self) -> None:
+        self.started, self.release = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.started.set()
+        self.release.wait(60)
+
+
 def test_calls_run_in_one_thread_in_order_after_its_setup() -> None:
     seen: list[str] = []
 
@@ -93,15 +104,10 @@ def test_what_hangs_is_left_behind_a_second_after_the_stop() -> None:
     """Whoever waits for it at a terminal presses ctrl+c again when it takes much longer."""
 
     async def scenario() -> None:
-        started, release = threading.Event(), threading.Event()
-
-        def hang() -> None:
-            started.set()
-            release.wait(60)
-
+        hang = Hang()
         with OwnedThread("worker") as thread:
             task = asyncio.create_task(thread.run_or_leave(hang))
-            await asyncio.to_thread(started.wait, 60)
+            await asyncio.to_thread(hang.started.wait, 60)
             stop, began = Stop(grace=60.0), time.monotonic()
             task.cancel()
             stop.request("enough")
@@ -109,7 +115,7 @@ def test_what_hangs_is_left_behind_a_second_after_the_stop() -> None:
             assert 0.9 < time.monotonic() - began < 6.0
             stop.close()
             assert task.cancelled() and thread.left
-            release.set()
+            hang.release.set()
         while hanging():
             await asyncio.sleep(0.01)
 
@@ -125,15 +131,10 @@ def test_a_call_that_may_hang_is_left_behind_after_a_while(
     monkeypatch.setattr(aio, "PATIENCE", 0.1)
 
     async def scenario() -> None:
-        started, release = threading.Event(), threading.Event()
-
-        def hang() -> None:
-            started.set()
-            release.wait(60)
-
+        hang = Hang()
         with OwnedThread("worker") as thread:
             task = asyncio.create_task((thread.run_or_leave if leave else thread.run)(hang))
-            await asyncio.to_thread(started.wait, 60)
+            await asyncio.to_thread(hang.started.wait, 60)
             task.cancel()
             await asyncio.wait([task], timeout=60 if leave else 1)
             assert task.done() == leave and thread.left == leave
@@ -141,7 +142,7 @@ def test_a_call_that_may_hang_is_left_behind_after_a_while(
                 with pytest.raises(Left):
                     await thread.run(int)
                 assert hanging()
-            release.set()
+            hang.release.set()
         assert task.cancelled() or not leave
         while hanging():
             await asyncio.sleep(0.01)
